@@ -1,0 +1,252 @@
+"""The activation dataset: what a recording and a study look like."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import xarray as xr
+
+from repsim.datasets.messages import unknown
+
+SCHEMA = 1
+"""Version of the recording's layout, kept in `attrs["repsim_schema"]`."""
+
+
+def layers(run: xr.Dataset) -> list[str]:
+    """Return the names of the layers of a recording, in network order.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording, or any Dataset with variables over `example`.
+
+    Returns
+    -------
+    list of str
+        The names in `run.attrs["layers"]` that are present; without that
+        attribute, the variables with an `example` dim, in their order. Error
+        signals (`<layer>@error`, `<layer>@true_error`) are not layers.
+
+    Raises
+    ------
+    TypeError
+        If `run` is not a Dataset.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> layers(xr.Dataset({"hidden": (("example", "hidden_unit"), np.ones((3, 2)))}))
+    ['hidden']
+    """
+    if not isinstance(run, xr.Dataset):
+        msg = (
+            f"Expected a recording (xarray.Dataset), but got {type(run).__name__}; "
+            "open a stored one with repsim.open_recording."
+        )
+        raise TypeError(msg)
+    listed = run.attrs.get("layers")
+    if listed is not None:
+        names = [listed] if isinstance(listed, str) else [str(n) for n in listed]
+        return [name for name in names if name in run.data_vars]
+    return [
+        str(name)
+        for name, variable in run.data_vars.items()
+        if "example" in variable.dims
+        and not str(name).endswith(("@error", "@true_error"))
+    ]
+
+
+def select_layers(
+    run: xr.Dataset, names: str | Iterable[str] | None = None, what: str = "layers"
+) -> list[str]:
+    """Return the asked-for layers of a recording, all of them by default.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording.
+    names : str, iterable of str or None
+        Names; None means every layer.
+    what : str
+        The argument's name, for the error's sentence.
+
+    Returns
+    -------
+    list of str
+        The names, in the order asked for.
+
+    Raises
+    ------
+    ValueError
+        If a layer does not exist, or the recording has none.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> run = xr.Dataset({"a": (("example", "a_unit"), np.ones((3, 2)))})
+    >>> select_layers(run, "a")
+    ['a']
+    """
+    known = layers(run)
+    if not known:
+        msg = "Expected a recording with layers, but no variable has an `example` dim."
+        raise ValueError(msg)
+    if names is None:
+        return known
+    wanted = [names] if isinstance(names, str) else [str(n) for n in names]
+    for name in wanted:
+        if name not in known:
+            raise ValueError(unknown(what, name, known))
+    return wanted
+
+
+def matrix_layers(
+    run: xr.Dataset, names: str | Iterable[str] | None = None, what: str = "layers"
+) -> list[str]:
+    """Return layers that are matrices (example × unit), and refuse maps and tokens.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording.
+    names : str, iterable of str or None
+        Names; None means every layer.
+    what : str
+        The argument's name, for the error's sentence.
+
+    Returns
+    -------
+    list of str
+        The names, in the order asked for; each variable has the dims
+        ([step,] example, unit).
+
+    Raises
+    ------
+    ValueError
+        If a layer does not exist, or holds maps or tokens.
+    """
+    wanted = select_layers(run, names, what)
+    for name in wanted:
+        dims = [str(d) for d in run[name].dims if d not in ("step", "example")]
+        if len(dims) != 1 or "example" not in run[name].dims:
+            msg = (
+                f"Expected layer {name!r} to have dims ([step,] example, unit), but "
+                f"got ({', '.join(str(d) for d in run[name].dims)}); reduce maps and "
+                'tokens first, as in repsim.reduce(run, "mean").'
+            )
+            raise ValueError(msg)
+    return wanted
+
+
+def matrix(run: xr.Dataset, layer: str, step: int | None = None) -> np.ndarray:
+    """Return one layer at one moment as an array (example, unit), read once.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording whose `layer` is a matrix (see `matrix_layers`).
+    layer : str
+        The layer's name.
+    step : int or None
+        Position along `step`, not the update's number; None where there is no
+        such dim.
+
+    Returns
+    -------
+    ndarray, shape (example, unit)
+        In the recording's own dtype.
+    """
+    variable = run[layer]
+    if step is not None and "step" in variable.dims:
+        variable = variable.isel(step=step)
+    unit = next(d for d in variable.dims if d != "example")
+    return np.asarray(variable.transpose("example", unit).values)
+
+
+def same_examples(a: xr.Dataset, b: xr.Dataset) -> None:
+    """Raise unless two recordings saw the same examples.
+
+    Parameters
+    ----------
+    a, b : Dataset
+        Recordings.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of examples, their ids, or (where both carry it)
+        `inputs_sha256` differ.
+    """
+    n_a, n_b = a.sizes.get("example", 0), b.sizes.get("example", 0)
+    if n_a != n_b:
+        msg = (
+            f"Expected both recordings to hold the same examples, but got {n_a} and "
+            f"{n_b}; record both networks on the same inputs."
+        )
+        raise ValueError(msg)
+    if "example" in a.coords and "example" in b.coords:
+        differ = np.flatnonzero(a["example"].values != b["example"].values)
+        if differ.size:
+            msg = (
+                "Expected both recordings to hold the same examples, but their ids "
+                f"differ in {differ.size} of {n_a} places; record both networks on "
+                "the same inputs, or select common examples first."
+            )
+            raise ValueError(msg)
+    sha_a, sha_b = a.attrs.get("inputs_sha256"), b.attrs.get("inputs_sha256")
+    if sha_a and sha_b and sha_a != sha_b:
+        msg = (
+            "Expected both recordings to be made on the same inputs, but their "
+            f"inputs_sha256 differ ({str(sha_a)[:8]}… and {str(sha_b)[:8]}…)."
+        )
+        raise ValueError(msg)
+
+
+def networks(study: xr.DataTree) -> dict[tuple[str, str], xr.Dataset]:
+    """Return the recordings of a study by condition and seed, in the tree's order.
+
+    Parameters
+    ----------
+    study : DataTree
+        `/<condition>/<seed>`; deeper groups (`training`) are left aside.
+
+    Returns
+    -------
+    dict
+        (condition, seed) -> recording; seeds are the group names, as text.
+
+    Raises
+    ------
+    TypeError
+        If `study` is not a DataTree.
+    ValueError
+        If the tree holds no recording at that depth.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> run = xr.Dataset({"a": (("example", "a_unit"), np.ones((3, 2)))})
+    >>> list(networks(xr.DataTree.from_dict({"bp/0": run, "sg/0": run})))
+    [('bp', '0'), ('sg', '0')]
+    """
+    if not isinstance(study, xr.DataTree):
+        msg = (
+            "Expected a study (xarray.DataTree of condition/seed), but got "
+            f"{type(study).__name__}; open one with repsim.open_study."
+        )
+        raise TypeError(msg)
+    found = dict(_networks(study))
+    if not found:
+        msg = (
+            "Expected a study with recordings at /<condition>/<seed>, but found none; "
+            'build one with xr.DataTree.from_dict({"bp/0": run}).'
+        )
+        raise ValueError(msg)
+    return found
+
+
+def _networks(study: xr.DataTree) -> Iterator[tuple[tuple[str, str], xr.Dataset]]:
+    for condition, branch in study.children.items():
+        for seed, node in branch.children.items():
+            run = node.to_dataset()
+            if run.data_vars:
+                yield (condition, seed), run

@@ -1,0 +1,1 @@
+"""Linear probes over layers and steps, and what keeps them honest."""

@@ -1,0 +1,68 @@
+"""One file an analysis: what it computes from a study, its figures, its caption.
+
+An analysis is a module of this package that defines
+
+- ``TITLE`` : str, the heading in the report;
+- ``ORDER`` : int, its place in the report (steps of ten leave room);
+- ``compute(study)`` : DataTree -> Dataset of labelled results, with `attrs`;
+- ``figures(result)`` : Dataset -> mapping of file stem -> matplotlib Figure;
+- ``caption(result)`` : Dataset -> str, plain text a referee understands;
+- ``summary(result)`` : Dataset -> mapping of name -> number, for `study.json`.
+
+``compute`` raises `NotApplicable` where the study lacks what it needs; the report
+says so instead of failing. A new file here is collected by itself.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Protocol
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+
+class NotApplicable(ValueError):
+    """The study lacks what this analysis needs; the message says what."""
+
+
+class Analysis(Protocol):
+    """What every module of this package defines."""
+
+    __name__: str
+    TITLE: str
+    ORDER: int
+
+    def compute(self, study: xr.DataTree) -> xr.Dataset:
+        """Return labelled results."""
+
+    def figures(self, result: xr.Dataset) -> Mapping[str, Figure]:
+        """Return figures by file stem."""
+
+    def caption(self, result: xr.Dataset) -> str:
+        """Return what a referee reads beneath the figures."""
+
+    def summary(self, result: xr.Dataset) -> Mapping[str, Any]:
+        """Return the numbers kept in `study.json`."""
+
+
+def collect() -> dict[str, Analysis]:
+    """Return the analyses by name, in the report's order.
+
+    Returns
+    -------
+    dict
+        Module name -> module.
+
+    Examples
+    --------
+    >>> isinstance(collect(), dict)
+    True
+    """
+    found: list[Any] = [
+        import_module(f"{__name__}.{info.name}")
+        for info in iter_modules(__path__)
+        if not info.name.startswith("_")
+    ]
+    found.sort(key=lambda module: (module.ORDER, module.__name__))
+    return {module.__name__.rpartition(".")[2]: module for module in found}

@@ -1,0 +1,1 @@
+"""Measures of representational similarity, on arrays."""

@@ -1,0 +1,38 @@
+"""What every test has: seeded generators, a quiet backend, closed figures."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+matplotlib.use("agg")
+
+
+@pytest.fixture
+def rng():
+    """A seeded NumPy generator."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what needs the network, an accelerator or patience unless asked."""
+    asked = config.getoption("markexpr")
+    for item in items:
+        for marker in ("network", "slow"):
+            if item.get_closest_marker(marker) and marker not in asked:
+                item.add_marker(pytest.mark.skip(reason=f"ask with -m {marker}"))
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no accelerator here"))
