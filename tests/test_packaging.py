@@ -14,7 +14,7 @@ LEVELS = [
     {"datasets"},
     {"capture", "callbacks", "measures", "learning", "networks"},
     {"training", "comparison", "probes", "inference", "plot"},
-    {"runs", "analyses", "claims"},
+    {"runs", "cells", "conditions", "spec", "analyses", "claims"},
     {"report", "cli"},
 ]
 

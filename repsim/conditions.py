@@ -1,0 +1,217 @@
+"""A condition of a study: a learning rule with its options, and its label."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A learning rule as one arm of a study.
+
+    Attributes
+    ----------
+    text : str
+        What the user wrote, such as ``sg:at=every:lr=5e-5``.
+    label : str
+        The group's name in the store, such as ``sg_every_lr5e-5``.
+    rule : str
+        The rule's registered name.
+    options : tuple of (str, value)
+        Options of the rule, as `repsim.learning.make` takes them.
+    init : str or None
+        Label of the condition whose initialisations this one shares; None gives
+        each network its own.
+    """
+
+    text: str
+    label: str
+    rule: str
+    options: tuple[tuple[str, Any], ...] = ()
+    init: str | None = None
+
+    def init_seed(self, seed: int) -> int:
+        """Return the seed of the initial weights of one network.
+
+        Parameters
+        ----------
+        seed : int
+            The network's seed within the condition.
+
+        Returns
+        -------
+        int
+            Equal for two networks only where one shares the other's initialisation.
+        """
+        return derived_seed("init", self.init or self.label, seed)
+
+    def run_seed(self, seed: int) -> int:
+        """Return the seed of the rule's own draws and of the order of the data.
+
+        Parameters
+        ----------
+        seed : int
+            The network's seed within the condition.
+
+        Returns
+        -------
+        int
+            Different for every network of a study.
+        """
+        return derived_seed("run", self.label, seed)
+
+
+def derived_seed(purpose: str, label: str, seed: int) -> int:
+    """Return a 31-bit seed that depends on all three and on nothing else.
+
+    Parameters
+    ----------
+    purpose : str
+        What the seed is for.
+    label : str
+        A condition's label.
+    seed : int
+        The seed that the user counts.
+
+    Returns
+    -------
+    int
+        Between 0 and 2³¹ − 1.
+
+    Examples
+    --------
+    >>> derived_seed("init", "bp", 0) == derived_seed("init", "bp", 0)
+    True
+    >>> derived_seed("init", "bp", 0) == derived_seed("init", "sg", 0)
+    False
+    """
+    entropy = [crc32(purpose.encode()), crc32(label.encode()), seed]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
+
+
+def parse(text: str) -> Condition:
+    """Return the condition that a text such as ``sg:at=every:lr=5e-5`` names.
+
+    Options follow the rule's name, each after a colon; several numbers are joined by
+    ``+`` (``sg:at=3+7``). ``init=LABEL`` shares the initial weights of another
+    condition. The label keeps the value of ``at`` alone, and name and value of the
+    others.
+
+    Parameters
+    ----------
+    text : str
+        The condition.
+
+    Returns
+    -------
+    Condition
+        With its label.
+
+    Raises
+    ------
+    ValueError
+        If an option is not of the form name=value, or comes twice.
+
+    Examples
+    --------
+    >>> parse("sg:at=every:lr=5e-5").label
+    'sg_every_lr5e-5'
+    >>> parse("sg:at=3+7").options
+    (('at', [3, 7]),)
+    """
+    rule, *rest = (part.strip() for part in text.strip().split(":"))
+    label, init = rule, None
+    options: dict[str, Any] = {}
+    for part in rest:
+        name, equals, value = part.partition("=")
+        if not (rule and name and equals and value):
+            msg = (
+                f"Expected a condition as rule:option=value, such as "
+                f"sg:at=every:lr=5e-5, but got {text!r}."
+            )
+            raise ValueError(msg)
+        if name in options or (name == "init" and init is not None):
+            msg = f"Expected each option once, but got `{name}` twice in {text!r}."
+            raise ValueError(msg)
+        if name == "init":
+            init = value
+        else:
+            options[name] = _value(value)
+        label += f"_{value}" if name == "at" else f"_{name}{value}"
+    if not rule or any(c in label for c in "/\\") or label.startswith("."):
+        msg = f"Expected a condition as rule:option=value, but got {text!r}."
+        raise ValueError(msg)
+    return Condition(text, label, rule, tuple(options.items()), init)
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    if "+" in text and all(part.isdigit() for part in text.split("+")):
+        return [int(part) for part in text.split("+")]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def parse_all(texts: Iterable[str], share_init: bool = False) -> list[Condition]:
+    """Return the conditions of a study, checked against each other.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        As `parse` takes them.
+    share_init : bool
+        Whether every condition takes the initial weights of the first.
+
+    Returns
+    -------
+    list of Condition
+        In the order given.
+
+    Raises
+    ------
+    ValueError
+        If there is none, a label comes twice, or `init` names no condition of the
+        study.
+
+    Examples
+    --------
+    >>> [c.label for c in parse_all(["bp", "sg:init=bp"])]
+    ['bp', 'sg_initbp']
+    """
+    found = [parse(text) for text in texts]
+    if not found:
+        msg = "Expected at least one condition, such as bp, but got none."
+        raise ValueError(msg)
+    labels = [condition.label for condition in found]
+    for label in labels:
+        if labels.count(label) > 1:
+            msg = f"Expected each condition once, but got {label!r} more than once."
+            raise ValueError(msg)
+    for condition in found:
+        if condition.init is not None and condition.init not in labels:
+            msg = (
+                f"Expected `init` to name a condition of this study "
+                f"({', '.join(labels)}), but got {condition.init!r}."
+            )
+            raise ValueError(msg)
+    by_label = {condition.label: condition for condition in found}
+
+    def source(label: str) -> str:
+        # Ends: a label holds the label it shares with, so it is always the longer.
+        init = by_label[label].init
+        return label if init is None else source(init)
+
+    sources = [source(labels[0] if share_init else label) for label in labels]
+    return [
+        replace(condition, init=None if origin == condition.label else origin)
+        for condition, origin in zip(found, sources, strict=True)
+    ]
