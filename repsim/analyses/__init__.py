@@ -30,6 +30,7 @@ class Analysis(Protocol):
     """What every module of this package defines."""
 
     __name__: str
+    __file__: str | None
     TITLE: str
     ORDER: int
 

@@ -1,0 +1,95 @@
+"""What several analyses read from a study."""
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from repsim.analyses import NotApplicable
+from repsim.datasets.recordings import networks
+
+UNTRAINED = "untrained"
+
+
+def training(study: xr.DataTree) -> xr.Dataset:
+    """Return the training records of all networks, over (condition, seed, …)."""
+    found: dict[str, dict[str, xr.Dataset]] = {}
+    for condition, seed in networks(study):
+        branch = study[f"{condition}/{seed}"].children
+        if "training" in branch:
+            record = branch["training"].to_dataset().load()
+            found.setdefault(condition, {})[seed] = record.drop_attrs()
+    if not found:
+        msg = "Expected training records beside the recordings, but the study has none."
+        raise NotApplicable(msg)
+    conditions = [
+        xr.concat(list(of.values()), xr.Variable("seed", list(of)), join="outer")
+        for of in found.values()
+    ]
+    return xr.concat(conditions, xr.Variable("condition", list(found)), join="outer")
+
+
+def splits(study: xr.DataTree) -> dict[str, list[str]]:
+    """Return, by condition, the layers after which a gradient is synthesised."""
+    marks: dict[str, list[str]] = {}
+    for (condition, _), run in networks(study).items():
+        listed = run.attrs.get("splits", [])
+        marks[condition] = [listed] if isinstance(listed, str) else list(listed)
+    return marks
+
+
+def split_attrs(study: xr.DataTree) -> dict[str, list[str]]:
+    """Return attrs that carry each condition's splits, where it has any."""
+    return {f"splits_{c}": names for c, names in splits(study).items() if names}
+
+
+def marks(result: xr.Dataset) -> dict[str, list[str]]:
+    """Return the splits worth drawing; a mark at every layer marks nothing."""
+    found = {}
+    for key, names in result.attrs.items():
+        if str(key).startswith("splits_"):
+            listed = [names] if isinstance(names, str) else list(names)
+            if len(listed) <= 4:
+                found[str(key).removeprefix("splits_")] = listed
+    return found
+
+
+def stack(found: dict[str, dict[str, xr.DataArray]]) -> xr.DataArray:
+    """Return arrays by condition and seed as one, over (condition, seed, …)."""
+    full = {condition: of for condition, of in found.items() if of}
+    conditions = [
+        xr.concat(list(of.values()), xr.Variable("seed", list(of)), join="outer")
+        for of in full.values()
+    ]
+    return xr.concat(conditions, xr.Variable("condition", list(full)), join="outer")
+
+
+def last(run: xr.Dataset) -> xr.Dataset:
+    """Return the recording's last moment."""
+    return run.isel(step=-1) if "step" in run.dims else run
+
+
+def first(run: xr.Dataset) -> xr.Dataset | None:
+    """Return the untrained network, where it was recorded."""
+    if "step" not in run.dims or int(run["step"].values[0]) != 0:
+        return None
+    return run.isel(step=0)
+
+
+def initialisation(run: xr.Dataset) -> object:
+    """Return what tells whether two networks began with the same weights."""
+    return run.attrs.get("init_seed")
+
+
+def provenance(**options: Any) -> dict[str, Any]:
+    """Return attrs that say what made a result."""
+    return {"repsim_version": version("repsim"), **options}
+
+
+def spread(values: xr.DataArray) -> str:
+    """Return mean ± standard deviation over seeds, as text."""
+    numbers = values.values[np.isfinite(values.values)]
+    if numbers.size < 2:
+        return f"{numbers.mean():.3f}" if numbers.size else "not measured"
+    return f"{numbers.mean():.3f} ± {numbers.std(ddof=1):.3f}"

@@ -1,0 +1,103 @@
+"""When in training each layer takes its final form: CKA to the final network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from repsim import plot
+from repsim.analyses import NotApplicable, _study
+from repsim.comparison import compare
+from repsim.datasets.recordings import layers, networks
+
+TITLE = "When each layer takes its final form"
+ORDER = 60
+
+
+def compute(study: xr.DataTree) -> xr.Dataset:
+    """Return debiased CKA of each layer at each step to itself at the last step.
+
+    Parameters
+    ----------
+    study : DataTree
+        /<condition>/<seed> with several recorded steps.
+
+    Returns
+    -------
+    Dataset
+        `cka` (condition, seed, step, layer).
+
+    Raises
+    ------
+    NotApplicable
+        If the recordings hold fewer than two steps.
+    """
+    found: dict[str, dict[str, xr.DataArray]] = {}
+    for (condition, seed), run in networks(study).items():
+        if run.sizes.get("step", 1) < 2:
+            msg = "Expected recordings of at least two steps, but got one moment."
+            raise NotApplicable(msg)
+        run = run.load()
+        curves = [
+            compare(run, run.isel(step=-1), "cka", layers=[name], layers_b=[name])
+            .isel(layer_a=0, layer_b=0, drop=True)
+            .drop_attrs()
+            for name in layers(run)
+        ]
+        along = xr.concat(curves, xr.Variable("layer", layers(run)))
+        found.setdefault(condition, {})[seed] = along
+    cells = _study.stack(found)
+    cells = cells.transpose("condition", "seed", "step", "layer")
+    return xr.Dataset(
+        {"cka": cells},
+        attrs=_study.provenance(
+            analysis="convergence", measure="cka", kernel="linear", debiased="true"
+        ),
+    )
+
+
+def figures(result: xr.Dataset) -> Mapping[str, Figure]:
+    """Return one heat map a condition, steps × layers."""
+    names = [str(name) for name in result["condition"].values]
+    figure, axes = plt.subplots(
+        1,
+        len(names),
+        figsize=(4.4 * len(names), 3.8),
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, name in zip(axes.flat, names, strict=True):
+        cell = result["cka"].sel(condition=name).mean("seed")
+        cell = cell.assign_attrs(measure="cka").transpose("layer", "step")
+        plot.heatmap(cell, ax=ax)
+        ax.set(title=name, xlabel="updates", ylabel="layer")
+    return {"convergence": figure}
+
+
+def caption(result: xr.Dataset) -> str:
+    """Return the caption."""
+    return (
+        "Debiased linear CKA between each layer at a recorded step and the same layer "
+        "of the same network at the end of training, mean over seeds. A row that is "
+        "bright early belongs to a layer that takes its final form early. The columns "
+        "are the recorded steps, which are denser at the beginning."
+    )
+
+
+def summary(result: xr.Dataset) -> Mapping[str, Any]:
+    """Return the first recorded step from which a layer's CKA stays at 0.9 or more."""
+    mean = result["cka"].mean("seed")
+    numbers: dict[str, Any] = {}
+    for name in mean["condition"].values:
+        reached = (mean.sel(condition=name) >= 0.9).values
+        # Read from the end: a layer counts from where it no longer falls below.
+        stays = np.logical_and.accumulate(reached[::-1], axis=0)[::-1]
+        steps = mean["step"].values
+        numbers[str(name)] = {
+            str(layer): int(steps[np.argmax(stays[:, i])])
+            for i, layer in enumerate(mean["layer"].values)
+        }
+    return {"settled_from_step": numbers}

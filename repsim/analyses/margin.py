@@ -1,0 +1,92 @@
+"""Class margin along depth: how far apart the classes lie in each layer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import xarray as xr
+from matplotlib.figure import Figure
+
+from repsim import plot
+from repsim.analyses import NotApplicable, _study
+from repsim.datasets.recordings import networks
+from repsim.dissimilarities import class_margin, rdms
+
+TITLE = "Class margin"
+ORDER = 50
+
+
+def compute(study: xr.DataTree) -> xr.Dataset:
+    """Return mean between-class minus within-class dissimilarity per layer.
+
+    Parameters
+    ----------
+    study : DataTree
+        /<condition>/<seed>, with labels.
+
+    Returns
+    -------
+    Dataset
+        `margin` (condition, seed, layer) of correlation RDMs at the last step; the
+        condition `untrained` is the first condition at step 0.
+
+    Raises
+    ------
+    NotApplicable
+        If the recordings carry no labels.
+    """
+    found: dict[str, dict[str, xr.DataArray]] = {}
+    reference = next(iter(networks(study)))[0]
+    for (condition, seed), run in networks(study).items():
+        if "label" not in run.coords:
+            msg = "Expected recordings with a `label` coordinate, but they have none."
+            raise NotApplicable(msg)
+        found.setdefault(condition, {})[seed] = _margin(_study.last(run))
+        begin = _study.first(run)
+        if condition == reference and begin is not None:
+            found.setdefault(_study.UNTRAINED, {})[seed] = _margin(begin)
+    found[_study.UNTRAINED] = found.pop(_study.UNTRAINED, {})
+    return xr.Dataset(
+        {"margin": _study.stack(found)},
+        attrs=_study.provenance(
+            analysis="margin", metric="correlation", **_study.split_attrs(study)
+        ),
+    )
+
+
+def _margin(run: xr.Dataset) -> xr.DataArray:
+    margin = class_margin(rdms(run.load(), metric="correlation"))
+    return margin.drop_attrs().reset_coords(drop=True)
+
+
+def figures(result: xr.Dataset) -> Mapping[str, Figure]:
+    """Return one figure: class margin along depth by condition."""
+    figure, ax = plt.subplots(figsize=(7.5, 4.0), layout="constrained")
+    margin = result["margin"].assign_attrs(long_name="class margin (1 − r)")
+    plot.layer_curve(margin, ax=ax, splits=_study.marks(result))
+    return {"class_margin": figure}
+
+
+def caption(result: xr.Dataset) -> str:
+    """Return the caption."""
+    return (
+        "Class margin: mean dissimilarity (1 − correlation) between images of "
+        "different classes minus that between images of one class, by layer. Line: "
+        "mean over seeds, band: one standard deviation; dotted: splits, after whose "
+        "layer the gradient is synthesised. Where a rule's margin is reached shows where in the network the classes "
+        "are pulled apart."
+    )
+
+
+def summary(result: xr.Dataset) -> Mapping[str, Any]:
+    """Return the layer where each condition's mean margin is largest."""
+    mean = result["margin"].mean("seed")
+    return {
+        str(name): {
+            "largest_at": str(
+                mean["layer"].values[int(mean.sel(condition=name).argmax())]
+            ),
+            "largest": round(float(mean.sel(condition=name).max()), 4),
+        }
+        for name in mean["condition"].values
+    }

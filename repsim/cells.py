@@ -1,0 +1,318 @@
+"""One cell of a study: one condition, one seed, from data to a stored recording."""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+import zarr
+
+from repsim import datasets, learning, networks
+from repsim.conditions import Condition, derived_seed
+from repsim.recorder import Recorder
+from repsim.spec import Spec
+from repsim.training import train
+
+TRAINING = "training"
+
+
+def prepare(spec: Spec) -> None:
+    """Import the user's modules and use one thread, as every process of a study does.
+
+    Numbers then don't depend on how many processes share the machine.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+    """
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    for plugin in spec.plugins:
+        import_module(plugin)
+    torch.set_num_threads(1)
+
+
+def build(
+    spec: Spec,
+    condition: Condition,
+    init_seed: int,
+    run_seed: int,
+    lr: float,
+    features: int,
+    classes: int,
+) -> Any:
+    """Return the rule of one cell with its freshly initialised network.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+    condition : Condition
+        The rule and its options.
+    init_seed, run_seed : int
+        Seeds of the initial weights and of the rule's own draws.
+    lr : float
+        Learning rate, unless the condition names one.
+    features, classes : int
+        Width of the input and number of classes.
+
+    Returns
+    -------
+    Rule
+        Ready for its first step.
+
+    Raises
+    ------
+    ValueError
+        If the rule or one of its options does not exist or does not fit.
+    """
+    device = spec.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = networks.mlp(
+        features,
+        hidden=[spec.width] * spec.depth,
+        classes=classes,
+        activation=spec.activation,
+        seed=init_seed,
+    ).to(device)
+    options = {"lr": lr, "seed": run_seed, **dict(condition.options)}
+    try:
+        return learning.make(condition.rule, network, **options)
+    except TypeError as error:
+        msg = (
+            f"Expected options that rule {condition.rule!r} takes, but got "
+            f"{condition.text!r}: {error}."
+        )
+        raise ValueError(msg) from error
+
+
+def load(spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return training and test data.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+
+    Returns
+    -------
+    tuple of Dataset
+        Training and test.
+    """
+    root = spec.root
+    return (
+        datasets.load(spec.dataset, split="train", root=root),
+        datasets.load(spec.dataset, split="test", root=root),
+    )
+
+
+def recorded(test: xr.Dataset, examples: int) -> xr.Dataset:
+    """Return the examples to record, sorted by label, classes as equal as can be.
+
+    Parameters
+    ----------
+    test : Dataset
+        Test data.
+    examples : int
+        How many at most.
+
+    Returns
+    -------
+    Dataset
+        The first of each class in the source's order, sorted by label.
+    """
+    label = test["label"].values
+    rank = np.empty(label.size, dtype=int)
+    for value in np.unique(label):
+        of_class = np.flatnonzero(label == value)
+        rank[of_class] = np.arange(of_class.size)
+    first = np.lexsort((label, rank))[:examples]
+    return test.isel(example=first[np.lexsort((first, label[first]))])
+
+
+def flat(data: xr.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return inputs (example, feature) and labels as tensors."""
+    x, y = datasets.to_tensors(data, "flat")
+    return x, y
+
+
+def is_complete(store: Path, condition: str, seed: int) -> bool:
+    """Return whether a cell's recording and training record are both whole.
+
+    Parameters
+    ----------
+    store : Path
+        The study's zarr store.
+    condition : str
+        The condition's label.
+    seed : int
+        The seed.
+
+    Returns
+    -------
+    bool
+        False where either was cut short or never begun.
+    """
+    try:
+        group = zarr.open_group(store, mode="r", path=f"{condition}/{seed}")
+        record = zarr.open_group(store, mode="r", path=f"{condition}/{seed}/{TRAINING}")
+    except (FileNotFoundError, KeyError, ValueError):
+        return False
+    return group.attrs.get("complete") == 1 and record.attrs.get("complete") == 1
+
+
+def train_cell(
+    spec: Spec,
+    condition: Condition,
+    seed: int,
+    lr: float,
+    store: Path,
+    tell: Path | None = None,
+) -> tuple[str, int]:
+    """Train one network, record it, and leave both records in the study's store.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+    condition : Condition
+        The rule and its options.
+    seed : int
+        The network's seed.
+    lr : float
+        Learning rate, unless the condition names one.
+    store : Path
+        The study's zarr store; a cell cut short before is begun anew.
+    tell : Path or None
+        File that tells how many updates are made, for the progress bar.
+
+    Returns
+    -------
+    tuple
+        Label and seed.
+    """
+    prepare(spec)
+    began = time.perf_counter()
+    data, test = load(spec)
+    x, y = flat(data)
+    init_seed, run_seed = condition.init_seed(seed), condition.run_seed(seed)
+    classes = len(data.attrs["classes"])
+    rule = build(spec, condition, init_seed, run_seed, lr, x.shape[1], classes)
+    kept = recorded(test, spec.examples)
+    inputs, labels = flat(kept)
+    group = f"{condition.label}/{seed}"
+    shutil.rmtree(store / group, ignore_errors=True)
+    with Recorder(
+        rule.network,
+        inputs,
+        steps=spec.record,
+        labels=labels.numpy(),
+        examples=kept["example"].values,
+        store=store,
+        group=group,
+        attrs={
+            "condition": condition.label,
+            "rule": condition.rule,
+            "rule_options": json.dumps(rule.options, sort_keys=True, default=str),
+            "seed": seed,
+            "init_seed": init_seed,
+            "dataset": spec.dataset,
+            "network": f"mlp {spec.depth} x {spec.width} {spec.activation}",
+            "splits": list(rule.splits),
+        },
+    ) as recorder:
+        log = train(
+            rule,
+            data,
+            steps=spec.steps,
+            batch_size=spec.batch_size,
+            seed=run_seed,
+            test=test,
+            eval_every=spec.record,
+            progress=False,
+            callbacks=[recorder, *([_teller(tell)] if tell else [])],
+        )
+    log.attrs["wall_s"] = round(time.perf_counter() - began, 2)
+    log.to_zarr(
+        store,
+        group=f"{group}/{TRAINING}",
+        mode="w",
+        consolidated=False,
+        zarr_format=3,
+    )
+    zarr.open_group(store, mode="r+", path=f"{group}/{TRAINING}").attrs["complete"] = 1
+    return condition.label, seed
+
+
+def tune_cell(
+    spec: Spec, condition: Condition, lr: float, tell: Path | None = None
+) -> tuple[str, float, float]:
+    """Train one network with one learning rate and score it on held-out training data.
+
+    Every fifth training example is held out; the test set is not looked at.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+    condition : Condition
+        The rule and its options.
+    lr : float
+        The learning rate to try.
+    tell : Path or None
+        File that tells how many updates are made, for the progress bar.
+
+    Returns
+    -------
+    tuple
+        Label, learning rate and held-out accuracy (NaN where training diverged).
+    """
+    prepare(spec)
+    data, _ = load(spec)
+    held = np.arange(data.sizes["example"]) % 5 == 0
+    fit, score = data.isel(example=~held), data.isel(example=held)
+    init_seed = derived_seed("tune-init", condition.label, 0)
+    run_seed = derived_seed("tune-run", condition.label, 0)
+    classes = len(data.attrs["classes"])
+    features = flat(data.isel(example=[0]))[0].shape[1]
+    rule = build(spec, condition, init_seed, run_seed, lr, features, classes)
+    try:
+        log = train(
+            rule,
+            fit,
+            steps=spec.steps,
+            batch_size=spec.batch_size,
+            seed=run_seed,
+            test=score,
+            eval_every=[spec.steps],
+            progress=False,
+            callbacks=[_teller(tell)] if tell else [],
+        )
+    except ValueError as error:
+        if "nan" not in str(error).lower() and "finite" not in str(error).lower():
+            raise
+        return condition.label, lr, float("nan")
+    return condition.label, lr, float(log["test_accuracy"].values[-1])
+
+
+def _teller(path: Path) -> Callable[[int, Any], None]:
+    """Return a callback that writes the number of updates, a few times a second."""
+    last = 0.0
+
+    def tell(step: int, losses: Any) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 0.2:
+            path.write_text(str(step))
+            last = now
+
+    return tell

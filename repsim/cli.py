@@ -1,0 +1,414 @@
+"""The commands: thin, each a few calls into the library."""
+
+import json
+import sys
+from importlib import import_module
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+app = typer.Typer(
+    name="repsim",
+    help="Where, and when in training, two ways of learning differ inside a network.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path | None, typer.Option(help="File or folder to write.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
+Layers = Annotated[
+    str | None, typer.Option(help="Layers, separated by commas; default all.")
+]
+Step = Annotated[
+    str, typer.Option(help="A recorded step, `last`, or `all` (numbers only).")
+]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence and no traceback.
+
+    Exit status: 0 on success, 2 on bad usage, 1 on failure.
+    """
+    try:
+        status = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        _fail("Interrupted.")
+    except KeyboardInterrupt:
+        _fail("Interrupted; the same command continues where it stopped.")
+    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+        _fail(" ".join(str(error).split()) or type(error).__name__)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(sentence: str) -> None:
+    click.echo(f"Error: {sentence}", err=True)
+    sys.exit(1)
+
+
+def _say(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
+    click.echo(json.dumps(result, indent=1) if as_json else "\n".join(lines))
+
+
+@app.command()
+def version(as_json: Json = False) -> None:
+    """Print the version of repsim and of what it computes with.
+
+    Example: repsim version --json
+    """
+    names = ("repsim", "torch", "numpy", "scipy", "scikit-learn", "xarray", "zarr")
+    found = {name: installed(name) for name in names}
+    _say(found, as_json, [f"{name} {number}" for name, number in found.items()])
+
+
+@app.command()
+def study(
+    dataset: Annotated[str, typer.Option(help="Name of the data set.")] = "digits",
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the data set's files.")
+    ] = None,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            help="Conditions, separated by commas: RULE[:OPTION=VALUE]…, where "
+            "init=LABEL shares another condition's initial weights. Default: "
+            "bp,sg,sg:at=every,sg:init=bp."
+        ),
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Module to import first, with your rules and measures."),
+    ] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Hidden layers.")] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Units in each hidden layer.")
+    ] = None,
+    activation: Annotated[str, typer.Option(help="relu, sigmoid or tanh.")] = "relu",
+    seeds: Annotated[int, typer.Option(min=1, help="Networks a condition.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates.")] = None,
+    batch_size: Annotated[int, typer.Option(min=2, help="Examples an update.")] = 128,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate; default: tuned for each condition."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: all cores.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("study"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train under several rules, record every layer, compare, and write a report.
+
+    Run again with the same --out, it continues where it stopped.
+
+    Example: repsim study --rules bp,sg,sg:at=every:lr=5e-5 --seeds 5 --out study
+    """
+    from repsim.report import preview, write_report
+    from repsim.runs import check, run_study
+    from repsim.spec import DEFAULT_CONDITIONS, make_spec
+
+    conditions = DEFAULT_CONDITIONS if rules is None else tuple(rules.split(","))
+    options: dict[str, Any] = {
+        "seed": seed,
+        "root": root,
+        "depth": depth,
+        "width": width,
+        "activation": activation,
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "device": device,
+        "plugins": plugin or [],
+    }
+    try:
+        check(make_spec(conditions, dataset, seeds, **options))
+    except (ValueError, ImportError) as error:
+        raise click.UsageError(" ".join(str(error).split())) from error
+    drawn: list[str] = []
+
+    def first_plot(folder: Path, condition: str, number: int) -> None:
+        # One picture as soon as two networks can be compared; the report redraws it.
+        drawn.append(condition)
+        if len(set(drawn)) == 2 and len(drawn) == 2:
+            for path in preview(folder):
+                if path.suffix == ".png" and not quiet:
+                    click.echo(f"first picture: {path}", err=True)
+
+    run_study(
+        conditions,
+        dataset,
+        seeds,
+        out,
+        jobs=jobs,
+        progress=not quiet,
+        after_cell=first_plot,
+        **options,
+    )
+    page = write_report(out, progress=not quiet)
+    content = json.loads((out / "study.json").read_text())
+    accuracy = content["summary"].get("learning_curves", {})
+    lines = [
+        f"{name}: test accuracy {value['mean']:.3f}"
+        + (f" ± {value['sd']:.3f}" if value["sd"] is not None else "")
+        for name, value in accuracy.items()
+    ]
+    _say(content, as_json, [*lines, f"report: {page}"])
+
+
+def _open(path: Path, step: str = "all") -> Any:
+    """Open a recording at one moment, or at all."""
+    from repsim.datasets.store import open_recording
+
+    run = open_recording(path)
+    if "step" not in run.dims or step == "all":
+        return run
+    if step == "last":
+        return run.isel(step=-1)
+    there = [int(s) for s in run["step"].values]
+    if not step.isdigit() or int(step) not in there:
+        msg = (
+            f"Expected --step to be last, all or one of {there}, but got {step!r} "
+            f"for {path}."
+        )
+        raise click.UsageError(msg)
+    return run.sel(step=int(step))
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _options(pairs: list[str] | None) -> dict[str, Any]:
+    """Return name=value pairs, values as JSON where they are, else as text."""
+    found: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            msg = f"Expected --option NAME=VALUE, but got {pair!r}."
+            raise click.UsageError(msg)
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def _numbers(result: Any) -> dict[str, Any]:
+    """Return a labelled result as plain values for JSON; NaN as null."""
+    plain = result.to_dict()
+    return dict(json.loads(json.dumps(plain, default=str).replace("NaN", "null")))
+
+
+def _write(result: Any, out: Path | None, draw: Any) -> list[str]:
+    """Write numbers (CSV, JSON, netCDF) or a picture with its numbers beside it."""
+    if out is None:
+        return []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    frame = (
+        result.to_dataframe(name="value")
+        if hasattr(result, "name")
+        else (result.to_dataframe())
+    )
+    kind = out.suffix.lower()
+    if kind == ".csv":
+        frame.to_csv(out)
+        return [str(out)]
+    if kind == ".json":
+        out.write_text(json.dumps(_numbers(result), indent=1))
+        return [str(out)]
+    if kind not in (".png", ".svg", ".pdf"):
+        msg = (
+            f"Expected --out to end in .png, .svg, .pdf, .csv or .json, but got {out}."
+        )
+        raise click.UsageError(msg)
+    figure = draw(result)
+    figure.savefig(out, dpi=150, facecolor="white", bbox_inches="tight")
+    table = out.with_suffix(".csv")
+    frame.to_csv(table)
+    return [str(out), str(table)]
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A recording.")],
+    b: Annotated[
+        Path | None, typer.Argument(metavar="[B]", help="Another; default: A itself.")
+    ] = None,
+    measure: Annotated[str, typer.Option(help="Name of the measure.")] = "cka",
+    option: Annotated[
+        list[str] | None, typer.Option(help="Option of the measure, NAME=VALUE.")
+    ] = None,
+    layers: Layers = None,
+    layers_b: Layers = None,
+    step: Step = "last",
+    precision: Annotated[
+        str | None, typer.Option(help="float64, float32 or bfloat16.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    plugin: Annotated[
+        list[str] | None, typer.Option(help="Module to import first.")
+    ] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Compare all layers of two recordings; a recording may lie inside a study.
+
+    Example: repsim compare study/runs.zarr/bp/0 study/runs.zarr/sg/0 --out heat.png
+    """
+    from repsim.comparison import compare as compare_recordings
+
+    _import(plugin)
+    cells = compare_recordings(
+        _open(a, step),
+        None if b is None else _open(b, step),
+        measure,
+        layers=_names(layers),
+        layers_b=_names(layers_b),
+        precision=precision,
+        device=device,
+        **_options(option),
+    )
+
+    def draw(result: Any) -> Any:
+        from repsim import plot
+
+        if result.ndim != 2:
+            msg = "Expected one step for a picture, but got several; give --step."
+            raise click.UsageError(msg)
+        return plot.heatmap(result).figure
+
+    wrote = _write(cells, out, draw)
+    table = cells.to_pandas() if cells.ndim == 2 else cells.to_dataframe("value")
+    lines = [table.round(4).to_string(), *(f"wrote {path}" for path in wrote)]
+    _say(_numbers(cells), as_json, lines)
+
+
+@app.command()
+def rdm(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A recording.")],
+    metric: Annotated[str, typer.Option(help="Dissimilarity.")] = "correlation",
+    layers: Layers = None,
+    step: Step = "last",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Compute each layer's representational dissimilarity matrix.
+
+    Example: repsim rdm study/runs.zarr/sg/0 --metric correlation --out rdms.png
+    """
+    from repsim.dissimilarities import rdms
+
+    found = rdms(_open(run, step), metric=metric, layers=_names(layers))
+
+    def draw(result: Any) -> Any:
+        from repsim import plot
+
+        return plot.rdm_grid(result).figure
+
+    wrote = _write(found, out, draw)
+    mean = found.mean("pair").to_dataframe(name=f"mean {metric} dissimilarity")
+    _say(
+        _numbers(found),
+        as_json,
+        [mean.round(4).to_string(), *(f"wrote {path}" for path in wrote)],
+    )
+
+
+@app.command()
+def probe(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A recording.")],
+    target: Annotated[str, typer.Option(help="Coordinate to read out.")] = "label",
+    control: Annotated[
+        str | None,
+        typer.Option(help="`shuffled` labels, or a coordinate that groups examples."),
+    ] = None,
+    test_size: Annotated[float, typer.Option(help="Share held out.")] = 0.25,
+    layers: Layers = None,
+    step: Step = "last",
+    seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a linear probe to every layer and report what it reads held out.
+
+    Example: repsim probe study/runs.zarr/bp/0 --control shuffled --out probe.png
+    """
+    from repsim.datasets.recordings import select_layers
+    from repsim.probes import probe_layers
+
+    recording = _open(run, step)
+    if layers is not None:
+        wanted = select_layers(recording, _names(layers))
+        recording = recording[wanted].assign_attrs(layers=wanted)
+    found = probe_layers(
+        recording,
+        target,
+        test_size=test_size,
+        seed=seed,
+        control=True if control == "shuffled" else control,
+    )
+
+    def draw(result: Any) -> Any:
+        from repsim import plot
+
+        shown = "accuracy" if "accuracy" in result else "r2"
+        return plot.layer_curve(result[shown]).figure
+
+    wrote = _write(found, out, draw)
+    table = found.to_dataframe().round(4).to_string()
+    _say(_numbers(found), as_json, [table, *(f"wrote {path}" for path in wrote)])
+
+
+@app.command()
+def reproduce(
+    claims: Annotated[
+        str | None, typer.Option(help="Claims, separated by commas; default all.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller; says what it cuts.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 if a claim does not hold.")
+    ] = False,
+    dataset: Annotated[str, typer.Option(help="digits or mnist.")] = "digits",
+    root: Annotated[Path | None, typer.Option(help="Folder of its files.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Networks a condition.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("reproduce"),
+    as_json: Json = False,
+) -> None:
+    """Run the paper's claims as experiments that can fail.
+
+    Example: repsim reproduce --quick --claims C1,C4 --out reproduce
+    """
+    from repsim.claims import reproduce as run_claims
+
+    results = run_claims(
+        _names(claims),
+        quick=quick,
+        dataset=dataset,
+        root=root,
+        seeds=seeds,
+        seed=seed,
+        out=out,
+    )
+    del results, strict, as_json
+
+
+def _import(plugins: list[str] | None) -> None:
+    for plugin in plugins or []:
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
+        import_module(plugin)

@@ -1,0 +1,248 @@
+"""The page people look at: every analysis of a study, its figures, one HTML file."""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+import zarr
+from jinja2 import Environment
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from repsim.analyses import Analysis, NotApplicable, collect
+from repsim.datasets.recordings import networks
+from repsim.datasets.store import open_study
+
+RUNS, RESULTS, SUMMARY = "runs.zarr", "results.zarr", "study.json"
+
+
+def write_report(out: str | Path, *, progress: bool = True) -> Path:
+    """Compute every analysis of a study, draw its figures and write the page.
+
+    Results that the folder already holds for the same networks are read, not
+    computed again.
+
+    Parameters
+    ----------
+    out : path
+        Folder of a study, as `run_study` leaves it.
+    progress : bool
+        Whether to show a bar on standard error.
+
+    Returns
+    -------
+    Path
+        Of `report.html`; beside it `results.zarr` and `figures/*.png|svg`, and the
+        summary numbers go into `study.json`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no study.
+    """
+    out = Path(out)
+    if not (out / SUMMARY).exists():
+        msg = (
+            f"Expected {out} to be the folder of a study, but it has no {SUMMARY}; "
+            "run `repsim study` first."
+        )
+        raise FileNotFoundError(msg)
+    study = open_study(out / RUNS)
+    content = json.loads((out / SUMMARY).read_text())
+    sections, numbers = [], {}
+    bar = tqdm(collect().items(), desc="analyses", disable=not progress)
+    for name, analysis in bar:
+        bar.set_postfix_str(name)
+        section = _section(out, study, name, analysis)
+        sections.append(section)
+        if section["summary"]:
+            numbers[name] = section["summary"]
+    content["summary"] = numbers
+    _replace(out / SUMMARY, json.dumps(content, indent=1))
+    page = render(content, sections)
+    _replace(out / "report.html", page)
+    return out / "report.html"
+
+
+def preview(out: str | Path, name: str = "layer_similarity") -> list[Path]:
+    """Draw one analysis of the networks that are finished, before the rest is.
+
+    Parameters
+    ----------
+    out : path
+        Folder of a study that may still be training.
+    name : str
+        The analysis.
+
+    Returns
+    -------
+    list of Path
+        The pictures written.
+    """
+    out = Path(out)
+    analysis = collect()[name]
+    result = analysis.compute(open_study(out / RUNS))
+    with _plain_style():
+        return [
+            path
+            for stem, figure in analysis.figures(result).items()
+            for path in _save(figure, out / "figures", stem)[1:]
+        ]
+
+
+def _section(
+    out: Path, study: xr.DataTree, name: str, analysis: Analysis
+) -> dict[str, Any]:
+    """Return what the page shows of one analysis."""
+    section: dict[str, Any] = {
+        "name": name,
+        "title": analysis.TITLE,
+        "figures": [],
+        "caption": "",
+        "summary": {},
+        "missing": "",
+    }
+    try:
+        result = _result(out, study, name, analysis)
+    except NotApplicable as error:
+        section["missing"] = str(error)
+        return section
+    with _plain_style():
+        for stem, figure in analysis.figures(result).items():
+            png, *_ = _save(figure, out / "figures", stem)
+            section["figures"].append(
+                {"stem": stem, "png": base64.b64encode(png).decode()}
+            )
+    section["caption"] = analysis.caption(result)
+    section["summary"] = dict(analysis.summary(result))
+    return section
+
+
+def _result(out: Path, study: xr.DataTree, name: str, analysis: Analysis) -> xr.Dataset:
+    """Return a stored result for the same networks, or compute and store it."""
+    store = out / RESULTS
+    mark = _fingerprint(study, analysis)
+    try:
+        if zarr.open_group(store, mode="r", path=name).attrs["fingerprint"] == mark:
+            return xr.open_zarr(store, group=name, consolidated=False).load()
+    except (FileNotFoundError, KeyError):
+        pass
+    result = analysis.compute(study)
+    shutil.rmtree(store / name, ignore_errors=True)
+    zarr.open_group(store, mode="a", zarr_format=3)
+    storable(result).to_zarr(
+        store, group=name, mode="w", consolidated=False, zarr_format=3
+    )
+    # Written last: a result without its mark was cut short and is computed again.
+    zarr.open_group(store, mode="r+", path=name).attrs["fingerprint"] = mark
+    return result
+
+
+def storable(result: xr.Dataset) -> xr.Dataset:
+    """Return a result whose texts zarr keeps in its specified string type.
+
+    Parameters
+    ----------
+    result : Dataset
+        A result.
+
+    Returns
+    -------
+    Dataset
+        The same values; fixed-width texts as variable-width ones.
+    """
+    texts = {
+        name: variable.astype(np.dtypes.StringDType())
+        for name, variable in result.variables.items()
+        if variable.dtype.kind in "UO"
+    }
+    return result.assign_coords(
+        {n: v for n, v in texts.items() if n in result.coords}
+    ).assign({n: v for n, v in texts.items() if n not in result.coords})
+
+
+def _fingerprint(study: xr.DataTree, analysis: Analysis) -> str:
+    """Return a digest of the networks and of the analysis's own code."""
+    code = Path(str(analysis.__file__)).read_bytes()
+    cells = sorted(
+        f"{condition}/{seed}/{run.attrs.get('created')}"
+        for (condition, seed), run in networks(study).items()
+    )
+    return hashlib.sha256(code + "\n".join(cells).encode()).hexdigest()
+
+
+def _plain_style() -> Any:
+    """Return a context in which figures look the same whatever the user set."""
+    return mpl.rc_context(
+        {
+            **mpl.rcParamsDefault,
+            "backend": mpl.get_backend(),
+            "font.size": 9,
+            "axes.titlesize": 10,
+            "svg.hashsalt": "repsim",
+            "figure.dpi": 100,
+        }
+    )
+
+
+def _save(figure: Figure, folder: Path, stem: str) -> tuple[bytes, Path, Path]:
+    """Write a figure as PNG and SVG, close it, and return the PNG's bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, facecolor="white")
+    png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
+    png.write_bytes(buffer.getvalue())
+    figure.savefig(svg, format="svg", facecolor="white", metadata={"Date": None})
+    plt.close(figure)
+    return buffer.getvalue(), png, svg
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace a file in one move."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def render(content: Mapping[str, Any], sections: list[dict[str, Any]]) -> str:
+    """Return the page: one HTML file that needs nothing else.
+
+    Parameters
+    ----------
+    content : mapping
+        What `study.json` holds.
+    sections : list of dict
+        name, title, figures (stem, png in base64), caption, summary, missing.
+
+    Returns
+    -------
+    str
+        HTML.
+
+    Examples
+    --------
+    >>> page = render({"spec": {"dataset": "digits"}, "versions": {}}, [])
+    >>> "digits" in page and "http" not in page
+    True
+    """
+    page = files("repsim").joinpath("report.html").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, trim_blocks=True).from_string(page)
+    return template.render(
+        spec=content["spec"],
+        rates=content.get("learning_rates", {}),
+        versions=content["versions"],
+        sections=sections,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )

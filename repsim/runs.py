@@ -1,0 +1,425 @@
+"""Run a study: conditions × seeds → recordings, resumable."""
+
+import json
+import math
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import joblib
+import xarray as xr
+import zarr
+from tqdm.auto import tqdm
+
+from repsim import datasets
+from repsim.cells import (
+    build,
+    flat,
+    is_complete,
+    load,
+    prepare,
+    recorded,
+    train_cell,
+    tune_cell,
+)
+from repsim.datasets.store import open_study
+from repsim.spec import DEFAULT_CONDITIONS, Spec, make_spec, spec_from_json
+
+RUNS = "runs.zarr"
+SUMMARY = "study.json"
+TUNING = "tuning.json"
+
+
+def run_study(
+    conditions: Iterable[str] = DEFAULT_CONDITIONS,
+    dataset: str = "digits",
+    seeds: int | Sequence[int] = 5,
+    out: str | Path = "study",
+    *,
+    jobs: int | None = None,
+    progress: bool = True,
+    after_cell: Callable[[Path, str, int], None] | None = None,
+    **options: Any,
+) -> xr.DataTree:
+    """Train every condition with every seed, record it all, and return the study.
+
+    Each network has its own initialisation, derived from condition and seed. Where no
+    learning rate is given, each condition's is chosen first from one grid by accuracy
+    on held-out training examples. Run again on the same folder, it continues where it
+    stopped and repeats nothing; more conditions or seeds are added to what is there.
+    The numbers don't depend on `jobs`.
+
+    Parameters
+    ----------
+    conditions : iterable of str
+        Rules with options, such as ``["bp", "sg", "sg:at=every:lr=5e-5"]``;
+        ``init=LABEL`` shares the initial weights of another condition.
+    dataset : str
+        A name of `repsim.datasets.names()`.
+    seeds : int or sequence of int
+        How many networks a condition, or which seeds.
+    out : path
+        Folder of the study: `runs.zarr`, `tuning.json`, `study.json`.
+    jobs : int or None
+        Processes; None takes the processor's cores, or what an enclosing
+        `joblib.parallel_config` says (so dask's backend runs it on a cluster).
+    progress : bool
+        Whether to show a bar on standard error.
+    after_cell : callable or None
+        Called in this process as f(out, condition, seed) after each network.
+    **options
+        Further keywords of `repsim.spec.make_spec`: seed, root, depth, width,
+        activation, steps, batch_size, lr, grid, record, examples, share_init, device,
+        plugins.
+
+    Returns
+    -------
+    DataTree
+        /<condition>/<seed>, opened lazily; `training` beside each recording, and the
+        recorded inputs themselves as `input` at the root.
+
+    Raises
+    ------
+    ValueError
+        If an option does not fit, or the folder holds a study with other settings.
+    FileExistsError
+        If `out` is a file.
+
+    Examples
+    --------
+    >>> study = run_study(["bp"], seeds=1, out="s", depth=1, width=4, steps=2,
+    ...                   lr=1e-3, jobs=1, progress=False)
+    >>> list(study.children)
+    ['bp']
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        msg = f"Expected `out` to be a folder or a new name, but {out} is a file."
+        raise FileExistsError(msg)
+    spec = make_spec(conditions, dataset, seeds, **options)
+    before = torch_threads()
+    try:
+        check(spec)
+        spec = _merge(out, spec)
+        began = time.perf_counter()
+        out.mkdir(parents=True, exist_ok=True)
+        _write_summary(out, spec, {"finished": False})
+        store = out / RUNS
+        _write_root(store, spec)
+        with _parallel(jobs) as run:
+            rates = _tune(out, spec, run, progress)
+            _train(out, spec, rates, run, progress, after_cell)
+    finally:
+        torch_threads(before)
+    walls = _walls(store, spec)
+    _write_summary(
+        out,
+        spec,
+        {
+            "finished": True,
+            "learning_rates": rates,
+            "wall_s": {
+                "this_call": round(time.perf_counter() - began, 2),
+                "networks": walls,
+                "networks_total": round(sum(walls.values()), 2),
+            },
+        },
+    )
+    return open_study(store)
+
+
+def torch_threads(number: int | None = None) -> int:
+    """Return torch's number of threads, after setting it where one is given."""
+    import torch
+
+    if number is not None:
+        torch.set_num_threads(number)
+    return torch.get_num_threads()
+
+
+def check(spec: Spec) -> None:
+    """Raise for what cannot run, before anything is written.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+
+    Raises
+    ------
+    ValueError
+        If a rule, an option or the data set does not exist or does not fit.
+    """
+    prepare(spec)
+    if spec.dataset not in datasets.names():
+        raise ValueError(
+            datasets.messages.unknown("dataset", spec.dataset, datasets.names())
+        )
+    for condition in spec.parsed():
+        build(spec, condition, 0, 0, spec.lr or spec.grid[0], 4, 2)
+    load(spec)
+
+
+def _merge(out: Path, spec: Spec) -> Spec:
+    """Return the specification with what the folder already holds."""
+    path = out / SUMMARY
+    if not path.exists():
+        if (out / RUNS).exists():
+            msg = (
+                f"Expected {out} to be a new folder or a study, but it holds "
+                f"{RUNS} without {SUMMARY}; choose another `out`."
+            )
+            raise ValueError(msg)
+        return spec
+    there = spec_from_json(path.read_text())
+    mine, theirs = spec.as_dict(), there.as_dict()
+    for name in mine:
+        if name in ("conditions", "seeds", "device", "root"):
+            continue
+        if mine[name] != theirs[name]:
+            msg = (
+                f"Expected the settings of the study in {out} ({name} = "
+                f"{theirs[name]!r}), but got {name} = {mine[name]!r}; choose another "
+                "`out`, or repeat the settings to continue."
+            )
+            raise ValueError(msg)
+    grown = {
+        name: [*theirs[name], *(v for v in mine[name] if v not in theirs[name])]
+        for name in ("conditions", "seeds")
+    }
+    return Spec(**{**mine, **grown})
+
+
+def _write_root(store: Path, spec: Spec) -> None:
+    """Write the recorded inputs at the root, and every condition's group."""
+    try:
+        if "input" in zarr.open_group(store, mode="r"):
+            return
+    except FileNotFoundError:
+        pass
+    kept = recorded(load(spec)[1], spec.examples)
+    inputs, labels = flat(kept)
+    root = xr.Dataset(
+        {"input": (("example", "feature"), inputs.numpy())},
+        coords={
+            "example": kept["example"].values,
+            "label": ("example", labels.numpy()),
+        },
+        attrs={"repsim_study": 1, "dataset": spec.dataset},
+    )
+    root.to_zarr(store, mode="a", consolidated=False, zarr_format=3)
+
+
+Run = Callable[[list[Any]], Iterator[Any]]
+
+
+@contextmanager
+def _parallel(jobs: int | None) -> Iterator[Run]:
+    """Give a function that runs delayed calls and yields their results as they come."""
+    if jobs is not None and jobs < 1:
+        msg = f"Expected `jobs` to be at least 1, but got {jobs}."
+        raise ValueError(msg)
+    if jobs == 1:
+        yield lambda calls: (f(*a, **k) for f, a, k in calls)
+        return
+    context = joblib.parallel.get_active_backend()[1]
+    number = jobs or (None if context not in (None, 1) else joblib.cpu_count())
+    with joblib.Parallel(number, return_as="generator_unordered") as parallel:
+        yield lambda calls: iter(parallel(calls))
+
+
+def _tune(out: Path, spec: Spec, run: Run, progress: bool) -> dict[str, float]:
+    """Return each condition's learning rate, tuned where none is given."""
+    path = out / TUNING
+    scores: dict[str, dict[str, float | None]] = (
+        json.loads(path.read_text()) if path.exists() else {}
+    )
+    rates: dict[str, float] = {}
+    calls, keys = [], {}
+    for condition in spec.parsed():
+        fixed = dict(condition.options).get("lr", spec.lr)
+        if fixed is not None:
+            rates[condition.label] = float(fixed)
+            continue
+        # Conditions that differ only in whose initialisation they share are tuned once.
+        key = json.dumps([condition.rule, condition.options])
+        keys[condition.label] = key
+        if key in scores and len(scores[key]) == len(spec.grid):
+            continue
+        if list(keys.values()).count(key) == 1:
+            done = scores.setdefault(key, {})
+            calls += [
+                (key, (spec, condition, lr)) for lr in spec.grid if str(lr) not in done
+            ]
+    if calls:
+        with _bar(len(calls), spec.steps, "tuning", out, progress) as tell:
+            jobs = [
+                joblib.delayed(_tune_one)(i, key, *args, tell(str(i)))
+                for i, (key, args) in enumerate(calls)
+            ]
+            for i, key, (_, lr, accuracy) in run(jobs):
+                tell.finished(str(i))
+                scores[key][str(lr)] = None if math.isnan(accuracy) else accuracy
+                _write(path, json.dumps(scores, indent=1))
+    for label, key in keys.items():
+        valid = {float(lr): a for lr, a in scores[key].items() if a is not None}
+        if not valid:
+            msg = (
+                f"Expected one of the learning rates {spec.grid} to train condition "
+                f"{label!r}, but all diverged; give --lr or another grid."
+            )
+            raise ValueError(msg)
+        # The smaller rate wins a tie: it disturbs less.
+        rates[label] = min(valid, key=lambda lr: (-valid[lr], lr))
+    return {c.label: rates[c.label] for c in spec.parsed()}
+
+
+def _tune_one(
+    number: int, key: str, *args: Any
+) -> tuple[int, str, tuple[str, float, float]]:
+    return number, key, tune_cell(*args)
+
+
+def _train(
+    out: Path,
+    spec: Spec,
+    rates: dict[str, float],
+    run: Run,
+    progress: bool,
+    after_cell: Callable[[Path, str, int], None] | None,
+) -> None:
+    """Train and record the cells that are not complete, seed by seed."""
+    store = out / RUNS
+    cells = [
+        (condition, seed)
+        for seed in spec.seeds
+        for condition in spec.parsed()
+        if not is_complete(store, condition.label, seed)
+    ]
+    if not cells:
+        return
+    for condition in spec.parsed():
+        zarr.open_group(store, mode="a", path=condition.label, zarr_format=3)
+    with _bar(len(cells), spec.steps, "training", out, progress) as tell:
+        jobs = [
+            joblib.delayed(train_cell)(
+                spec,
+                condition,
+                seed,
+                rates[condition.label],
+                store,
+                tell(f"{condition.label}-{seed}"),
+            )
+            for condition, seed in cells
+        ]
+        for label, seed in run(jobs):
+            tell.finished(f"{label}-{seed}")
+            if after_cell is not None:
+                after_cell(out, label, seed)
+
+
+def _walls(store: Path, spec: Spec) -> dict[str, float]:
+    """Return the seconds each network took, as its training record says."""
+    return {
+        f"{condition.label}/{seed}": float(
+            str(
+                zarr.open_group(
+                    store, mode="r", path=f"{condition.label}/{seed}/training"
+                ).attrs["wall_s"]
+            )
+        )
+        for condition in spec.parsed()
+        for seed in spec.seeds
+    }
+
+
+def _write_summary(out: Path, spec: Spec, extra: dict[str, Any]) -> None:
+    """Write study.json, keeping what later stages added to a finished study."""
+    path = out / SUMMARY
+    there = json.loads(path.read_text()) if path.exists() else {}
+    names = ("repsim", "torch", "numpy", "scipy", "scikit-learn", "xarray", "zarr")
+    content = {
+        **there,
+        "spec": spec.as_dict(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in names},
+        },
+        "seeds": {
+            condition.label: {
+                str(seed): {
+                    "init_seed": condition.init_seed(seed),
+                    "run_seed": condition.run_seed(seed),
+                }
+                for seed in spec.seeds
+            }
+            for condition in spec.parsed()
+        },
+        **extra,
+    }
+    _write(path, json.dumps(content, indent=1))
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file in one move, so that a kill leaves the old or the new one."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+class _Tell:
+    """Files in which workers say how far they are, summed into one bar."""
+
+    def __init__(self, folder: Path, size: int, bar: Any) -> None:
+        self.folder, self.size, self.bar = folder, size, bar
+        self.done: set[str] = set()
+
+    def __call__(self, name: str) -> Path:
+        return self.folder / name
+
+    def finished(self, name: str) -> None:
+        self.done.add(name)
+
+    def refresh(self) -> None:
+        made = 0
+        for path in self.folder.iterdir():
+            if path.name not in self.done:
+                made += int(path.read_text() or 0)
+        self.bar.n = min(made + self.size * len(self.done), self.bar.total)
+        self.bar.refresh()
+
+
+@contextmanager
+def _bar(
+    cells: int, size: int, what: str, out: Path, progress: bool
+) -> Iterator[_Tell]:
+    """Show one bar over all updates of all cells, whichever process makes them."""
+    folder = out / ".progress"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    stop = Event()
+    with tqdm(
+        total=cells * size, desc=what, unit="update", disable=not progress
+    ) as bar:
+        tell = _Tell(folder, size, bar)
+
+        def watch() -> None:
+            while not stop.wait(0.5):
+                tell.refresh()
+
+        watcher = Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield tell
+        finally:
+            stop.set()
+            watcher.join()
+            tell.refresh()
+            shutil.rmtree(folder, ignore_errors=True)
