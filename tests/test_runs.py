@@ -40,9 +40,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_study_is_a_tree_of_recordings(undisturbed: Path) -> None:
     study = open_study(undisturbed / "runs.zarr")
-    assert list(networks(study)) == [
-        ("bp", "0"), ("bp", "1"), ("sg", "0"), ("sg", "1")
-    ]
+    assert list(networks(study)) == [("bp", "0"), ("bp", "1"), ("sg", "0"), ("sg", "1")]
     run = networks(study)["sg", "1"]
     assert run.attrs["rule"] == "sg"
     assert run.attrs["splits"] == ["hidden_1"]
@@ -84,8 +82,13 @@ def test_a_finished_study_repeats_nothing(undisturbed: Path) -> None:
     }
     trained: list[str] = []
     study = run_study(
-        ["bp", "sg"], seeds=2, out=undisturbed, lr=1e-3, jobs=1,
-        after_cell=lambda out, label, seed: trained.append(label), **SMALL,
+        ["bp", "sg"],
+        seeds=2,
+        out=undisturbed,
+        lr=1e-3,
+        jobs=1,
+        after_cell=lambda out, label, seed: trained.append(label),
+        **SMALL,
     )
     assert trained == []
     assert {k: r.attrs["created"] for k, r in networks(study).items()} == before
@@ -96,11 +99,20 @@ def test_seeds_and_conditions_may_grow(undisturbed: Path, tmp_path: Path) -> Non
     shutil.copytree(undisturbed, out)
     trained: list[tuple[str, int]] = []
     study = run_study(
-        ["bp", "sg", "sg:at=every"], seeds=[0, 1, 2], out=out, lr=1e-3, jobs=1,
-        after_cell=lambda out, label, seed: trained.append((label, seed)), **SMALL,
+        ["bp", "sg", "sg:at=every"],
+        seeds=[0, 1, 2],
+        out=out,
+        lr=1e-3,
+        jobs=1,
+        after_cell=lambda out, label, seed: trained.append((label, seed)),
+        **SMALL,
     )
     assert set(trained) == {
-        ("bp", 2), ("sg", 2), ("sg_every", 0), ("sg_every", 1), ("sg_every", 2)
+        ("bp", 2),
+        ("sg", 2),
+        ("sg_every", 0),
+        ("sg_every", 1),
+        ("sg_every", 2),
     }
     assert len(networks(study)) == 9
 
@@ -145,8 +157,12 @@ def test_jobs_below_one_are_refused(tmp_path: Path) -> None:
 def test_learning_rates_are_tuned_on_one_grid(tmp_path: Path) -> None:
     options = {**SMALL, "steps": 30}
     run_study(
-        ["bp", "sg:lr=0.002", "sg", "sg:init=bp"], seeds=1, out=tmp_path, jobs=1,
-        grid=[1e-5, 1e-2], **options,
+        ["bp", "sg:lr=0.002", "sg", "sg:init=bp"],
+        seeds=1,
+        out=tmp_path,
+        jobs=1,
+        grid=[1e-5, 1e-2],
+        **options,
     )
     content = json.loads((tmp_path / "study.json").read_text())
     assert content["learning_rates"]["sg_lr0.002"] == 0.002
@@ -173,9 +189,7 @@ def test_a_killed_study_continues_to_the_same_numbers(
                 break
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
-    done = [
-        is_complete(out / "runs.zarr", c, s) for c in ("bp", "sg") for s in (0, 1)
-    ]
+    done = [is_complete(out / "runs.zarr", c, s) for c in ("bp", "sg") for s in (0, 1)]
     assert not all(done)
     study = run_study(["bp", "sg"], seeds=2, out=out, lr=1e-3, jobs=1, **SMALL)
     _same(open_study(undisturbed / "runs.zarr"), study)

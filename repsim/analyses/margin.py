@@ -73,7 +73,8 @@ def caption(result: xr.Dataset) -> str:
         "Class margin: mean dissimilarity (1 − correlation) between images of "
         "different classes minus that between images of one class, by layer. Line: "
         "mean over seeds, band: one standard deviation; dotted: splits, after whose "
-        "layer the gradient is synthesised. Where a rule's margin is reached shows where in the network the classes "
+        "layer the gradient is synthesised. Where a rule's margin is reached shows "
+        "where in the network the classes "
         "are pulled apart."
     )
 
