@@ -13,6 +13,12 @@ except ImportError as error:
     )
     raise ImportError(msg) from error
 
+from repsim import plot as plot
 from repsim.datasets.recordings import layers as layers
+from repsim.dissimilarities import rdms as rdms
+from repsim.dissimilarities import squareform as squareform
+from repsim.measures.dissimilarity import rdm as rdm
+from repsim.rdm_profiles import class_margin as class_margin
+from repsim.rdm_profiles import rdm_distance as rdm_distance
 
 __version__ = _version("repsim")

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = [
     {"datasets"},
     {"capture", "callbacks", "measures", "learning", "networks"},
+    {"dissimilarities", "rdm_profiles", "drawing", "plot_rdms"},
     {"training", "comparison", "probes", "inference", "plot"},
     {"runs", "cells", "conditions", "spec", "analyses", "claims"},
     {"report", "cli"},

@@ -1,0 +1,106 @@
+"""What the plots share: labels from data, colours for conditions, marks for splits."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seaborn as sns
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+
+UNDER = "#e34a6f"
+"""Below the scale: a colour that the maps do not contain."""
+MISSING = "0.85"
+"""A cell without a value."""
+
+_TITLES = {
+    "cka": "CKA",
+    "cca": "CCA",
+    "svcca": "SVCCA",
+    "pwcca": "PWCCA",
+    "hsic": "HSIC",
+    "rsa": "RSA",
+    "rdm": "RDM",
+    "procrustes_distance": "Procrustes distance",
+    "mutual_knn": "mutual k-NN",
+    "rdm_distance": "RDM distance",
+    "class_margin": "class margin",
+}
+
+
+def scale(name: str, *, under: bool = False) -> Colormap:
+    """Return a copy of a colour map in which missing and low cells stand out."""
+    colours = colormaps[name].copy()
+    colours.set_bad(MISSING)
+    if under:
+        colours.set_under(UNDER)
+    return colours
+
+
+def measure_label(data: xr.DataArray) -> str:
+    """Return the name of what the cells hold, from `attrs` or the array's name."""
+    if "long_name" in data.attrs:
+        return str(data.attrs["long_name"])
+    name = str(data.attrs.get("measure") or data.name or "value")
+    label = _TITLES.get(name, name.replace("_", " "))
+    if name == "rdm_distance":
+        kind = str(data.attrs.get("distance", ""))
+        return f"{label} ({'L2' if kind == 'euclidean' else kind})" if kind else label
+    if name == "rdm":
+        return f"{data.attrs.get('metric', 'rdm')} distance"
+    return label
+
+
+def title(data: xr.DataArray) -> str:
+    """Return measure, options that were set and the moment, as far as known."""
+    parts = [measure_label(data)]
+    options = data.attrs.get("options")
+    if isinstance(options, str) and options.startswith("{"):
+        options = json.loads(options)
+    if isinstance(options, Mapping) and options:
+        parts.append(", ".join(f"{k}={_plain(v)}" for k, v in options.items()))
+    for name in ("step", "condition", "seed"):
+        value = data.coords.get(name)
+        if value is not None and value.ndim == 0:
+            parts.append(f"{name} {value.item()}")
+    return " · ".join(parts)
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def labels(data: xr.DataArray, dim: str) -> list[str]:
+    """Return the names along a dim, positions where it has none."""
+    return [str(v) for v in data[dim].values]
+
+
+def palette(names: Iterable[str]) -> dict[str, Any]:
+    """Return one colour-blind-safe colour per name, the same for the same order."""
+    unique = list(dict.fromkeys(str(n) for n in names))
+    kind = "colorblind" if len(unique) <= 10 else "husl"
+    return dict(zip(unique, sns.color_palette(kind, len(unique)), strict=True))
+
+
+def layer_axis(axes: Axes, names: Sequence[str]) -> None:
+    """Put layers on the x axis, each named while there is room."""
+    every = 1 if len(names) <= 32 else -(-len(names) // 32)
+    at = np.arange(len(names))[::every]
+    long = max((len(n) for n in names), default=0) > 2
+    size = "small" if len(names) <= 12 else "x-small"
+    axes.set_xticks(at, [names[i] for i in at], fontsize=size)
+    for text in axes.get_xticklabels() if long else []:
+        text.set_rotation(45 if len(names) <= 12 else 90)
+        text.set_horizontalalignment("right" if len(names) <= 12 else "center")
+        text.set_rotation_mode("anchor" if len(names) <= 12 else "default")
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_xlabel("layer")
+
+
+def split_positions(splits: Iterable[str], names: Sequence[str]) -> list[float]:
+    """Return where gradients are synthesised: half a layer behind each named one."""
+    wanted = {str(s) for s in splits}
+    return [i + 0.5 for i, name in enumerate(names[:-1]) if name in wanted]
