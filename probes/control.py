@@ -1,0 +1,128 @@
+"""Control tasks: targets that carry nothing a layer could know about the examples."""
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from repsim.probes.targets import Target, per_example
+
+
+def shuffled(
+    target: Target, train: np.ndarray, test: np.ndarray, seed: int
+) -> np.ndarray:
+    """Return the target's values, shuffled over the examples of either side.
+
+    Shuffling within the sides keeps the classes in proportion on both.
+
+    Parameters
+    ----------
+    target : Target
+        The target.
+    train, test : ndarray
+        Positions of training and held-out examples.
+    seed : int
+        The shuffle's seed.
+
+    Returns
+    -------
+    ndarray, shape (example,)
+        The control's values.
+    """
+    rng = np.random.default_rng([seed, 1])
+    values = target.values.copy()
+    for side in (train, test):
+        values[side] = rng.permutation(values[side])
+    return values
+
+
+def grouped(
+    target: Target,
+    groups: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    seed: int,
+) -> np.ndarray:
+    """Return one random value for each group, drawn as often as the target has it.
+
+    Parameters
+    ----------
+    target : Target
+        The target, whose values are drawn from.
+    groups : ndarray, shape (example,)
+        Each example's group (its type, in Hewitt & Liang's words).
+    train, test : ndarray
+        Positions of training and held-out examples.
+    seed : int
+        The draw's seed.
+
+    Returns
+    -------
+    ndarray, shape (example,)
+        The control's values.
+
+    Raises
+    ------
+    ValueError
+        If held-out examples have no group in common with training examples, or
+        there are fewer than two groups to learn from.
+
+    References
+    ----------
+    .. [1] J. Hewitt, P. Liang, "Designing and interpreting probes with control
+       tasks", EMNLP 2019. https://doi.org/10.18653/v1/D19-1275
+    """
+    kinds, codes = np.unique(groups, return_inverse=True)
+    learnt = np.unique(codes[train])
+    if len(learnt) < 2:
+        msg = (
+            "Expected `control` to have at least 2 groups among the training "
+            f"examples, but got {len(learnt)}."
+        )
+        raise ValueError(msg)
+    if not np.isin(codes[test], learnt).any():
+        msg = (
+            "Expected `control` to group examples so that held-out ones share groups "
+            f"with training ones, but none of {len(kinds)} groups is shared; use "
+            "control=True to measure what the probe memorises."
+        )
+        raise ValueError(msg)
+    rng = np.random.default_rng([seed, 2])
+    while True:
+        drawn = rng.choice(target.values, size=len(kinds))
+        if len(np.unique(drawn[learnt])) > 1:
+            return np.asarray(drawn[codes])
+
+
+def control_values(
+    run: xr.Dataset,
+    target: Target,
+    control: bool | str | ArrayLike,
+    train: np.ndarray,
+    test: np.ndarray,
+    seed: int,
+) -> tuple[str, np.ndarray]:
+    """Return the control's name and values.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording, where a grouping by name is looked up.
+    target : Target
+        The target.
+    control : True, str or array-like
+        Shuffled labels, or the name or values of a grouping.
+    train, test : ndarray
+        Positions of training and held-out examples.
+    seed : int
+        Seed of the shuffle or the draw.
+
+    Returns
+    -------
+    tuple of str and ndarray
+        "shuffled" or the grouping's name, and the values.
+    """
+    if control is True:
+        return "shuffled", shuffled(target, train, test, seed)
+    name, groups = per_example(run, control, "control")
+    groups = groups.astype(str) if groups.dtype.kind == "O" else groups
+    return name, grouped(target, groups, train, test, seed)

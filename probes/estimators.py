@@ -1,0 +1,136 @@
+"""Which estimator probes: ours by default, any of scikit-learn's, or a name."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
+from sklearn.linear_model import RidgeClassifierCV, RidgeCV
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import Pipeline
+
+from repsim.datasets.messages import unknown
+from repsim.probes.linear import LinearProbe
+
+PENALTIES = tuple(np.logspace(-3, 6, 10).tolist())
+"""Ridge penalties, chosen among by leave-one-out on the training examples."""
+
+
+def names() -> list[str]:
+    """Return the names `make` knows.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+
+    Examples
+    --------
+    >>> names()
+    ['knn', 'linear', 'ridge']
+    """
+    return ["knn", "linear", "ridge"]
+
+
+def make(estimator: str | BaseEstimator | None, *, continuous: bool) -> Any:
+    """Return a fresh, unfitted estimator.
+
+    Parameters
+    ----------
+    estimator : str, estimator or None
+        A scikit-learn estimator, of which a clone is returned, or a name: "linear"
+        (also None) is `LinearProbe`, and for a continuous target ridge regression;
+        "ridge" chooses its penalty by leave-one-out, in closed form; "knn" takes
+        the 10 nearest neighbours.
+    continuous : bool
+        Whether the target is continuous.
+
+    Returns
+    -------
+    estimator
+        A classifier, or for a continuous target a regressor.
+
+    Raises
+    ------
+    ValueError
+        If the name does not exist, or a classifier meets a continuous target.
+    TypeError
+        If it is no estimator.
+
+    Examples
+    --------
+    >>> make("knn", continuous=True)
+    KNeighborsRegressor(n_neighbors=10)
+    """
+    if estimator is None or isinstance(estimator, str):
+        name = estimator or "linear"
+        if name not in names():
+            raise ValueError(unknown("estimator", name, names()))
+        if name == "knn":
+            kind = KNeighborsRegressor if continuous else KNeighborsClassifier
+            return kind(n_neighbors=10)
+        if continuous:
+            return RidgeCV(alphas=PENALTIES)
+        return LinearProbe() if name == "linear" else RidgeClassifierCV(PENALTIES)
+    if not hasattr(estimator, "fit") or not hasattr(estimator, "get_params"):
+        msg = (
+            "Expected `estimator` to be a scikit-learn estimator or one of "
+            f"{', '.join(names())}, but got {type(estimator).__name__}."
+        )
+        raise TypeError(msg)
+    if continuous and is_classifier(estimator):
+        msg = (
+            "Expected `estimator` to be a regressor for a continuous target, but got "
+            f"{type(estimator).__name__}; leave it out for ridge regression."
+        )
+        raise ValueError(msg)
+    return clone(estimator)
+
+
+def regresses(estimator: str | BaseEstimator | None) -> bool:
+    """Return whether a user's estimator makes any numeric target continuous.
+
+    Parameters
+    ----------
+    estimator : str, estimator or None
+        What the user gave.
+
+    Returns
+    -------
+    bool
+        True for scikit-learn regressors.
+    """
+    return isinstance(estimator, BaseEstimator) and bool(is_regressor(estimator))
+
+
+def describe(estimator: Any) -> dict[str, str]:
+    """Return what to write in a result's `attrs` about an estimator.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Unfitted.
+
+    Returns
+    -------
+    dict
+        `estimator`, its last step where it is a pipeline, and `preprocessing`, the
+        steps before, or "none".
+    """
+    before = (
+        [step for _, step in estimator.steps[:-1]] if _is_pipeline(estimator) else []
+    )
+    last = estimator.steps[-1][1] if before else estimator
+    steps = ", ".join(_line(step) for step in before)
+    return {
+        "estimator": _line(last),
+        "preprocessing": f"{steps} (fitted on training examples)" if steps else "none",
+    }
+
+
+def _is_pipeline(estimator: Any) -> bool:
+    return isinstance(estimator, Pipeline)
+
+
+def _line(estimator: Any) -> str:
+    text: str = estimator.__repr__(N_CHAR_MAX=10_000)
+    return " ".join(text.split())

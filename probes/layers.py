@@ -1,0 +1,228 @@
+"""A probe over every layer and step of one recording or of many."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+
+from repsim.probes import scores
+from repsim.probes.control import control_values
+from repsim.probes.estimators import describe, make, regresses
+from repsim.probes.linear import LinearProbe
+from repsim.probes.moments import features, frame, moments, over_networks, provenance
+from repsim.probes.splits import split
+from repsim.probes.targets import Target, resolve
+
+
+def probe_layers(
+    run: xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset] | Iterable[xr.Dataset],
+    target: str | ArrayLike = "label",
+    *,
+    estimator: str | BaseEstimator | None = None,
+    test_size: float = 0.25,
+    control: bool | str | ArrayLike | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    r"""Return how well a probe reads a target from every layer at every step.
+
+    All layers, steps and controls share one seeded split, stratified by class. The
+    probe sees the activations as they are: a scikit-learn `Pipeline` brings
+    preprocessing, which is then fitted on the training examples only and named in
+    `attrs["preprocessing"]`.
+
+    Parameters
+    ----------
+    run : Dataset, DataTree, mapping or iterable of Dataset
+        A recording with layers of dims ([step,] example, unit). Several recordings
+        add a dim: a study `condition` and `seed`, a mapping or a list `network`.
+    target : str or array-like, shape (example,)
+        A coordinate's name, or values. Whole numbers, text and truth values are
+        classes; other numbers, and numbers given to a regressor, are continuous.
+    estimator : str, estimator or None
+        The probe: any scikit-learn classifier or regressor, or "linear", "ridge" or
+        "knn". None is `LinearProbe()`, and `RidgeCV` for a continuous target.
+    test_size : float
+        Share of the examples held out.
+    control : True, str or array-like, optional
+        A control task. True fits the same probe to labels shuffled over the
+        examples; `selectivity` is then the held-out accuracy minus the control's
+        training accuracy, which is what the probe can memorise. A grouping (a
+        coordinate's name, or an array of types that training and held-out examples
+        share) gives each group a random label; both accuracies are then held out.
+    seed : int
+        Seed of the split and of the control.
+
+    Returns
+    -------
+    Dataset, dims ([step,] layer)
+        `accuracy, train_accuracy` (shares of examples), and from probes with
+        probabilities `log_loss` and `v_information` (nats per held-out example) and
+        `calibration_error`; for a continuous target `r2, train_r2, rmse`. `chance`
+        is the held-out score of the best constant. With a control also
+        `control_accuracy`, `control_train_accuracy` and `selectivity` (`control_r2`
+        and so on).
+
+    Raises
+    ------
+    ValueError
+        If the target is missing, incomplete, of the wrong length or has a class
+        with fewer than two examples; a layer holds NaN or is no matrix.
+    TypeError
+        If `run` is not a recording, or `estimator` no estimator.
+
+    References
+    ----------
+    .. [1] G. Alain, Y. Bengio, "Understanding intermediate layers using linear
+       classifier probes", 2016. https://doi.org/10.48550/arXiv.1610.01644
+    .. [2] J. Hewitt, P. Liang, "Designing and interpreting probes with control
+       tasks", EMNLP 2019. https://doi.org/10.18653/v1/D19-1275
+    .. [3] Y. Xu et al., "A theory of usable information under computational
+       constraints", ICLR 2020. https://doi.org/10.48550/arXiv.2002.10689
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> label = np.arange(80) % 2
+    >>> noise = rng.normal(size=(80, 3))
+    >>> run = xr.Dataset(
+    ...     {
+    ...         "early": (("example", "early_unit"), noise),
+    ...         "late": (("example", "late_unit"), noise + 9 * label[:, None]),
+    ...     },
+    ...     coords={"label": ("example", label)},
+    ... )
+    >>> result = probe_layers(run)
+    >>> float(result["accuracy"].sel(layer="late"))
+    1.0
+    """
+    return over_networks(
+        run,
+        lambda one: _probe(
+            one,
+            target,
+            estimator=estimator,
+            test_size=test_size,
+            control=None if control is False else control,
+            seed=seed,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Values to learn, and where they are learnt and tested."""
+
+    target: Target
+    values: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+
+    def score(self, probe: Any, x: np.ndarray) -> dict[str, float]:
+        """Fit a probe, and return its scores on both sides."""
+        seen, held = self.values[self.train], self.values[self.test]
+        x_train, x_test = x[self.train], x[self.test]
+        if self.target.classes is None:
+            probe.fit(x_train, seen)
+            predicted = np.asarray(probe.predict(x_test), dtype=np.float64)
+            return {
+                "r2": scores.r2(predicted, held),
+                "train_r2": scores.r2(np.asarray(probe.predict(x_train)), seen),
+                "rmse": scores.rmse(predicted, held),
+            }
+        probe.fit(x_train, self.target.classes[seen])
+        result = {
+            "accuracy": self._accuracy(probe, x_test, held),
+            "train_accuracy": self._accuracy(probe, x_train, seen),
+        }
+        if hasattr(probe, "predict_proba"):
+            chances = self._chances(probe, x_test)
+            prior = np.bincount(seen, minlength=len(self.target.classes)) / len(seen)
+            result["log_loss"] = scores.log_loss(chances, held)
+            result["calibration_error"] = scores.calibration_error(chances, held)
+            result["v_information"] = scores.v_information(chances, held, prior)
+        return result
+
+    def _accuracy(self, probe: Any, x: np.ndarray, codes: np.ndarray) -> float:
+        assert self.target.classes is not None
+        return float((probe.predict(x) == self.target.classes[codes]).mean())
+
+    def _chances(self, probe: Any, x: np.ndarray) -> np.ndarray:
+        """Return probabilities of all classes; a control can miss some in training."""
+        assert self.target.classes is not None
+        chances = np.zeros((len(x), len(self.target.classes)))
+        known = np.searchsorted(self.target.classes, probe.classes_)
+        chances[:, known] = probe.predict_proba(x)
+        return chances
+
+    def chance(self) -> float:
+        """Return the held-out score of the best constant."""
+        seen, held = self.values[self.train], self.values[self.test]
+        if self.target.classes is None:
+            return scores.r2(np.full(len(held), seen.mean()), held)
+        return float((held == np.bincount(seen).argmax()).mean())
+
+
+def _probe(
+    run: xr.Dataset,
+    target: str | ArrayLike,
+    *,
+    estimator: str | BaseEstimator | None,
+    test_size: float,
+    control: bool | str | ArrayLike | None,
+    seed: int,
+) -> xr.Dataset:
+    goal = resolve(run, target, regresses(estimator))
+    train, test = split(goal, test_size, seed)
+    task = _Task(goal, goal.values, train, test)
+    probe = _chained(make(estimator, continuous=goal.continuous))
+    options: dict[str, Any] = {
+        "target": goal.name,
+        **describe(make(estimator, continuous=goal.continuous)),
+        "test_size": test_size,
+        "seed": seed,
+        "n_train": len(train),
+        "n_test": len(test),
+    }
+    if goal.classes is not None:
+        options["classes"] = [str(c) for c in goal.classes.tolist()]
+    against = None
+    if control is not None:
+        name, values = control_values(run, goal, control, train, test, seed)
+        options["control"] = name
+        against = _Task(goal, values, train, test)
+        rival = _chained(make(estimator, continuous=goal.continuous))
+    cells = {}
+    for place, moment in moments(run):
+        x = features(run, moment)
+        cells[place] = task.score(probe, x)
+        if against is not None:
+            cells[place] |= _selectivity(
+                cells[place], against.score(rival, x), options["control"]
+            )
+    result: xr.Dataset = frame(run, cells)
+    result["chance"] = task.chance()
+    return result.assign_attrs(provenance(**options))
+
+
+def _selectivity(
+    found: dict[str, float], control: dict[str, float], name: str
+) -> dict[str, float]:
+    """Return a control's scores, and what the probe reads beyond them."""
+    score = "accuracy" if "accuracy" in found else "r2"
+    rival = f"train_{score}" if name == "shuffled" else score
+    return {
+        f"control_{score}": control[score],
+        f"control_train_{score}": control[f"train_{score}"],
+        "selectivity": found[score] - control[rival],
+    }
+
+
+def _chained(probe: Any) -> Any:
+    """Let our own probe begin where it ended for the moment before."""
+    return (
+        probe.set_params(warm_start=True) if isinstance(probe, LinearProbe) else probe
+    )

@@ -1,0 +1,207 @@
+"""Walking over a recording's layers and steps, and over several recordings."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from repsim.datasets.recordings import matrix, matrix_layers, networks
+
+Moment = tuple[str, int | None]
+"""A layer's name and a position along `step`, None where there is no such dim."""
+
+
+def moments(run: xr.Dataset) -> Iterator[tuple[tuple[int, ...], Moment]]:
+    """Yield where each result goes, the layer and the position along `step`.
+
+    Steps run fastest: neighbouring steps of a layer resemble each other most, which
+    is where a warm start saves most.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording.
+
+    Yields
+    ------
+    tuple
+        Index into an array of dims ([step,] layer), and the moment.
+    """
+    steps = run.sizes.get("step")
+    for place, layer in enumerate(matrix_layers(run)):
+        if steps is None:
+            yield (place,), (layer, None)
+        else:
+            for step in range(steps):
+                yield (step, place), (layer, step)
+
+
+def features(run: xr.Dataset, moment: Moment) -> np.ndarray:
+    """Return a layer's activations at one moment, float32 or float64, and finite.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording.
+    moment : tuple of str and int or None
+        Layer and position along `step`.
+
+    Returns
+    -------
+    ndarray, shape (example, unit)
+        Half precision and integers become float32.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN or infinite.
+    """
+    layer, step = moment
+    x = matrix(run, layer, step)
+    if x.dtype != np.float64:
+        x = x.astype(np.float32, copy=False)
+    wrong = x.size - int(np.isfinite(x).sum())
+    if wrong:
+        when = "" if step is None else f" at step {run['step'].values[step]}"
+        msg = (
+            f"Expected layer {layer!r} to be finite, but {wrong} of {x.size} values"
+            f"{when} are NaN or infinite."
+        )
+        raise ValueError(msg)
+    return x
+
+
+def frame(run: xr.Dataset, cells: Mapping[tuple[int, ...], Mapping[str, float]]) -> Any:
+    """Return a Dataset ([step,] layer) from a mapping of scores for each place.
+
+    Parameters
+    ----------
+    run : Dataset
+        The recording, for its coordinates.
+    cells : mapping
+        Index into ([step,] layer) -> name -> value.
+
+    Returns
+    -------
+    Dataset
+        One float64 variable a name.
+    """
+    names = matrix_layers(run)
+    dims: tuple[str, ...] = ("layer",)
+    shape: tuple[int, ...] = (len(names),)
+    coords: dict[str, Any] = {"layer": names}
+    if "step" in run.dims:
+        dims, shape = ("step", *dims), (run.sizes["step"], *shape)
+        coords["step"] = run["step"].values if "step" in run.coords else range(shape[0])
+    variables: dict[str, np.ndarray] = {}
+    for place, values in cells.items():
+        for name, value in values.items():
+            if name not in variables:
+                variables[name] = np.full(shape, np.nan)
+            variables[name][place] = value
+    return xr.Dataset({name: (dims, v) for name, v in variables.items()}, coords)
+
+
+def provenance(**options: Any) -> dict[str, Any]:
+    """Return a result's `attrs`: the options and the versions that made it.
+
+    Parameters
+    ----------
+    **options
+        Values that zarr, netCDF and JSON keep.
+
+    Returns
+    -------
+    dict
+        The options and versions of repsim, scikit-learn and torch.
+    """
+    found = {
+        f"{name.replace('-', '_')}_version": version(name)
+        for name in ("repsim", "scikit-learn", "torch")
+    }
+    return {**options, **found}
+
+
+def over_networks(
+    runs: xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset] | Iterable[xr.Dataset],
+    function: Callable[[xr.Dataset], xr.Dataset],
+) -> xr.Dataset:
+    """Return a function's result for one recording, or for many along new dims.
+
+    Parameters
+    ----------
+    runs : Dataset, DataTree, mapping or iterable of Dataset
+        One recording; a study, which adds the dims `condition` and `seed`; a mapping
+        or an iterable, which add `network`.
+    function : callable
+        Dataset -> Dataset.
+
+    Returns
+    -------
+    Dataset
+        NaN where a study lacks a seed, or a network a layer or a step. Of `attrs`
+        those that agree.
+
+    Raises
+    ------
+    TypeError
+        If something is not a recording.
+    ValueError
+        If there is none.
+    """
+    if isinstance(runs, xr.Dataset):
+        return function(runs)
+    if isinstance(runs, xr.DataTree):
+        return _over_study(runs, function)
+    if isinstance(runs, Mapping):
+        named = dict(runs)
+    elif isinstance(runs, Iterable) and not isinstance(runs, (str, xr.DataArray)):
+        named = dict(enumerate(runs))
+    else:
+        named = {0: runs}
+    wrong = [run for run in named.values() if not isinstance(run, xr.Dataset)]
+    if wrong or not named:
+        came = type(wrong[0]).__name__ if wrong else "none"
+        msg = (
+            "Expected `run` to be a recording (xarray.Dataset), a study, or a mapping "
+            f"or list of recordings, but got {came}."
+        )
+        raise TypeError(msg) if wrong else ValueError(msg)
+    return _stack([function(run) for run in named.values()], "network", list(named))
+
+
+def _over_study(
+    study: xr.DataTree, function: Callable[[xr.Dataset], xr.Dataset]
+) -> xr.Dataset:
+    found = {key: function(run) for key, run in networks(study).items()}
+    conditions = list(dict.fromkeys(condition for condition, _ in found))
+    seeds = sorted({seed for _, seed in found}, key=lambda s: (not s.isdigit(), s))
+    if all(seed.isdigit() for seed in seeds):
+        seeds.sort(key=int)
+    labels: list[Any] = [int(s) if s.isdigit() else s for s in seeds]
+    if not all(isinstance(label, int) for label in labels):
+        labels = seeds
+    rows = []
+    for condition in conditions:
+        own = [s for s in seeds if (condition, s) in found]
+        row = _stack([found[condition, s] for s in own], "seed", own)
+        rows.append(row.reindex(seed=seeds))
+    return _stack(rows, "condition", conditions).assign_coords(seed=labels)
+
+
+def _stack(results: list[xr.Dataset], dim: str, labels: list[Any]) -> xr.Dataset:
+    """Join results along a new first dim, keeping the layers' order."""
+    names = list(dict.fromkeys(n for r in results for n in r["layer"].values.tolist()))
+    results = [result.reindex(layer=names) for result in results]
+    joined = xr.concat(
+        results,
+        dim,
+        join="outer",
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        combine_attrs="drop_conflicts",
+    )
+    return joined.assign_coords({dim: labels})

@@ -1,0 +1,60 @@
+"""One split of the examples, shared by every layer, step and control."""
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from repsim.probes.targets import Target
+
+
+def split(target: Target, test_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of training and held-out examples.
+
+    Parameters
+    ----------
+    target : Target
+        Classes are spread over both sides in proportion; a continuous target is
+        split at random.
+    test_size : float
+        Share of the examples held out, between 0 and 1.
+    seed : int
+        The same seed gives the same split.
+
+    Returns
+    -------
+    tuple of ndarray
+        Positions, sorted.
+
+    Raises
+    ------
+    ValueError
+        If `test_size` is out of range, or leaves a class without an example on
+        either side.
+    """
+    if not isinstance(test_size, float) or not 0 < test_size < 1:
+        msg = f"Expected `test_size` to be between 0 and 1, but got {test_size!r}."
+        raise ValueError(msg)
+    n = len(target.values)
+    k = 2 if target.classes is None else len(target.classes)
+    held = int(np.ceil(n * test_size))
+    if min(held, n - held) < k:
+        msg = (
+            f"Expected `test_size` to leave at least {k} examples on either side, "
+            f"but {test_size} of {n} examples leaves {n - held} and {held}."
+        )
+        raise ValueError(msg)
+    train, test = train_test_split(
+        np.arange(n),
+        test_size=test_size,
+        random_state=seed,
+        stratify=None if target.classes is None else target.values,
+    )
+    if target.classes is not None:
+        lost = np.setdiff1d(np.arange(k), target.values[train])
+        if lost.size:
+            msg = (
+                f"Expected a training example of every class of `target` "
+                f"{target.name!r}, but `test_size`={test_size} leaves none of "
+                f"{target.classes[lost].tolist()!r}; hold out less."
+            )
+            raise ValueError(msg)
+    return np.sort(train), np.sort(test)

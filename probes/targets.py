@@ -1,0 +1,156 @@
+"""What is probed for: a coordinate or an array over the examples, checked once."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import ArrayLike
+from sklearn.utils.multiclass import type_of_target
+
+from repsim.datasets.messages import unknown
+
+
+@dataclass(frozen=True)
+class Target:
+    """One value for each example.
+
+    Parameters
+    ----------
+    name : str
+        What the user called it; "array" for an unnamed array.
+    values : ndarray, shape (example,)
+        Class codes 0 … k − 1, or float64 values of a continuous target.
+    classes : ndarray or None, shape (k,)
+        The classes, sorted; None where the target is continuous.
+    """
+
+    name: str
+    values: np.ndarray
+    classes: np.ndarray | None
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the target is a number to be regressed on."""
+        return self.classes is None
+
+
+def per_example(run: xr.Dataset, values: str | ArrayLike, what: str) -> tuple[str, Any]:
+    """Return the name and the values, one for each example, of what a user gave.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording.
+    values : str or array-like
+        The name of a coordinate (or variable) over `example`, or an array.
+    what : str
+        The argument's name, for the error's sentence.
+
+    Returns
+    -------
+    tuple of str and ndarray
+        The name ("array" where there is none) and the values.
+
+    Raises
+    ------
+    ValueError
+        If the name does not exist, the length or the dims are wrong, or values are
+        missing.
+    """
+    if isinstance(values, str):
+        known = [
+            str(name)
+            for name, variable in run.variables.items()
+            if variable.dims == ("example",)
+        ]
+        if values not in known:
+            message = unknown(what, values, known)
+            raise ValueError(f"{message} Record with labels=…, or pass an array.")
+        name, array = values, run[values].values
+    else:
+        name = str(getattr(values, "name", None) or "array")
+        array = np.asarray(values)
+    n = run.sizes["example"]
+    if array.shape != (n,):
+        msg = (
+            f"Expected `{what}` to hold one value for each of the {n} examples, but "
+            f"got shape {array.shape}."
+        )
+        raise ValueError(msg)
+    lost = int(pd.isna(array).sum())
+    if array.dtype.kind == "f":
+        lost = int((~np.isfinite(array)).sum())
+    if lost:
+        msg = (
+            f"Expected `{what}` {name!r} to be known for every example, but {lost} of "
+            f"{n} are missing or infinite; leave those examples out with "
+            "run.isel(example=…)."
+        )
+        raise ValueError(msg)
+    return name, array
+
+
+def resolve(run: xr.Dataset, target: str | ArrayLike, regression: bool) -> Target:
+    """Return the target of a recording, ready to be probed for.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording.
+    target : str or array-like, shape (example,)
+        A coordinate's name, or values. Real numbers that are not all whole are
+        continuous, everything else is classes.
+    regression : bool
+        Take numbers as continuous, whatever they are.
+
+    Returns
+    -------
+    Target
+        Codes and classes, or values.
+
+    Raises
+    ------
+    ValueError
+        If values are missing, the length is wrong, or there are fewer than two
+        classes or two examples of each.
+    """
+    name, values = per_example(run, target, "target")
+    numeric = values.dtype.kind in "fiu"
+    if regression or (numeric and type_of_target(values) == "continuous"):
+        return _continuous(name, values, numeric)
+    values = values.astype(str) if values.dtype.kind == "O" else values
+    classes, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+    if len(classes) < 2:
+        msg = (
+            f"Expected `target` {name!r} to have at least 2 classes, but every "
+            f"example has {classes.tolist()[0]!r}."
+        )
+        raise ValueError(msg)
+    if counts.min() < 2:
+        rare = classes[counts < 2].tolist()
+        msg = (
+            f"Expected every class of `target` {name!r} to have at least 2 examples, "
+            f"one to learn from and one held out, but {rare!r} have 1; leave them "
+            "out with run.isel(example=…)."
+        )
+        raise ValueError(msg)
+    return Target(name, codes, classes)
+
+
+def _continuous(name: str, values: np.ndarray, numeric: bool) -> Target:
+    if not numeric:
+        msg = (
+            f"Expected `target` {name!r} to be numbers for a regression, but got "
+            f"values of type {values.dtype}; give a classifier as `estimator`."
+        )
+        raise ValueError(msg)
+    values = values.astype(np.float64)
+    if np.ptp(values) == 0:
+        msg = (
+            f"Expected `target` {name!r} to vary, but every example has "
+            f"{float(values[0])!r}."
+        )
+        raise ValueError(msg)
+    return Target(name, values, None)
