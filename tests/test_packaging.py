@@ -14,7 +14,7 @@ LEVELS = [
     {"datasets"},
     {"capture", "callbacks", "measures", "learning", "networks"},
     {"dissimilarities", "rdm_profiles", "drawing", "plot_rdms"},
-    {"training", "comparison", "probes", "inference", "plot"},
+    {"training", "training_data", "training_log", "comparison", "probes", "inference", "plot"},
     {"runs", "cells", "conditions", "spec", "analyses", "claims"},
     {"report", "cli"},
 ]

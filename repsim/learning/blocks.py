@@ -1,0 +1,244 @@
+"""A network as a sequence of named blocks, and the checks that it is one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from repsim.datasets.messages import unknown
+
+Blocks = Sequence[str] | Mapping[str, nn.Module] | None
+
+
+def named_blocks(network: nn.Module, blocks: Blocks = None) -> dict[str, nn.Module]:
+    """Return the blocks of a network by name, in order, the output block last.
+
+    Parameters
+    ----------
+    network : Module
+        The network.
+    blocks : sequence of str, mapping or None
+        Names of submodules that make up the network one after another; a mapping
+        of names to modules joins what the network's forward joins by hand; None
+        means the direct children.
+
+    Returns
+    -------
+    dict
+        Name → module.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two blocks, a name does not exist, a module occurs
+        twice, or a trainable parameter lies outside the blocks.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> list(named_blocks(net))
+    ['0', '1', '2']
+    """
+    if blocks is None:
+        found = dict(network.named_children())
+    elif isinstance(blocks, Mapping):
+        found = dict(blocks)
+    else:
+        known = dict(network.named_modules())
+        for name in blocks:
+            if name not in known:
+                raise ValueError(unknown("blocks", name, [n for n in known if n]))
+        found = {name: known[name] for name in blocks}
+    if len(found) < 2:
+        msg = (
+            "Expected a network of at least two blocks, a hidden one and the output, "
+            f"but got {list(found) or 'none'}; name them with `blocks=`."
+        )
+        raise ValueError(msg)
+    _check_parameters(network, found)
+    return found
+
+
+def _check_parameters(network: nn.Module, blocks: Mapping[str, nn.Module]) -> None:
+    """Refuse parameters in two blocks, which no error reaches, or in none."""
+    owner: dict[nn.Parameter, str] = {}
+    for name, block in blocks.items():
+        for parameter in block.parameters():
+            if parameter in owner:
+                msg = (
+                    f"Expected blocks without common parameters, but {name!r} shares "
+                    f"one with {owner[parameter]!r}."
+                )
+                raise ValueError(msg)
+            owner[parameter] = name
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad and parameter not in owner:
+            msg = (
+                f"Expected every trainable parameter to lie in a block, but {name!r} "
+                f"lies in none of {', '.join(blocks)}; name it with `blocks=`."
+            )
+            raise ValueError(msg)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Switch a network to eval mode and put every module's own flag back."""
+    flags = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def output_shapes(
+    network: nn.Module, blocks: Mapping[str, nn.Module], x: Tensor
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of one example behind each block, or refuse the network.
+
+    The blocks are run one after another in eval mode, without gradients, and their
+    result is compared with the network's own, so that a network whose forward does
+    more than call its blocks in order is refused at once and not trained wrongly.
+
+    Parameters
+    ----------
+    network : Module
+        The network.
+    blocks : mapping
+        Name → module, in order.
+    x : Tensor, shape (n, …)
+        Some inputs.
+
+    Returns
+    -------
+    dict
+        Name → shape without the example axis.
+
+    Raises
+    ------
+    ValueError
+        If a block cannot take the output of the one before, returns something that
+        is not a tensor, or the network's own forward differs.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    inputs: dict[str, Tensor] = {}
+    with torch.no_grad(), evaluating(network):
+        h, before = x, "the input"
+        for name, block in blocks.items():
+            inputs[name] = h.clone()
+            try:
+                h = block(h)
+            except (RuntimeError, ValueError) as error:
+                msg = (
+                    f"Expected block {name!r} to take the output of {before}, shape "
+                    f"(n, {', '.join(map(str, h.shape[1:]))}), but it raised: {error}"
+                )
+                raise ValueError(msg) from error
+            if not isinstance(h, Tensor) or len(h) != len(x):
+                got = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
+                msg = (
+                    f"Expected block {name!r} to return one tensor with a row for each "
+                    f"of the {len(x)} examples, but got {got}."
+                )
+                raise ValueError(msg)
+            shapes[name], before = tuple(h.shape[1:]), f"block {name!r}"
+        _check_order(network, blocks, x, inputs, h)
+    return shapes
+
+
+def _check_order(
+    network: nn.Module,
+    blocks: Mapping[str, nn.Module],
+    x: Tensor,
+    inputs: Mapping[str, Tensor],
+    output: Tensor,
+) -> None:
+    """Name the first block that the network's own forward feeds with something else."""
+    seen: dict[str, Tensor] = {}
+
+    def see(name: str) -> torch.utils.hooks.RemovableHandle:
+        def hook(module: nn.Module, args: tuple[object, ...]) -> None:
+            if args and isinstance(args[0], Tensor):
+                seen.setdefault(name, args[0].clone())
+
+        return blocks[name].register_forward_pre_hook(hook)
+
+    handles = [see(name) for name in blocks]
+    try:
+        result = network(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if isinstance(result, Tensor) and _same(result, output):
+        return
+    names = list(blocks)
+    wrong = [n for n in names if n in seen and not _same(seen[n], inputs[n])]
+    what = f"block {wrong[0]!r} gets something else" if wrong else "the result differs"
+    msg = (
+        "Expected the network to call its blocks one after another "
+        f"({', '.join(names)}), but {what} in its own forward; name the blocks with "
+        "`blocks=`, or join what belongs together in a mapping of names to modules."
+    )
+    raise ValueError(msg)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(
+        a, b, rtol=1e-4, atol=1e-5, equal_nan=True
+    )
+
+
+def first_weights(blocks: Mapping[str, nn.Module]) -> nn.Module | None:
+    """Return the first Linear or convolution, which says what the input looks like."""
+    known = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    for block in blocks.values():
+        for module in block.modules():
+            if isinstance(module, known):
+                return module
+            if next(module.parameters(recurse=False), None) is not None:
+                return None
+    return None
+
+
+def check_input(blocks: Mapping[str, nn.Module], x: Tensor) -> None:
+    """Refuse inputs whose width is not that of the first weights.
+
+    Parameters
+    ----------
+    blocks : mapping
+        Name → module, in order.
+    x : Tensor, shape (n, …)
+        Inputs.
+
+    Raises
+    ------
+    ValueError
+        If the last axis (or, for convolutions, the channel axis) does not fit.
+    """
+    first = first_weights(blocks)
+    name, *_ = blocks
+    if isinstance(first, nn.Linear):
+        flattens = any(isinstance(m, nn.Flatten) for m in blocks[name].modules())
+        got = x[0].numel() if flattens else x.shape[-1]
+        if x.ndim < 2 or got != first.in_features:
+            msg = (
+                f"Expected `x` to have the shape (n, {first.in_features}), the input "
+                f"width of block {name!r}, but got {tuple(x.shape)}."
+            )
+            raise ValueError(msg)
+    elif isinstance(first, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        axes = len(first.kernel_size) + 2
+        if x.ndim != axes or x.shape[1] != first.in_channels:
+            sides = ", ".join(["depth", "height", "width"][5 - axes :])
+            msg = (
+                f"Expected `x` to have the shape (n, {first.in_channels}, {sides}), "
+                f"the input of block {name!r}, but got {tuple(x.shape)}."
+            )
+            raise ValueError(msg)
+
+
+def weights(block: nn.Module) -> list[nn.Parameter]:
+    """Return a block's weights: parameters of two axes or more, no biases or scales."""
+    return [p for p in block.parameters() if p.ndim > 1]

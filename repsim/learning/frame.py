@@ -1,0 +1,131 @@
+"""Segments of a network between cuts, and what is known at a cut."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Segment:
+    """Blocks between two cuts in one forward pass.
+
+    Parameters
+    ----------
+    entry : Tensor
+        The first block's input.
+    inner : dict
+        Block → its output.
+    sent : Tensor or None
+        What the segment sends back to its entry, per sample, once differentiated.
+    """
+
+    entry: Tensor
+    inner: dict[str, Tensor] = field(default_factory=dict)
+    sent: Tensor | None = None
+
+    @property
+    def out(self) -> Tensor:
+        """The segment's output, where an error is put."""
+        return next(reversed(self.inner.values()))
+
+    @property
+    def name(self) -> str:
+        """The last block's name."""
+        return next(reversed(self.inner))
+
+    def pull(self, error: Tensor) -> Tensor:
+        """Return J'·error at the entry, keeping the graph."""
+        (pulled,) = torch.autograd.grad(
+            self.out, self.entry, error, retain_graph=True, allow_unused=True
+        )
+        return torch.zeros_like(self.entry) if pulled is None else pulled
+
+    def backward(self, error: Tensor, count: int, keep: bool) -> None:
+        """Add the parameters' gradients for a per-sample error at the output."""
+        if self.out.requires_grad:
+            torch.autograd.backward(self.out, error / count, retain_graph=keep)
+        if self.entry.grad is not None:
+            self.sent = self.entry.grad * count
+
+    def inner_errors(self, error: Tensor) -> dict[str, Tensor]:
+        """Return the error at every block's output, and touch no parameter."""
+        points = [*self.inner.values(), self.entry]
+        grads = torch.autograd.grad(
+            self.out, points, error, retain_graph=True, allow_unused=True
+        )
+        *inner, self.sent = [
+            torch.zeros_like(point) if grad is None else grad
+            for point, grad in zip(points, grads, strict=True)
+        ]
+        return dict(zip(self.inner, inner, strict=True))
+
+
+@dataclass
+class Cut:
+    """What a rule may look at when it forms the error at one cut.
+
+    Parameters
+    ----------
+    name : str
+        The block behind which the cut lies.
+    h : Tensor, shape (n, …)
+        The block's output, detached.
+    labels : Tensor, shape (n, classes)
+        Labels as vectors.
+    output_error : Tensor, shape (n, classes)
+        The error e at the network's output.
+    segment : Segment
+        The segment above; `segment.sent` is what it sends back to h (None where the
+        rule's `needs_incoming` is False), `segment.pull` differentiates it again.
+    above : Cut or None
+        The next cut towards the output, with what a rule kept there.
+    used, predicted, target : Tensor or None
+        The error used here, a predictor's part in it and what it is trained towards.
+    """
+
+    name: str
+    h: Tensor
+    labels: Tensor
+    output_error: Tensor
+    segment: Segment
+    above: "Cut | None" = None
+    used: Tensor | None = None
+    predicted: Tensor | None = None
+    target: Tensor | None = None
+
+    @property
+    def incoming(self) -> Tensor:
+        """What the segment above sends back, per sample."""
+        if self.segment.sent is None:
+            return torch.zeros_like(self.h)
+        return self.segment.sent
+
+
+def cuts_downward(
+    segments: Sequence[Segment], output_error: Tensor, labels: Tensor
+) -> Iterator[tuple[Segment, Cut | None]]:
+    """Yield the segments from the output down, each with the cut at its output.
+
+    Parameters
+    ----------
+    segments : sequence of Segment
+        From the input up.
+    output_error : Tensor, shape (n, classes)
+        The error at the output.
+    labels : Tensor, shape (n, classes)
+        Labels as vectors.
+
+    Yields
+    ------
+    segment : Segment
+        To be differentiated before the next one is asked for.
+    cut : Cut or None
+        None for the segment that ends in the output.
+    """
+    cut: Cut | None = None
+    yield segments[-1], None
+    for below, above in zip(segments[-2::-1], segments[:0:-1], strict=True):
+        cut = Cut(below.name, below.out.detach(), labels, output_error, above, cut)
+        yield below, cut

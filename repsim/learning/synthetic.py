@@ -1,0 +1,299 @@
+"""Synthetic gradients: a small module predicts the error from what it sees.
+
+The paper's: the linear form with the label, one in the middle or one behind each
+layer, zero weights and biases at first, targets bootstrapped from the predictor
+above. Ours: the sigmoid's exact form, the λ-mixture of targets in place of the used
+errors, and the weight of the propagated regression loss.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from repsim.datasets.messages import unknown
+from repsim.learning.base import Rule
+from repsim.learning.blocks import Blocks
+from repsim.learning.frame import Cut
+from repsim.learning.info import Info
+from repsim.learning.losses import LossFunction
+from repsim.learning.optimisers import Factory, make_optimizer
+from repsim.learning.predictors import KINDS, Predictor, make_predictor
+from repsim.learning.randomness import seeded
+
+At = Literal["middle", "every"] | Sequence[int]
+Targets = Literal["bootstrapped", "true"] | float
+
+CONDITIONED = Info(
+    method="cDNI",
+    error="S_i(h_i, y)",
+    learned="S, on what the blocks above send back",
+    update_locked=False,
+    backward_locked=False,
+    sees_error=False,
+    source="Jaderberg et al. 2017; Czarnecki et al. 2017",
+)
+UNCONDITIONED = Info(
+    method="DNI",
+    error="S_i(h_i)",
+    learned="S, on what the blocks above send back",
+    update_locked=False,
+    backward_locked=False,
+    sees_error=False,
+    source="Jaderberg et al. 2017",
+)
+PROPAGATED = Info(
+    method="SG+prop",
+    error="S_i(h_i, y) + dL_S,i/dh_i",
+    learned="S, and the network towards what S can predict",
+    update_locked=True,
+    backward_locked=False,
+    sees_error=False,
+    source="Czarnecki et al. 2017; weight of the second term ours",
+)
+
+
+class SyntheticGradient(Rule):
+    r"""Predict the error at some blocks' outputs (`sg`, and `dni` without labels).
+
+    .. math::
+        \epsilon_i = S_i(h_i, y), \qquad
+        \phi_i \leftarrow \phi_i - \eta_S \nabla_{\phi_i}
+        \frac{1}{n} \sum_n \| S_i(h_{i,n}, y_n) - t_{i,n} \|^2
+
+    with the target t bootstrapped: what the next segment sends back under the error
+    that was put at *its* end. The error sits at a block's output, so whether before
+    or behind a normalisation is a matter of where the block ends.
+
+    Parameters
+    ----------
+    network, lr, loss, optimizer, blocks, seed
+        As in `Rule`.
+    at : "middle", "every" or sequence of int
+        Numbers of hidden blocks, from 1, after which a gradient is synthesised.
+        "middle" is block number depth // 2 (1 where there is only one).
+    sg_lr : float or None
+        The predictors' learning rate; None is `lr` for one predictor and 10 × `lr`
+        where there is one behind every block (more than one).
+    predictor : str
+        "linear", "sigmoid" or "mlp".
+    conditioned : bool
+        Whether predictors see the label.
+    targets : "bootstrapped", "true" or float
+        λ of BP(λ): the target's cotangent at the next cut is (1 − λ)·(error used
+        there) + λ·(target there). "bootstrapped" is 0; "true" is 1, the exact
+        gradient, which is not decoupled and meant for diagnosis.
+    predictor_hidden : sequence of int
+        Hidden sizes of the "mlp" predictor.
+    kernel_size : int
+        Side of the predictors' kernels on maps, odd; 1 or 3 as a rule.
+    prop : float
+        Weight of the regression loss's own gradient in the network's error
+        ("SG+prop"); 0 for none.
+
+    Attributes
+    ----------
+    predictors : dict
+        Block → Predictor.
+
+    Raises
+    ------
+    ValueError
+        If an option has a wrong value, or the network is no sequence of blocks.
+
+    References
+    ----------
+    Jaderberg et al. 2017, arXiv:1608.05343; Czarnecki et al. 2017, arXiv:1703.00522.
+    """
+
+    name: ClassVar[str] = "sg"
+    info: ClassVar[Info] = CONDITIONED
+    variants: ClassVar[tuple[Info, ...]] = (CONDITIONED, PROPAGATED)
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        at: At = "middle",
+        lr: float = 3e-4,
+        sg_lr: float | None = None,
+        loss: str | LossFunction = "cross_entropy",
+        optimizer: Factory | None = None,
+        blocks: Blocks = None,
+        predictor: str = "linear",
+        conditioned: bool = True,
+        targets: Targets = "bootstrapped",
+        predictor_hidden: Sequence[int] = (1024, 1024),
+        kernel_size: int = 1,
+        prop: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            network, lr=lr, loss=loss, optimizer=optimizer, blocks=blocks, seed=seed
+        )
+        if predictor not in KINDS:
+            raise ValueError(unknown("predictor", predictor, KINDS))
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            msg = f"Expected `kernel_size` to be odd, but got {kernel_size}."
+            raise ValueError(msg)
+        numbers = places(at, len(self.hidden))
+        self.splits = [self.hidden[number - 1] for number in numbers]
+        everywhere = len(numbers) == len(self.hidden) > 1
+        self.sg_lr = sg_lr if sg_lr is not None else lr * (10 if everywhere else 1)
+        self.kind, self.conditioned = predictor, conditioned
+        self.trace, self.prop = _trace(targets), float(prop)
+        self.predictor_hidden, self.kernel_size = tuple(predictor_hidden), kernel_size
+        self.keeps_graph = self.trace > 0
+        self.predictors: dict[str, Predictor] = {}
+        self.options |= {
+            "at": at if isinstance(at, str) else numbers,
+            "sg_lr": self.sg_lr,
+            "predictor": predictor,
+            "conditioned": conditioned,
+            "targets": targets,
+            "predictor_hidden": list(self.predictor_hidden),
+            "kernel_size": kernel_size,
+            "prop": self.prop,
+        }
+
+    def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Make a predictor for every split, and their optimiser."""
+        classes = shapes[next(reversed(self.blocks))][-1] if self.conditioned else 0
+        like = next(self.network.parameters())
+        with seeded(self.seed):
+            self.predictors = {
+                name: make_predictor(
+                    self.kind,
+                    shapes[name],
+                    classes,
+                    maps=self._has_maps(name, shapes[name]),
+                    hidden=self.predictor_hidden,
+                    kernel=self.kernel_size,
+                ).to(like)
+                for name in self.splits
+            }
+        parameters = [p for s in self.predictors.values() for p in s.parameters()]
+        self.optimizers["predictors"] = make_optimizer(
+            parameters, self.sg_lr, self.factory
+        )
+
+    def _has_maps(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Return whether a block gives (channels, …): three axes are tokens if not."""
+        convolves = any(isinstance(m, nn.Conv1d) for m in self.blocks[name].modules())
+        return len(shape) > 2 or (len(shape) == 2 and convolves)
+
+    def error(self, cut: Cut) -> Tensor:
+        """Return S(h, y), and the regression's own gradient for SG+prop."""
+        predictor = self.predictors[cut.name]
+        labels = cut.labels if self.conditioned else None
+        cut.target = self._target(cut)
+        if self.prop == 0:
+            with torch.no_grad():
+                cut.predicted = predictor(cut.h, labels)
+            return cut.predicted
+        with torch.enable_grad():
+            h = cut.h.detach().requires_grad_()
+            predicted = predictor(h, labels)
+            loss = (predicted - cut.target).square().sum()
+        (own,) = torch.autograd.grad(loss, h)
+        cut.predicted = predicted.detach()
+        return cut.predicted + self.prop * own
+
+    def _target(self, cut: Cut) -> Tensor:
+        """Return what the predictor is to learn (see `targets`)."""
+        above = cut.above
+        if self.trace == 0 or above is None:
+            return cut.incoming
+        if above.used is None or above.target is None:
+            msg = "Expected the cut above to hold its errors."
+            raise ValueError(msg)
+        return cut.segment.pull(torch.lerp(above.used, above.target, self.trace))
+
+    def learn(self, cut: Cut, count: int) -> dict[str, Tensor]:
+        """Add the gradient of the predictor's regression."""
+        if cut.predicted is None or cut.target is None:
+            msg = "Expected `error` to have been asked for first."
+            raise ValueError(msg)
+        labels = cut.labels if self.conditioned else None
+        loss = self.predictors[cut.name].learn(
+            cut.h, labels, cut.predicted, cut.target, count
+        )
+        return {"sg_loss": loss}
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return the predictors' weights."""
+        return {name: s.state_dict() for name, s in self.predictors.items()}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take the predictors' weights back."""
+        for name, predictor in self.predictors.items():
+            predictor.load_state_dict(state[name])
+
+
+class UnconditionedSyntheticGradient(SyntheticGradient):
+    """Predict the error without the label (`dni`): `sg` with ``conditioned=False``."""
+
+    name: ClassVar[str] = "dni"
+    info: ClassVar[Info] = UNCONDITIONED
+    variants: ClassVar[tuple[Info, ...]] = (UNCONDITIONED,)
+
+    def __init__(self, network: nn.Module, **options: Any) -> None:
+        super().__init__(network, **{"conditioned": False, **options})
+
+
+def places(at: At, depth: int) -> list[int]:
+    """Return the numbers of hidden blocks that `at` means, in order.
+
+    Parameters
+    ----------
+    at : "middle", "every" or sequence of int
+        Where gradients are synthesised.
+    depth : int
+        Number of hidden blocks.
+
+    Returns
+    -------
+    list of int
+        Between 1 and depth.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, or a number repeated or out of range.
+
+    Examples
+    --------
+    >>> places("middle", 20), places([3, 1], 4)
+    ([10], [1, 3])
+    """
+    if isinstance(at, str):
+        if at == "middle":
+            return [max(depth // 2, 1)]
+        if at == "every":
+            return list(range(1, depth + 1))
+        if not all(part.strip().isdigit() for part in at.split("+")):
+            raise ValueError(unknown("at", at, ["middle", "every", "hidden numbers"]))
+        at = [int(part) for part in at.split("+")]
+    numbers = sorted([at] if isinstance(at, int) else at)
+    wrong = [n for n in numbers if not 1 <= n <= depth]
+    if wrong or not numbers or len(set(numbers)) < len(numbers):
+        msg = (
+            f"Expected `at` to hold different numbers of hidden layers, 1 to {depth}, "
+            f"but got {list(numbers)}."
+        )
+        raise ValueError(msg)
+    return [int(n) for n in numbers]
+
+
+def _trace(targets: Targets) -> float:
+    """Return λ of BP(λ) for the argument `targets`."""
+    named = {"bootstrapped": 0.0, "true": 1.0}
+    if isinstance(targets, str):
+        if targets not in named:
+            raise ValueError(unknown("targets", targets, [*named, "a number 0 to 1"]))
+        return named[targets]
+    if not 0 <= targets <= 1:
+        msg = f"Expected `targets` between 0 and 1, but got {targets}."
+        raise ValueError(msg)
+    return float(targets)

@@ -1,0 +1,189 @@
+"""What is measured while a network trains: the training record."""
+
+import math
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from repsim.learning import Rule
+from repsim.learning.blocks import evaluating, weights
+
+Row = dict[str, float | list[float]]
+
+
+def due_steps(eval_every: int | Iterable[int] | None, start: int, end: int) -> set[int]:
+    """Return the numbers of updates after which a run is evaluated.
+
+    Parameters
+    ----------
+    eval_every : int, iterable of int or None
+        An interval (0, k, 2k, … and the last step), exactly these steps, or 20
+        intervals.
+    start, end : int
+        Updates made before, and at the end.
+
+    Returns
+    -------
+    set of int
+        Between `start` and `end`; `start` itself only where it is 0.
+
+    Raises
+    ------
+    ValueError
+        If an interval is not positive, or a step lies beyond the end.
+
+    Examples
+    --------
+    >>> sorted(due_steps(3, 0, 7))
+    [0, 3, 6, 7]
+    """
+    if eval_every is None:
+        eval_every = max((end + 19) // 20, 1)
+    if isinstance(eval_every, int):
+        if eval_every < 1:
+            msg = f"Expected `eval_every` to be positive, but got {eval_every}."
+            raise ValueError(msg)
+        due = {*range(0, end + 1, eval_every), end}
+    else:
+        due = {int(step) for step in eval_every}
+        outside = sorted(step for step in due if not 0 <= step <= end)
+        if outside:
+            msg = f"Expected steps of `eval_every` between 0 and {end}, but got "
+            raise ValueError(msg + f"{outside[0]}.")
+    return {step for step in due if step > start or step == start == 0}
+
+
+class TrainingLog:
+    """Measures a rule's network at the steps asked for, and gives the record.
+
+    Parameters
+    ----------
+    rule : Rule
+        The rule.
+    train, test : pair of Tensor
+        The training examples that are monitored, and the test set or None.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        train: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        self.rule, self.train, self.test = rule, train, test
+        self.blocks: Mapping[str, nn.Module] = rule.blocks
+        self.steps: list[int] = []
+        self.rows: list[Row] = []
+
+    def measure(self, step: int) -> Row:
+        """Measure now, and keep it as the row of `step`."""
+        loss, accuracy = evaluate(self.rule, *self.train)
+        row: Row = {"loss": loss, "accuracy": accuracy}
+        if self.test is not None:
+            row["test_loss"], row["test_accuracy"] = evaluate(self.rule, *self.test)
+        row |= weight_change(self.blocks, self.rule.initial)
+        self.steps.append(step)
+        self.rows.append(row)
+        return row
+
+    def dataset(self, attrs: Mapping[str, Any]) -> xr.Dataset:
+        """Return the record as a Dataset over `step` (and `layer`)."""
+        variables = {}
+        for name in self.rows[0] if self.rows else ():
+            values = np.array([row[name] for row in self.rows], dtype=np.float64)
+            dims = ("step", "layer")[: values.ndim]
+            variables[name] = (dims, values)
+        coords = {
+            "step": np.array(self.steps, dtype=np.int64),
+            "layer": np.array(list(self.blocks), dtype=str),
+        }
+        log = xr.Dataset(variables, coords, attrs=dict(attrs))
+        for name, text in DESCRIPTIONS.items():
+            if name in log:
+                log[name].attrs["description"] = text
+        return log.assign_attrs(
+            repsim_version=version("repsim"), torch_version=str(torch.__version__)
+        )
+
+
+DESCRIPTIONS = {
+    "loss": "mean loss of the monitored training examples, in eval mode",
+    "accuracy": "share of the monitored training examples classified correctly",
+    "test_loss": "mean loss of the test set, in eval mode",
+    "test_accuracy": "share of the test set classified correctly",
+    "displacement": "Frobenius norm of W - W0 over that of W0, W0 from before training",
+    "weight_norm": "Frobenius norm of the weights (no biases, no scales)",
+}
+
+
+def evaluate(
+    rule: Rule, x: Tensor, y: Tensor, batch_size: int = 1024
+) -> tuple[float, float]:
+    """Return mean loss and accuracy in eval mode, leaving no trace.
+
+    Parameters
+    ----------
+    rule : Rule
+        Its network and loss are used.
+    x, y : Tensor
+        Examples.
+    batch_size : int
+        Examples at a time.
+
+    Returns
+    -------
+    loss : float
+        Mean over examples.
+    accuracy : float
+        Share of right classes; NaN where labels are not integers.
+    """
+    total, right = 0.0, 0
+    with torch.no_grad(), evaluating(rule.network):
+        for first in range(0, len(x), batch_size):
+            inputs, labels = (
+                x[first : first + batch_size],
+                y[first : first + batch_size],
+            )
+            output = rule.network(inputs)
+            total += float(rule.loss(output, labels)) * len(inputs)
+            if not labels.is_floating_point():
+                right += int((output.argmax(-1) == labels).sum())
+    accuracy = float("nan") if y.is_floating_point() else right / len(x)
+    return total / len(x), accuracy
+
+
+def weight_change(
+    blocks: Mapping[str, nn.Module], initial: Mapping[str, list[Tensor]]
+) -> Row:
+    """Return displacement ‖W − W₀‖/‖W₀‖ and ‖W‖ of every block's weights.
+
+    Parameters
+    ----------
+    blocks : mapping
+        Block → module.
+    initial : mapping
+        Block → its weights before training.
+
+    Returns
+    -------
+    dict
+        `displacement` and `weight_norm`, one number a block; NaN where a block has
+        no weights.
+    """
+    displacement, size = [], []
+    for name, block in blocks.items():
+        now, before = [w.detach() for w in weights(block)], initial[name]
+        norm = _norm(before)
+        moved = _norm([a - b for a, b in zip(now, before, strict=True)])
+        displacement.append(moved / norm if norm else float("nan"))
+        size.append(_norm(now) if now else float("nan"))
+    return {"displacement": displacement, "weight_norm": size}
+
+
+def _norm(parts: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(float(p.double().square().sum()) for p in parts))
