@@ -13,6 +13,8 @@ except ImportError as error:
     )
     raise ImportError(msg) from error
 
+from repsim import learning as learning
+from repsim import networks as networks
 from repsim import plot as plot
 from repsim.datasets.recordings import layers as layers
 from repsim.dissimilarities import rdms as rdms
@@ -20,5 +22,6 @@ from repsim.dissimilarities import squareform as squareform
 from repsim.measures.dissimilarity import rdm as rdm
 from repsim.rdm_profiles import class_margin as class_margin
 from repsim.rdm_profiles import rdm_distance as rdm_distance
+from repsim.training import train as train
 
 __version__ = _version("repsim")
