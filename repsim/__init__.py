@@ -14,9 +14,14 @@ except ImportError as error:
     raise ImportError(msg) from error
 
 from repsim import learning as learning
+from repsim import measures as measures
 from repsim import networks as networks
 from repsim import plot as plot
+from repsim import probes as probes
+from repsim.comparison import compare as compare
 from repsim.datasets.recordings import layers as layers
+from repsim.measures import cka as cka
+from repsim.measures import hsic as hsic
 from repsim.dissimilarities import rdms as rdms
 from repsim.dissimilarities import squareform as squareform
 from repsim.measures.dissimilarity import rdm as rdm
