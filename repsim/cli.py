@@ -5,7 +5,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import click
 import typer
@@ -308,7 +308,8 @@ def rdm(
     """
     from repsim.dissimilarities import rdms
 
-    found = rdms(_open(run, step), metric=metric, layers=_names(layers))
+    wanted = cast(Any, metric)  # checked there, with the nearest match
+    found = rdms(_open(run, step), metric=wanted, layers=_names(layers))
 
     def draw(result: Any) -> Any:
         from repsim import plot

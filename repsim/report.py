@@ -136,7 +136,8 @@ def _result(out: Path, study: xr.DataTree, name: str, analysis: Analysis) -> xr.
     mark = _fingerprint(study, analysis)
     try:
         if zarr.open_group(store, mode="r", path=name).attrs["fingerprint"] == mark:
-            return xr.open_zarr(store, group=name, consolidated=False).load()
+            found: xr.Dataset = xr.open_zarr(store, group=name, consolidated=False)
+            return found.load()
     except (FileNotFoundError, KeyError):
         pass
     result = analysis.compute(study)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -82,12 +83,11 @@ def caption(result: xr.Dataset) -> str:
 def summary(result: xr.Dataset) -> Mapping[str, Any]:
     """Return the layer where each condition's mean margin is largest."""
     mean = result["margin"].mean("seed")
-    return {
-        str(name): {
-            "largest_at": str(
-                mean["layer"].values[int(mean.sel(condition=name).argmax())]
-            ),
-            "largest": round(float(mean.sel(condition=name).max()), 4),
+    numbers = {}
+    for name in mean["condition"].values:
+        along = mean.sel(condition=name)
+        numbers[str(name)] = {
+            "largest_at": str(along["layer"].values[int(np.argmax(along.values))]),
+            "largest": round(float(along.max()), 4),
         }
-        for name in mean["condition"].values
-    }
+    return numbers
