@@ -13,6 +13,7 @@ except ImportError as error:
     )
     raise ImportError(msg) from error
 
+from repsim import inference as inference
 from repsim import learning as learning
 from repsim import measures as measures
 from repsim import networks as networks
@@ -20,6 +21,12 @@ from repsim import plot as plot
 from repsim import probes as probes
 from repsim.comparison import compare as compare
 from repsim.datasets.recordings import layers as layers
+from repsim.datasets.store import save_recording as save_recording
+from repsim.datasets.store import open_study as open_study
+from repsim.datasets.store import open_recording as open_recording
+from repsim.recording import Recorder as Recorder
+from repsim.capture import tap as tap
+from repsim.capture import record as record
 from repsim.measures import cka as cka
 from repsim.measures import hsic as hsic
 from repsim.dissimilarities import rdms as rdms
@@ -27,6 +34,7 @@ from repsim.dissimilarities import squareform as squareform
 from repsim.measures.dissimilarity import rdm as rdm
 from repsim.rdm_profiles import class_margin as class_margin
 from repsim.rdm_profiles import rdm_distance as rdm_distance
+from repsim.runs import run_study as run_study
 from repsim.training import train as train
 
 __version__ = _version("repsim")

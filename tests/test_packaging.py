@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 # A room may import itself and the rooms to its left (design: values flow one way).
 LEVELS = [
     {"datasets"},
-    {"capture", "callbacks", "measures", "learning", "networks"},
+    {"capture", "recording", "selection", "batches", "privacy", "provenance"}
+    | {"schedule", "signals", "callbacks", "measures", "learning", "networks"},
     {"dissimilarities", "rdm_profiles", "drawing", "plot_rdms"},
     {"training", "training_data", "training_log", "comparison", "probes", "inference", "plot"},
     {"runs", "cells", "conditions", "spec", "analyses", "claims"},

@@ -1,0 +1,223 @@
+"""Zarr v3 on the disk: documents and objects that appear whole or not at all.
+
+The writer makes its own documents and objects instead of going through zarr's
+array interface: an object is one encode and one write (a quarter of the time),
+and the order in which things appear, which crash safety rests on, is ours.
+Everything is read back with plain zarr.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+
+CHUNK_BYTES = 16 * 2**20
+"""One object of a live recording holds at most this much, uncompressed."""
+
+DOCUMENT = "zarr.json"
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How values become bytes: Blosc with zstd and bit shuffling.
+
+    `keepbits` rounds the mantissa to so many bits first (lossy; None keeps all).
+    """
+
+    level: int = 1
+    keepbits: int | None = None
+
+    def encode(self, values: np.ndarray) -> bytes:
+        """Return the bytes of one object."""
+        if self.keepbits is not None and values.dtype.kind == "f":
+            values = numcodecs.BitRound(self.keepbits).encode(values.copy())
+            values = np.asarray(values)
+        blosc = numcodecs.Blosc("zstd", self.level, numcodecs.Blosc.BITSHUFFLE)
+        return bytes(blosc.encode(np.ascontiguousarray(values)))
+
+
+@dataclass(frozen=True)
+class Array:
+    """What a layer's `zarr.json` says; `shape` has its capacity along `step`."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype[Any]
+    shards: tuple[int, ...] | None = None
+    attrs: dict[str, Any] = field(default_factory=dict)
+    fill: int | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the zarr v3 metadata document."""
+        inner = [
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {
+                "name": "blosc",
+                "configuration": {
+                    "typesize": self.dtype.itemsize,
+                    "cname": "zstd",
+                    "clevel": 1,
+                    "shuffle": "bitshuffle",
+                    "blocksize": 0,
+                },
+            },
+        ]
+        if self.dtype.itemsize == 1:
+            inner[0] = {"name": "bytes"}
+        codecs: list[dict[str, Any]] = inner
+        if self.shards is not None:
+            index = [
+                {"name": "bytes", "configuration": {"endian": "little"}},
+                {"name": "crc32c"},
+            ]
+            settings = {
+                "chunk_shape": list(self.chunks),
+                "codecs": inner,
+                "index_codecs": index,
+                "index_location": "end",
+            }
+            codecs = [{"name": "sharding_indexed", "configuration": settings}]
+        # Live objects lie flat beside the document (c.5.0.0), shards in c/: the two
+        # forms never touch each other, and replacing the document swaps them.
+        separator = "." if self.shards is None else "/"
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.shape),
+            "data_type": self.dtype.name,
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": list(self.shards or self.chunks)},
+            },
+            "chunk_key_encoding": {
+                "name": "default",
+                "configuration": {"separator": separator},
+            },
+            "fill_value": _fill(self.dtype) if self.fill is None else self.fill,
+            "codecs": codecs,
+            "attributes": self.attrs,
+            "dimension_names": list(self.dims),
+            "storage_transformers": [],
+        }
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> "Array":
+        """Return the array that a document of ours describes."""
+        codec = document["codecs"][0]
+        outer = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
+        sharded = codec["name"] == "sharding_indexed"
+        inner = tuple(codec["configuration"]["chunk_shape"]) if sharded else outer
+        fill = document["fill_value"]
+        dtype = np.dtype(document["data_type"])
+        return cls(
+            tuple(document["dimension_names"]),
+            tuple(document["shape"]),
+            inner,
+            dtype,
+            outer if sharded else None,
+            dict(document.get("attributes", {})),
+            None if fill == _fill(dtype) else fill,
+        )
+
+
+def _fill(dtype: np.dtype[Any]) -> object:
+    if dtype.kind == "f":
+        return "NaN"
+    if dtype.kind == "c":
+        return ["NaN", "NaN"]
+    return False if dtype.kind == "b" else 0
+
+
+def object_name(index: Sequence[int]) -> str:
+    """Return the file name of a live object at this place of the chunk grid."""
+    return ".".join(["c", *map(str, index)])
+
+
+def block_rows(row_bytes: int, rows: int | None = None) -> int:
+    """Return how many examples one object holds: all, or up to 16 MiB."""
+    most = max(1, CHUNK_BYTES // max(1, row_bytes))
+    return most if rows is None else max(1, min(rows, most))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that others see the old content or the new, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def write_document(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write a node's `zarr.json`, whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    write_whole(folder / DOCUMENT, text.encode())
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """Return a node's `zarr.json`, or raise a sentence that names the file.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the node lies.
+
+    Returns
+    -------
+    dict
+        The document.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such node.
+    ValueError
+        If the document cannot be read as JSON.
+    """
+    path = folder / DOCUMENT
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict) or "node_type" not in document:
+            raise ValueError("not a zarr v3 document")
+    except (ValueError, RecursionError) as error:
+        msg = (
+            f"Expected {path} to be a zarr v3 document, but it cannot be read "
+            f"({error}): cut short or overwritten. It cannot be repaired by itself; "
+            "copy the file from a backup or from an equal recording."
+        )
+        raise ValueError(msg) from error
+    return document
+
+
+def group_document(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata document of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attrs)}
+
+
+def ensure_group(folder: Path) -> None:
+    """Make a group where there is none; several processes may do so at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / DOCUMENT
+    if target.exists():
+        return
+    beside = folder / f".{DOCUMENT}.{os.getpid()}.{threading.get_ident()}"
+    beside.write_text(json.dumps(group_document({})), encoding="utf-8")
+    try:
+        os.link(beside, target)  # unlike a rename, never replaces another's document
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not target.exists():
+            os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,388 @@
+"""A recording on the disk while it grows: objects first, the commit mark last."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from repsim.datasets.layout import (
+    DOCUMENT,
+    Array,
+    Codec,
+    block_rows,
+    ensure_group,
+    group_document,
+    object_name,
+    write_document,
+    write_whole,
+)
+from repsim.datasets.memory import Blocks, Layer, ordered, plain
+from repsim.datasets.worker import Worker
+
+FIRST_CAPACITY = 64
+MARKS = 1024
+"""Commit marks in one object of `step`."""
+
+RESERVED = ("step", "example", "label")
+
+
+class Writer:
+    """A sink that writes to a zarr group in the background.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the group; its parents are groups already.
+    examples : int or None
+        The number of examples, where known beforehand.
+    capacity : int or None
+        The number of moments, where known beforehand.
+    codec : Codec
+        How values are compressed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        examples: int | None = None,
+        capacity: int | None = None,
+        codec: Codec | None = None,
+    ) -> None:
+        self.path = path
+        self._examples = examples
+        self._codec = codec or Codec()
+        self._capacity = capacity or FIRST_CAPACITY
+        self._worker = Worker()
+        self._layers: dict[str, Layer] = {}
+        self._arrays: dict[str, Array] = {}
+        self._blocks: dict[str, Blocks] = {}
+        self._emitted: dict[str, int] = {}
+        self._marks: list[int] = []
+        self._step: int | None = None
+        self._index = 0
+        self._attrs: dict[str, Any] | None = None
+
+    @property
+    def steps(self) -> list[int]:
+        """The recorded steps, the pending ones included."""
+        return list(self._marks)
+
+    def adopt(
+        self, arrays: Mapping[str, Array], steps: Sequence[int], attrs: dict[str, Any]
+    ) -> None:
+        """Continue a store that holds these layers and steps."""
+        for name, array in arrays.items():
+            tail = np.empty((0, *array.shape[2:]), array.dtype)
+            self._layers[name] = Layer(tail, array.dims[1:], array.attrs)
+            self._arrays[name] = array
+            self._capacity = array.shape[0]
+        self._marks, self._attrs = list(steps), attrs
+
+    def begin(self, step: int | None) -> None:
+        """Start a moment; the place of one with the same step is taken again."""
+        self._step = step
+        self._blocks, self._emitted = {}, {}
+        self._index = len(self._marks)
+        if step is not None and self._marks and self._marks[-1] == step:
+            self._marks.pop()
+            self._index -= 1
+            self._submit_marks()
+            for name in self._arrays:
+                self._submit_clear(name, self._index)
+
+    def put(
+        self,
+        name: str,
+        rows: np.ndarray,
+        dims: tuple[str, ...],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        """Append rows to a layer; full blocks are handed to the background."""
+        check_name(name)
+        layer = self._layers.setdefault(name, Layer(rows, dims, attrs))
+        layer.check(name, rows)
+        if name not in self._blocks:
+            row_bytes = int(np.prod(layer.tail, dtype=np.int64)) * layer.dtype.itemsize
+            self._blocks[name] = Blocks(block_rows(row_bytes, self._examples))
+        blocks = self._blocks[name]
+        blocks.put(rows)
+        while blocks.full:
+            self._emit(name, blocks.full.pop(0), blocks.rows)
+
+    def abandon(self) -> None:
+        """Forget the moment; its objects carry no commit mark."""
+        self._blocks = {}
+        self._layers = {n: s for n, s in self._layers.items() if n in self._arrays}
+
+    def commit(
+        self,
+        order: Sequence[str],
+        coords: Mapping[str, np.ndarray],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        """Complete the moment: documents of new layers, then the commit mark."""
+        for name, blocks in self._blocks.items():
+            rest = blocks.rest()
+            if rest is not None:
+                alone = self._emitted.get(name, 0) == 0
+                self._emit(name, rest, len(rest) if alone else blocks.rows)
+                blocks.rows = len(rest) if alone else blocks.rows
+        fresh = [name for name in self._blocks if name not in self._arrays]
+        if self._step is not None and self._index >= self._capacity:
+            self._grow()
+        for name in fresh:
+            array = self._array(name, self._blocks[name])
+            self._arrays[name] = array
+            self._submit_document(name, array)
+        if self._attrs is None:
+            kept = dict(coords)
+            self._submit(lambda: self._write_coords(kept))
+        if fresh or self._attrs is None:
+            names = ordered(self._arrays, order)
+            self._attrs = {**attrs, "complete": 0, "layers": plain(names)}
+            extra = [name for name in coords if name not in ("step", "example")]
+            if extra:
+                self._attrs["coordinates"] = " ".join(extra)
+            self._submit_attrs()
+        if self._step is not None:
+            self._marks.append(self._step)
+            self._submit_marks()
+        self._blocks = {}
+
+    def finish(self) -> None:
+        """Write what waits, pack small objects into shards, mark it complete."""
+        from repsim.datasets.compaction import compact
+
+        self._worker.flush()
+        if self._attrs is not None:
+            compact(self.path)
+            self._attrs["complete"] = 1
+            self._submit_attrs()
+        self.close()
+
+    def close(self) -> None:
+        """Write what waits and end the background thread."""
+        try:
+            self._worker.flush()
+        except OSError as error:
+            raise self._told(error) from error
+        finally:
+            self._worker.close()
+
+    def dataset(self) -> xr.Dataset:
+        """Return the complete moments, opened lazily."""
+        from repsim.datasets.reader import read
+
+        try:
+            self._worker.flush()
+        except OSError as error:
+            raise self._told(error) from error
+        return read(self.path)
+
+    # What follows runs in the background, one job after another.
+
+    def _submit(self, job: Callable[[], None], size: int = 0) -> None:
+        try:
+            self._worker.submit(job, size)
+        except OSError as error:
+            raise self._told(error) from error
+
+    def _told(self, error: OSError) -> OSError:
+        held = f"{len(self._marks)} steps were handed over"
+        msg = (
+            f"Expected to write the recording at {self.path}, but the system refused "
+            f"({error.strerror or error}); {held}, the complete ones can be opened, "
+            "and resume=True with start= continues them."
+        )
+        return OSError(error.errno or 0, msg)
+
+    def _emit(self, name: str, block: np.ndarray, rows: int) -> None:
+        place = self._emitted.get(name, 0)
+        self._emitted[name] = place + 1
+        tail = (0,) * (block.ndim - 1)
+        index = (self._index,) if self._step is not None else ()
+        target = self.path / name / object_name((*index, place, *tail))
+        self._submit(lambda: self._write_object(target, block, rows), block.nbytes)
+
+    def _write_object(self, target: Path, block: np.ndarray, rows: int) -> None:
+        if len(block) < rows:
+            padded = np.zeros((rows, *block.shape[1:]), block.dtype)
+            if padded.dtype.kind in "fc":
+                padded[len(block) :] = np.nan
+            padded[: len(block)] = block
+            block = padded
+        data = self._codec.encode(block)
+        try:
+            target.write_bytes(data)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+
+    def _array(self, name: str, blocks: Blocks) -> Array:
+        layer = self._layers[name]
+        dims, shape = layer.dims, (blocks.total, *layer.tail)
+        chunks = (max(1, blocks.rows), *(max(1, n) for n in layer.tail))
+        if self._step is not None:
+            dims, shape, chunks = (
+                ("step", *dims),
+                (self._capacity, *shape),
+                (1, *chunks),
+            )
+        return Array(dims, shape, chunks, layer.dtype, attrs=layer.attrs)
+
+    def _submit_document(self, name: str, array: Array) -> None:
+        self._submit(lambda: write_document(self.path / name, array.document()))
+
+    def _submit_attrs(self) -> None:
+        document = group_document({**(self._attrs or {}), "repsim_store": 1})
+        self._submit(lambda: write_document(self.path, document))
+
+    def _submit_marks(self) -> None:
+        marks = self.steps
+        self._submit(lambda: self._write_marks(marks))
+
+    def _submit_clear(self, name: str, index: int) -> None:
+        self._submit(lambda: clear_objects(self.path / name, index))
+
+    def _grow(self) -> None:
+        while self._capacity <= self._index:
+            self._capacity *= 2
+        for name, array in self._arrays.items():
+            shape = (self._capacity, *array.shape[1:])
+            self._arrays[name] = replace(array, shape=shape)
+            self._submit_document(name, self._arrays[name])
+        capacity = self._capacity
+        self._submit(lambda: self._write_step_document(capacity))
+
+    def _write_step_document(self, capacity: int) -> None:
+        write_document(self.path / "step", marks_array(capacity).document())
+
+    def _write_coords(self, coords: Mapping[str, np.ndarray]) -> None:
+        for name, values in coords.items():
+            write_coordinate(self.path / name, values)
+        if self._step is not None:
+            self._write_step_document(self._capacity)
+
+    def _write_marks(self, marks: Sequence[int]) -> None:
+        last = max(0, len(marks) - 1) // MARKS
+        values = np.full(MARKS, -1, np.int64)
+        held = marks[last * MARKS :]
+        values[: len(held)] = held
+        write_whole(self.path / "step" / object_name((last,)), Codec().encode(values))
+        following = self.path / "step" / object_name((last + 1,))
+        following.unlink(missing_ok=True)
+
+
+def clear_objects(folder: Path, start: int, stop: int | None = None) -> None:
+    """Delete the live objects of moments `start` up to `stop` (one by default)."""
+    end = start + 1 if stop is None else stop
+    for path in folder.glob("c.*"):
+        if start <= int(path.name.split(".")[1]) < end:
+            path.unlink()
+
+
+def marks_array(capacity: int) -> Array:
+    """Return the description of `step`, the commit marks."""
+    return Array(("step",), (capacity,), (MARKS,), np.dtype(np.int64), fill=-1)
+
+
+def write_coordinate(folder: Path, values: np.ndarray) -> None:
+    """Write a small array over `example` in one object."""
+    if values.dtype.kind in "US":
+        values = values.astype(object)
+    if values.dtype.kind == "O":
+        made = zarr.create_array(
+            str(folder),
+            shape=values.shape,
+            dtype="string",
+            dimension_names=["example"],
+            overwrite=True,
+        )
+        made[:] = np.array([str(v) for v in values], dtype=object)
+        return
+    chunk = (max(1, len(values)),)
+    array = Array(("example",), values.shape, chunk, values.dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(values):
+        (folder / object_name((0,))).write_bytes(Codec().encode(values))
+    write_document(folder, array.document())
+
+
+def check_name(name: str) -> None:
+    """Refuse names that would leave the store or hide something in it.
+
+    Parameters
+    ----------
+    name : str
+        A variable's name.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, has a slash, begins with a dot or two underscores, is a
+        reserved coordinate's, or `zarr.json`.
+    """
+    bad = (
+        not name
+        or any(c in name for c in "/\\\0")
+        or name.startswith((".", "__"))
+        or name in (*RESERVED, DOCUMENT)
+    )
+    if bad:
+        msg = (
+            f"Expected a layer's name that can be a folder of the store, but got "
+            f"{name!r} (no slashes, no leading dot, none of {', '.join(RESERVED)}); "
+            "rename the module."
+        )
+        raise ValueError(msg)
+
+
+def prepare(path: Path, root: Path) -> None:
+    """Make the groups above a recording and refuse a place that is taken.
+
+    Parameters
+    ----------
+    path : Path
+        The recording's folder.
+    root : Path
+        The store's folder: `path` itself or above it.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        if not only_groups(path):
+            msg = (
+                f"Expected a new place for the recording, but {path} is occupied; "
+                "choose another, or continue it with resume=True and start=."
+            )
+            raise FileExistsError(msg)
+    if path != root:
+        ensure_group(root)
+        for part in list(path.relative_to(root).parents)[-2::-1]:
+            ensure_group(root / part)
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def only_groups(path: Path) -> bool:
+    """Whether a folder holds nothing but a bare group and other groups."""
+    if not path.is_dir():
+        return False
+    for child in path.iterdir():
+        if child.name == DOCUMENT:
+            attrs = json.loads(child.read_text()).get("attributes", {})
+            if "repsim_schema" in attrs:
+                return False
+        elif not child.is_dir() or not (child / DOCUMENT).is_file():
+            return False
+        elif json.loads((child / DOCUMENT).read_text())["node_type"] == "array":
+            return False
+    return True

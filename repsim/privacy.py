@@ -1,0 +1,150 @@
+"""A pass through a network that leaves no trace in it or in the program."""
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def same_random_numbers(*devices: torch.device) -> Iterator[None]:
+    """Give back every random state on leaving: Python, NumPy, torch, accelerators.
+
+    Parameters
+    ----------
+    *devices : torch.device
+        Accelerators whose generators the block may use.
+
+    Yields
+    ------
+    None
+    """
+    modules = [
+        (torch.get_device_module(d), d)
+        for d in dict.fromkeys(devices)
+        if d.type not in ("cpu", "meta")
+    ]
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    cpu = torch.get_rng_state()
+    kept = [(m, d, m.get_rng_state(d)) for m, d in modules]
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        for module, device, state in kept:
+            module.set_rng_state(state, device)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Set the `training` flags to False and give each its own value back.
+
+    The flags are set one by one: `model.eval()` may be overridden, and then do
+    more (merge adapters into weights, for one).
+
+    Parameters
+    ----------
+    model : Module
+        Any module.
+
+    Yields
+    ------
+    None
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in flags:
+            module.training = False
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextmanager
+def same_buffers(model: nn.Module) -> Iterator[None]:
+    """Give back buffers that a forward pass changed in place or replaced.
+
+    Parameters
+    ----------
+    model : Module
+        Any module.
+
+    Yields
+    ------
+    None
+    """
+    kept: list[tuple[dict[str, Tensor | None], str, Tensor | None, int, Tensor]] = []
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                copy = buffer.detach().clone()
+                kept.append((module._buffers, name, buffer, buffer._version, copy))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for owner, name, buffer, version, copy in kept:
+                owner[name] = buffer
+                if buffer is not None and buffer._version != version:
+                    buffer.copy_(copy)
+
+
+@contextmanager
+def _plain_autocast() -> Iterator[None]:
+    # Weights cast under no_grad and kept by autocast would reach the training pass
+    # without their graph.
+    cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(cached)
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Run compiled modules as plain Python, so that hooks are called.
+
+    Yields
+    ------
+    None
+    """
+    stance = getattr(torch.compiler, "set_stance", None)
+    compiling = "torch._dynamo" in sys.modules
+    with stance("force_eager") if stance and compiling else nullcontext():
+        yield
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run the block in eval mode and without gradients, and leave no trace.
+
+    Weights are never written; random states, `training` flags, buffers and the
+    autocast cache are afterwards what they were before, also after an exception.
+
+    Parameters
+    ----------
+    model : Module
+        The network that the block runs.
+
+    Yields
+    ------
+    None
+    """
+    devices = {tensor.device for tensor in model.parameters()}
+    with (
+        same_random_numbers(*devices),
+        same_buffers(model),
+        eval_mode(model),
+        _plain_autocast(),
+        eager(),
+        torch.no_grad(),
+    ):
+        yield

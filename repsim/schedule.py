@@ -1,0 +1,101 @@
+"""Which updates are recorded."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
+
+
+class Schedule:
+    """Decide whether the network is recorded after so many updates.
+
+    Parameters
+    ----------
+    every : int
+        Record at 0 and after each `every` updates.
+    steps : iterable of int, predicate or None
+        Exactly those instead of `every`: a collection, an increasing iterator
+        (which may be endless), or `f(step) -> bool`.
+
+    Raises
+    ------
+    TypeError
+        If `every` is not an integer, or `steps` neither iterable nor callable.
+    ValueError
+        If `every` is below 1, or a step is negative or no integer.
+
+    Examples
+    --------
+    >>> [k for k in range(8) if Schedule(every=3).due(k)]
+    [0, 3, 6]
+    >>> [k for k in range(8) if Schedule(steps=[1, 5]).due(k)]
+    [1, 5]
+    """
+
+    def __init__(
+        self,
+        every: int = 100,
+        steps: Iterable[int] | Callable[[int], bool] | None = None,
+    ) -> None:
+        self.due: Callable[[int], bool]
+        if steps is None:
+            period = _integer("every", every)
+            if period < 1:
+                msg = f"Expected `every` to be at least 1, but got {every}."
+                raise ValueError(msg)
+            self.due = lambda step: step % period == 0
+        elif callable(steps):
+            wanted = steps
+            self.due = lambda step: bool(wanted(step))
+        elif isinstance(steps, Collection) and not isinstance(steps, str):
+            known = {_step(s) for s in steps}
+            self.due = known.__contains__
+        elif isinstance(steps, Iterable) and not isinstance(steps, str):
+            self.due = _Increasing(iter(steps)).due
+        else:
+            msg = (
+                "Expected `steps` to be an iterable of integers or a predicate, but "
+                f"got {type(steps).__name__}."
+            )
+            raise TypeError(msg)
+
+
+class _Increasing:
+    """Membership in an increasing iterator, read only as far as needed."""
+
+    def __init__(self, steps: Iterator[int]) -> None:
+        self._steps = steps
+        self._next: int | None = -1
+
+    def due(self, step: int) -> bool:
+        while self._next is not None and self._next < step:
+            value = next(self._steps, None)
+            if value is None:
+                self._next = None
+            else:
+                following = _step(value)
+                if following <= self._next:
+                    msg = (
+                        "Expected an iterator given as `steps` to increase, but got "
+                        f"{following} after {self._next}; give a list instead."
+                    )
+                    raise ValueError(msg)
+                self._next = following
+        return self._next == step
+
+
+def _integer(what: str, value: Any) -> int:
+    try:
+        return int(value.__index__())
+    except (AttributeError, TypeError):
+        msg = f"Expected `{what}` to be an integer, but got {value!r}."
+        raise TypeError(msg) from None
+
+
+def _step(value: Any) -> int:
+    try:
+        step = int(value.__index__())
+    except (AttributeError, TypeError):
+        step = -1
+    if step < 0:
+        msg = f"Expected `steps` to hold integers from 0 on, but got {value!r}."
+        raise ValueError(msg)
+    return step
