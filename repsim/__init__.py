@@ -27,8 +27,17 @@ from repsim.datasets.store import open_recording as open_recording
 from repsim.recording import Recorder as Recorder
 from repsim.capture import tap as tap
 from repsim.capture import record as record
+from repsim.measures import cca as cca
 from repsim.measures import cka as cka
+from repsim.measures import effective_dimension as effective_dimension
 from repsim.measures import hsic as hsic
+from repsim.measures import linear_predictivity as linear_predictivity
+from repsim.measures import mutual_knn as mutual_knn
+from repsim.measures import participation_ratio as participation_ratio
+from repsim.measures import procrustes_distance as procrustes_distance
+from repsim.measures import pwcca as pwcca
+from repsim.measures import shape_distance as shape_distance
+from repsim.measures import svcca as svcca
 from repsim.dissimilarities import rdms as rdms
 from repsim.dissimilarities import squareform as squareform
 from repsim.measures.dissimilarity import rdm as rdm

@@ -268,10 +268,10 @@ def _measure(measure: str | Measure | Callable[..., float]) -> Measure:
 
 def _check_options(measure: Measure, options: dict[str, Any]) -> None:
     """Raise if the measure has no such option."""
-    known = measure.option_names()
+    known = measure.defaults()
     for name in options:
-        if known is not None and name not in known:
-            raise TypeError(unknown(f"option of {measure.name}", name, known))
+        if name not in known and not measure.takes_any_option():
+            raise TypeError(unknown(f"options of {measure.name}", name, known))
 
 
 def _listed(layers: Layers) -> list[str] | None:
@@ -377,14 +377,16 @@ def _attrs(
     """Say how the numbers were made."""
     attrs: dict[str, Any] = {
         "measure": measure.name,
-        "options": json.dumps(options, default=str, sort_keys=True),
+        "options": json.dumps(
+            measure.defaults() | options, default=str, sort_keys=True
+        ),
         "precision": precision,
         "device": device,
         "larger_is_more_similar": int(measure.larger_is_more_similar),
         "repsim_version": version("repsim"),
         "torch_version": str(torch.__version__),
     }
-    if measure.bounds is not None:
+    if measure.bounds is not None and np.isfinite(measure.bounds).all():
         attrs["bounds"] = [float(bound) for bound in measure.bounds]
     return attrs
 

@@ -1,8 +1,18 @@
 """Measures of similarity and distance between representations, by family."""
 
+from repsim.measures.canonical import cca as cca
+from repsim.measures.canonical import pwcca as pwcca
+from repsim.measures.canonical import svcca as svcca
+from repsim.measures.dimension import effective_dimension as effective_dimension
+from repsim.measures.dimension import participation_ratio as participation_ratio
 from repsim.measures.kernels import cka as cka
 from repsim.measures.kernels import hsic as hsic
+from repsim.measures.neighbours import mutual_knn as mutual_knn
+from repsim.measures.predictivity import linear_predictivity as linear_predictivity
+from repsim.measures.registry import INVARIANCES as INVARIANCES
 from repsim.measures.registry import Measure as Measure
 from repsim.measures.registry import get as get
 from repsim.measures.registry import names as names
 from repsim.measures.registry import register as register
+from repsim.measures.shape import procrustes_distance as procrustes_distance
+from repsim.measures.shape import shape_distance as shape_distance

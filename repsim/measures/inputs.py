@@ -207,26 +207,28 @@ def is_constant(x: np.ndarray | torch.Tensor) -> bool:
     return bool((x == x[:1]).all())
 
 
-def warn_constant(x: torch.Tensor, y: torch.Tensor) -> bool:
-    """Warn if a side is constant, and say whether one is.
+def warn_constant(x: torch.Tensor, y: torch.Tensor | None = None) -> bool:
+    """Warn if an argument is constant, and say whether one is.
 
     Parameters
     ----------
     x, y : Tensor, shape (examples, units)
-        Both sides.
+        The arguments of a measure.
 
     Returns
     -------
     bool
-        True where there is no similarity to speak of.
+        True where there is nothing to measure.
     """
-    flat = [name for name, side in (("x", x), ("y", y)) if is_constant(side)]
+    sides = (("x", x), ("y", y))
+    flat = [
+        f"`{name}`" for name, side in sides if side is not None and is_constant(side)
+    ]
     if flat:
-        which = " and ".join(f"`{name}`" for name in flat)
         warnings.warn(
-            f"{which} is the same for every example, so there is no similarity; "
-            "the value is NaN.",
+            f"Constant over the examples, so without similarity (NaN): "
+            f"{' and '.join(flat)}.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return bool(flat)

@@ -93,21 +93,34 @@ class Measure:
         """
         return float(self.function(x, y, **options))
 
-    def option_names(self) -> list[str] | None:
-        """Return the options that `all_pairs` understands, None if it takes any."""
-        names: list[str] = []
+    def defaults(self) -> dict[str, Any]:
+        """Return the options with their defaults, those of the pair and of all pairs.
+
+        Returns
+        -------
+        dict
+            Name -> default.
+        """
+        shared = {"ys", "precision", "device", "progress"}
+        found = {}
         for function in (self.function, self.pairs):
             if function is None:
                 continue
             for name, parameter in signature(function).parameters.items():
-                if parameter.kind is Parameter.VAR_KEYWORD:
-                    return None
-                if parameter.kind is Parameter.KEYWORD_ONLY or (
-                    parameter.default is not Parameter.empty
-                ):
-                    names.append(name)
-        shared = {"xs", "ys", "precision", "device", "progress"}
-        return [name for name in dict.fromkeys(names) if name not in shared]
+                if parameter.default is not Parameter.empty and name not in shared:
+                    found[name] = parameter.default
+        return found
+
+    def takes_any_option(self) -> bool:
+        """Return whether the function ends in `**options`.
+
+        Returns
+        -------
+        bool
+            True where a misspelt option cannot be told.
+        """
+        parameters = signature(self.function).parameters.values()
+        return any(p.kind is Parameter.VAR_KEYWORD for p in parameters)
 
     def all_pairs(
         self,
@@ -141,6 +154,7 @@ class Measure:
         ndarray of float64, shape (len(xs), len(ys))
             NaN where a side is constant over the examples.
         """
+        options = self.defaults() | options
         if self.pairs is not None:
             return self.pairs(
                 xs, ys, precision=precision, device=device, progress=progress, **options

@@ -1,0 +1,183 @@
+"""Shape distances: how far apart two representations stay after the best rotation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from repsim.measures.canonical import numerical_rank, refuse_full_rank
+from repsim.measures.inputs import Matrix
+from repsim.measures.parts import ByParts
+from repsim.measures.registry import register
+
+NEAR = 0.999
+"""Above this cosine the arc cosine has lost digits that the chord still has."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One representation of norm 1, up to rotation.
+
+    Attributes
+    ----------
+    z : Tensor, shape (examples, min(examples, units))
+        Centred, whitened as far as asked, of Frobenius norm 1.
+    rank : int
+        Its rank where it was whitened in full, else 0.
+    """
+
+    z: torch.Tensor
+    rank: int
+
+
+def procrustes_distance(x: Matrix, y: Matrix) -> float:
+    r"""Angle between two representations after the best rotation.
+
+    .. math:: d(X, Y) = \arccos \frac{\|X^T Y\|_*}{\|X\|_F \|Y\|_F}
+
+    on centred matrices, with the nuclear norm :math:`\|\cdot\|_*`.
+
+    Parameters
+    ----------
+    x, y : array, tensor or DataArray, shape (examples, units)
+        Two representations of the same examples.
+
+    Returns
+    -------
+    float
+        Radians in [0, π/2], a metric; NaN with a warning where a side is constant.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match or a value is not finite.
+
+    Notes
+    -----
+    Invariant to rotation, reordering, uniform scaling and shifts of either side.
+    Costs 2npq + O(min(p, q)² max(p, q)) operations a pair.
+
+    References
+    ----------
+    Williams, Kunz, Kornblith & Linderman (2021), arXiv:2110.14739.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0]])
+    >>> round(procrustes_distance(x, 2 * x[:, ::-1] + 1), 6)
+    0.0
+    """
+    return _PROCRUSTES.one(x, y)
+
+
+def shape_distance(x: Matrix, y: Matrix, *, alpha: float = 1.0) -> float:
+    r"""Angle after the best rotation of partly whitened representations.
+
+    With :math:`X = U S V^T` centred and scaled to a root mean square singular value
+    of 1,
+
+    .. math:: \arccos \frac{\|Z_X^T Z_Y\|_*}{\|Z_X\| \|Z_Y\|}, \qquad
+        Z = U\,[(1 - \alpha) I + \alpha S]\,V^T .
+
+    Parameters
+    ----------
+    x, y : array, tensor or DataArray, shape (examples, units)
+        Two representations of the same examples.
+    alpha : float
+        1 is `procrustes_distance`, 0 the angle of CCA, between them a family.
+
+    Returns
+    -------
+    float
+        Radians in [0, π/2], a metric for each alpha; NaN with a warning where a side
+        is constant.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is not in [0, 1], the shapes do not match, a value is not finite,
+        or, for alpha = 0, a side has rank n − 1.
+
+    Notes
+    -----
+    Invariant to rotation, reordering, uniform scaling and shifts of either side; for
+    alpha = 0 to every invertible linear map. Williams et al. leave the scale of X to
+    the user; here it is fixed, so that alpha means the same for every layer.
+
+    References
+    ----------
+    Williams, Kunz, Kornblith & Linderman (2021), arXiv:2110.14739.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(20, 2))
+    >>> round(shape_distance(x, x * [1.0, 9.0], alpha=0.0), 6)
+    0.0
+    """
+    return _SHAPE.one(x, y, alpha=alpha)
+
+
+def _shape(x: torch.Tensor, *, alpha: float) -> Shape:
+    """Return a representation ready for comparison."""
+    if not 0 <= alpha <= 1:
+        msg = f"Expected `alpha` to lie in [0, 1], but got {alpha!r}."
+        raise ValueError(msg)
+    x = x - x[:1]
+    x = x - x.mean(dim=0, keepdim=True)
+    rank = 0
+    if alpha < 1:
+        u, s, _ = torch.linalg.svd(x, full_matrices=False)
+        rank = numerical_rank(s, max(x.shape))
+        u, s = u[:, :rank], s[:rank]
+        x = u * ((1 - alpha) + alpha * s / s.square().mean().sqrt())
+    elif x.shape[1] > x.shape[0]:
+        # X = RᵀQᵀ, and a rotation of the units changes nothing.
+        x = torch.linalg.qr(x.T, mode="r").R.T
+    return Shape(x / torch.linalg.vector_norm(x), rank if alpha == 0 else 0)
+
+
+def _angle(a: Shape, b: Shape, *, alpha: float) -> float:
+    """Return the angle between two shapes."""
+    if alpha == 0:
+        refuse_full_rank("shape_distance(alpha=0)", len(a.z), a.rank, b.rank)
+    product = a.z.T @ b.z
+    cosine = float(torch.linalg.svdvals(product).sum())
+    if cosine < NEAR:
+        return float(np.arccos(cosine))
+    # Near 0 the angle comes from the chord between the aligned shapes.
+    u, _, vt = torch.linalg.svd(product, full_matrices=False)
+    turned_a, turned_b = a.z @ u, b.z @ vt.T
+    # What lies outside the common width has no partner and counts in full.
+    apart = (turned_a - turned_b, a.z - turned_a @ u.T, b.z - turned_b @ vt)
+    squared = sum(float(part.square().sum()) for part in apart)
+    return 2 * float(np.arcsin(min(np.sqrt(squared) / 2, 1.0)))
+
+
+def _procrustes(x: torch.Tensor) -> Shape:
+    """Return a representation ready for comparison, not whitened."""
+    return _shape(x, alpha=1.0)
+
+
+def _procrustes_angle(a: Shape, b: Shape) -> float:
+    """Return the angle between two shapes that were not whitened."""
+    return _angle(a, b, alpha=1.0)
+
+
+_PROCRUSTES = ByParts(_procrustes, _procrustes_angle)
+_SHAPE = ByParts(_shape, _angle)
+
+for _name, _function, _pairs in (
+    ("procrustes_distance", procrustes_distance, _PROCRUSTES),
+    ("shape_distance", shape_distance, _SHAPE),
+):
+    register(
+        _name,
+        _function,
+        larger_is_more_similar=False,
+        bounds=(0.0, float(np.pi / 2)),
+        invariances=("permutation", "orthogonal", "isotropic_scaling", "translation"),
+        default_precision="float64",
+        pairs=_pairs,
+    )
