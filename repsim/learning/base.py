@@ -28,6 +28,7 @@ from repsim.learning.blocks import (
     output_shapes,
     weights,
 )
+from repsim.learning.checks import require
 from repsim.learning.frame import Cut, Segment, cuts_downward
 from repsim.learning.info import Info
 from repsim.learning.losses import LossFunction, check_labels, one_hot, resolve
@@ -77,7 +78,7 @@ class Rule:
     info: ClassVar[Info]
     variants: ClassVar[tuple[Info, ...]] = ()
     needs_incoming: ClassVar[bool] = True
-    keeps_graph: bool = False
+    pulls: bool = False
 
     def __init__(
         self,
@@ -236,17 +237,18 @@ class Rule:
                 cut.used = error = self.error(cut)
                 for name, value in self.learn(cut, count).items():
                     losses[name] = losses[name] + value if name in losses else value
-            segment.backward(error, count, self.keeps_graph)
+            segment.backward(error, count, keep=self.pulls, send=self.needs_incoming)
         return losses
 
     def _forward(self, x: Tensor) -> list[Segment]:
         """Run the blocks, with the graph cut behind each block in `cuts`."""
         segments = [Segment(x)]
         h, cuts = x, frozenset(self.cuts)
-        for name in self.blocks:
+        for name, block in self.blocks.items():
             h = segments[-1].inner[name] = self.run(name, h)
+            segments[-1].trained += [p for p in block.parameters() if p.requires_grad]
             if name in cuts:
-                h = h.detach().requires_grad_(self.needs_incoming)
+                h = h.detach().requires_grad_(self.needs_incoming or self.pulls)
                 segments.append(Segment(h))
         return segments
 
@@ -316,16 +318,12 @@ class Rule:
 
     def _check(self, x: Tensor, y: Tensor) -> Tensor:
         """Refuse what does not fit, and return the labels as the loss takes them."""
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            msg = (
-                "Expected `x` and `y` to be tensors, but got "
-                f"{type(x).__name__} and {type(y).__name__}."
-            )
-            raise TypeError(msg)
+        require(isinstance(x, Tensor), x, "`x` to be a tensor")
+        require(isinstance(y, Tensor), y, "`y` to be a tensor")
         shape = tuple(x.shape[1:])
         if shape != self._input_shape or x.dtype != self._dtype:
             self._look_at(x)
-        classes = self._shapes[self._last][-1]
+        classes = self._shapes[self.last][-1]
         return check_labels(y, len(x), classes)
 
     def _look_at(self, x: Tensor) -> None:
@@ -378,10 +376,11 @@ class Rule:
                 h = block(h)
                 if not all(torch.isfinite(t).all() for t in (h, *block.parameters())):
                     return name
-        return self._last
+        return self.last
 
     @property
-    def _last(self) -> str:
+    def last(self) -> str:
+        """The output block's name."""
         return next(reversed(self.blocks))
 
     # State.

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass
@@ -17,12 +17,15 @@ class Segment:
         The first block's input.
     inner : dict
         Block → its output.
+    trained : list of Parameter
+        The blocks' trainable parameters.
     sent : Tensor or None
         What the segment sends back to its entry, per sample, once differentiated.
     """
 
     entry: Tensor
     inner: dict[str, Tensor] = field(default_factory=dict)
+    trained: list[nn.Parameter] = field(default_factory=list)
     sent: Tensor | None = None
 
     @property
@@ -42,24 +45,37 @@ class Segment:
         )
         return torch.zeros_like(self.entry) if pulled is None else pulled
 
-    def backward(self, error: Tensor, count: int, keep: bool) -> None:
-        """Add the parameters' gradients for a per-sample error at the output."""
-        if self.out.requires_grad:
-            torch.autograd.backward(self.out, error / count, retain_graph=keep)
+    def backward(self, error: Tensor, count: int, *, keep: bool, send: bool) -> None:
+        """Add the parameters' gradients for a per-sample error at the output.
+
+        `keep` keeps the graph for `pull`; `send` differentiates by the entry, too.
+        """
+        if not self.out.requires_grad:
+            return
+        inputs = None if send or not self.entry.requires_grad else self.trained
+        if inputs is None or inputs:
+            torch.autograd.backward(
+                self.out, error / count, retain_graph=keep, inputs=inputs
+            )
         if self.entry.grad is not None:
             self.sent = self.entry.grad * count
 
     def inner_errors(self, error: Tensor) -> dict[str, Tensor]:
         """Return the error at every block's output, and touch no parameter."""
-        points = [*self.inner.values(), self.entry]
+        if not self.out.requires_grad:
+            zeros = {name: torch.zeros_like(h) for name, h in self.inner.items()}
+            return {**zeros, self.name: error}
+        points = [h for h in (*self.inner.values(), self.entry) if h.requires_grad]
         grads = torch.autograd.grad(
             self.out, points, error, retain_graph=True, allow_unused=True
         )
-        *inner, self.sent = [
-            torch.zeros_like(point) if grad is None else grad
-            for point, grad in zip(points, grads, strict=True)
-        ]
-        return dict(zip(self.inner, inner, strict=True))
+        found = {id(h): g for h, g in zip(points, grads, strict=True)}
+        self.sent = found.pop(id(self.entry), None)
+        errors = {}
+        for name, h in self.inner.items():
+            got = error if h is self.out else found.get(id(h))
+            errors[name] = torch.zeros_like(h) if got is None else got
+        return errors
 
 
 @dataclass

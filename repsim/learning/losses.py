@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim.datasets.messages import unknown
+from repsim.learning.checks import require
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,12 +65,7 @@ def resolve(loss: str | LossFunction) -> tuple[str, LossFunction]:
         if loss not in LOSSES:
             raise ValueError(unknown("loss", loss, LOSSES))
         return loss, LOSSES[loss]
-    if not callable(loss):
-        msg = (
-            "Expected `loss` to be a name or a function f(output, y), but got "
-            f"{type(loss).__name__}."
-        )
-        raise TypeError(msg)
+    require(callable(loss), loss, "`loss` to be a name or a function f(output, y)")
     name = getattr(loss, "__name__", type(loss).__name__)
     return name, _averaged(loss)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from repsim.learning.checks import require
+
 Factory = Callable[..., torch.optim.Optimizer]
 
 FUSED = ("cpu", "cuda", "xpu", "mps")
@@ -54,19 +56,11 @@ def make_optimizer(
     if factory is None:
         fused = all(p.device.type in FUSED and p.is_floating_point() for p in trained)
         return torch.optim.Adam(trained, lr=lr, fused=fused)
-    if not callable(factory):
-        msg = (
-            "Expected `optimizer` to be a factory f(parameters, lr=…), such as "
-            f"torch.optim.SGD, but got {type(factory).__name__}."
-        )
-        raise TypeError(msg)
+    wanted = "`optimizer` to be a factory f(parameters, lr=…), such as torch.optim.SGD"
+    require(callable(factory), factory, wanted)
     made = factory(trained, lr=lr) if _takes_lr(factory) else factory(trained)
-    if not isinstance(made, torch.optim.Optimizer):
-        msg = (
-            "Expected the factory `optimizer` to return a torch.optim.Optimizer, but "
-            f"got {type(made).__name__}."
-        )
-        raise TypeError(msg)
+    right = isinstance(made, torch.optim.Optimizer)
+    require(right, made, "the factory `optimizer` to return a torch.optim.Optimizer")
     return made
 
 

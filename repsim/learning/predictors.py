@@ -66,7 +66,8 @@ class Predictor(nn.Module):
         with torch.enable_grad():
             loss = (self(h, labels) - target).square().sum()
             torch.autograd.backward(loss / count, inputs=list(self.parameters()))
-        return loss.detach() / len(h)
+        distance: Tensor = loss.detach() / len(h)
+        return distance
 
 
 class LinearPredictor(Predictor):

@@ -9,6 +9,11 @@ from torch import nn
 from repsim.datasets.messages import unknown
 from repsim.learning.backpropagation import Backpropagation
 from repsim.learning.base import Rule
+from repsim.learning.checks import require
+from repsim.learning.direct import DirectFeedbackAlignment
+from repsim.learning.feedback import FeedbackAlignment
+from repsim.learning.kickback import Kickback
+from repsim.learning.noise import Noise
 from repsim.learning.synthetic import (
     SyntheticGradient,
     UnconditionedSyntheticGradient,
@@ -55,6 +60,11 @@ def register(name: str, factory: RuleFactory) -> None:
     Examples
     --------
     >>> from repsim.learning.base import Rule
+    from repsim.learning.checks import require
+    from repsim.learning.direct import DirectFeedbackAlignment
+    from repsim.learning.feedback import FeedbackAlignment
+    from repsim.learning.kickback import Kickback
+    from repsim.learning.noise import Noise
     >>> class Half(Rule):
     ...     '''Backpropagation, with half the error below the first block.'''
     ...     name, cuts = "half", property(lambda self: self.hidden[:1])
@@ -65,12 +75,8 @@ def register(name: str, factory: RuleFactory) -> None:
     'half'
     >>> unregister("half")
     """
-    if not callable(factory):
-        msg = (
-            "Expected `factory` to be a function f(network, **options) or a subclass "
-            f"of Rule, but got {type(factory).__name__}."
-        )
-        raise TypeError(msg)
+    wanted = "`factory` to be a function f(network, **options) or a subclass of Rule"
+    require(callable(factory), factory, wanted)
     if not name or set(name) & set(":,=/ "):
         msg = f"Expected a rule's `name` without any of ': , = /', but got {name!r}."
         raise ValueError(msg)
@@ -204,5 +210,14 @@ def _known(name: str) -> str:
     return name
 
 
-for _rule in (Backpropagation, SyntheticGradient, UnconditionedSyntheticGradient):
+OURS: tuple[type[Rule], ...] = (
+    Backpropagation,
+    SyntheticGradient,
+    UnconditionedSyntheticGradient,
+    FeedbackAlignment,
+    DirectFeedbackAlignment,
+    Kickback,
+    Noise,
+)
+for _rule in OURS:
     register(_rule.name, _rule)

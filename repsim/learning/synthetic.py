@@ -7,7 +7,7 @@ errors, and the weight of the propagated regression loss.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from repsim.datasets.messages import unknown
 from repsim.learning.base import Rule
 from repsim.learning.blocks import Blocks
+from repsim.learning.checks import require
 from repsim.learning.frame import Cut
 from repsim.learning.info import Info
 from repsim.learning.losses import LossFunction
@@ -144,7 +145,7 @@ class SyntheticGradient(Rule):
         self.kind, self.conditioned = predictor, conditioned
         self.trace, self.prop = _trace(targets), float(prop)
         self.predictor_hidden, self.kernel_size = tuple(predictor_hidden), kernel_size
-        self.keeps_graph = self.trace > 0
+        self.pulls = self.trace > 0
         self.predictors: dict[str, Predictor] = {}
         self.options |= {
             "at": at if isinstance(at, str) else numbers,
@@ -159,7 +160,7 @@ class SyntheticGradient(Rule):
 
     def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make a predictor for every split, and their optimiser."""
-        classes = shapes[next(reversed(self.blocks))][-1] if self.conditioned else 0
+        classes = shapes[self.last][-1] if self.conditioned else 0
         like = next(self.network.parameters())
         with seeded(self.seed):
             self.predictors = {
@@ -205,19 +206,14 @@ class SyntheticGradient(Rule):
         above = cut.above
         if self.trace == 0 or above is None:
             return cut.incoming
-        if above.used is None or above.target is None:
-            msg = "Expected the cut above to hold its errors."
-            raise ValueError(msg)
-        return cut.segment.pull(torch.lerp(above.used, above.target, self.trace))
+        mixed = torch.lerp(_held(above.used), _held(above.target), self.trace)
+        return cut.segment.pull(mixed)
 
     def learn(self, cut: Cut, count: int) -> dict[str, Tensor]:
         """Add the gradient of the predictor's regression."""
-        if cut.predicted is None or cut.target is None:
-            msg = "Expected `error` to have been asked for first."
-            raise ValueError(msg)
         labels = cut.labels if self.conditioned else None
         loss = self.predictors[cut.name].learn(
-            cut.h, labels, cut.predicted, cut.target, count
+            cut.h, labels, _held(cut.predicted), _held(cut.target), count
         )
         return {"sg_loss": loss}
 
@@ -286,6 +282,12 @@ def places(at: At, depth: int) -> list[int]:
     return [int(n) for n in numbers]
 
 
+def _held(value: Tensor | None) -> Tensor:
+    """Return what an earlier cut, or the call before, has left."""
+    require(value is not None, value, "a cut to hold its errors, from the top down")
+    return cast(Tensor, value)
+
+
 def _trace(targets: Targets) -> float:
     """Return λ of BP(λ) for the argument `targets`."""
     named = {"bootstrapped": 0.0, "true": 1.0}
@@ -293,6 +295,7 @@ def _trace(targets: Targets) -> float:
         if targets not in named:
             raise ValueError(unknown("targets", targets, [*named, "a number 0 to 1"]))
         return named[targets]
+    require(isinstance(targets, int | float), targets, "`targets` to be a number")
     if not 0 <= targets <= 1:
         msg = f"Expected `targets` between 0 and 1, but got {targets}."
         raise ValueError(msg)
