@@ -1,13 +1,15 @@
 """Many small objects into shards of up to 64 MiB, without decoding them."""
 
-import shutil
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
+import zarr
 
 from repsim.datasets.layout import (
     DOCUMENT,
@@ -25,65 +27,53 @@ _MISSING = 2**64 - 1
 def compact(path: Path) -> None:
     """Pack a recording's live objects into shards and swap.
 
-    Shards are written under other names than the live objects. Replacing a layer's
-    document swaps it in one move, and only then its live objects are deleted: a
-    process that dies in between leaves either form whole.
+    Shards are written under other names than the live objects, one layer after
+    another. Replacing a layer's document swaps it in one move, and only then its live
+    objects are deleted: a process that dies in between leaves either form whole.
 
     Parameters
     ----------
     path : Path
         The recording's folder; nothing may write to it meanwhile.
     """
-    live = {}
-    steps: int | None = None
+    layers = dict(arrays_of(path))
+    marks = layers.pop(path / "step", None)
+    if marks is not None:
+        steps = committed(path / "step").size
+        for folder, array in layers.items():
+            layers[folder] = replace(array, shape=(steps, *array.shape[1:]))
+            write_document(folder, layers[folder].document())
+        write_document(path / "step", replace(marks, shape=(steps,)).document())
+    for folder, array in layers.items():
+        if array.shards is None:
+            _pack(folder, array)
+        for file in folder.glob("c.*") if (folder / "c").is_dir() else ():
+            file.unlink()
+
+
+def arrays_of(path: Path) -> Iterator[tuple[Path, Array]]:
+    """Yield the layers of a recording, and `step`; coordinates are left aside."""
     for folder in sorted(p.parent for p in path.glob(f"*/{DOCUMENT}")):
         document = read_document(folder)
-        if document["node_type"] != "array" or folder.name in ("example",):
+        if document["node_type"] != "array":
             continue
-        array = Array.parse(document) if _ours(document) else None
-        if folder.name == "step" and array is not None:
-            steps = _count(folder)
-        elif array is not None and len(array.dims) > 1:
-            live[folder] = array
-    packed = {}
-    for folder, array in live.items():
-        packed[folder] = _packed(folder, array, steps)
-    for folder, array in packed.items():
-        write_document(folder, array.document())
-    if steps is not None:
-        marks = Array.parse(read_document(path / "step"))
-        trimmed = replace(marks, shape=(steps,))
-        write_document(path / "step", trimmed.document())
-    for folder, array in packed.items():
-        if array.shards is not None:
-            for file in folder.glob("c.*"):
-                file.unlink()
+        if folder.name == "step" or len(document["shape"]) > 1:
+            yield folder, Array.parse(document)
 
 
-def _ours(document: dict[str, object]) -> bool:
-    codecs = document["codecs"]
-    return isinstance(codecs, list) and codecs[0]["name"] in (
-        "bytes",
-        "sharding_indexed",
-    )
+def committed(folder: Path) -> np.ndarray:
+    """Return the steps that carry a commit mark, from the folder of `step`."""
+    marks = np.asarray(zarr.open_array(str(folder), mode="r")[:])
+    held: np.ndarray = marks[marks >= 0]
+    return held
 
 
-def _count(folder: Path) -> int:
-    from repsim.datasets.reader import StoredArray
-
-    marks = StoredArray(folder)._read((slice(None),))
-    return int((np.asarray(marks) >= 0).sum())
-
-
-def _packed(folder: Path, array: Array, steps: int | None) -> Array:
-    if array.dims[0] == "step" and steps is not None:
-        array = replace(array, shape=(steps, *array.shape[1:]))
-    if array.shards is not None:
-        return array
+def _pack(folder: Path, array: Array) -> None:
+    """Write a layer's shards, and let its document name them."""
     grid = [-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True)]
     per_shard = _objects_per_shard(array, grid)
     if all(n == 1 for n in per_shard):
-        return array
+        return
     shards = tuple(n * c for n, c in zip(per_shard, array.chunks, strict=True))
     outer = [-(-n // p) for n, p in zip(grid, per_shard, strict=True)]
     for place in product(*(range(n) for n in outer)):
@@ -91,7 +81,7 @@ def _packed(folder: Path, array: Array, steps: int | None) -> Array:
         target.parent.mkdir(parents=True, exist_ok=True)
         corner = [i * n for i, n in zip(place, per_shard, strict=True)]
         _write_shard(folder, target, corner, per_shard)
-    return replace(array, shards=shards)
+    write_document(folder, replace(array, shards=shards).document())
 
 
 def _objects_per_shard(array: Array, grid: list[int]) -> list[int]:
@@ -139,6 +129,40 @@ def _objects(
         yield place, folder / object_name(index)
 
 
-def remove_shards(folder: Path) -> None:
-    """Delete a layer's shards."""
-    shutil.rmtree(folder / "c", ignore_errors=True)
+def unpack(folder: Path, array: Array, steps: int) -> None:
+    """Write a layer's shards back as live objects, for the first moments.
+
+    Its document stays as it is; the caller replaces it and deletes the shards.
+
+    Parameters
+    ----------
+    folder : Path
+        The layer's folder.
+    array : Array
+        What its document says.
+    steps : int
+        How many moments to write.
+    """
+    if array.shards is None:
+        return
+    per_shard = [s // c for s, c in zip(array.shards, array.chunks, strict=True)]
+    for shard in sorted(p for p in (folder / "c").rglob("*") if p.is_file()):
+        place = [int(p) for p in shard.relative_to(folder / "c").parts]
+        corner = [i * n for i, n in zip(place, per_shard, strict=True)]
+        with shard.open("rb") as file:
+            table = _index(file, per_shard)
+            for inner, target in _objects(folder, corner, per_shard):
+                offset, length = (int(v) for v in table[inner])
+                if offset != _MISSING and corner[0] + inner[0] < steps:
+                    file.seek(offset)
+                    target.write_bytes(file.read(length))
+
+
+def _index(file: BinaryIO, per_shard: list[int]) -> np.ndarray:
+    size = 16 * int(np.prod(per_shard))
+    file.seek(-(size + 4), os.SEEK_END)
+    table = file.read(size)
+    if google_crc32c.value(table) != int.from_bytes(file.read(4), "little"):
+        msg = f"Expected {file.name} to be a whole shard, but its index is damaged."
+        raise ValueError(msg)
+    return np.frombuffer(table, "<u8").reshape(*per_shard, 2)

@@ -1,6 +1,6 @@
 """Where a recording gathers: the interface of a sink, and the one in memory."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,9 +110,15 @@ class Memory:
     ----------
     examples : int or None
         The number of examples, where known beforehand.
+    attrs : mapping or None
+        What the recording says of itself where no moment is ever recorded.
     """
 
-    def __init__(self, examples: int | None = None) -> None:
+    def __init__(
+        self,
+        examples: int | None = None,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> None:
         self._examples = examples
         self._layers: dict[str, Layer] = {}
         self._moments: list[dict[str, np.ndarray]] = []
@@ -121,7 +127,7 @@ class Memory:
         self._moment: dict[str, Blocks] = {}
         self._order: list[str] = []
         self._coords: dict[str, np.ndarray] = {}
-        self._attrs: dict[str, Any] = {}
+        self._attrs: dict[str, Any] = {**(attrs or {}), "complete": 0}
 
     def begin(self, step: int | None) -> None:
         """Start a moment."""

@@ -16,7 +16,7 @@ from repsim.datasets.layout import DOCUMENT, read_document
 MOST_EXAMPLES = 2**31
 
 
-class StoredArray(BackendArray):  # type: ignore[misc]
+class StoredArray(BackendArray):
     """One variable of a stored recording, read on demand and never kept.
 
     Follows the store when it is compacted meanwhile, and turns an object that
@@ -72,7 +72,7 @@ class StoredArray(BackendArray):  # type: ignore[misc]
         )
 
 
-class Recordings(BackendEntrypoint):  # type: ignore[misc]
+class Recordings(BackendEntrypoint):
     """xarray's way to open a folder that repsim's writer made."""
 
     def open_dataset(

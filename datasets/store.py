@@ -1,7 +1,7 @@
 """Recordings and studies on the disk: open, save, tell what is complete."""
 
 import shutil
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import xarray as xr
 from repsim.datasets.layout import DOCUMENT, Codec, read_document
 from repsim.datasets.reader import read
 from repsim.datasets.recordings import SCHEMA, layers
-from repsim.datasets.writer import Writer, prepare
+from repsim.datasets.writer import Writer, is_aborted, prepare
 
 Chunks = int | str | Mapping[Any, Any] | None
 
@@ -214,11 +214,8 @@ def remove_recording(path: str | Path, group: str | None = None) -> None:
     folder, _ = locate(path, group)
     if not folder.exists():
         return
-    nodes = [f for f in folder.iterdir() if f.name != DOCUMENT]
-    if not (folder / DOCUMENT).is_file() and any(not f.is_dir() for f in nodes):
-        msg = (
-            f"Expected a recording at {folder}, but it holds other files; not deleted."
-        )
+    if not (folder / DOCUMENT).is_file() and not is_aborted(folder):
+        msg = f"Expected a recording at {folder}, but found other files; not deleted."
         raise ValueError(msg)
     (folder / DOCUMENT).unlink(missing_ok=True)
     shutil.rmtree(folder)
@@ -282,8 +279,8 @@ def _nodes(root: Path, chunks: Chunks) -> Iterator[tuple[str, xr.Dataset]]:
         run = open_recording(folder, chunks=chunks)
         name = "/" + "/".join(folder.relative_to(root).parts)
         if folder.name == "training" and (folder.parent / "step" / DOCUMENT).is_file():
-            steps: Hashable = open_recording(folder.parent)["step"].values
-            if not np.array_equal(run["step"].values, np.asarray(steps)):
-                run = run.reindex(step=np.asarray(steps))
+            steps = read(folder.parent)["step"].values
+            if not np.array_equal(run["step"].values, steps):
+                run = run.reindex(step=steps)
         if run.variables or name == "/":
             yield name, run

@@ -1,6 +1,7 @@
 """A recording on the disk while it grows: objects first, the commit mark last."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ FIRST_CAPACITY = 64
 MARKS = 1024
 """Commit marks in one object of `step`."""
 
+_OBJECT = re.compile(r"[^/]+/(c(\.\d+)+|c(/\d+)+|zarr\.json|\.zarr\.json[^/]*)")
+
 RESERVED = ("step", "example", "label")
 
 
@@ -42,8 +45,10 @@ class Writer:
         The number of examples, where known beforehand.
     capacity : int or None
         The number of moments, where known beforehand.
-    codec : Codec
+    codec : Codec or None
         How values are compressed.
+    attrs : mapping or None
+        What the recording says of itself where no moment is ever recorded.
     """
 
     def __init__(
@@ -53,8 +58,10 @@ class Writer:
         examples: int | None = None,
         capacity: int | None = None,
         codec: Codec | None = None,
+        attrs: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = path
+        self._head = dict(attrs or {})
         self._examples = examples
         self._codec = codec or Codec()
         self._capacity = capacity or FIRST_CAPACITY
@@ -108,12 +115,21 @@ class Writer:
         layer = self._layers.setdefault(name, Layer(rows, dims, attrs))
         layer.check(name, rows)
         if name not in self._blocks:
-            row_bytes = int(np.prod(layer.tail, dtype=np.int64)) * layer.dtype.itemsize
-            self._blocks[name] = Blocks(block_rows(row_bytes, self._examples))
+            self._blocks[name] = Blocks(self._block_rows(name, layer))
         blocks = self._blocks[name]
         blocks.put(rows)
         while blocks.full:
             self._emit(name, blocks.full.pop(0), blocks.rows)
+
+    def _block_rows(self, name: str, layer: Layer) -> int:
+        if name in self._arrays:
+            return self._arrays[name].chunks[self._example_axis]
+        row_bytes = int(np.prod(layer.tail, dtype=np.int64)) * layer.dtype.itemsize
+        return block_rows(row_bytes, self._examples)
+
+    @property
+    def _example_axis(self) -> int:
+        return 0 if self._step is None else 1
 
     def abandon(self) -> None:
         """Forget the moment; its objects carry no commit mark."""
@@ -128,11 +144,7 @@ class Writer:
     ) -> None:
         """Complete the moment: documents of new layers, then the commit mark."""
         for name, blocks in self._blocks.items():
-            rest = blocks.rest()
-            if rest is not None:
-                alone = self._emitted.get(name, 0) == 0
-                self._emit(name, rest, len(rest) if alone else blocks.rows)
-                blocks.rows = len(rest) if alone else blocks.rows
+            self._complete(name, blocks)
         fresh = [name for name in self._blocks if name not in self._arrays]
         if self._step is not None and self._index >= self._capacity:
             self._grow()
@@ -155,23 +167,42 @@ class Writer:
             self._submit_marks()
         self._blocks = {}
 
+    def _complete(self, name: str, blocks: Blocks) -> None:
+        known = self._arrays.get(name)
+        expected = known.shape[self._example_axis] if known else blocks.total
+        if blocks.total != expected:
+            msg = (
+                f"Expected layer {name!r} to give {expected} examples as before, but "
+                f"got {blocks.total}."
+            )
+            raise ValueError(msg)
+        rest = blocks.rest()
+        if rest is None:
+            return
+        if known is None and self._emitted.get(name, 0) == 0:
+            blocks.rows = len(rest)
+        self._emit(name, rest, blocks.rows)
+
     def finish(self) -> None:
         """Write what waits, pack small objects into shards, mark it complete."""
         from repsim.datasets.compaction import compact
 
-        self._worker.flush()
-        if self._attrs is not None:
-            compact(self.path)
-            self._attrs["complete"] = 1
-            self._submit_attrs()
+        self._flush()
+        if self._attrs is None:
+            self._attrs = {**self._head, "layers": []}
+        elif self._arrays:
+            try:
+                compact(self.path)
+            except OSError as error:
+                raise self._told(error) from error
+        self._attrs["complete"] = 1
+        self._submit_attrs()
         self.close()
 
     def close(self) -> None:
         """Write what waits and end the background thread."""
         try:
-            self._worker.flush()
-        except OSError as error:
-            raise self._told(error) from error
+            self._flush()
         finally:
             self._worker.close()
 
@@ -179,11 +210,16 @@ class Writer:
         """Return the complete moments, opened lazily."""
         from repsim.datasets.reader import read
 
+        self._flush()
+        if self._attrs is None:
+            return xr.Dataset(attrs={**self._head, "layers": [], "complete": 0})
+        return read(self.path)
+
+    def _flush(self) -> None:
         try:
             self._worker.flush()
         except OSError as error:
             raise self._told(error) from error
-        return read(self.path)
 
     # What follows runs in the background, one job after another.
 
@@ -270,20 +306,27 @@ class Writer:
             self._write_step_document(self._capacity)
 
     def _write_marks(self, marks: Sequence[int]) -> None:
-        last = max(0, len(marks) - 1) // MARKS
-        values = np.full(MARKS, -1, np.int64)
-        held = marks[last * MARKS :]
-        values[: len(held)] = held
-        write_whole(self.path / "step" / object_name((last,)), Codec().encode(values))
-        following = self.path / "step" / object_name((last + 1,))
-        following.unlink(missing_ok=True)
+        write_marks(self.path / "step", marks)
 
 
-def clear_objects(folder: Path, start: int, stop: int | None = None) -> None:
-    """Delete the live objects of moments `start` up to `stop` (one by default)."""
-    end = start + 1 if stop is None else stop
+def write_marks(folder: Path, marks: Sequence[int]) -> None:
+    """Write the last object of `step`, and delete objects beyond it, last first."""
+    last = max(0, len(marks) - 1) // MARKS
+    beyond = last + 1
+    while (folder / object_name((beyond,))).exists():
+        beyond += 1
+    for place in range(beyond - 1, last, -1):
+        (folder / object_name((place,))).unlink()
+    values = np.full(MARKS, -1, np.int64)
+    held = marks[last * MARKS :]
+    values[: len(held)] = held
+    write_whole(folder / object_name((last,)), Codec().encode(values))
+
+
+def clear_objects(folder: Path, start: int) -> None:
+    """Delete the live objects of the moments from `start` on."""
     for path in folder.glob("c.*"):
-        if start <= int(path.name.split(".")[1]) < end:
+        if int(path.name.split(".")[1]) >= start:
             path.unlink()
 
 
@@ -386,3 +429,14 @@ def only_groups(path: Path) -> bool:
         elif json.loads((child / DOCUMENT).read_text())["node_type"] == "array":
             return False
     return True
+
+
+def is_aborted(path: Path) -> bool:
+    """Whether a folder holds only what a writer leaves that died before it committed.
+
+    That is: no group document, and in it folders of objects and nothing else.
+    """
+    if not path.is_dir() or (path / DOCUMENT).exists():
+        return False
+    files = [f.relative_to(path) for f in path.rglob("*") if not f.is_dir()]
+    return all(_OBJECT.fullmatch(f.as_posix()) for f in files)

@@ -231,7 +231,7 @@ class InputsHash:
                 self._hashes[name] = hashlib.sha256(head.encode())
             if rows.numel():
                 flat = rows.reshape(-1).view(torch.uint8)
-                self._hashes[name].update(memoryview(flat.numpy()))
+                self._hashes[name].update(flat.numpy().data)
 
     def hexdigest(self) -> str:
         """Return the hash, or an empty string where no tensor was seen."""

@@ -1,5 +1,6 @@
 """Forward hooks → activations: look at a pass, or record a network once."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -210,9 +211,9 @@ def record(
     choices = select(network, layers)
     check_ready(network)
     known = None if labels is None else len(as_array(labels))
-    sink = open_sink(store, group, examples=known)
-    session = Session(network, choices, sink, reduce=reduce, forward=forward)
     head = provenance(model, network, reduce=reduce, attrs=attrs)
+    sink = open_sink(store, group, attrs=head, examples=known)
+    session = Session(network, choices, sink, reduce=reduce, forward=forward)
     try:
         with undisturbed(network):  # a shuffling DataLoader draws numbers, too
             batch_stream = batches_of(batches, whole=forward is not None)
@@ -269,6 +270,7 @@ class Session:
         self._forward = forward
         self._signals = signals
         self._size: int | None = None
+        self._passes = 0
         self._names: set[str] = set()
         self._hooks = Hooks(choices, self._take)
 
@@ -300,6 +302,7 @@ class Session:
 
     def _pass(self, batch: Batch) -> int:
         self._size = batch.size
+        self._passes += 1
         with self._hooks:
             self._hooks.begin()
             batch.run(self._network, self._forward)
@@ -328,8 +331,8 @@ class Session:
 
     def warn_unreached(self) -> None:
         """Name the layers that never gave anything."""
-        import warnings
-
+        if not self._passes:
+            return
         missing = [
             path
             for path in self._choices
@@ -437,14 +440,18 @@ def dims_of(name: str, ndim: int) -> tuple[str, ...]:
 
 
 def open_sink(
-    store: Any, group: str | None, *, examples: int | None, capacity: int | None = None
+    store: Any,
+    group: str | None,
+    *,
+    attrs: Mapping[str, Any],
+    examples: int | None,
 ) -> Sink:
     """Return a sink in memory, or one that writes to a new place in a store."""
     if store is None:
         if group is not None:
             msg = f"Expected `store` along with `group`, but got only {group!r}."
             raise ValueError(msg)
-        return Memory(examples)
+        return Memory(examples, attrs)
     path, root = locate(store, group)
     prepare(path, root)
-    return Writer(path, examples=examples, capacity=capacity)
+    return Writer(path, examples=examples, attrs=attrs)

@@ -18,6 +18,8 @@ from repsim.capture import (
     open_sink,
 )
 from repsim.datasets.memory import Sink
+from repsim.datasets.resumption import resumed_writer
+from repsim.datasets.store import locate
 from repsim.privacy import same_random_numbers, undisturbed
 from repsim.provenance import provenance, reduce_name
 from repsim.schedule import Schedule
@@ -129,7 +131,20 @@ class Recorder:
             _spread(labels, self._batches)
         sizes = [b.size for b in self._batches]
         known = None if None in sizes else sum(s for s in sizes if s is not None)
-        self._sink: Sink = open_sink(store, group, examples=known)
+        self._sink: Sink
+        if resume:
+            if store is None:
+                raise ValueError("Expected `store` along with resume=True.")
+            self._sink = resumed_writer(
+                *locate(store, group),
+                start=start,
+                due=self._schedule.due,
+                choices=list(choices),
+                attrs=head,
+                examples=known,
+            )
+        else:
+            self._sink = open_sink(store, group, attrs=head, examples=known)
         self._session = Session(
             self._network,
             choices,
@@ -159,7 +174,12 @@ class Recorder:
         traceback: TracebackType | None,
     ) -> None:
         """Close the recording, complete unless an exception passes through."""
-        self.close(complete=kind is None)
+        try:
+            self.close(complete=kind is None)
+        except OSError as other:
+            if error is None:
+                raise
+            error.add_note(str(other))  # the first error is the one to see
 
     def step(self) -> None:
         """Count one update, and record where one is due."""
@@ -208,7 +228,7 @@ class Recorder:
         errors: Errors,
         forward: Forward | None,
     ) -> Signals | None:
-        if errors is None or errors is False:
+        if errors is None:
             return None
         for batch in self._batches:
             needed_labels(batch)

@@ -170,14 +170,15 @@ def select(model: nn.Module, layers: Layers = "*") -> dict[str, Choice]:
 def _patterns(layers: object) -> list[str]:
     if isinstance(layers, str):
         return [layers]
-    patterns = list(layers) if isinstance(layers, Iterable) else [None]
-    if not patterns or not all(isinstance(p, str) for p in patterns):
+    patterns = list(layers) if isinstance(layers, Iterable) else []
+    names = [p for p in patterns if isinstance(p, str)]
+    if not names or len(names) < len(patterns):
         msg = (
             "Expected `layers` to be a glob, a list of names or a predicate "
             f"f(name, module), but got {layers!r}."
         )
         raise TypeError(msg)
-    return patterns
+    return names
 
 
 def _choose(

@@ -1,0 +1,33 @@
+"""Results on disk: what zarr keeps of a labelled result."""
+
+import numpy as np
+import xarray as xr
+
+
+def storable(result: xr.Dataset) -> xr.Dataset:
+    """Return a result whose texts zarr keeps in its specified string type.
+
+    Parameters
+    ----------
+    result : Dataset
+        A result.
+
+    Returns
+    -------
+    Dataset
+        The same values; fixed-width texts as variable-width ones.
+
+    Examples
+    --------
+    >>> result = xr.Dataset(coords={"layer": ["h", "output"]})
+    >>> storable(result)["layer"].dtype
+    StringDType()
+    """
+    texts = {
+        name: variable.astype(np.dtypes.StringDType())
+        for name, variable in result.variables.items()
+        if variable.dtype.kind in "UO"
+    }
+    return result.assign_coords(
+        {n: v for n, v in texts.items() if n in result.coords}
+    ).assign({n: v for n, v in texts.items() if n not in result.coords})
