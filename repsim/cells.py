@@ -1,7 +1,6 @@
 """One cell of a study: one condition, one seed, from data to a stored recording."""
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,10 @@ import zarr
 
 from repsim import datasets, learning, networks
 from repsim.conditions import Condition, derived_seed
-from repsim.recorder import Recorder
+from repsim.datasets.results import storable
+from repsim.datasets.store import is_complete as store_complete
+from repsim.datasets.store import remove_recording
+from repsim.recording import Recorder
 from repsim.spec import Spec
 from repsim.training import train
 
@@ -141,8 +143,7 @@ def recorded(test: xr.Dataset, examples: int) -> xr.Dataset:
 
 def flat(data: xr.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
     """Return inputs (example, feature) and labels as tensors."""
-    x, y = datasets.to_tensors(data, "flat")
-    return x, y
+    return datasets.to_tensors(data, "flat")
 
 
 def is_complete(store: Path, condition: str, seed: int) -> bool:
@@ -162,12 +163,8 @@ def is_complete(store: Path, condition: str, seed: int) -> bool:
     bool
         False where either was cut short or never begun.
     """
-    try:
-        group = zarr.open_group(store, mode="r", path=f"{condition}/{seed}")
-        record = zarr.open_group(store, mode="r", path=f"{condition}/{seed}/{TRAINING}")
-    except (FileNotFoundError, KeyError, ValueError):
-        return False
-    return group.attrs.get("complete") == 1 and record.attrs.get("complete") == 1
+    group = f"{condition}/{seed}"
+    return store_complete(store, group) and store_complete(store, f"{group}/{TRAINING}")
 
 
 def train_cell(
@@ -210,7 +207,7 @@ def train_cell(
     kept = recorded(test, spec.examples)
     inputs, labels = flat(kept)
     group = f"{condition.label}/{seed}"
-    shutil.rmtree(store / group, ignore_errors=True)
+    remove_recording(store, group)
     with Recorder(
         rule.network,
         inputs,
@@ -242,7 +239,7 @@ def train_cell(
             callbacks=[recorder, *([_teller(tell)] if tell else [])],
         )
     log.attrs["wall_s"] = round(time.perf_counter() - began, 2)
-    log.to_zarr(
+    storable(log).to_zarr(
         store,
         group=f"{group}/{TRAINING}",
         mode="w",

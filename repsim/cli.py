@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from importlib import import_module
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any, cast
 
 import click
 import typer
+from tqdm.auto import tqdm
 
 app = typer.Typer(
     name="repsim",
@@ -34,6 +36,7 @@ def main() -> None:
 
     Exit status: 0 on success, 2 on bad usage, 1 on failure.
     """
+    warnings.showwarning = _warn
     try:
         status = app(standalone_mode=False)
     except click.ClickException as error:
@@ -46,6 +49,10 @@ def main() -> None:
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         _fail(" ".join(str(error).split()) or type(error).__name__)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    tqdm.write(f"Warning: {message}", file=sys.stderr)
 
 
 def _fail(sentence: str) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import xarray as xr
 import zarr
 from jinja2 import Environment
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 
 from repsim.analyses import Analysis, NotApplicable, collect
 from repsim.datasets.recordings import networks
+from repsim.datasets.results import storable
 from repsim.datasets.store import open_study
 
 RUNS, RESULTS, SUMMARY = "runs.zarr", "results.zarr", "study.json"
@@ -149,29 +149,6 @@ def _result(out: Path, study: xr.DataTree, name: str, analysis: Analysis) -> xr.
     # Written last: a result without its mark was cut short and is computed again.
     zarr.open_group(store, mode="r+", path=name).attrs["fingerprint"] = mark
     return result
-
-
-def storable(result: xr.Dataset) -> xr.Dataset:
-    """Return a result whose texts zarr keeps in its specified string type.
-
-    Parameters
-    ----------
-    result : Dataset
-        A result.
-
-    Returns
-    -------
-    Dataset
-        The same values; fixed-width texts as variable-width ones.
-    """
-    texts = {
-        name: variable.astype(np.dtypes.StringDType())
-        for name, variable in result.variables.items()
-        if variable.dtype.kind in "UO"
-    }
-    return result.assign_coords(
-        {n: v for n, v in texts.items() if n in result.coords}
-    ).assign({n: v for n, v in texts.items() if n not in result.coords})
 
 
 def _fingerprint(study: xr.DataTree, analysis: Analysis) -> str:

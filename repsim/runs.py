@@ -29,6 +29,7 @@ from repsim.cells import (
     train_cell,
     tune_cell,
 )
+from repsim.datasets.messages import unknown
 from repsim.datasets.store import open_study
 from repsim.spec import DEFAULT_CONDITIONS, Spec, make_spec, spec_from_json
 
@@ -159,9 +160,7 @@ def check(spec: Spec) -> None:
     """
     prepare(spec)
     if spec.dataset not in datasets.names():
-        raise ValueError(
-            datasets.messages.unknown("dataset", spec.dataset, datasets.names())
-        )
+        raise ValueError(unknown("dataset", spec.dataset, datasets.names()))
     for condition in spec.parsed():
         build(spec, condition, 0, 0, spec.lr or spec.grid[0], 4, 2)
     load(spec)
@@ -199,8 +198,11 @@ def _merge(out: Path, spec: Spec) -> Spec:
 
 def _write_root(store: Path, spec: Spec) -> None:
     """Write the recorded inputs at the root, and every condition's group."""
+    conditions = [condition.label for condition in spec.parsed()]
     try:
-        if "input" in zarr.open_group(store, mode="r"):
+        group = zarr.open_group(store, mode="r+")
+        if "input" in group and "repsim_study" in group.attrs:
+            group.attrs["conditions"] = conditions
             return
     except FileNotFoundError:
         pass
@@ -212,9 +214,11 @@ def _write_root(store: Path, spec: Spec) -> None:
             "example": kept["example"].values,
             "label": ("example", labels.numpy()),
         },
-        attrs={"repsim_study": 1, "dataset": spec.dataset},
+        attrs={"dataset": spec.dataset, "conditions": conditions},
     )
     root.to_zarr(store, mode="a", consolidated=False, zarr_format=3)
+    # Written last: without it the root was cut short and is written again.
+    zarr.open_group(store, mode="r+").attrs["repsim_study"] = 1
 
 
 Run = Callable[[list[Any]], Iterator[Any]]

@@ -8,7 +8,8 @@ import xarray as xr
 
 from repsim import run_study
 from repsim.analyses import layer_similarity
-from repsim.report import preview, render, storable, write_report
+from repsim.datasets.results import storable
+from repsim.report import preview, render, write_report
 
 
 @pytest.fixture(scope="module")
