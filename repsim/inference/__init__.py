@@ -1,4 +1,6 @@
 """How much of what we see examples, classes or seeds would do on their own."""
 
+from repsim.inference.intervals import confidence as confidence
 from repsim.inference.multiple import false_discovery as false_discovery
+from repsim.inference.permutation import permutation_test as permutation_test
 from repsim.inference.seeds import seed_test as seed_test

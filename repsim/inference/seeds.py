@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -10,11 +9,11 @@ import numpy as np
 import xarray as xr
 
 from repsim.datasets.recordings import matrix
+from repsim.inference.choices import Choice, directed
 from repsim.inference.contrast import contrast
 from repsim.inference.labels import LIMIT, Design, check_enough, design, two_rules
 from repsim.inference.multiple import false_discovery, too_few
 from repsim.inference.selection import Layers, Runs, Steps, at, common_layers, moments
-from repsim.measures import registry
 from repsim.measures.registry import Measure
 
 SPREAD = (
@@ -29,7 +28,7 @@ def seed_test(
     study: xr.DataTree,
     rule_a: str,
     rule_b: str,
-    measure: str | Measure | Callable[..., float] = "cka",
+    measure: Choice = "cka",
     *,
     step: Steps = None,
     layers: Layers = None,
@@ -125,7 +124,7 @@ def seed_test(
     >>> round(float(found["p_value"].sel(layer="h")), 4)
     0.0286
     """
-    chosen = _directed(measure)
+    chosen = directed(measure)
     runs = two_rules(study, rule_a, rule_b)
     names = list(runs)
     check_enough(names, rule_a, rule_b)
@@ -166,24 +165,6 @@ def seed_test(
         "repsim_version": version("repsim"),
     }
     return result
-
-
-def _directed(measure: str | Measure | Callable[..., float]) -> Measure:
-    """Return a measure of which it is known whether larger means more similar."""
-    if isinstance(measure, Measure):
-        return measure
-    if isinstance(measure, str):
-        return registry.get(measure)
-    for known in map(registry.get, registry.names()):
-        if known.function is measure:
-            return known
-    msg = (
-        "Expected `measure` to be a registered measure, but got "
-        f"{getattr(measure, '__name__', type(measure).__name__)!r}; a test must know "
-        "whether larger means more similar, so register it first "
-        "with repsim.measures.register."
-    )
-    raise TypeError(msg)
 
 
 def _pairs(

@@ -13,6 +13,13 @@ Steps = int | Sequence[int] | str | None
 Layers = str | Iterable[str] | None
 
 
+def as_list(layers: Layers) -> list[str] | None:
+    """Return names as a list, so that an iterator serves more than once."""
+    if layers is None:
+        return None
+    return [layers] if isinstance(layers, str) else [str(name) for name in layers]
+
+
 def common_layers(runs: Runs, layers: Layers = None) -> list[str]:
     """Return the layers of several networks, which must share them and the examples.
 
@@ -33,9 +40,7 @@ def common_layers(runs: Runs, layers: Layers = None) -> list[str]:
     ValueError
         If a layer is missing somewhere, or examples differ.
     """
-    asked = (
-        None if layers is None else [layers] if isinstance(layers, str) else [*layers]
-    )
+    asked = as_list(layers)
     first = next(iter(runs))
     listed = matrix_layers(runs[first], asked)
     for key, run in runs.items():

@@ -1,0 +1,168 @@
+r"""From leave-one-out values to a standard error, degrees of freedom and an interval.
+
+An estimate made of pairs of examples is, to second order, a sum over examples plus a
+sum over pairs. The jackknife counts the variance of the second sum twice, which
+matters where units outnumber examples or representations are unrelated: there that
+sum is all there is. So its own estimate is taken off once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from repsim.inference.scales import Scale
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Values of many cells, and what they would be without each example or group.
+
+    Attributes
+    ----------
+    value : ndarray, shape (...)
+        The measure.
+    without : ndarray, shape (group, ...)
+        The measure without each example, or without each group of them.
+    pairs : ndarray, shape (...), or None
+        Variance due to pairs beyond that due to single examples, in the measure's
+        squared units; None where it is not known.
+    samples : tuple of int
+        How many groups belong to each independent sample, in their order; empty
+        means that all are of one.
+    """
+
+    value: np.ndarray
+    without: np.ndarray
+    pairs: np.ndarray | None = None
+    samples: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval and what it is made of, in the measure's units.
+
+    Attributes
+    ----------
+    low, high : ndarray
+        Its ends.
+    standard_error : ndarray
+        Standard deviation of the estimate.
+    bias : ndarray
+        Jackknife estimate of the estimate's bias; it is not taken off.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    standard_error: np.ndarray
+    bias: np.ndarray
+
+
+def interval(found: Estimates, scale: Scale, level: float) -> Interval:
+    r"""Return the jackknife interval on a scale.
+
+    .. math:: v = \frac{g-1}{g} \sum_i (z_{-i} - \bar z)^2 - v_{pairs},
+              \qquad v \ge v_{jackknife} / 2
+
+    with t quantiles whose degrees of freedom follow from the kurtosis of the
+    :math:`z_{-i}` (a variance estimated from heavy-tailed values is itself uncertain).
+
+    Parameters
+    ----------
+    found : Estimates
+        Values and leave-one-out values.
+    scale : Scale
+        Where the interval is symmetric.
+    level : float
+        Its coverage.
+
+    Returns
+    -------
+    Interval
+        Ends, standard error and bias.
+
+    References
+    ----------
+    Efron & Stein 1981, https://doi.org/10.1214/aos/1176345462 (what the jackknife
+    counts twice)
+    """
+    center = scale.forward(found.value)
+    slope = scale.slope(found.value)
+    jackknife, freedom, bias = _jackknife(found, scale)
+    variance = jackknife
+    if found.pairs is not None:
+        variance = np.maximum(jackknife - found.pairs * slope**2, jackknife / 2)
+    reach = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
+    missing = np.isnan(found.value)
+    ends = [
+        np.where(missing, np.nan, side(end, found.value))
+        for side, end in (
+            (np.fmin, scale.inverse(center - reach)),
+            (np.fmax, scale.inverse(center + reach)),
+        )
+    ]
+    return Interval(ends[0], ends[1], np.sqrt(variance) / np.abs(slope), bias)
+
+
+def _jackknife(
+    found: Estimates, scale: Scale
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return variance and degrees of freedom on the scale, and bias off it."""
+    ends = np.cumsum(found.samples or (len(found.without),))
+    variances, freedoms, bias = [], [], np.zeros(found.value.shape)
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        part = found.without[start:end]
+        count = len(part)
+        z = scale.forward(part)
+        deviation = z - z.mean(0)
+        variances.append((count - 1) / count * (deviation**2).sum(0))
+        freedoms.append(_freedom(deviation))
+        bias += (count - 1) * (part.mean(0) - found.value)
+    total = np.asarray(sum(variances))
+    if len(variances) == 1:
+        return total, freedoms[0], bias
+    each = sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        joint = total**2 / each
+    return total, np.where(np.isfinite(joint), joint, np.min(freedoms, axis=0)), bias
+
+
+def _freedom(deviation: np.ndarray) -> np.ndarray:
+    """Return Satterthwaite degrees of freedom of the variance of some values."""
+    count = len(deviation)
+    second = (deviation**2).mean(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        excess = (deviation**4).mean(0) / second**2 - 3
+    excess = np.where(np.isfinite(excess), np.maximum(excess, 0.0), 0.0)
+    return np.asarray(2 / (excess / count + 2 / (count - 1)))
+
+
+def pair_variance(row_squares: np.ndarray, squares: np.ndarray, n: int) -> np.ndarray:
+    r"""Return the variance that pairs add to that of single examples.
+
+    For the mean of a symmetric kernel g over pairs, with mean zero,
+
+    .. math:: \frac{2(\zeta_2 - 2\zeta_1)}{n(n-1)}, \quad
+              \zeta_1 = E[g_{12} g_{13}], \quad \zeta_2 = E[g_{12}^2]
+
+    Parameters
+    ----------
+    row_squares : ndarray
+        Sum over i of the squared sums over j of g_ij.
+    squares : ndarray
+        Sum over i and j of g_ij².
+    n : int
+        Number of examples.
+
+    Returns
+    -------
+    ndarray
+        Not below zero.
+
+    References
+    ----------
+    Hoeffding 1948, https://doi.org/10.1214/aoms/1177730196
+    """
+    first = np.maximum((row_squares - squares) / (n * (n - 1) * (n - 2)), 0.0)
+    second = squares / (n * (n - 1))
+    return np.asarray(2 * np.maximum(second - 2 * first, 0.0) / (n * (n - 1)))
