@@ -30,7 +30,7 @@ def heatmap(
     matrix: xr.DataArray,
     *,
     ax: Axes | None = None,
-    splits: Iterable[str] | None = None,
+    splits: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw a matrix of layers against layers (or of any two dims) as a heat map.
@@ -86,9 +86,11 @@ def heatmap(
     small = "x-small" if max(len(rows), len(columns)) > 12 else "small"
     axes.tick_params(labelsize=small, length=2)
     axes.set(xlabel=x, ylabel=y, title=title(matrix))
-    for position in split_positions(splits or (), columns):
+    dims = [str(dim) for dim in matrix.dims]
+    whose = splits if isinstance(splits, Mapping) else dict.fromkeys(dims, splits or ())
+    for position in split_positions(whose.get(dims[1], ()), columns):
         axes.axvline(position + 0.5, color="white", linestyle="--", linewidth=1.1)
-    for position in split_positions(splits or (), rows):
+    for position in split_positions(whose.get(dims[0], ()), rows):
         axes.axhline(position + 0.5, color="white", linestyle="--", linewidth=1.1)
     return axes
 

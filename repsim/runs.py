@@ -29,6 +29,7 @@ from repsim.cells import (
     train_cell,
     tune_cell,
 )
+from repsim.conditions import Condition
 from repsim.datasets.messages import unknown
 from repsim.datasets.store import open_study
 from repsim.spec import DEFAULT_CONDITIONS, Spec, make_spec, spec_from_json
@@ -239,56 +240,73 @@ def _parallel(jobs: int | None) -> Iterator[Run]:
         yield lambda calls: iter(parallel(calls))
 
 
+Scores = dict[str, dict[str, dict[str, float | None]]]
+
+
 def _tune(out: Path, spec: Spec, run: Run, progress: bool) -> dict[str, float]:
     """Return each condition's learning rate, tuned where none is given."""
     path = out / TUNING
-    scores: dict[str, dict[str, float | None]] = (
-        json.loads(path.read_text()) if path.exists() else {}
-    )
-    rates: dict[str, float] = {}
-    calls, keys = [], {}
+    scores: Scores = json.loads(path.read_text()) if path.exists() else {}
+    # Conditions that differ only in whose initialisation they share are tuned once.
+    tuned: dict[str, Condition] = {}
     for condition in spec.parsed():
-        fixed = dict(condition.options).get("lr", spec.lr)
-        if fixed is not None:
-            rates[condition.label] = float(fixed)
-            continue
-        # Conditions that differ only in whose initialisation they share are tuned once.
-        key = json.dumps([condition.rule, condition.options])
-        keys[condition.label] = key
-        if key in scores and len(scores[key]) == len(spec.grid):
-            continue
-        if list(keys.values()).count(key) == 1:
-            done = scores.setdefault(key, {})
-            calls += [
-                (key, (spec, condition, lr)) for lr in spec.grid if str(lr) not in done
-            ]
+        if _fixed_rate(spec, condition) is None:
+            tuned.setdefault(_tuning_key(condition), condition)
+    calls = [
+        (key, condition, lr)
+        for key, condition in tuned.items()
+        for lr in spec.grid
+        if str(lr) not in scores.get(key, {})
+    ]
     if calls:
         with _bar(len(calls), spec.steps, "tuning", out, progress) as tell:
             jobs = [
-                joblib.delayed(_tune_one)(i, key, *args, tell(str(i)))
-                for i, (key, args) in enumerate(calls)
+                joblib.delayed(_tune_one)(i, spec, condition, lr, tell(str(i)))
+                for i, (_, condition, lr) in enumerate(calls)
             ]
-            for i, key, (_, lr, accuracy) in run(jobs):
+            for i, found in run(jobs):
                 tell.finished(str(i))
-                scores[key][str(lr)] = None if math.isnan(accuracy) else accuracy
+                of = scores.setdefault(calls[i][0], {})
+                of[str(calls[i][2])] = {
+                    name: None if math.isnan(value) else value
+                    for name, value in found.items()
+                }
                 _write(path, json.dumps(scores, indent=1))
-    for label, key in keys.items():
-        valid = {float(lr): a for lr, a in scores[key].items() if a is not None}
-        if not valid:
-            msg = (
-                f"Expected one of the learning rates {spec.grid} to train condition "
-                f"{label!r}, but all diverged; give --lr or another grid."
-            )
-            raise ValueError(msg)
-        # The smaller rate wins a tie: it disturbs less.
-        rates[label] = min(valid, key=lambda lr: (-valid[lr], lr))
-    return {c.label: rates[c.label] for c in spec.parsed()}
+    return {c.label: _rate(spec, c, scores) for c in spec.parsed()}
+
+
+def _fixed_rate(spec: Spec, condition: Condition) -> float | None:
+    rate = dict(condition.options).get("lr", spec.lr)
+    return None if rate is None else float(rate)
+
+
+def _tuning_key(condition: Condition) -> str:
+    return json.dumps([condition.rule, *condition.options])
+
+
+def _rate(spec: Spec, condition: Condition, scores: Scores) -> float:
+    """Return the learning rate with the smallest held-out loss."""
+    fixed = _fixed_rate(spec, condition)
+    if fixed is not None:
+        return fixed
+    losses = {
+        lr: loss
+        for lr in spec.grid
+        if (loss := scores[_tuning_key(condition)][str(lr)]["loss"]) is not None
+    }
+    if not losses:
+        msg = (
+            f"Expected one of the learning rates {spec.grid} to train condition "
+            f"{condition.label!r}, but all diverged; give --lr or another grid."
+        )
+        raise ValueError(msg)
+    return min(losses, key=lambda lr: losses[lr])
 
 
 def _tune_one(
-    number: int, key: str, *args: Any
-) -> tuple[int, str, tuple[str, float, float]]:
-    return number, key, tune_cell(*args)
+    number: int, spec: Spec, condition: Condition, lr: float, tell: Path
+) -> tuple[int, dict[str, float]]:
+    return number, tune_cell(spec, condition, lr, tell)
 
 
 def _train(

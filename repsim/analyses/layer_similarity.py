@@ -121,7 +121,15 @@ def _heatmaps(result: xr.Dataset, names: list[str]) -> Figure:
         cell = result["cka"].sel(condition_a=reference, condition_b=name)
         pairs = int(result["pairs"].sel(condition_a=reference, condition_b=name))
         cell = cell.assign_attrs(measure="cka").transpose("layer_a", "layer_b")
-        plot.heatmap(cell, ax=ax, splits=_study.marks(result).get(name))
+        marks = _study.marks(result)
+        plot.heatmap(
+            cell,
+            ax=ax,
+            splits={
+                "layer_a": marks.get(reference, []),
+                "layer_b": marks.get(name, []),
+            },
+        )
         ax.set(
             title=f"{reference} – {name} ({pairs} pairs)",
             xlabel=f"layer of {name}",
@@ -138,7 +146,7 @@ def _shared(result: xr.Dataset, names: list[str]) -> Figure:
     lines, labels = [], []
     for name in names:
         where = {"condition_a": reference, "condition_b": name}
-        for variable, words in (("cka", "own"), ("shared", "shared")):
+        for variable, words in (("cka", "different"), ("shared", "the same")):
             line = result[variable].sel(where)
             if name == _study.UNTRAINED or not bool(line.notnull().any()):
                 continue
