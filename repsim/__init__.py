@@ -13,6 +13,7 @@ except ImportError as error:
     )
     raise ImportError(msg) from error
 
+from repsim import callbacks as callbacks
 from repsim import inference as inference
 from repsim import learning as learning
 from repsim import measures as measures
@@ -21,6 +22,7 @@ from repsim import plot as plot
 from repsim import probes as probes
 from repsim.comparison import compare as compare
 from repsim.datasets.recordings import layers as layers
+from repsim.datasets.reduction import reduce as reduce
 from repsim.datasets.store import save_recording as save_recording
 from repsim.datasets.store import open_study as open_study
 from repsim.datasets.store import open_recording as open_recording
@@ -40,7 +42,11 @@ from repsim.measures import shape_distance as shape_distance
 from repsim.measures import svcca as svcca
 from repsim.dissimilarities import rdms as rdms
 from repsim.dissimilarities import squareform as squareform
+from repsim.measures.comparators import compare_rdms as compare_rdms
+from repsim.measures.crossvalidated import crossnobis as crossnobis
 from repsim.measures.dissimilarity import rdm as rdm
+from repsim.measures.dissimilarity import rsa as rsa
+from repsim.measures.noise import noise_covariance as noise_covariance
 from repsim.rdm_profiles import class_margin as class_margin
 from repsim.rdm_profiles import rdm_distance as rdm_distance
 from repsim.runs import run_study as run_study

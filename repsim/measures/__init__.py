@@ -3,11 +3,16 @@
 from repsim.measures.canonical import cca as cca
 from repsim.measures.canonical import pwcca as pwcca
 from repsim.measures.canonical import svcca as svcca
+from repsim.measures.comparators import compare_rdms as compare_rdms
+from repsim.measures.crossvalidated import crossnobis as crossnobis
 from repsim.measures.dimension import effective_dimension as effective_dimension
 from repsim.measures.dimension import participation_ratio as participation_ratio
+from repsim.measures.dissimilarity import rdm as rdm
+from repsim.measures.dissimilarity import rsa as rsa
 from repsim.measures.kernels import cka as cka
 from repsim.measures.kernels import hsic as hsic
 from repsim.measures.neighbours import mutual_knn as mutual_knn
+from repsim.measures.noise import noise_covariance as noise_covariance
 from repsim.measures.predictivity import linear_predictivity as linear_predictivity
 from repsim.measures.registry import INVARIANCES as INVARIANCES
 from repsim.measures.registry import Measure as Measure

@@ -1,20 +1,35 @@
 """Representational dissimilarity: how far apart a layer puts each pair of examples."""
 
 import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from tqdm.auto import tqdm
 
 from repsim.datasets.messages import unknown
-from repsim.measures.pairs import METRICS, Metric, condensed, undefined_rows
+from repsim.measures import registry
+from repsim.measures.comparators import METHODS, Method, similarities
+from repsim.measures.inputs import (
+    Matrix,
+    check_examples,
+    check_finite,
+    is_constant,
+    matrix,
+    pair,
+    read,
+    warn_constant,
+)
+from repsim.measures.noise import checked, whiten
+from repsim.measures.pairs import METRICS, Metric, condensed, n_pairs, undefined_rows
 
 MINIMUM = 3
 """Fewer examples than this have no geometry to compare."""
 
 
 def rdm(
-    x: ArrayLike | torch.Tensor,
+    x: Matrix,
     *,
     metric: Metric = "correlation",
     noise: ArrayLike | None = None,
@@ -32,7 +47,7 @@ def rdm(
 
     Parameters
     ----------
-    x : array_like or Tensor, shape (example, unit)
+    x : array, Tensor or DataArray, shape (example, unit)
         Activations; at least three examples. Computed in float64.
     metric : str
         The distance; names and values are those of `scipy.spatial.distance.pdist`.
@@ -63,8 +78,9 @@ def rdm(
     >>> rdm([[0.0, 0.0], [3.0, 4.0], [0.0, 4.0]], metric="euclidean")
     array([5., 4., 3.])
     """
-    data = _matrix(x)
-    values, empty = dissimilarities(data.to(torch.float64), metric, noise)
+    data = matrix(x, "x")
+    check_examples(len(data), MINIMUM)
+    values, empty = dissimilarities(data, metric, noise)
     if empty:
         warnings.warn(_empty_rows(empty, len(data), metric), stacklevel=2)
     return values
@@ -109,34 +125,6 @@ def dissimilarities(
     return condensed(x, metric), int(undefined_rows(x, metric).sum())
 
 
-def _matrix(x: ArrayLike | torch.Tensor) -> torch.Tensor:
-    """Check activations and return them as a tensor that shares memory."""
-    data = x.detach() if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x))
-    if data.ndim != 2:
-        msg = (
-            "Expected `x` to have dims (example, unit), but got shape "
-            f"{tuple(data.shape)}."
-        )
-        raise ValueError(msg)
-    if len(data) < MINIMUM:
-        msg = (
-            f"Expected `x` to hold at least {MINIMUM} examples, but got {len(data)}: "
-            "a single distance has nothing to be compared with."
-        )
-        raise ValueError(msg)
-    if data.shape[1] < 1:
-        msg = f"Expected `x` to have units, but got shape {tuple(data.shape)}."
-        raise ValueError(msg)
-    if not bool(torch.isfinite(data).all()):
-        bad = int((~torch.isfinite(data)).any(1).sum())
-        msg = (
-            f"Expected `x` to be finite, but got NaN or infinite values in {bad} of "
-            f"{len(data)} examples."
-        )
-        raise ValueError(msg)
-    return data
-
-
 def _empty_rows(count: int, n: int, metric: str) -> str:
     kind = "zero" if metric == "cosine" else "constant"
     return (
@@ -158,34 +146,151 @@ def _whitened(x: torch.Tensor, noise: ArrayLike | None) -> torch.Tensor:
             raise ValueError(msg)
         sigma = torch.cov(x.T.to(torch.float64)).reshape(d, d)
     else:
-        sigma = covariance(noise, d).to(x.device)
+        sigma = checked(noise, d)
     return whiten(x - x.mean(0, keepdim=True), sigma)
 
 
-def covariance(noise: ArrayLike, d: int) -> torch.Tensor:
-    """Check a covariance over units and return it in float64."""
-    sigma = torch.as_tensor(np.asarray(noise, dtype=np.float64))
-    if sigma.shape != (d, d):
-        msg = (
-            f"Expected `noise` to be a covariance of shape ({d}, {d}), but got "
-            f"{tuple(sigma.shape)}."
-        )
-        raise ValueError(msg)
-    if not bool(torch.isfinite(sigma).all()) or not torch.allclose(sigma, sigma.T):
-        msg = "Expected `noise` to be finite and symmetric, but got one that is not."
-        raise ValueError(msg)
-    return sigma
+def rsa(
+    x: Matrix,
+    y: Matrix,
+    *,
+    metric: Metric = "correlation",
+    method: Method = "spearman",
+) -> float:
+    """Return how similar the dissimilarities of two representations are.
+
+    Parameters
+    ----------
+    x, y : array, Tensor or DataArray, shape (example, unit)
+        Activations of the same examples; the numbers of units may differ.
+    metric : str
+        Distance between examples, as in `repsim.rdm`.
+    method : str
+        Similarity between RDMs, as in `repsim.compare_rdms`.
+
+    Returns
+    -------
+    float
+        NaN, with a warning, where a side is constant.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of examples differ, or see `repsim.rdm`.
+
+    References
+    ----------
+    Kriegeskorte, Mur & Bandettini (2008). Front. Syst. Neurosci. 2, 4.
+    https://doi.org/10.3389/neuro.06.004.2008
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(10, 3))
+    >>> round(rsa(x, 5 * x), 6)
+    1.0
+    """
+    left, right = pair(x, y, MINIMUM)
+    if warn_constant(left, right):
+        return float("nan")
+    return float(rsa_pairs([left], [right], metric=metric, method=method)[0, 0])
 
 
-def whiten(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Return activations whose unit covariance `sigma` has become the identity."""
-    factor, failed = torch.linalg.cholesky_ex(sigma)
-    if int(failed) or float(torch.linalg.cond(factor)) > 1e7:
-        msg = (
-            "Expected a covariance that can be inverted, but got a singular one; "
-            "shrink it, as repsim.noise_covariance does, or leave out dead units."
+def rsa_pairs(
+    xs: Sequence[Matrix],
+    ys: Sequence[Matrix] | None = None,
+    *,
+    precision: str = "float64",
+    device: str = "cpu",
+    progress: bool = False,
+    metric: Metric = "correlation",
+    method: Method = "spearman",
+) -> np.ndarray:
+    """Return `rsa` between every x and every y, each RDM computed and ranked once.
+
+    Parameters
+    ----------
+    xs, ys : sequence of matrices, each (example, unit)
+        Representations; `ys=None` compares `xs` with itself.
+    precision : {"float64", "float32"}
+        Of the distances; they are compared in float64.
+    device : str
+        Where the products are computed.
+    progress : bool
+        Show a bar.
+    metric, method : str
+        As in `rsa`.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(xs), len(ys))
+        NaN where a representation is constant.
+
+    Raises
+    ------
+    ValueError
+        If metric or method is unknown or a representation is not usable.
+
+    Notes
+    -----
+    A condensed RDM takes 4 bytes a pair in float32 and its ranks 4 more: for twenty
+    layers and n = 5,000 examples 1 GB each.
+    """
+    if metric not in METRICS:
+        raise ValueError(unknown("metric", metric, METRICS))
+    if method not in METHODS:
+        raise ValueError(unknown("method", method, METHODS))
+    empty: list[int] = []
+    total = len(xs) + (0 if ys is None else len(ys))
+    with tqdm(total=total, desc="RDMs", disable=not progress) as bar:
+        both = [
+            None
+            if rows is None
+            else _rdm_stack(rows, metric, precision, device, empty, bar.update)
+            for rows in (xs, ys)
+        ]
+    if any(empty):
+        warnings.warn(
+            f"Up to {max(empty)} examples have no {metric} distance in "
+            f"{np.count_nonzero(empty)} of {total} representations: their pairs were "
+            "left out of the comparison.",
+            stacklevel=3,
         )
-        raise ValueError(msg)
-    flat = x.reshape(-1, x.shape[-1]).to(sigma.dtype)
-    white = torch.linalg.solve_triangular(factor, flat.T, upper=False).T
-    return white.reshape(x.shape).to(x.dtype)
+    assert both[0] is not None
+    return similarities(both[0], both[1], method, device)[0]
+
+
+def _rdm_stack(
+    rows: Sequence[Matrix],
+    metric: str,
+    precision: str,
+    device: str,
+    empty: list[int],
+    done: Callable[[], object],
+) -> np.ndarray:
+    """Return one RDM a row; `empty` learns how many examples of each are undefined."""
+    out = np.empty((0, 0))
+    for k, source in enumerate(rows):
+        x = read(source)
+        check_finite(x, f"representation {k}")
+        if k == 0:
+            check_examples(len(x), MINIMUM)
+            out = np.empty((len(rows), n_pairs(len(x))), precision)
+        if is_constant(x):
+            # Its distances are zero but for rounding, which would be ranked.
+            out[k] = np.nan
+        else:
+            x = x.to(device, getattr(torch, precision))
+            out[k], undefined = dissimilarities(x, metric)
+            empty.append(undefined)
+        done()
+    return out
+
+
+registry.register(
+    "rsa",
+    rsa,
+    larger_is_more_similar=True,
+    bounds=(-1.0, 1.0),
+    invariances=("permutation", "isotropic_scaling"),
+    pairs=rsa_pairs,
+)

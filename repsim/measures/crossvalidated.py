@@ -1,0 +1,130 @@
+"""Distances that independent repetitions agree on: unbiased by their noise."""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from repsim.datasets.messages import unknown
+from repsim.measures.noise import checked, whiten
+from repsim.measures.pairs import collect
+
+_PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
+
+
+def crossnobis(
+    folds: ArrayLike | torch.Tensor,
+    *,
+    noise: ArrayLike | None = None,
+    precision: str | None = None,
+    device: str = "auto",
+) -> np.ndarray:
+    r"""Return cross-validated squared Mahalanobis distances of all pairs of examples.
+
+    .. math:: d_{ij} = \frac{1}{F (F - 1)} \sum_{f \ne g}
+        (x_{fi} - x_{fj})^T \Sigma^{-1} (x_{gi} - x_{gj})
+
+    summed over units. Noise that is independent between folds averages out: the
+    expectation is the distance of the noiseless patterns, and single values can be
+    negative.
+
+    Parameters
+    ----------
+    folds : array_like or Tensor, shape (fold, example, unit)
+        Repetitions of the same examples: two or more folds, three or more examples.
+    noise : array_like, shape (unit, unit), optional
+        Σ, as from `repsim.noise_covariance`; the identity by default.
+    precision : {"float64", "float32"}, optional
+        Of the products and of the result; by default that of `folds`, and float32
+        for half types.
+    device : str
+        "auto" takes an accelerator where there is one.
+
+    Returns
+    -------
+    ndarray, shape (n (n - 1) / 2,)
+        In scipy's pair order. rsatoolbox's values are these divided by the number of
+        units.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two folds or three examples, values are not finite,
+        or the covariance does not fit or cannot be inverted.
+
+    References
+    ----------
+    Walther et al. (2016). Reliability of dissimilarity measures for multi-voxel
+    pattern analysis. NeuroImage 137, 188–200.
+    https://doi.org/10.1016/j.neuroimage.2015.12.012
+
+    Examples
+    --------
+    >>> folds = [[[0.0], [1.0], [3.0]], [[0.0], [2.0], [3.0]]]
+    >>> crossnobis(folds)
+    array([2., 9., 2.])
+    """
+    x = _folds(folds)
+    if precision is None:
+        precision = "float64" if x.dtype == torch.float64 else "float32"
+    if precision not in _PRECISIONS:
+        raise ValueError(unknown("precision", precision, _PRECISIONS))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = x.to(device, _PRECISIONS[precision])
+    # A common offset of a fold is no distance, but it would cost digits.
+    x = x - x.mean(1, keepdim=True)
+    if noise is not None:
+        x = whiten(x, checked(noise, x.shape[-1]))
+    return _distances(*_contrasts(x), len(x))
+
+
+def _contrasts(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Return A, B with A Bᵀ = Σ_{f ≠ g} x_f x_gᵀ, symmetric.
+
+    The matrix of all ordered pairs of different folds, 11ᵀ − I, has the eigenvalues
+    F − 1 (the mean) and −1 (F − 1 contrasts): F products instead of F (F − 1).
+    """
+    folds, n, d = x.shape
+    basis, _ = torch.linalg.qr(
+        torch.cat([torch.ones(folds, 1), torch.eye(folds)[:, : folds - 1]], 1).to(x)
+    )
+    turned = torch.einsum("fk,fnd->nkd", basis, x)
+    turned[:, 0] *= (folds - 1) ** 0.5
+    signs = -torch.ones(folds, 1, dtype=x.dtype, device=x.device)
+    signs[0] = 1
+    return (turned * signs).reshape(n, -1), turned.reshape(n, -1)
+
+
+def _distances(a: torch.Tensor, b: torch.Tensor, folds: int) -> np.ndarray:
+    own = torch.einsum("ij,ij->i", a, b)
+
+    def band(start: int, stop: int) -> torch.Tensor:
+        out = a[start:stop] @ b[start:].T
+        out *= -2
+        out += own[start:stop, None]
+        out += own[None, start:]
+        return out
+
+    values = collect(len(a), a.dtype, band)
+    values /= folds * (folds - 1)
+    return values
+
+
+def _folds(folds: ArrayLike | torch.Tensor) -> torch.Tensor:
+    given = (
+        folds.detach()
+        if isinstance(folds, torch.Tensor)
+        else torch.as_tensor(np.asarray(folds))
+    )
+    if given.ndim != 3 or given.shape[0] < 2 or given.shape[1] < 3:
+        msg = (
+            "Expected `folds` to have shape (fold, example, unit) with at least two "
+            f"folds and three examples, but got {tuple(given.shape)}."
+        )
+        raise ValueError(msg)
+    if not given.is_floating_point():
+        given = given.double()
+    if not bool(torch.isfinite(given).all()):
+        msg = "Expected `folds` to be finite, but got NaN or infinite values."
+        raise ValueError(msg)
+    return given
