@@ -3,12 +3,13 @@
 import json
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import click
 import typer
 from tqdm.auto import tqdm
 
@@ -38,30 +39,29 @@ def main() -> None:
     """
     warnings.showwarning = _warn
     try:
-        status = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.Abort:
-        _fail("Interrupted.")
-    except KeyboardInterrupt:
-        _fail("Interrupted; the same command continues where it stopped.")
+        app()
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-        _fail(" ".join(str(error).split()) or type(error).__name__)
-    sys.exit(status if isinstance(status, int) else 0)
+        sentence = " ".join(str(error).split()) or type(error).__name__
+        typer.echo(f"Error: {sentence}", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _continues() -> Iterator[None]:
+    """Say on Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        msg = "Interrupted; the same command continues where it stopped."
+        raise InterruptedError(msg) from None
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     tqdm.write(f"Warning: {message}", file=sys.stderr)
 
 
-def _fail(sentence: str) -> None:
-    click.echo(f"Error: {sentence}", err=True)
-    sys.exit(1)
-
-
 def _say(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
-    click.echo(json.dumps(result, indent=1) if as_json else "\n".join(lines))
+    typer.echo(json.dumps(result, indent=1) if as_json else "\n".join(lines))
 
 
 @app.command()
@@ -140,7 +140,7 @@ def study(
     try:
         check(make_spec(conditions, dataset, seeds, **options))
     except (ValueError, ImportError) as error:
-        raise click.UsageError(" ".join(str(error).split())) from error
+        raise typer.BadParameter(" ".join(str(error).split())) from error
     drawn: list[str] = []
 
     def first_plot(folder: Path, condition: str, number: int) -> None:
@@ -149,19 +149,20 @@ def study(
         if len(set(drawn)) == 2 and len(drawn) == 2:
             for path in preview(folder):
                 if path.suffix == ".png" and not quiet:
-                    click.echo(f"first picture: {path}", err=True)
+                    typer.echo(f"first picture: {path}", err=True)
 
-    run_study(
-        conditions,
-        dataset,
-        seeds,
-        out,
-        jobs=jobs,
-        progress=not quiet,
-        after_cell=first_plot,
-        **options,
-    )
-    page = write_report(out, progress=not quiet)
+    with _continues():
+        run_study(
+            conditions,
+            dataset,
+            seeds,
+            out,
+            jobs=jobs,
+            progress=not quiet,
+            after_cell=first_plot,
+            **options,
+        )
+        page = write_report(out, progress=not quiet)
     content = json.loads((out / "study.json").read_text())
     accuracy = content["summary"].get("learning_curves", {})
     lines = [
@@ -187,7 +188,7 @@ def _open(path: Path, step: str = "all") -> Any:
             f"Expected --step to be last, all or one of {there}, but got {step!r} "
             f"for {path}."
         )
-        raise click.UsageError(msg)
+        raise typer.BadParameter(msg)
     return run.sel(step=int(step))
 
 
@@ -202,7 +203,7 @@ def _options(pairs: list[str] | None) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not (name and equals):
             msg = f"Expected --option NAME=VALUE, but got {pair!r}."
-            raise click.UsageError(msg)
+            raise typer.BadParameter(msg)
         try:
             found[name] = json.loads(value)
         except json.JSONDecodeError:
@@ -237,7 +238,7 @@ def _write(result: Any, out: Path | None, draw: Any) -> list[str]:
         msg = (
             f"Expected --out to end in .png, .svg, .pdf, .csv or .json, but got {out}."
         )
-        raise click.UsageError(msg)
+        raise typer.BadParameter(msg)
     figure = draw(result)
     figure.savefig(out, dpi=150, facecolor="white", bbox_inches="tight")
     table = out.with_suffix(".csv")
@@ -291,7 +292,7 @@ def compare(
 
         if result.ndim != 2:
             msg = "Expected one step for a picture, but got several; give --step."
-            raise click.UsageError(msg)
+            raise typer.BadParameter(msg)
         return plot.heatmap(result).figure
 
     wrote = _write(cells, out, draw)
@@ -388,7 +389,10 @@ def reproduce(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 if a claim does not hold.")
     ] = False,
-    dataset: Annotated[str, typer.Option(help="digits or mnist.")] = "digits",
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="digits or mnist; default: mnist where it is at hand."),
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of its files.")] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Networks a condition.")
@@ -401,18 +405,30 @@ def reproduce(
 
     Example: repsim reproduce --quick --claims C1,C4 --out reproduce
     """
+    from repsim.claims import registered
     from repsim.claims import reproduce as run_claims
+    from repsim.datasets.messages import unknown
 
-    results = run_claims(
-        _names(claims),
-        quick=quick,
-        dataset=dataset,
-        root=root,
-        seeds=seeds,
-        seed=seed,
-        out=out,
-    )
-    del results, strict, as_json
+    wanted = _names(claims)
+    known = [claim.id for claim in registered()]
+    for name in wanted or []:
+        if name not in known:
+            raise typer.BadParameter(unknown("claim", name, known))
+    with _continues():
+        found = run_claims(
+            wanted,
+            quick=quick,
+            dataset=dataset,
+            root=root,
+            seeds=seeds,
+            seed=seed,
+            out=out,
+        )
+    lines = [*found.notes, found.table(), f"page: {found.page}"]
+    typer.echo(json.dumps(found.results, indent=1) if as_json else "\n".join(lines))
+    if strict and not found.holds:
+        msg = "a claim does not hold (--strict)"
+        raise ValueError(msg)
 
 
 def _import(plugins: list[str] | None) -> None:

@@ -26,6 +26,12 @@ def _run(*words: str) -> int:
     return 0
 
 
+# Networks this small have units that never fire.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Some examples have no", "ignore:A constant representation"
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cli") / "study"

@@ -12,6 +12,12 @@ from repsim.datasets.results import storable
 from repsim.report import preview, render, write_report
 
 
+# Networks this small have units that never fire.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Some examples have no", "ignore:A constant representation"
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "study"
