@@ -53,6 +53,7 @@ class Array:
     shards: tuple[int, ...] | None = None
     attrs: dict[str, Any] = field(default_factory=dict)
     fill: int | None = None
+    level: int = 1
 
     def document(self) -> dict[str, Any]:
         """Return the zarr v3 metadata document."""
@@ -63,7 +64,7 @@ class Array:
                 "configuration": {
                     "typesize": self.dtype.itemsize,
                     "cname": "zstd",
-                    "clevel": 1,
+                    "clevel": self.level,
                     "shuffle": "bitshuffle",
                     "blocksize": 0,
                 },
@@ -114,6 +115,10 @@ class Array:
         outer = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
         sharded = codec["name"] == "sharding_indexed"
         inner = tuple(codec["configuration"]["chunk_shape"]) if sharded else outer
+        inside = codec["configuration"]["codecs"] if sharded else document["codecs"]
+        level = next(
+            (c["configuration"]["clevel"] for c in inside if c["name"] == "blosc"), 1
+        )
         fill = document["fill_value"]
         dtype = np.dtype(document["data_type"])
         return cls(
@@ -124,6 +129,7 @@ class Array:
             outer if sharded else None,
             dict(document.get("attributes", {})),
             None if fill == _fill(dtype) else fill,
+            level,
         )
 
 

@@ -10,19 +10,14 @@ from repsim.datasets.compaction import arrays_of, committed, unpack
 from repsim.datasets.layout import (
     DOCUMENT,
     Array,
+    Codec,
     group_document,
     read_document,
     write_document,
 )
-from repsim.datasets.writer import (
-    FIRST_CAPACITY,
-    Writer,
-    clear_objects,
-    is_aborted,
-    marks_array,
-    prepare,
-    write_marks,
-)
+from repsim.datasets.marks import clear_objects, marks_array, write_marks
+from repsim.datasets.places import is_aborted, prepare
+from repsim.datasets.writer import FIRST_CAPACITY, Writer
 
 SAME = {
     "network_sha256": "network (parameter names and shapes)",
@@ -40,7 +35,7 @@ def resumed_writer(
     choices: Sequence[str],
     attrs: Mapping[str, Any],
     examples: int | None = None,
-    capacity: int | None = None,
+    codec: Codec | None = None,
 ) -> Writer:
     """Return a writer that continues what lies at `path`, or begins it.
 
@@ -56,8 +51,10 @@ def resumed_writer(
         Paths of the chosen modules.
     attrs : mapping
         What the recording says of itself.
-    examples, capacity : int or None
+    examples : int or None
         Where known beforehand.
+    codec : Codec or None
+        How values are compressed.
 
     Returns
     -------
@@ -73,7 +70,7 @@ def resumed_writer(
     if not (path / DOCUMENT).is_file() or _is_bare(path):
         _clear_aborted(path)
         prepare(path, root)
-        return Writer(path, examples=examples, capacity=capacity, attrs=attrs)
+        return Writer(path, examples=examples, attrs=attrs, codec=codec)
     stored = dict(read_document(path).get("attributes", {}))
     stored.pop("repsim_store", None)
     _check_same(path, stored, attrs, choices)
@@ -93,9 +90,9 @@ def resumed_writer(
     kept = [s for s in held if s < start or (s == start and not due(start))]
     stored["complete"] = 0
     write_document(path, group_document({**stored, "repsim_store": 1}))
-    most = max([FIRST_CAPACITY, capacity or 0, *(a.shape[0] for a in arrays.values())])
+    most = max([FIRST_CAPACITY, *(a.shape[0] for a in arrays.values())])
     live = _made_live(path, arrays, kept, most)
-    writer = Writer(path, examples=examples, capacity=most, attrs=attrs)
+    writer = Writer(path, examples=examples, capacity=most, attrs=attrs, codec=codec)
     if live:
         writer.adopt(live, kept, {**attrs, **stored})
     return writer

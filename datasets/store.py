@@ -8,47 +8,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from repsim.datasets.exchange import from_netcdf, to_netcdf
 from repsim.datasets.layout import DOCUMENT, Codec, read_document
+from repsim.datasets.places import is_aborted, locate, prepare
 from repsim.datasets.reader import read
 from repsim.datasets.recordings import SCHEMA, layers
-from repsim.datasets.writer import Writer, is_aborted, prepare
+from repsim.datasets.validation import validate
+from repsim.datasets.writer import Writer
 
 Chunks = int | str | Mapping[Any, Any] | None
-
-
-def locate(store: str | Path, group: str | None = None) -> tuple[Path, Path]:
-    """Return the folder of a recording and of the store that holds it.
-
-    Parameters
-    ----------
-    store : str or Path
-        The store, or a place in one (`s.zarr/bp/0`).
-    group : str or None
-        A place in the store.
-
-    Returns
-    -------
-    path, root : Path
-        The recording's folder and the store's.
-
-    Raises
-    ------
-    ValueError
-        If `group` leads out of the store.
-    """
-    given = Path(store)
-    parts = [] if group is None else [p for p in str(group).split("/") if p]
-    if any(p in (".", "..") or p.startswith("__") or "\\" in p for p in parts):
-        msg = (
-            f"Expected `group` to name a place in the store, such as 'bp/0', but got "
-            f"{group!r}."
-        )
-        raise ValueError(msg)
-    root = given
-    for parent in given.parents:
-        if parent.suffix == ".zarr" or (parent / DOCUMENT).is_file():
-            root = parent
-    return given.joinpath(*parts), root
 
 
 def open_recording(path: str | Path, *, chunks: Chunks = None) -> xr.Dataset:
@@ -85,15 +53,29 @@ def open_recording(path: str | Path, *, chunks: Chunks = None) -> xr.Dataset:
     {'example': 3, 'a_unit': 2}
     """
     folder = Path(path)
+    if folder.suffix == ".nc" and folder.is_file():
+        return from_netcdf(folder, chunks=chunks)
     if not (folder / DOCUMENT).is_file():
-        msg = f"Expected a recording at {folder}, but found none."
+        msg = f"Expected a recording at {folder}, but found none{_hint(folder)}."
         raise FileNotFoundError(msg)
-    attrs = read_document(folder).get("attributes", {})
-    if "repsim_store" in attrs:
+    if read_document(folder)["node_type"] != "group":
+        msg = f"Expected a recording at {folder}, but found a single array of one."
+        raise ValueError(msg)
+    return validate(_opened(folder, chunks), str(folder))
+
+
+def _opened(folder: Path, chunks: Chunks) -> xr.Dataset:
+    if "repsim_store" in read_document(folder).get("attributes", {}):
         return read(folder, chunks=chunks)
     return xr.open_dataset(
         str(folder), engine="zarr", chunks=chunks, cache=False, consolidated=False
     )
+
+
+def _hint(folder: Path) -> str:
+    if is_aborted(folder) and any(folder.iterdir()):
+        return "; a recorder died here before its first step was complete"
+    return ""
 
 
 def save_recording(
@@ -110,7 +92,8 @@ def save_recording(
     run : Dataset
         A recording, also one made by hand; read piece by piece.
     path : str or Path
-        A new folder, also inside a store (`s.zarr/bp/0`).
+        A new folder, also inside a store (`s.zarr/bp/0`); a netCDF file where it
+        ends in `.nc`.
     level : int
         Of zstd.
     keepbits : int or None
@@ -123,6 +106,9 @@ def save_recording(
     ValueError
         If the Dataset is no recording.
     """
+    if Path(path).suffix == ".nc":
+        to_netcdf(run, path)
+        return
     folder, root = locate(path)
     names = [str(n) for n, v in run.data_vars.items() if "example" in v.dims]
     listed = layers(run)
@@ -139,6 +125,8 @@ def save_recording(
         codec=Codec(level, keepbits),
     )
     attrs = {"repsim_schema": SCHEMA, **run.attrs}
+    if keepbits is not None:
+        attrs["keepbits"] = keepbits
     coords = _coords(run)
     try:
         for place, step in enumerate(steps):
@@ -251,7 +239,20 @@ def open_study(path: str | Path, *, chunks: Chunks = None) -> xr.DataTree:
         msg = f"Expected a study at {root}, but found none."
         raise FileNotFoundError(msg)
     nodes: dict[str, xr.Dataset] = dict(_nodes(root, chunks))
-    return xr.DataTree.from_dict(nodes)
+    if len(nodes) < 2:
+        msg = (
+            f"Expected a study /<condition>/<seed> at {root}, but found no groups of "
+            "that depth; a single recording opens with repsim.open_recording."
+        )
+        raise ValueError(msg)
+    try:
+        return xr.DataTree.from_dict(nodes)
+    except (ValueError, xr.AlignmentError) as error:
+        msg = (
+            f"Expected the groups in {root} to fit into one tree, but a group disagrees "
+            f"with the one above it on its steps or examples: {error}"
+        )
+        raise ValueError(msg) from error
 
 
 def _nodes(root: Path, chunks: Chunks) -> Iterator[tuple[str, xr.Dataset]]:
@@ -276,7 +277,10 @@ def _nodes(root: Path, chunks: Chunks) -> Iterator[tuple[str, xr.Dataset]]:
             continue
         if read_document(folder)["node_type"] != "group":
             continue
-        run = open_recording(folder, chunks=chunks)
+        depth = len(folder.relative_to(root).parts)
+        run = _opened(folder, chunks)
+        if depth == 2 and run.data_vars:
+            validate(run, str(folder))
         name = "/" + "/".join(folder.relative_to(root).parts)
         if folder.name == "training" and (folder.parent / "step" / DOCUMENT).is_file():
             steps = read(folder.parent)["step"].values

@@ -1,5 +1,6 @@
 """One background thread that works jobs off in order, with a bounded backlog."""
 
+import os
 import threading
 import weakref
 from collections import deque
@@ -17,6 +18,7 @@ class _State:
         self.busy = False
         self.closed = False
         self.error: BaseException | None = None
+        self.process = os.getpid()
 
 
 def _run(state: _State) -> None:
@@ -43,6 +45,8 @@ def _run(state: _State) -> None:
 
 
 def _drain(state: _State) -> None:
+    if os.getpid() != state.process:  # a forked child has the state, not the thread
+        return
     with state.changed:
         while state.jobs or state.busy:
             state.changed.wait()

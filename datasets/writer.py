@@ -1,7 +1,6 @@
 """A recording on the disk while it grows: objects first, the commit mark last."""
 
-import json
-import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,29 +8,26 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 
 from repsim.datasets.layout import (
-    DOCUMENT,
     Array,
     Codec,
     block_rows,
-    ensure_group,
     group_document,
     object_name,
     write_document,
-    write_whole,
+)
+from repsim.datasets.marks import (
+    clear_objects,
+    marks_array,
+    write_coordinate,
+    write_marks,
 )
 from repsim.datasets.memory import Blocks, Layer, ordered, plain
+from repsim.datasets.places import check_name, is_aborted
 from repsim.datasets.worker import Worker
 
 FIRST_CAPACITY = 64
-MARKS = 1024
-"""Commit marks in one object of `step`."""
-
-_OBJECT = re.compile(r"[^/]+/(c(\.\d+)+|c(/\d+)+|zarr\.json|\.zarr\.json[^/]*)")
-
-RESERVED = ("step", "example", "label")
 
 
 class Writer:
@@ -205,6 +201,8 @@ class Writer:
             self._flush()
         finally:
             self._worker.close()
+            if self._attrs is None and is_aborted(self.path):
+                shutil.rmtree(self.path)  # nothing was ever complete
 
     def dataset(self) -> xr.Dataset:
         """Return the complete moments, opened lazily."""
@@ -270,7 +268,8 @@ class Writer:
                 (self._capacity, *shape),
                 (1, *chunks),
             )
-        return Array(dims, shape, chunks, layer.dtype, attrs=layer.attrs)
+        level = self._codec.level
+        return Array(dims, shape, chunks, layer.dtype, attrs=layer.attrs, level=level)
 
     def _submit_document(self, name: str, array: Array) -> None:
         self._submit(lambda: write_document(self.path / name, array.document()))
@@ -307,136 +306,3 @@ class Writer:
 
     def _write_marks(self, marks: Sequence[int]) -> None:
         write_marks(self.path / "step", marks)
-
-
-def write_marks(folder: Path, marks: Sequence[int]) -> None:
-    """Write the last object of `step`, and delete objects beyond it, last first."""
-    last = max(0, len(marks) - 1) // MARKS
-    beyond = last + 1
-    while (folder / object_name((beyond,))).exists():
-        beyond += 1
-    for place in range(beyond - 1, last, -1):
-        (folder / object_name((place,))).unlink()
-    values = np.full(MARKS, -1, np.int64)
-    held = marks[last * MARKS :]
-    values[: len(held)] = held
-    write_whole(folder / object_name((last,)), Codec().encode(values))
-
-
-def clear_objects(folder: Path, start: int) -> None:
-    """Delete the live objects of the moments from `start` on."""
-    for path in folder.glob("c.*"):
-        if int(path.name.split(".")[1]) >= start:
-            path.unlink()
-
-
-def marks_array(capacity: int) -> Array:
-    """Return the description of `step`, the commit marks."""
-    return Array(("step",), (capacity,), (MARKS,), np.dtype(np.int64), fill=-1)
-
-
-def write_coordinate(folder: Path, values: np.ndarray) -> None:
-    """Write a small array over `example` in one object."""
-    if values.dtype.kind in "US":
-        values = values.astype(object)
-    if values.dtype.kind == "O":
-        made = zarr.create_array(
-            str(folder),
-            shape=values.shape,
-            dtype="string",
-            dimension_names=["example"],
-            overwrite=True,
-        )
-        made[:] = np.array([str(v) for v in values], dtype=object)
-        return
-    chunk = (max(1, len(values)),)
-    array = Array(("example",), values.shape, chunk, values.dtype)
-    folder.mkdir(parents=True, exist_ok=True)
-    if len(values):
-        (folder / object_name((0,))).write_bytes(Codec().encode(values))
-    write_document(folder, array.document())
-
-
-def check_name(name: str) -> None:
-    """Refuse names that would leave the store or hide something in it.
-
-    Parameters
-    ----------
-    name : str
-        A variable's name.
-
-    Raises
-    ------
-    ValueError
-        If it is empty, has a slash, begins with a dot or two underscores, is a
-        reserved coordinate's, or `zarr.json`.
-    """
-    bad = (
-        not name
-        or any(c in name for c in "/\\\0")
-        or name.startswith((".", "__"))
-        or name in (*RESERVED, DOCUMENT)
-    )
-    if bad:
-        msg = (
-            f"Expected a layer's name that can be a folder of the store, but got "
-            f"{name!r} (no slashes, no leading dot, none of {', '.join(RESERVED)}); "
-            "rename the module."
-        )
-        raise ValueError(msg)
-
-
-def prepare(path: Path, root: Path) -> None:
-    """Make the groups above a recording and refuse a place that is taken.
-
-    Parameters
-    ----------
-    path : Path
-        The recording's folder.
-    root : Path
-        The store's folder: `path` itself or above it.
-
-    Raises
-    ------
-    FileExistsError
-        If something is there.
-    """
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        if not only_groups(path):
-            msg = (
-                f"Expected a new place for the recording, but {path} is occupied; "
-                "choose another, or continue it with resume=True and start=."
-            )
-            raise FileExistsError(msg)
-    if path != root:
-        ensure_group(root)
-        for part in list(path.relative_to(root).parents)[-2::-1]:
-            ensure_group(root / part)
-    path.mkdir(parents=True, exist_ok=True)
-
-
-def only_groups(path: Path) -> bool:
-    """Whether a folder holds nothing but a bare group and other groups."""
-    if not path.is_dir():
-        return False
-    for child in path.iterdir():
-        if child.name == DOCUMENT:
-            attrs = json.loads(child.read_text()).get("attributes", {})
-            if "repsim_schema" in attrs:
-                return False
-        elif not child.is_dir() or not (child / DOCUMENT).is_file():
-            return False
-        elif json.loads((child / DOCUMENT).read_text())["node_type"] == "array":
-            return False
-    return True
-
-
-def is_aborted(path: Path) -> bool:
-    """Whether a folder holds only what a writer leaves that died before it committed.
-
-    That is: no group document, and in it folders of objects and nothing else.
-    """
-    if not path.is_dir() or (path / DOCUMENT).exists():
-        return False
-    files = [f.relative_to(path) for f in path.rglob("*") if not f.is_dir()]
-    return all(_OBJECT.fullmatch(f.as_posix()) for f in files)

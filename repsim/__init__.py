@@ -50,6 +50,7 @@ from repsim.measures.noise import noise_covariance as noise_covariance
 from repsim.rdm_profiles import class_margin as class_margin
 from repsim.rdm_profiles import rdm_distance as rdm_distance
 from repsim.runs import run_study as run_study
+from repsim.streaming import StreamingCKA as StreamingCKA
 from repsim.training import train as train
 
 __version__ = _version("repsim")

@@ -1,9 +1,12 @@
 """A pass through a network that leaves no trace in it or in the program."""
 
 import random
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from types import FrameType
 
 import numpy as np
 import torch
@@ -85,15 +88,19 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 copy = buffer.detach().clone()
-                kept.append((module._buffers, name, buffer, buffer._version, copy))
+                kept.append((module._buffers, name, buffer, _version(buffer), copy))
     try:
         yield
     finally:
         with torch.no_grad():
             for owner, name, buffer, version, copy in kept:
                 owner[name] = buffer
-                if buffer is not None and buffer._version != version:
+                if buffer is not None and _version(buffer) != version:
                     buffer.copy_(copy)
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 @contextmanager
@@ -123,6 +130,38 @@ def eager() -> Iterator[None]:
 
 
 @contextmanager
+def interrupted_later() -> Iterator[None]:
+    """Hold the first Ctrl-C back until the block is left; a second one acts at once.
+
+    An interrupt in the middle of giving states back would leave half of them.
+
+    Yields
+    ------
+    None
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(
+        before
+    ):
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if held:
+            before(number, frame)
+        held.append((number, frame))
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[0])
+
+
+@contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Run the block in eval mode and without gradients, and leave no trace.
 
@@ -140,6 +179,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     devices = {tensor.device for tensor in model.parameters()}
     with (
+        interrupted_later(),
         same_random_numbers(*devices),
         same_buffers(model),
         eval_mode(model),

@@ -9,21 +9,22 @@ import xarray as xr
 from torch import Tensor, nn
 
 from repsim.batches import Batch, Forward, InputsHash, as_array, batches_of
-from repsim.capture import (
+from repsim.datasets.layout import Codec
+from repsim.datasets.memory import Sink
+from repsim.datasets.places import locate
+from repsim.datasets.resumption import resumed_writer
+from repsim.privacy import same_random_numbers, undisturbed
+from repsim.provenance import provenance, reduce_name
+from repsim.rows import Reduce
+from repsim.schedule import Schedule
+from repsim.selection import Choice, Layers, select, unwrap
+from repsim.session import (
     Header,
-    Reduce,
     Session,
     check_ready,
     network_of,
     open_sink,
 )
-from repsim.datasets.memory import Sink
-from repsim.datasets.resumption import resumed_writer
-from repsim.datasets.store import locate
-from repsim.privacy import same_random_numbers, undisturbed
-from repsim.provenance import provenance, reduce_name
-from repsim.schedule import Schedule
-from repsim.selection import Choice, Layers, select, unwrap
 from repsim.signals import Signals, needed_labels, of_loss, of_rule
 
 Errors = Literal[True] | Callable[[Any, Any], Tensor] | None
@@ -72,6 +73,11 @@ class Recorder:
         (the error it uses and the true one), or a loss `f(output, labels)`.
     attrs : mapping or None
         Further attributes: `seed`, `init_seed`, `dataset`, …
+    level : int
+        Of zstd, in the store.
+    keepbits : int or None
+        Round the mantissa to so many bits in the store (lossy; the attribute
+        `keepbits` says so); None keeps every bit.
 
     Raises
     ------
@@ -111,6 +117,8 @@ class Recorder:
         batch_size: int = 256,
         errors: Errors = None,
         attrs: Mapping[str, Any] | None = None,
+        level: int = 1,
+        keepbits: int | None = None,
     ) -> None:
         self._network: nn.Module = unwrap(network_of(model))
         choices = select(self._network, layers)
@@ -132,9 +140,13 @@ class Recorder:
         sizes = [b.size for b in self._batches]
         known = None if None in sizes else sum(s for s in sizes if s is not None)
         self._sink: Sink
+        codec = Codec(level, keepbits)
+        if keepbits is not None:
+            head["keepbits"] = keepbits
+        if store is None and (resume or codec != Codec()):
+            msg = "Expected `store` along with resume=True, `level` or `keepbits`."
+            raise ValueError(msg)
         if resume:
-            if store is None:
-                raise ValueError("Expected `store` along with resume=True.")
             self._sink = resumed_writer(
                 *locate(store, group),
                 start=start,
@@ -142,9 +154,12 @@ class Recorder:
                 choices=list(choices),
                 attrs=head,
                 examples=known,
+                codec=codec,
             )
         else:
-            self._sink = open_sink(store, group, attrs=head, examples=known)
+            self._sink = open_sink(
+                store, group, attrs=head, examples=known, codec=codec
+            )
         self._session = Session(
             self._network,
             choices,

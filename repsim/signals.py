@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from repsim.batches import Batch, Forward, device_of, moved
-from repsim.capture import Hooks
+from repsim.hooks import Hooks
 from repsim.selection import Choice
 
 Loss = Callable[[Any, Any], Tensor]

@@ -13,9 +13,10 @@ ROOT = Path(__file__).parent.parent
 LEVELS = [
     {"datasets"},
     {"capture", "recording", "selection", "batches", "privacy", "provenance"}
+    | {"hooks", "rows", "session"}
     | {"schedule", "signals", "callbacks", "measures", "learning", "networks"},
     {"dissimilarities", "rdm_profiles", "drawing", "plot_rdms"},
-    {"training", "training_data", "training_log", "comparison", "probes", "inference", "plot"},
+    {"training", "training_data", "training_log", "comparison", "streaming", "probes", "inference", "plot"},
     {"runs", "cells", "conditions", "spec", "analyses", "claims"},
     {"report", "cli"},
 ]

@@ -1,0 +1,67 @@
+"""What the recorders for trainers share: they begin once the trainer has a model."""
+
+from typing import Any
+
+import xarray as xr
+
+from repsim.recording import Recorder
+
+
+class Attached:
+    """Options of a `Recorder` that is made when training begins.
+
+    Parameters
+    ----------
+    inputs : tensor, dict, or iterable of batches
+        The fixed examples.
+    **options
+        Those of `repsim.Recorder`. A trainer that goes on from a checkpoint gives
+        `start` by itself.
+    """
+
+    def __init__(self, inputs: Any, **options: Any) -> None:
+        self._inputs = inputs
+        self._options = options
+        self._updates = 0
+        self.recorder: Recorder | None = None
+
+    def begin(self, model: Any, updates: int) -> None:
+        """Open the recorder after so many updates, and record where one is due."""
+        options = dict(self._options)
+        if updates or options.get("resume"):
+            options.setdefault("start", updates)
+        self._updates = updates
+        self.recorder = Recorder(model, self._inputs, **options)
+        self.recorder.__enter__()
+
+    def reach(self, updates: int) -> None:
+        """Count up to so many updates; record where one on the way is due."""
+        if self.recorder is not None and updates > self._updates:
+            self.recorder.advance(updates - self._updates)
+            self._updates = updates
+
+    def end(self, *, complete: bool) -> None:
+        """Close the recorder."""
+        if self.recorder is not None:
+            self.recorder.close(complete=complete)
+
+    def dataset(self) -> xr.Dataset:
+        """Return what was recorded.
+
+        Returns
+        -------
+        Dataset
+            The recording; lazily where there is a store.
+
+        Raises
+        ------
+        ValueError
+            If training has not begun in this process.
+        """
+        if self.recorder is None:
+            msg = (
+                "Expected training to have begun, but nothing was recorded; pass this "
+                "to the trainer as a callback (only its first process records)."
+            )
+            raise ValueError(msg)
+        return self.recorder.dataset()

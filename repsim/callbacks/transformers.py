@@ -1,0 +1,79 @@
+"""Record while a Hugging Face `Trainer` trains."""
+
+from typing import Any
+
+import xarray as xr
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from repsim.callbacks.attached import Attached
+
+
+class TransformersRecorder(TrainerCallback):  # type: ignore[misc]
+    """Record the trained model on fixed examples, as `repsim.Recorder` does.
+
+    A step is one optimiser update, also under gradient accumulation. Only the first
+    process records.
+
+    Parameters
+    ----------
+    inputs : tensor, dict, or iterable of batches
+        The fixed examples; a dict, such as a tokenizer's, is passed as
+        `model(**inputs)`.
+    **options
+        Those of `repsim.Recorder`: `layers`, `every`, `store`, …
+
+    Examples
+    --------
+    >>> import torch
+    >>> recorder = TransformersRecorder({"input_ids": torch.ones(2, 4).long()})
+    >>> # Trainer(..., callbacks=[recorder]).train(); recorder.dataset()
+    """
+
+    def __init__(self, inputs: Any, **options: Any) -> None:
+        self._attached = Attached(inputs, **options)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Record before the first update."""
+        if state.is_world_process_zero:
+            self._attached.begin(kwargs["model"], int(state.global_step))
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Count one update."""
+        self._attached.reach(int(state.global_step))
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Close the recording."""
+        self._attached.end(complete=True)
+
+    def dataset(self) -> xr.Dataset:
+        """Return what was recorded.
+
+        Returns
+        -------
+        Dataset
+            The recording; lazily where there is a store.
+        """
+        return self._attached.dataset()
