@@ -13,7 +13,8 @@ and `error`; that is all in which the rules differ.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -29,8 +30,9 @@ from repsim.learning.blocks import (
     weights,
 )
 from repsim.learning.checks import require
-from repsim.learning.frame import Cut, Segment, cuts_downward
+from repsim.learning.frame import Cut, Segment, make_cuts
 from repsim.learning.info import Info
+from repsim.learning.lean import Layer, LeanSegment, is_plain, lean_chains
 from repsim.learning.losses import LossFunction, check_labels, one_hot, resolve
 from repsim.learning.optimisers import Factory, make_optimizer
 from repsim.learning.randomness import is_random, isolated
@@ -116,6 +118,8 @@ class Rule:
         self._input_shape: tuple[int, ...] | None = None
         self._dtype: torch.dtype | None = None
         self._random = is_random(network)
+        self._chains: dict[str, list[Layer]] | None = None
+        self._modules = [m for b in self.blocks.values() for m in b.modules()]
 
     # What a rule says about itself.
 
@@ -143,14 +147,25 @@ class Rule:
         """Return the per-sample error at a cut; here what comes from above."""
         return cut.incoming
 
-    def learn(self, cut: Cut, count: int) -> dict[str, Tensor]:
-        """Add gradients of what forms the error, and return losses to report."""
+    def foresee(self, cuts: Sequence[Cut]) -> None:
+        """Look at all cuts after the forward pass, before any error is formed."""
+
+    def learn(self, cuts: Sequence[Cut], count: int) -> dict[str, Tensor]:
+        """Add gradients of what forms the errors, and return losses to report."""
         return {}
 
     def run(self, name: str, h: Tensor) -> Tensor:
         """Run one block forward as the rule's derivatives want it."""
         output: Tensor = self.blocks[name](h)
         return output
+
+    def transposes(self) -> Mapping[str, Tensor] | None:
+        """Return matrices in place of Wᵀ, by module path; None where `run` does more.
+
+        A rule that overrides `run` is differentiated by autograd unless what it does
+        is said here.
+        """
+        return {} if type(self).run is Rule.run else None
 
     def extra_state(self) -> dict[str, Any]:
         """Return what the rule keeps besides network, optimisers and generator."""
@@ -227,30 +242,50 @@ class Rule:
 
     def _gradients(self, x: Tensor, y: Tensor, count: int) -> dict[str, Tensor]:
         """Run forward once and differentiate every segment once, from the top."""
-        with torch.enable_grad():
-            segments = self._forward(x)
+        lean = self._is_lean(x)
+        with torch.set_grad_enabled(not lean):
+            segments = self._forward(x, lean=lean)
         loss, error = self._output_error(segments[-1].out, y)
-        losses = {"loss": loss}
-        labels = one_hot(y, error.shape[-1])
-        for segment, cut in cuts_downward(segments, error, labels):
+        cuts = make_cuts(segments, error, one_hot(y, error.shape[-1]))
+        self.foresee(cuts)
+        for segment, cut in zip(segments[::-1], (None, *cuts), strict=True):
             if cut is not None:
                 cut.used = error = self.error(cut)
-                for name, value in self.learn(cut, count).items():
-                    losses[name] = losses[name] + value if name in losses else value
             segment.backward(error, count, keep=self.pulls, send=self.needs_incoming)
-        return losses
+        return {"loss": loss, **self.learn(cuts, count)}
 
-    def _forward(self, x: Tensor) -> list[Segment]:
+    def _forward(self, x: Tensor, *, lean: bool = False) -> list[Segment]:
         """Run the blocks, with the graph cut behind each block in `cuts`."""
-        segments = [Segment(x)]
+        make: Callable[[Tensor], Segment] = Segment
+        if lean and self._chains is not None:
+            make = partial(LeanSegment, chain=self._chains)
+        segments = [make(x)]
         h, cuts = x, frozenset(self.cuts)
-        for name, block in self.blocks.items():
-            h = segments[-1].inner[name] = self.run(name, h)
-            segments[-1].trained += [p for p in block.parameters() if p.requires_grad]
+        for name in self.blocks:
+            h = segments[-1].run(name, h, self.run)
             if name in cuts:
-                h = h.detach().requires_grad_(self.needs_incoming or self.pulls)
-                segments.append(Segment(h))
+                h = h.detach().requires_grad_(
+                    not lean and (self.needs_incoming or self.pulls)
+                )
+                segments.append(make(h))
+        if self.pulls and not self.needs_incoming:
+            for segment in segments:
+                segment.trained = self._trained(segment.inner)
         return segments
+
+    def _trained(self, names: Iterable[str]) -> list[nn.Parameter]:
+        parameters = (p for name in names for p in self.blocks[name].parameters())
+        return [p for p in parameters if p.requires_grad]
+
+    def _is_lean(self, x: Tensor) -> bool:
+        """Return whether the blocks can be differentiated by hand (see `lean`)."""
+        return (
+            self._chains is not None
+            and x.ndim == 2
+            and len(x) > 1
+            and is_plain(self._modules)
+            and not torch.is_autocast_enabled(x.device.type)
+        )
 
     def _output_error(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss and its per-sample derivative by the output."""
@@ -306,9 +341,10 @@ class Rule:
         """Follow `_gradients` from the top down, without parameter gradients."""
         segments = self._forward(x.detach().requires_grad_())
         _, error = self._output_error(segments[-1].out, y)
-        labels = one_hot(y, error.shape[-1])
+        cuts = make_cuts(segments, error, one_hot(y, error.shape[-1]))
+        self.foresee(cuts)
         found: dict[str, Tensor] = {}
-        for segment, cut in cuts_downward(segments, error, labels):
+        for segment, cut in zip(segments[::-1], (None, *cuts), strict=True):
             if cut is not None:
                 cut.used = error = self.error(cut)
             found |= segment.inner_errors(error)
@@ -349,6 +385,9 @@ class Rule:
                 raise ValueError(msg)
             self._shapes = shapes
             self.build(shapes)
+            matrices = self.transposes()
+            if matrices is not None:
+                self._chains = lean_chains(self.blocks, matrices)
         self._input_shape, self._dtype = tuple(x.shape[1:]), x.dtype
 
     def _check_finite(self, x: Tensor, y: Tensor, losses: dict[str, Tensor]) -> None:

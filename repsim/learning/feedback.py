@@ -64,11 +64,11 @@ class FeedbackAlignment(Rule):
     def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Draw a matrix for every weight but the first, which sends nothing down."""
         self.feedback: dict[str, Tensor] = {}
-        self._modules: dict[str, list[tuple[str, Weighted]]] = {}
+        self._weighted: dict[str, list[tuple[str, Weighted]]] = {}
         generator = torch.Generator().manual_seed(self.seed)
         for block, root in self.blocks.items():
-            self._modules[block] = list(_weighted(block, root))
-            for path, module in self._modules[block]:
+            self._weighted[block] = list(_weighted(block, root))
+            for path, module in self._weighted[block]:
                 weight = module.weight.detach()
                 drawn = torch.randn(weight.shape, generator=generator)
                 self.feedback[path] = drawn.to(weight) * weight.std()
@@ -77,7 +77,7 @@ class FeedbackAlignment(Rule):
         """Run one block with its weights' derivatives replaced."""
         swaps = [
             (module, self._forward_with(module, self.feedback[path]))
-            for path, module in self._modules[name]
+            for path, module in self._weighted[name]
         ]
         with _swapped(swaps):
             output: Tensor = self.blocks[name](h)
@@ -95,6 +95,10 @@ class FeedbackAlignment(Rule):
             return apply(x, module.weight, module.bias, feedback, module)
 
         return forward
+
+    def transposes(self) -> Mapping[str, Tensor]:
+        """Return the matrices: `run` does nothing else."""
+        return self.feedback
 
     def extra_state(self) -> dict[str, Any]:
         """Return the matrices."""

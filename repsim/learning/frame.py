@@ -1,10 +1,12 @@
 """Segments of a network between cuts, and what is known at a cut."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+
+Forward = Callable[[str, Tensor], Tensor]
 
 
 @dataclass
@@ -18,7 +20,7 @@ class Segment:
     inner : dict
         Block → its output.
     trained : list of Parameter
-        The blocks' trainable parameters.
+        The blocks' trainable parameters, where the entry's gradient is not wanted.
     sent : Tensor or None
         What the segment sends back to its entry, per sample, once differentiated.
     """
@@ -37,6 +39,11 @@ class Segment:
     def name(self) -> str:
         """The last block's name."""
         return next(reversed(self.inner))
+
+    def run(self, name: str, h: Tensor, forward: Forward) -> Tensor:
+        """Run one block forward and keep its output."""
+        h = self.inner[name] = forward(name, h)
+        return h
 
     def pull(self, error: Tensor) -> Tensor:
         """Return J'·error at the entry, keeping the graph."""
@@ -119,29 +126,28 @@ class Cut:
         return self.segment.sent
 
 
-def cuts_downward(
+def make_cuts(
     segments: Sequence[Segment], output_error: Tensor, labels: Tensor
-) -> Iterator[tuple[Segment, Cut | None]]:
-    """Yield the segments from the output down, each with the cut at its output.
+) -> list[Cut]:
+    """Return the cuts between segments, from the output down.
 
     Parameters
     ----------
     segments : sequence of Segment
-        From the input up.
+        From the input up, run forward.
     output_error : Tensor, shape (n, classes)
         The error at the output.
     labels : Tensor, shape (n, classes)
         Labels as vectors.
 
-    Yields
-    ------
-    segment : Segment
-        To be differentiated before the next one is asked for.
-    cut : Cut or None
-        None for the segment that ends in the output.
+    Returns
+    -------
+    list of Cut
+        One for each pair of neighbouring segments.
     """
-    cut: Cut | None = None
-    yield segments[-1], None
+    cuts: list[Cut] = []
     for below, above in zip(segments[-2::-1], segments[:0:-1], strict=True):
-        cut = Cut(below.name, below.out.detach(), labels, output_error, above, cut)
-        yield below, cut
+        upper = cuts[-1] if cuts else None
+        h = below.out.detach()
+        cuts.append(Cut(below.name, h, labels, output_error, above, upper))
+    return cuts

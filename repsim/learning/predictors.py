@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim.datasets.messages import unknown
+from repsim.learning.lean import add_grad
 
 
 class Predictor(nn.Module):
@@ -114,20 +115,12 @@ class LinearPredictor(Predictor):
         residual = predicted - target
         flat = residual.reshape(-1, h.shape[-1])
         scaled = flat * (2 / count)
-        _add(self.A, h.reshape(flat.shape).T @ scaled)
-        _add(self.C, scaled.sum(0))
+        add_grad(self.A, h.reshape(flat.shape).T @ scaled)
+        add_grad(self.C, scaled.sum(0))
         if self.B is not None and labels is not None:
             rows = scaled.reshape(len(h), -1, h.shape[-1]).sum(1)
-            _add(self.B, labels.to(h.dtype).T @ rows)
+            add_grad(self.B, labels.to(h.dtype).T @ rows)
         return residual.square().sum() / len(h)
-
-
-def _add(parameter: nn.Parameter, gradient: Tensor) -> None:
-    """Accumulate as autograd does."""
-    if parameter.grad is None:
-        parameter.grad = gradient
-    else:
-        parameter.grad += gradient
 
 
 class SigmoidPredictor(Predictor):

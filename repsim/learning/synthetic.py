@@ -7,7 +7,7 @@ errors, and the weight of the propagated regression loss.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from repsim.learning.losses import LossFunction
 from repsim.learning.optimisers import Factory, make_optimizer
 from repsim.learning.predictors import KINDS, Predictor, make_predictor
 from repsim.learning.randomness import seeded
+from repsim.learning.stack import LinearStack, held
 
 At = Literal["middle", "every"] | Sequence[int]
 Targets = Literal["bootstrapped", "true"] | float
@@ -146,7 +147,8 @@ class SyntheticGradient(Rule):
         self.trace, self.prop = _trace(targets), float(prop)
         self.predictor_hidden, self.kernel_size = tuple(predictor_hidden), kernel_size
         self.pulls = self.trace > 0
-        self.predictors: dict[str, Predictor] = {}
+        self._stack: LinearStack | None = None
+        self._single: dict[str, Predictor] = {}
         self.options |= {
             "at": at if isinstance(at, str) else numbers,
             "sg_lr": self.sg_lr,
@@ -162,8 +164,25 @@ class SyntheticGradient(Rule):
         """Make a predictor for every split, and their optimiser."""
         classes = shapes[self.last][-1] if self.conditioned else 0
         like = next(self.network.parameters())
+        sizes = {shapes[name] for name in self.splits}
+        self._stack, self._single = None, {}
+        if self.kind == "linear" and len(sizes) == 1 and len(next(iter(sizes))) == 1:
+            (units,) = next(iter(sizes))
+            self._stack = LinearStack(self.splits, units, classes).to(like)
+            parameters = list(self._stack.parameters())
+        else:
+            self._single = self._separate(shapes, classes, like)
+            parameters = [p for s in self._single.values() for p in s.parameters()]
+        self.optimizers["predictors"] = make_optimizer(
+            parameters, self.sg_lr, self.factory
+        )
+
+    def _separate(
+        self, shapes: Mapping[str, tuple[int, ...]], classes: int, like: Tensor
+    ) -> dict[str, Predictor]:
+        """Make predictors one by one, where they cannot be stacked."""
         with seeded(self.seed):
-            self.predictors = {
+            return {
                 name: make_predictor(
                     self.kind,
                     shapes[name],
@@ -174,48 +193,63 @@ class SyntheticGradient(Rule):
                 ).to(like)
                 for name in self.splits
             }
-        parameters = [p for s in self.predictors.values() for p in s.parameters()]
-        self.optimizers["predictors"] = make_optimizer(
-            parameters, self.sg_lr, self.factory
-        )
+
+    @property
+    def predictors(self) -> dict[str, Predictor]:
+        """Block → its predictor; writing into its numbers changes the rule's."""
+        if self._stack is not None:
+            return {name: self._stack[name] for name in self.splits}
+        return dict(self._single)
 
     def _has_maps(self, name: str, shape: tuple[int, ...]) -> bool:
         """Return whether a block gives (channels, …): three axes are tokens if not."""
         convolves = any(isinstance(m, nn.Conv1d) for m in self.blocks[name].modules())
         return len(shape) > 2 or (len(shape) == 2 and convolves)
 
+    def foresee(self, cuts: Sequence[Cut]) -> None:
+        """Predict at every cut from what the forward pass has left there."""
+        if self._stack is not None:
+            self._stack.foresee(cuts)
+            return
+        with torch.no_grad():
+            for cut in cuts:
+                cut.predicted = self._single[cut.name](cut.h, self._seen(cut))
+
+    def _seen(self, cut: Cut) -> Tensor | None:
+        return cut.labels if self.conditioned else None
+
     def error(self, cut: Cut) -> Tensor:
         """Return S(h, y), and the regression's own gradient for SG+prop."""
-        predictor = self.predictors[cut.name]
-        labels = cut.labels if self.conditioned else None
         cut.target = self._target(cut)
+        predicted = held(cut.predicted)
         if self.prop == 0:
-            with torch.no_grad():
-                cut.predicted = predictor(cut.h, labels)
-            return cut.predicted
+            return predicted
+        predictor = self.predictors[cut.name]
         with torch.enable_grad():
             h = cut.h.detach().requires_grad_()
-            predicted = predictor(h, labels)
-            loss = (predicted - cut.target).square().sum()
+            loss = (predictor(h, self._seen(cut)) - cut.target).square().sum()
         (own,) = torch.autograd.grad(loss, h)
-        cut.predicted = predicted.detach()
-        return cut.predicted + self.prop * own
+        return predicted + self.prop * own
 
     def _target(self, cut: Cut) -> Tensor:
         """Return what the predictor is to learn (see `targets`)."""
         above = cut.above
         if self.trace == 0 or above is None:
             return cut.incoming
-        mixed = torch.lerp(_held(above.used), _held(above.target), self.trace)
+        mixed = torch.lerp(held(above.used), held(above.target), self.trace)
         return cut.segment.pull(mixed)
 
-    def learn(self, cut: Cut, count: int) -> dict[str, Tensor]:
-        """Add the gradient of the predictor's regression."""
-        labels = cut.labels if self.conditioned else None
-        loss = self.predictors[cut.name].learn(
-            cut.h, labels, _held(cut.predicted), _held(cut.target), count
-        )
-        return {"sg_loss": loss}
+    def learn(self, cuts: Sequence[Cut], count: int) -> dict[str, Tensor]:
+        """Add the gradients of the predictors' regressions."""
+        if self._stack is not None:
+            return {"sg_loss": self._stack.learn(cuts, count)}
+        distances = [
+            self._single[cut.name].learn(
+                cut.h, self._seen(cut), held(cut.predicted), held(cut.target), count
+            )
+            for cut in cuts
+        ]
+        return {"sg_loss": torch.stack(distances).sum()}
 
     def extra_state(self) -> dict[str, Any]:
         """Return the predictors' weights."""
@@ -280,12 +314,6 @@ def places(at: At, depth: int) -> list[int]:
         )
         raise ValueError(msg)
     return [int(n) for n in numbers]
-
-
-def _held(value: Tensor | None) -> Tensor:
-    """Return what an earlier cut, or the call before, has left."""
-    require(value is not None, value, "a cut to hold its errors, from the top down")
-    return cast(Tensor, value)
 
 
 def _trace(targets: Targets) -> float:
