@@ -410,7 +410,7 @@ def reproduce(
     from repsim.datasets.messages import unknown
 
     wanted = _names(claims)
-    known = [claim.id for claim in registered()]
+    known = list(registered())
     for name in wanted or []:
         if name not in known:
             raise typer.BadParameter(unknown("claim", name, known))

@@ -11,7 +11,6 @@ from repsim.analyses import layer_similarity
 from repsim.datasets.results import storable
 from repsim.report import preview, render, write_report
 
-
 # Networks this small have units that never fire.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Some examples have no", "ignore:A constant representation"
