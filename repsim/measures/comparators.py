@@ -208,7 +208,7 @@ def _normalised(left: Side, right: Side, device: str | torch.device) -> np.ndarr
     values, squares_a, squares_b = inner(left, right, device)
     values /= np.sqrt(squares_a)[:, None]
     values /= np.sqrt(squares_b)[None, :]
-    return np.clip(values, -1, 1)
+    return np.asarray(np.clip(values, -1, 1))
 
 
 def _ranks(
@@ -219,7 +219,7 @@ def _ranks(
     right = left if b is None else Side.ranked([doubled(row) for row in b])
     if method == "rho-a":
         # Doubled ranks: a factor of four.
-        return inner(left, right, device)[0] * (3 / (float(m) ** 3 - m))
+        return np.asarray(inner(left, right, device)[0] * (3 / (float(m) ** 3 - m)))
     return _normalised(left, right, device)
 
 
@@ -245,7 +245,7 @@ def _tau(score: int, pairs: int, ties_x: int, ties_y: int, method: str) -> float
     if 0 in untied:
         return float("nan")
     # As scipy divides: one root after the other, for numbers beyond 2^53.
-    return score / np.sqrt(untied[0]) / np.sqrt(untied[1])
+    return float(score / np.sqrt(untied[0]) / np.sqrt(untied[1]))
 
 
 def _stack(rdms: ArrayLike | torch.Tensor, name: str) -> tuple[np.ndarray, bool]:

@@ -192,5 +192,5 @@ def whiten(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         )
         raise ValueError(msg)
     flat = x.reshape(-1, x.shape[-1]).to(sigma.dtype)
-    white = torch.linalg.solve_triangular(factor, flat.T, upper=False).T
-    return white.reshape(x.shape).to(x.dtype)
+    white: torch.Tensor = torch.linalg.solve_triangular(factor, flat.T, upper=False)
+    return white.T.reshape(x.shape).to(x.dtype)

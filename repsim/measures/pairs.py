@@ -126,7 +126,7 @@ def _squared(rows: torch.Tensor, start: int, stop: int) -> torch.Tensor:
     close = torch.nonzero(out < _CLOSE[rows.dtype] * scale)
     close = close[close[:, 1] > close[:, 0]]
     step = max(1, (1 << 22) // max(1, rows.shape[1]))
-    for part in close.split(step):
+    for part in torch.split(close, step):
         i, j = part[:, 0], part[:, 1]
         out[i, j] = (rows[start + i] - rows[start + j]).square().sum(1)
     return out

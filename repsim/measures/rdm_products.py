@@ -81,7 +81,9 @@ def inner(
         stop = min(start + _BLOCK, a.width)
         left = a.block(start, stop)
         right = left if b is a else b.block(start, stop)
-        total += torch.from_numpy(left).to(device) @ torch.from_numpy(right).to(device)
+        total += (
+            torch.from_numpy(left).to(device) @ torch.from_numpy(right).to(device).T
+        )
         squares[0] += np.einsum("ij,ij->i", left, left)
         if b is not a:
             squares[1] += np.einsum("ij,ij->i", right, right)

@@ -61,12 +61,12 @@ def whitened(
     values = 2 * products + correct(sums_a, sums_b)
     values /= _norms(squares_a, sums_a, correct)[:, None]
     values /= _norms(squares_b, sums_b, correct)[None, :]
-    return np.clip(values, -1, 1)
+    return np.asarray(np.clip(values, -1, 1))
 
 
 def _norms(squares: np.ndarray, sums: np.ndarray, correct: "_Centring") -> np.ndarray:
     more = np.array([correct(row[None], row[None])[0, 0] for row in sums])
-    return np.sqrt(np.maximum(2 * squares + more, 0))
+    return np.asarray(np.sqrt(np.maximum(2 * squares + more, 0)))
 
 
 class _Centring:
