@@ -101,7 +101,11 @@ def _rows(name: str, moment: xr.Variable, how: How) -> np.ndarray:
 def _called(name: str, values: np.ndarray, how: Callable[[Any], Any]) -> np.ndarray:
     import torch
 
-    out = np.asarray(how(torch.from_numpy(values)))
+    try:
+        out = np.asarray(how(torch.from_numpy(values)))
+    except Exception as error:
+        error.add_note(f"(`how` was called with layer {name!r}, {values.shape})")
+        raise
     if out.ndim != 2 or len(out) != len(values):
         msg = (
             f"Expected `how` to map layer {name!r} from {values.shape} to (example, "

@@ -249,8 +249,8 @@ def open_study(path: str | Path, *, chunks: Chunks = None) -> xr.DataTree:
         return xr.DataTree.from_dict(nodes)
     except (ValueError, xr.AlignmentError) as error:
         msg = (
-            f"Expected the groups in {root} to fit into one tree, but a group disagrees "
-            f"with the one above it on its steps or examples: {error}"
+            f"Expected the groups in {root} to fit into one tree, but a group differs "
+            f"from the one above it in its steps or examples: {error}"
         )
         raise ValueError(msg) from error
 

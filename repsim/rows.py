@@ -31,7 +31,11 @@ def reduced(name: str, rows: Tensor, reduce: Reduce) -> Tensor:
         if rows.ndim == 3:
             return rows.mean(1)
         return rows.mean(tuple(range(2, rows.ndim))) if rows.ndim > 3 else rows
-    out = reduce(rows)
+    try:
+        out = reduce(rows)
+    except Exception as error:
+        error.add_note(f"(`reduce` was called with layer {name!r}, {tuple(rows.shape)})")
+        raise
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(rows):
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         msg = (

@@ -118,8 +118,17 @@ class Session:
             )
             raise ValueError(msg)
         rows = reduced(name, tensor.detach(), self._reduce)
-        values, attrs = as_rows(name, rows)
-        self._sink.put(name, values, dims_of(name, values.ndim), attrs)
+        try:
+            values, attrs = as_rows(name, rows)
+            self._sink.put(name, values, dims_of(name, values.ndim), attrs)
+        except MemoryError as error:
+            size = rows.numel() * rows.element_size() / 1e12
+            msg = (
+                f"Expected layer {name!r} to fit into memory, but its output for "
+                f"{self._size} examples takes {size:.1f} TB; leave it out with "
+                "`layers`, or pass `reduce`."
+            )
+            raise ValueError(msg) from error
 
     def warn_unreached(self) -> None:
         """Name the layers that never gave anything."""
