@@ -1,0 +1,101 @@
+"""The fair comparison: networks at the moment when they do equally well."""
+
+import numpy as np
+import xarray as xr
+
+from repsim.datasets.recordings import networks
+
+
+def at_accuracy(study: xr.DataTree, accuracy: float | None = None) -> xr.DataTree:
+    """Return a study of single moments at which all networks are equally accurate.
+
+    Of every network the recorded step is taken whose test accuracy is nearest to the
+    target, the earliest where several are equally near.
+
+    Parameters
+    ----------
+    study : DataTree
+        /<condition>/<seed>, each with a `training` record that holds
+        `test_accuracy` at recorded steps.
+    accuracy : float or None
+        Target, between 0 and 1. None takes the highest that every network reaches:
+        the least of the networks' best test accuracies.
+
+    Returns
+    -------
+    DataTree
+        The same networks without a `step` dim; the attrs of each recording say
+        `matched_step`, `matched_accuracy` and `target_accuracy`. `seed_test` and
+        `compare` take it as it is.
+
+    Raises
+    ------
+    TypeError
+        If `study` is not a DataTree.
+    ValueError
+        If a network has no steps, no training record, or no recorded step with a
+        test accuracy, or `accuracy` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> at = {"step": [0, 10, 20]}
+    >>> run = xr.Dataset({"h": (("step", "example", "h_unit"), np.ones((3, 4, 2)))}, at)
+    >>> log = xr.Dataset({"test_accuracy": ("step", [0.1, 0.7, 0.9])}, at)
+    >>> study = xr.DataTree.from_dict({"bp/0": run, "bp/0/training": log})
+    >>> at_accuracy(study, 0.75)["bp/0"].attrs["matched_step"]
+    10
+    """
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        msg = f"Expected `accuracy` between 0 and 1, but got {accuracy}."
+        raise ValueError(msg)
+    found = networks(study)
+    records = {key: _accuracies(study, key, run) for key, run in found.items()}
+    target = (
+        min(float(record.max()) for record in records.values())
+        if accuracy is None
+        else float(accuracy)
+    )
+    matched = {}
+    for (condition, seed), run in found.items():
+        record = records[condition, seed]
+        nearest = int(np.abs(record.values - target).argmin())
+        step = int(record["step"].values[nearest])
+        moment = run.sel(step=step)
+        moment.attrs = run.attrs | {
+            "matched_step": step,
+            "matched_accuracy": float(record.values[nearest]),
+            "target_accuracy": target,
+        }
+        matched[f"{condition}/{seed}"] = moment
+    return xr.DataTree.from_dict(matched)
+
+
+def _accuracies(
+    study: xr.DataTree, key: tuple[str, str], run: xr.Dataset
+) -> xr.DataArray:
+    """Return a network's test accuracy at its recorded steps."""
+    name = "/".join(key)
+    if "step" not in run.dims:
+        msg = (
+            f"Expected recordings with steps to choose from, but {name} is a single "
+            "moment."
+        )
+        raise ValueError(msg)
+    children = study[name].children
+    log = children["training"].to_dataset() if "training" in children else xr.Dataset()
+    if "test_accuracy" not in log:
+        msg = (
+            f"Expected a training record with `test_accuracy` beside {name}, but it "
+            "has none; add it as the group training, or train with test=."
+        )
+        raise ValueError(msg)
+    steps = np.intersect1d(log["step"].values, run["step"].values)
+    record = log["test_accuracy"].sel(step=steps).dropna("step").load()
+    if not record.size:
+        msg = (
+            f"Expected a test accuracy at some recorded step of {name}, but got none "
+            "at the same steps."
+        )
+        raise ValueError(msg)
+    return record
