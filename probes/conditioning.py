@@ -10,12 +10,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from repsim.probes.solver import Problem
+from repsim.probes.problem import Problem, factor
+from repsim.probes.solver import Place, place
+
+ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Conditioned:
-    """A problem in its own coordinates, and the way back to the features."""
+    """A problem in its own coordinates, and the way back to the features.
+
+    Parameters
+    ----------
+    problem : Problem
+        In coordinates in which it is round.
+    mean : Tensor, shape (d,)
+        What was subtracted from the features.
+    scale : Tensor
+        What they were divided by, after the rotation.
+    basis : Tensor or None
+        The rotation, where there is one.
+    """
 
     problem: Problem
     mean: Tensor
@@ -24,37 +39,66 @@ class Conditioned:
 
     def coefficients(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights (K, d) and intercepts (K,) for the raw features."""
-        weights = theta[:, :-1].double() / self.scale
+        weights = theta[:, :-1] / self.scale
         if self.basis is not None:
             weights = weights @ self.basis.double().T
-        return weights, theta[:, -1].double() - weights @ self.mean.double()
+        return weights, theta[:, -1] - weights @ self.mean.double()
 
-    def theta(self, logits: Tensor) -> Tensor:
-        """Return the coefficients whose logits come near the given ones (K, n)."""
+    def start(self, logits: Tensor | None = None) -> Place:
+        """Return the better of the classes' frequencies and given logits (K, n)."""
+        cold = place(self.problem, self._frequencies())
+        if logits is None:
+            return cold
+        warm = place(self.problem, self._towards(logits))
+        return warm if warm.value < cold.value else cold
+
+    def _frequencies(self) -> Tensor:
         problem = self.problem
-        offset = (logits * problem.shares).sum(1, keepdim=True)
-        if not problem.intercept:
-            offset = torch.zeros_like(offset)
-        pull = ((logits - offset) * problem.shares) @ problem.features
-        slope = torch.cat([pull * problem.curvature, torch.zeros_like(offset)], 1)
-        return problem.precondition(slope) + torch.nn.functional.pad(
-            offset - offset.mean() * (len(offset) > 1), (pull.shape[1], 0)
-        )
+        width = problem.features.shape[1] + 1
+        theta = problem.penalty.new_zeros(problem.rows, width)
+        if problem.intercept:
+            chances = _chances(problem.codes, problem.shares)
+            odds = chances.log()
+            theta[:, -1] = (
+                odds[1] - odds[0] if problem.rows == 1 else odds - odds.mean()
+            )
+        return theta
+
+    def _towards(self, logits: Tensor) -> Tensor:
+        """Return the coefficients whose logits come near the given ones."""
+        problem = self.problem
+        goal = logits.to(problem.features.dtype)
+        theta = self._frequencies()
+        if problem.intercept:
+            offset = goal.double() @ problem.shares
+            theta[:, -1] = offset - (offset.mean() if problem.rows > 1 else 0)
+            goal = goal - offset[:, None].to(goal.dtype)
+        pull = (goal * problem.shares.to(goal.dtype)) @ problem.features
+        theta[:, :-1] = pull * problem.curvature
+        theta[:, :-1] = torch.cholesky_solve(theta[:, :-1].T, problem.factor).T
+        return theta
 
 
 def condition(
-    x: Tensor, targets: Tensor, shares: Tensor, strength: float, intercept: bool
+    x: Tensor,
+    codes: Tensor,
+    k: int,
+    shares: Tensor,
+    strength: float,
+    intercept: bool,
 ) -> Conditioned:
     """Return the problem in coordinates in which it is round.
 
     Parameters
     ----------
     x : Tensor, shape (n, d)
-        Features; left as they are.
-    targets : Tensor, shape (K, n)
-        One-hot columns, or the one row of a two-class problem.
+        Features, float32 or float64; left as they are.
+    codes : Tensor, shape (n,)
+        Classes 0 … k − 1.
+    k : int
+        Number of classes.
     shares : Tensor, shape (n,)
-        Weights of the examples, which sum to 1.
+        Weights of the examples, which sum to 1; double precision.
     strength : float
         Weight of half the squared coefficients of the raw features.
     intercept : bool
@@ -65,55 +109,40 @@ def condition(
     Conditioned
         The problem and the way back.
     """
-    mean = shares @ x if intercept else torch.zeros_like(x[0])
-    z = x - mean
-    basis = None
+    codes = codes[None]
+    mean = shares.to(x.dtype) @ x if intercept else torch.zeros_like(x[0])
+    z, basis = x - mean, None
     if z.shape[1] > z.shape[0]:
         basis, triangle = torch.linalg.qr(z.T)
         z = triangle.T.contiguous()
-    peak = z.abs().amax(0)
-    peak[peak == 0] = 1
-    z = z / peak
-    spread = (shares @ z.square()).sqrt()
-    spread[spread == 0] = 1
-    z.div_(spread)
-    scale = peak.double() * spread.double()
+    scale = _spread(z, shares)
+    z.div_(scale.to(z.dtype))
     penalty = strength / scale.square()
-    curvature = _curvature(targets, shares)
-    factor = _factor(z, shares, penalty, curvature)
+    chances = _chances(codes, shares)
+    curvature = float((chances * (1 - chances)).mean())
     problem = Problem(
         features=z,
-        targets=targets,
+        codes=codes,
+        rows=1 if k == 2 else k,
         shares=shares,
-        penalty=penalty.to(z.dtype),
-        factor=factor,
-        curvature=curvature,
+        penalty=penalty,
         intercept=intercept,
+        factor=factor(z, shares * curvature, penalty),
+        curvature=curvature,
     )
     return Conditioned(problem, mean, scale, basis)
 
 
-def _curvature(targets: Tensor, shares: Tensor) -> float:
-    """Return the loss's mean second derivative at the classes' frequencies."""
-    chances = targets @ shares
-    return float((chances * (1 - chances)).mean())
+def _spread(z: Tensor, shares: Tensor) -> Tensor:
+    """Return the columns' root mean squares, 1 where a column is zero."""
+    total = shares.new_zeros(z.shape[1])
+    for start in range(0, len(z), ROWS):
+        rows = slice(start, start + ROWS)
+        total += shares[rows].to(z.dtype) @ z[rows].square()
+    total[~(total > 0)] = 1
+    return total.sqrt()
 
 
-def _factor(z: Tensor, shares: Tensor, penalty: Tensor, curvature: float) -> Tensor:
-    """Return the Cholesky factor of curvature × covariance + penalty.
-
-    Rounding can leave a collinear covariance indefinite, so the diagonal (which is
-    one) grows until the factor exists: the metric steers, it moves no minimum.
-    """
-    root = shares.sqrt()[:, None]
-    gram = ((z * root).T @ (z * root)).double().mul_(curvature)
-    diagonal = gram.diagonal()
-    diagonal += penalty
-    jitter = torch.finfo(z.dtype).eps * curvature
-    while True:
-        diagonal += jitter
-        factor, info = torch.linalg.cholesky_ex(gram)
-        if not int(info):
-            found: Tensor = factor.to(z.dtype)
-            return found
-        jitter *= 10
+def _chances(codes: Tensor, shares: Tensor) -> Tensor:
+    """Return the classes' weighted frequencies."""
+    return torch.bincount(codes[0], weights=shares)

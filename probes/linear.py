@@ -87,7 +87,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         C: float = 1.0,
         *,
-        tol: float = 1e-6,
+        tol: float = 1e-5,
         max_iter: int = 1000,
         fit_intercept: bool = True,
         warm_start: bool = False,
@@ -154,27 +154,25 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, x: np.ndarray, codes: np.ndarray, k: int, weight: np.ndarray, known: bool
     ) -> tuple[Solution, Conditioned]:
         device = _device(self.device)
-        features = _tensor(x).to(device)
-        targets = _targets(torch.from_numpy(codes), k, features)
+        features, places = _tensor(x).to(device), torch.from_numpy(codes).to(device)
         total = float(weight.sum())
-        shares = torch.from_numpy(weight / total).to(features)
+        shares = torch.from_numpy(weight / total).to(device)
         start = getattr(self, "_logits", None) if self.warm_start and known else None
-        if start is not None and start.shape != targets.shape:
+        if start is not None and start.shape[1] != len(x):
             start = None
         left = self.max_iter
         while True:
             way = condition(
-                features, targets, shares, 1 / (self.C * total), self.fit_intercept
+                features, places, k, shares, 1 / (self.C * total), self.fit_intercept
             )
-            theta = _start(way, start)
-            solution = minimise(way.problem, theta, tol=self.tol, max_iter=left)
+            solution = minimise(
+                way.problem, way.start(start), tol=self.tol, max_iter=left
+            )
             left -= solution.n_iter
             if solution.converged or left <= 0 or features.dtype == torch.float64:
                 return solution._replace(n_iter=self.max_iter - left), way
             # Rounding stopped the descent: finish in double precision.
-            features, targets = features.double(), targets.double()
-            shares = torch.from_numpy(weight / total).to(features)
-            start = solution.logits
+            features, start = features.double(), solution.logits
 
     def _keep(self, solution: Solution, way: Conditioned, dtype: Any) -> None:
         if not solution.converged and solution.n_iter >= self.max_iter:
@@ -283,28 +281,3 @@ def _device(name: str) -> torch.device:
 def _tensor(x: np.ndarray) -> Tensor:
     # Torch warns about arrays it may not write, although nothing here writes.
     return torch.from_numpy(x if x.flags.writeable else x.copy())
-
-
-def _targets(codes: Tensor, k: int, like: Tensor) -> Tensor:
-    codes = codes.to(like.device)
-    if k == 2:
-        return codes[None].to(like.dtype)
-    return (codes[None] == torch.arange(k, device=like.device)[:, None]).to(like.dtype)
-
-
-def _start(way: Conditioned, logits: Tensor | None) -> Tensor:
-    """Return the better of the classes' frequencies and the given logits."""
-    problem = way.problem
-    theta = problem.features.new_zeros(
-        len(problem.targets), problem.features.shape[1] + 1
-    )
-    if problem.intercept:
-        chances = problem.targets @ problem.shares
-        if len(chances) == 1:
-            theta[:, -1] = torch.logit(chances)
-        else:
-            theta[:, -1] = chances.log() - chances.log().mean()
-    if logits is None:
-        return theta
-    warm = way.theta(logits.to(problem.features))
-    return warm if problem.value(warm) < problem.value(theta) else theta

@@ -1,0 +1,150 @@
+"""The objective of a logistic regression: values, gradients and a metric."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+SAMPLE = 2000
+TRIALS = 10
+
+
+@dataclass(frozen=True)
+class Problem:
+    r"""The mean loss of linear logits plus a diagonal quadratic penalty.
+
+    .. math::
+        F(W, b) = \sum_i s_i\, \ell(W x_i + b, y_i)
+                  + \tfrac12 \sum_{kj} \lambda_j W_{kj}^2
+
+    Parameters
+    ----------
+    features : Tensor, shape (n, d)
+        Centred features.
+    codes : Tensor, shape (1, n)
+        Classes 0 … k − 1.
+    rows : int
+        K: the number of classes, or 1 where there are two.
+    shares : Tensor, shape (n,)
+        Weights of the examples, which sum to 1; double precision.
+    penalty : Tensor, shape (d,)
+        Positive weights of the squared coefficients; double precision.
+    intercept : bool
+        Whether b is free; 0 otherwise.
+    factor : Tensor, shape (d, d)
+        Lower Cholesky factor of the metric; double precision.
+    curvature : float
+        The metric's value for an intercept.
+    """
+
+    features: Tensor
+    codes: Tensor
+    rows: int
+    shares: Tensor
+    penalty: Tensor
+    intercept: bool
+    factor: Tensor
+    curvature: float
+
+    def logits(self, theta: Tensor) -> Tensor:
+        """Return the logits (K, n), in the features' precision."""
+        theta = theta.to(self.features.dtype)
+        return torch.mm(theta[:, :-1], self.features.T).add_(theta[:, -1:])
+
+    def loss(self, logits: Tensor) -> tuple[float, Tensor]:
+        """Return the mean loss and the residuals p − y (K, n), weighted."""
+        if self.rows == 1:
+            truth = self.codes.to(logits.dtype)
+            losses = torch.nn.functional.softplus(logits) - truth * logits
+            residual = torch.sigmoid(logits).sub_(truth)
+        else:
+            residual = logits - logits.amax(0)
+            chosen = residual.gather(0, self.codes)
+            total = residual.exp_().sum(0)
+            losses = total.log() - chosen
+            residual.div_(total).scatter_add_(
+                0, self.codes, logits.new_tensor(-1.0).expand_as(self.codes)
+            )
+        value = float(torch.dot(losses[0].double(), self.shares))
+        return value, residual.mul_(self.shares.to(logits.dtype))
+
+    def gradient(self, residual: Tensor, theta: Tensor) -> Tensor:
+        """Return the gradient (K, d + 1)."""
+        slope = torch.empty_like(theta)
+        slope[:, :-1] = residual @ self.features
+        slope[:, :-1].addcmul_(theta[:, :-1], self.penalty)
+        slope[:, -1] = residual.sum(1) if self.intercept else 0
+        return slope
+
+    def ridge(self, theta: Tensor, other: Tensor) -> float:
+        """Return the penalty's inner product of two sets of coefficients."""
+        return float((theta[:, :-1] * self.penalty * other[:, :-1]).sum())
+
+    def precondition(self, slope: Tensor) -> Tensor:
+        """Return the inverse metric times gradients (…, d + 1)."""
+        out = torch.empty_like(slope)
+        out[:, :-1] = torch.cholesky_solve(slope[:, :-1].T, self.factor).T
+        out[:, -1] = slope[:, -1] / self.curvature
+        return out
+
+    def refreshed(self, residual: Tensor) -> "Problem":
+        """Return the problem with the metric of the curvature found here."""
+        chances = residual / self.shares.to(residual.dtype)
+        if self.rows == 1:
+            chances = chances + self.codes
+        else:
+            ones = torch.ones_like(self.codes, dtype=chances.dtype)
+            chances = chances.scatter_add(0, self.codes, ones)
+        weight = (chances * (1 - chances)).mean(0).clamp_(min=0).double() * self.shares
+        return replace(
+            self,
+            factor=factor(self.features, weight, self.penalty),
+            curvature=max(float(weight.sum()), 1e-12),
+        )
+
+
+def factor(features: Tensor, weight: Tensor, penalty: Tensor) -> Tensor:
+    """Return the Cholesky factor of a weighted covariance plus the penalty.
+
+    It steers and moves no minimum, so what makes it cheap or possible is welcome:
+    a few thousand examples stand for all of them, and where rounding leaves a
+    collinear covariance indefinite the diagonal grows until there is a factor.
+
+    Parameters
+    ----------
+    features : Tensor, shape (n, d)
+        Centred features.
+    weight : Tensor, shape (n,)
+        Weights of the examples.
+    penalty : Tensor, shape (d,)
+        Added to the diagonal.
+
+    Returns
+    -------
+    Tensor, shape (d, d)
+        Lower triangle, double precision.
+    """
+    n, d = features.shape
+    sample = max(4 * d, SAMPLE)
+    total = float(weight.sum())
+    if n > 2 * sample:
+        draw = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(n, generator=draw)[:sample].to(features.device)
+        features, weight = features[chosen], weight[chosen]
+    flat = bool((weight == weight[0]).all())
+    root = weight.sqrt().to(features.dtype)[:, None]
+    scaled = features if flat else features * root
+    gram = (scaled.T @ scaled).double()
+    if flat:
+        gram *= float(weight[0])
+    gram *= total / max(float(weight.sum()), 1e-300)
+    diagonal = gram.diagonal()
+    jitter = torch.finfo(features.dtype).eps * float(diagonal.max())
+    diagonal += penalty
+    for _ in range(TRIALS):
+        diagonal += jitter
+        found, info = torch.linalg.cholesky_ex(gram)
+        if not int(info):
+            return found
+        jitter *= 10
+    return torch.eye(d, dtype=gram.dtype, device=gram.device)
