@@ -16,6 +16,9 @@ from repsim.learning import Rule
 from repsim.training_data import Data, Order, as_tensors
 from repsim.training_log import TrainingLog, due_steps
 
+DIAGNOSED = 128
+"""Examples on which errors are compared."""
+
 
 class Stepped(Protocol):
     """A callback that counts for itself, such as a Recorder."""
@@ -40,6 +43,7 @@ def train(
     progress: bool = True,
     start: int = 0,
     monitor: int = 1000,
+    diagnostics: bool = True,
 ) -> xr.Dataset:
     r"""Train a rule's network and return the training record.
 
@@ -75,12 +79,16 @@ def train(
     monitor : int
         Number of training examples, a fixed choice by `seed`, on which `loss` and
         `accuracy` are evaluated in eval mode; all where there are fewer.
+    diagnostics : bool
+        Whether to compare the rule's errors with the true ones at each evaluation,
+        on the first 128 of the monitored examples.
 
     Returns
     -------
     Dataset
-        `loss`, `accuracy`, `test_loss`, `test_accuracy` (step), `displacement`,
-        `weight_norm` (step, layer).
+        `loss`, `accuracy`, `test_loss`, `test_accuracy` (step); `displacement`,
+        `weight_norm`, `update_norm` and with `diagnostics` those of
+        `repsim.learning.error_diagnostics` (step, layer).
 
     Raises
     ------
@@ -107,7 +115,9 @@ def train(
     due = due_steps(eval_every, start, steps)
     calls = [_call(callback) for callback in callbacks]
     watched = _watched(len(x), monitor, seed)
-    log = TrainingLog(rule, (x[watched], y[watched]), held_out)
+    few = watched[:DIAGNOSED]
+    diagnosed = (x[few], y[few]) if diagnostics else None
+    log = TrainingLog(rule, (x[watched], y[watched]), held_out, diagnosed)
     began = time.perf_counter()
     with _training_mode(rule), _bar(rule, start, steps, progress) as bar:
         if start in due:
@@ -115,6 +125,8 @@ def train(
         for step in range(start + 1, steps + 1):
             picked = order[step - 1].to(x.device)
             inputs, labels = x[picked], y[picked]
+            if step in due:
+                log.remember()
             losses = rule.step(inputs, labels)
             for call in calls:
                 call(step, losses)
@@ -131,6 +143,7 @@ def train(
             "start": start,
             "examples": len(x),
             "monitored_examples": len(watched),
+            "diagnosed_examples": len(few) if diagnostics else 0,
             "wall_s": round(time.perf_counter() - began, 3),
         }
     )

@@ -10,8 +10,9 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from repsim.learning import Rule
+from repsim.learning import Rule, error_diagnostics
 from repsim.learning.blocks import evaluating, weights
+from repsim.learning.diagnostics import NAMES
 
 Row = dict[str, float | list[float]]
 
@@ -67,6 +68,8 @@ class TrainingLog:
         The rule.
     train, test : pair of Tensor
         The training examples that are monitored, and the test set or None.
+    diagnosed : pair of Tensor or None
+        Examples on which the rule's errors are compared with the true ones.
     """
 
     def __init__(
@@ -74,8 +77,11 @@ class TrainingLog:
         rule: Rule,
         train: tuple[Tensor, Tensor],
         test: tuple[Tensor, Tensor] | None,
+        diagnosed: tuple[Tensor, Tensor] | None,
     ) -> None:
         self.rule, self.train, self.test = rule, train, test
+        self.diagnosed = diagnosed
+        self._before: dict[str, list[Tensor]] | None = None
         self.blocks: Mapping[str, nn.Module] = rule.blocks
         self.steps: list[int] = []
         self.rows: list[Row] = []
@@ -87,9 +93,28 @@ class TrainingLog:
         if self.test is not None:
             row["test_loss"], row["test_accuracy"] = evaluate(self.rule, *self.test)
         row |= weight_change(self.blocks, self.rule.initial)
+        row["update_norm"] = self._update_norm()
+        if self.diagnosed is not None:
+            found = error_diagnostics(self.rule, *self.diagnosed)
+            row |= {name: list(values.values()) for name, values in found.items()}
         self.steps.append(step)
         self.rows.append(row)
         return row
+
+    def remember(self) -> None:
+        """Keep the weights as they are, for the norm of the update that follows."""
+        self._before = _copies(self.blocks)
+
+    def _update_norm(self) -> list[float]:
+        """Return the norm of the latest update of every block's weights."""
+        if self._before is None:
+            return [float("nan")] * len(self.blocks)
+        before, self._before = self._before, None
+        now = _copies(self.blocks)
+        return [
+            _norm([a - b for a, b in zip(now[name], before[name], strict=True)])
+            for name in self.blocks
+        ]
 
     def dataset(self, attrs: Mapping[str, Any]) -> xr.Dataset:
         """Return the record as a Dataset over `step` (and `layer`)."""
@@ -118,6 +143,8 @@ DESCRIPTIONS = {
     "test_accuracy": "share of the test set classified correctly",
     "displacement": "Frobenius norm of W - W0 over that of W0, W0 from before training",
     "weight_norm": "Frobenius norm of the weights (no biases, no scales)",
+    "update_norm": "Frobenius norm of the latest update of the weights",
+    **NAMES,
 }
 
 
@@ -183,6 +210,10 @@ def weight_change(
         displacement.append(moved / norm if norm else float("nan"))
         size.append(_norm(now) if now else float("nan"))
     return {"displacement": displacement, "weight_norm": size}
+
+
+def _copies(blocks: Mapping[str, nn.Module]) -> dict[str, list[Tensor]]:
+    return {n: [w.detach().clone() for w in weights(b)] for n, b in blocks.items()}
 
 
 def _norm(parts: Iterable[Tensor]) -> float:

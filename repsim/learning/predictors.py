@@ -42,6 +42,20 @@ class Predictor(nn.Module):
             rows = rows.expand(*h.shape[:-1], -1)
         return torch.cat([h, rows], self.axis)
 
+    def jacobians(self, h: Tensor, labels: Tensor | None) -> list[Tensor]:
+        """Return the derivative of S by h for every example, (units, units) each."""
+        found = []
+        for i, row in enumerate(h.detach()):
+            label = None if labels is None else labels[i : i + 1]
+
+            def alone(x: Tensor, label: Tensor | None = label) -> Tensor:
+                return self(x[None], label)[0]
+
+            with torch.enable_grad():
+                jacobian: Tensor = torch.autograd.functional.jacobian(alone, row)
+            found.append(jacobian.reshape(row.numel(), row.numel()))
+        return found
+
     def learn(
         self,
         h: Tensor,
@@ -102,6 +116,10 @@ class LinearPredictor(Predictor):
             y = labels.to(h.dtype) @ self.B
             output = output + y.reshape(len(y), *[1] * (h.ndim - 2), y.shape[-1])
         return output
+
+    def jacobians(self, h: Tensor, labels: Tensor | None) -> list[Tensor]:
+        """Return Aᵀ, the same for every example."""
+        return [self.A.detach().T]
 
     def learn(
         self,

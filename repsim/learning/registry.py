@@ -153,6 +153,8 @@ def make(name: str, network: nn.Module, **options: Any) -> Rule:
     ValueError
         If the name or an option is unknown, an option's value wrong, or the network
         no sequence of blocks.
+    TypeError
+        If a user's factory gives something else than a `Rule`.
 
     Examples
     --------
@@ -167,8 +169,10 @@ def make(name: str, network: nn.Module, **options: Any) -> Rule:
         if known is not None and option not in known:
             raise ValueError(unknown(f"option of rule {name!r}", option, known))
     rule = made(network, **options)
-    if isinstance(rule, Rule):
-        rule.prepare()
+    require(
+        isinstance(rule, Rule), rule, f"the factory of rule {name!r} to give a Rule"
+    )
+    rule.prepare()
     return rule
 
 

@@ -18,7 +18,7 @@ from repsim.learning.blocks import Blocks
 from repsim.learning.checks import require
 from repsim.learning.frame import Cut
 from repsim.learning.info import Info
-from repsim.learning.losses import LossFunction
+from repsim.learning.losses import LossFunction, one_hot
 from repsim.learning.optimisers import Factory, make_optimizer
 from repsim.learning.predictors import KINDS, Predictor, make_predictor
 from repsim.learning.randomness import seeded
@@ -214,6 +214,10 @@ class SyntheticGradient(Rule):
         with torch.no_grad():
             for cut in cuts:
                 cut.predicted = self._single[cut.name](cut.h, self._seen(cut))
+
+    def label_vectors(self, y: Tensor) -> Tensor | None:
+        """Return labels as the predictors see them: None without conditioning."""
+        return one_hot(y, self._shapes[self.last][-1]) if self.conditioned else None
 
     def _seen(self, cut: Cut) -> Tensor | None:
         return cut.labels if self.conditioned else None
