@@ -20,7 +20,7 @@ from repsim.datasets.recordings import (
     select_layers,
 )
 from repsim.measures import registry
-from repsim.measures.inputs import check_finite, is_constant, read
+from repsim.measures.inputs import is_constant
 from repsim.measures.registry import Measure
 
 Recordings: TypeAlias = xr.Dataset | xr.DataTree
@@ -49,15 +49,30 @@ class LayerRows:
         return self._values.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> Any:
         """Return the dtype in the recording."""
         return self._values.dtype
 
-    def __getitem__(self, rows: slice) -> torch.Tensor:
-        """Return some rows, in memory and finite."""
-        found = read(np.asarray(self._values[rows].values))
-        check_finite(found, self.what)
-        return found
+    @property
+    def stored(self) -> bool:
+        """Return whether reading goes to a store (or a task graph), not to memory."""
+        return not self._values._in_memory
+
+    @property
+    def chunk(self) -> int:
+        """Return how many rows are stored together, which are read together."""
+        if self._values.chunks is not None:
+            return int(max(self._values.chunks[0]))
+        axis = self._values.dims.index("example")
+        chunks = self._values.encoding.get("chunks")
+        if chunks is None or len(chunks) != self._values.ndim:
+            chunks = self._values.encoding.get("preferred_chunks", {})
+            return int(chunks.get("example", 1))
+        return int(chunks[axis])
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return some rows, in memory."""
+        return np.asarray(self._values[rows].values)
 
 
 def compare(
@@ -136,6 +151,7 @@ def compare(
     device = _device(device)
     moments: list[int | None] = [None] if steps is None else list(range(len(steps)))
     values, constant = [], Constant()
+    how: dict[str, Any] = {}
     for moment in tqdm(moments, disable=not progress or len(moments) == 1):
         xs = left.rows(moment)
         ys = None if right is left else right.rows(moment)
@@ -150,8 +166,10 @@ def compare(
             )
         )
         constant.look(values[-1], xs, ys)
+        if not how and chosen.describe is not None:
+            how = chosen.describe(xs, ys, **(chosen.defaults() | options))
     constant.warn()
-    attrs = _attrs(chosen, options, precision, device, left, right)
+    attrs = _attrs(chosen, options, precision, device) | how
     return _labelled(np.stack(values), left, right, steps, attrs)
 
 
@@ -371,8 +389,6 @@ def _attrs(
     options: dict[str, Any],
     precision: str,
     device: str,
-    left: Side,
-    right: Side,
 ) -> dict[str, Any]:
     """Say how the numbers were made."""
     attrs: dict[str, Any] = {

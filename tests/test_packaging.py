@@ -15,7 +15,9 @@ LEVELS = [
     {"capture", "recording", "selection", "batches", "privacy", "provenance"}
     | {"hooks", "rows", "session"}
     | {"schedule", "signals", "callbacks", "measures", "learning", "networks"},
-    {"dissimilarities", "rdm_profiles", "drawing", "plot_rdms"},
+    {"rdm_profiles", "dissimilarities", "rdm_models", "noise_ceilings"},
+    {"second_level", "embedding", "drawing"},
+    {"plot_curves", "plot_rdms", "plot_networks"},
     {"training", "training_data", "training_log", "comparison", "streaming", "probes", "inference", "plot"},
     {"runs", "cells", "conditions", "spec", "analyses", "claims"},
     {"report", "cli"},

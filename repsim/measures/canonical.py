@@ -248,8 +248,8 @@ def _leading(x: torch.Tensor, *, variance: float) -> Basis:
 
 def _centred(x: torch.Tensor) -> torch.Tensor:
     """Return a representation without its mean; the first row goes first (offsets)."""
-    x = x - x[:1]
-    return x - x.mean(dim=0, keepdim=True)
+    moved: torch.Tensor = x - x[:1]
+    return moved - moved.mean(dim=0, keepdim=True)
 
 
 def _correlations(a: Basis, b: Basis, measure: str) -> torch.Tensor:

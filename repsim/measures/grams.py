@@ -1,44 +1,38 @@
 """Sums over Gram matrices of examples, tile by tile: sample space, any kernel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from repsim.measures.products import TILE, Centred, Sums
+from repsim.measures.layout import Layout
+from repsim.measures.products import TILE, Advance, Sums, pair_products
 
 
-def linear_sums(
-    xs: Sequence[Centred],
-    ys: Sequence[Centred] | None,
-    advance: Callable[[int], object],
-) -> Sums:
+def linear_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
     """Return the sums of linear kernels.
 
     Parameters
     ----------
-    xs, ys : sequence of Centred
-        The sides; `ys=None` is a self comparison.
+    x : Layout
+        The layers of both sides, centred.
+    split : int or None
+        Layers of the first side; None compares all with all.
     advance : callable
         Told how many tiles were done.
 
     Returns
     -------
     Sums
-        In float64; rows of a centred Gram matrix add up to 0, so those without the
-        diagonal are known from it.
+        Of all pairs.
     """
-    every = [*xs, *(ys or [])]
-    off, _ = _tiled(every, None, advance)
-    norms = torch.stack([side.norms for side in every]).cpu().numpy()
-    return Sums(_cross(off, len(xs), ys), np.diagonal(off), -norms, norms)
+    off, _ = _tiled(x, split, None, advance)
+    norms = x.norms.cpu().numpy()
+    return Sums.centred(norms.shape[1], off, norms @ norms.T, norms.sum(axis=1))
 
 
 def radial_sums(
-    xs: Sequence[Centred],
-    ys: Sequence[Centred] | None,
-    bandwidth: float,
-    advance: Callable[[int], object],
+    x: Layout, split: int | None, bandwidth: float, advance: Advance
 ) -> Sums:
     """Return the sums of RBF kernels, less the kernel's value at the median distance.
 
@@ -47,8 +41,10 @@ def radial_sums(
 
     Parameters
     ----------
-    xs, ys : sequence of Centred
-        The sides; `ys=None` is a self comparison.
+    x : Layout
+        The layers of both sides, centred.
+    split : int or None
+        Layers of the first side; None compares all with all.
     bandwidth : float
         In median distances.
     advance : callable
@@ -57,20 +53,26 @@ def radial_sums(
     Returns
     -------
     Sums
-        In float64; NaN for a layer whose median distance is 0.
+        Of all pairs; NaN for a layer whose median distance is 0.
     """
-    every = [*xs, *(ys or [])]
-    kernels = [Radial(median_distance(side), bandwidth) for side in every]
-    off, rows = _tiled(every, kernels, advance)
+    medians = [
+        median_distance(layer, norms)
+        for layer, norms in zip(x.layers, x.norms, strict=True)
+    ]
+    kernels = [Radial(median, bandwidth) for median in medians]
+    off, rows = _tiled(x, split, kernels, advance)
     n = rows.shape[1]
-    top = np.array([[1.0 - kernel.middle] for kernel in kernels])
-    diagonals = np.repeat(top, n, axis=1)
-    return Sums(_cross(off, len(xs), ys), np.diagonal(off), rows, diagonals)
-
-
-def _cross(every: np.ndarray, count: int, ys: Sequence[Centred] | None) -> np.ndarray:
-    """Return the block between both sides of a matrix over all layers."""
-    return every if ys is None else every[:count, count:]
+    top = 1.0 - kernels[0].middle
+    full = rows + top
+    return Sums(
+        examples=n,
+        off=off,
+        diagonal=np.full_like(off, n * top**2),
+        rows=rows @ rows.T,
+        totals=rows.sum(axis=1),
+        full_rows=full @ full.T,
+        full_totals=full.sum(axis=1),
+    )
 
 
 class Radial:
@@ -85,20 +87,28 @@ class Radial:
     """
 
     def __init__(self, median: float, bandwidth: float) -> None:
-        self.exponent = -0.5 / (bandwidth * median) ** 2 if median > 0 else float("nan")
+        self.exponent = -0.5 / (bandwidth * median) ** 2 if median > 0 else np.nan
         self.middle = float(np.exp(-0.5 / bandwidth**2))
 
     def apply(
         self, tile: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
-    ) -> torch.Tensor:
-        """Turn inner products into kernel values, in place."""
+    ) -> None:
+        """Turn inner products into kernel values, in place.
+
+        Parameters
+        ----------
+        tile : Tensor, shape (rows, columns)
+            Inner products of centred representations.
+        rows, columns : Tensor
+            Squared norms.
+        """
         squared_distances(tile, rows, columns)
-        return tile.mul_(self.exponent).exp_().sub_(self.middle)
+        tile.mul_(self.exponent).exp_().sub_(self.middle)
 
 
 def squared_distances(
     tile: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
-) -> torch.Tensor:
+) -> None:
     """Turn inner products into squared distances, in place.
 
     Parameters
@@ -107,78 +117,67 @@ def squared_distances(
         Inner products of centred representations.
     rows, columns : Tensor
         Squared norms.
-
-    Returns
-    -------
-    Tensor
-        `tile`.
     """
     tile.mul_(-2).add_(rows[:, None].to(tile.dtype))
-    return tile.add_(columns[None, :].to(tile.dtype)).clamp_(min=0)
+    tile.add_(columns[None, :].to(tile.dtype)).clamp_(min=0)
 
 
-def median_distance(side: Centred) -> float:
+def median_distance(x: torch.Tensor, norms: torch.Tensor) -> float:
     """Return the median distance between two different examples.
 
     Parameters
     ----------
-    side : Centred
-        A representation.
+    x : Tensor, shape (examples, units)
+        A centred representation.
+    norms : Tensor, shape (examples,)
+        Its squared norms.
 
     Returns
     -------
     float
-        In the units of `side.x`.
+        In the units of `x`.
     """
-    n = len(side.x)
-    squared = []
+    n, found = len(x), []
     for i in range(0, n, TILE):
-        rows = side.x[i : i + TILE]
-        tile = _product(rows, side.x[i:])
-        squared_distances(tile, side.norms[i : i + TILE], side.norms[i:])
+        tile = x[i : i + TILE] @ x[i:].T
+        tile = tile.float() if tile.dtype == torch.bfloat16 else tile
+        squared_distances(tile, norms[i : i + TILE], norms[i:])
         upper = torch.ones_like(tile, dtype=torch.bool).triu_(1)
-        squared.append(tile[upper].cpu().numpy())
-    values = np.concatenate(squared)
+        found.append(tile[upper].cpu().numpy())
+    values = np.concatenate(found)
     low, high = (len(values) - 1) // 2, len(values) // 2
     middle = np.partition(values, (low, high))[[low, high]].astype(np.float64)
     return float(np.sqrt(middle).mean())
 
 
-def _product(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Return inner products in at least float32."""
-    tile = rows @ columns.T
-    return tile.float() if tile.dtype == torch.bfloat16 else tile
-
-
 def _tiled(
-    xs: Sequence[Centred],
-    kernels: Sequence[Radial] | None,
-    advance: Callable[[int], object],
+    x: Layout, split: int | None, kernels: Sequence[Radial] | None, advance: Advance
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sum products of all pairs of kernels over one triangle of tiles."""
-    n, count = len(xs[0].x), len(xs)
+    layers, norms = x.layers, x.norms
+    count, n = norms.shape
     off, sums = np.zeros((count, count)), np.zeros((count, n))
-    kind = xs[0].x.dtype
-    buffer = torch.empty(count * TILE * TILE, dtype=kind, device=xs[0].x.device)
+    buffer = torch.empty(
+        count * min(TILE, n) ** 2, dtype=layers[0].dtype, device=layers[0].device
+    )
     for i in range(0, n, TILE):
         for j in range(i, n, TILE):
             rows, columns = slice(i, min(i + TILE, n)), slice(j, min(j + TILE, n))
-            shape = (count, rows.stop - i, columns.stop - j)
-            tiles = buffer[: np.prod(shape)].view(shape)
-            for side, tile in zip(xs, tiles, strict=True):
-                torch.mm(side.x[rows], side.x[columns].T, out=tile)
-            tiles = tiles.float() if kind == torch.bfloat16 else tiles
+            high, wide = rows.stop - i, columns.stop - j
+            tiles = buffer[: count * high * wide].view(count, high, wide)
+            for layer, tile in zip(layers, tiles, strict=True):
+                torch.mm(layer[rows], layer[columns].T, out=tile)
+            tiles = tiles.float() if tiles.dtype == torch.bfloat16 else tiles
             if kernels is not None:
-                for side, tile, kernel in zip(xs, tiles, kernels, strict=True):
-                    kernel.apply(tile, side.norms[rows], side.norms[columns])
+                for tile, norm, kernel in zip(tiles, norms, kernels, strict=True):
+                    kernel.apply(tile, norm[rows], norm[columns])
             if i == j:
                 tiles.diagonal(dim1=1, dim2=2).zero_()
             if kernels is not None:
                 sums[:, rows] += tiles.sum(dim=2).double().cpu().numpy()
                 if i != j:
                     sums[:, columns] += tiles.sum(dim=1).double().cpu().numpy()
-            flat = tiles.reshape(count, -1)
-            part = (flat @ flat.T).double().cpu().numpy()
+            part = pair_products(tiles.reshape(count, -1), split)
             off += part if i == j else 2 * part
             advance(1)
     return off, sums

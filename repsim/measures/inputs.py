@@ -34,7 +34,9 @@ DTYPES = {
 """The precisions by name."""
 
 
-def read(source: Matrix, start: int = 0, stop: int | None = None) -> torch.Tensor:
+def read(
+    source: Matrix, start: int = 0, stop: int | None = None, *, check: bool = True
+) -> torch.Tensor:
     """Return some rows as a tensor, without a copy where there is no need of one.
 
     Parameters
@@ -43,11 +45,18 @@ def read(source: Matrix, start: int = 0, stop: int | None = None) -> torch.Tenso
         Where the rows are.
     start, stop : int
         The first row, and the one after the last; None means the end.
+    check : bool
+        Whether to refuse NaN and infinity here, where the source has a name (`what`).
 
     Returns
     -------
     Tensor, shape (stop − start, units)
         In the source's own dtype (integers and booleans as float64).
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite.
     """
     rows: Any = source[start:stop] if (start, stop) != (0, None) else source[:]
     if isinstance(rows, xr.DataArray):
@@ -59,11 +68,15 @@ def read(source: Matrix, start: int = 0, stop: int | None = None) -> torch.Tenso
         if not (array.flags.writeable and array.dtype.isnative):
             array = array.astype(array.dtype.newbyteorder("="))
         rows = torch.from_numpy(array)
-    rows = rows.detach()
-    return rows if rows.is_floating_point() else rows.double()
+    tensor: torch.Tensor = rows.detach()
+    tensor = tensor if tensor.is_floating_point() else tensor.double()
+    what = getattr(source, "what", None)
+    if check and what is not None:
+        check_finite(tensor, what)
+    return tensor
 
 
-def matrix(x: Matrix, name: str) -> torch.Tensor:
+def matrix(x: Matrix, name: str, least: int = 2) -> torch.Tensor:
     """Return one argument of a measure as a float64 matrix, or say what is wrong.
 
     Parameters
@@ -72,6 +85,8 @@ def matrix(x: Matrix, name: str) -> torch.Tensor:
         What came.
     name : str
         The argument's name, for the error's sentence.
+    least : int
+        The fewest examples that make sense.
 
     Returns
     -------
@@ -83,7 +98,7 @@ def matrix(x: Matrix, name: str) -> torch.Tensor:
     TypeError
         If it does not hold real numbers.
     ValueError
-        If it is not a matrix of at least two rows, or not finite.
+        If it is not a matrix with enough rows, or not finite.
     """
     if isinstance(x, xr.DataArray) and "example" in x.dims:
         x = x.transpose("example", ...)
@@ -91,12 +106,13 @@ def matrix(x: Matrix, name: str) -> torch.Tensor:
         x = np.asarray(x)
     shape = tuple(x.shape)
     if len(shape) != 2:
-        msg = f"Expected `{name}` to have shape (examples, units), but got {shape}."
-        raise ValueError(msg)
-    if shape[0] < 2 or shape[1] < 1:
+        msg = f"Expected `{name}` to have shape (examples, units), but got {shape}"
+        more = "; reduce maps and tokens first, as in repsim.reduce."
+        raise ValueError(msg + (more if len(shape) > 2 else "."))
+    if shape[0] < least or shape[1] < 1:
         msg = (
-            f"Expected `{name}` to have at least two examples and one unit, but got "
-            f"shape {shape}."
+            f"Expected `{name}` to have at least {least} examples and one unit, but "
+            f"got shape {shape}."
         )
         raise ValueError(msg)
     if isinstance(x, torch.Tensor):
@@ -202,9 +218,9 @@ def is_constant(x: np.ndarray | torch.Tensor) -> bool:
     bool
         True for dead layers; differences by round-off count as differences.
     """
-    if bool((x[-1] != x[0]).any()):
-        return False
-    return bool((x == x[:1]).all())
+    first: Any = x[:1]
+    # Most representations differ in the last row already.
+    return bool((x[-1:] == first).all()) and bool((x == first).all())
 
 
 def warn_constant(x: torch.Tensor, y: torch.Tensor | None = None) -> bool:

@@ -2,15 +2,16 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from repsim.datasets.messages import unknown
-from repsim.measures import grams, products
+from repsim.measures import grams, layout, products, streamed
 from repsim.measures.inputs import Matrix, check_examples, pair, warn_constant
-from repsim.measures.products import Sums
+from repsim.measures.minibatch import batch_hsic, check_batch
 from repsim.measures.registry import register
 
 Kernel = Literal["linear", "rbf"]
@@ -170,9 +171,14 @@ def cka_pairs(
     kernel: Kernel = "linear",
     debiased: bool = True,
     bandwidth: float = 1.0,
+    batch: int | None = None,
 ) -> np.ndarray:
-    """Return CKA between every x and every y; see `cka` and `Measure.all_pairs`."""
-    cross, own_x, own_y = hsic_terms(
+    """Return CKA between every x and every y; see `cka` and `Measure.all_pairs`.
+
+    With `batch`, HSIC is the mean over batches of about so many neighbouring examples,
+    each by its rows (Nguyen et al. 2021): cheaper, and another number.
+    """
+    values, own = hsic_matrix(
         xs,
         ys,
         precision=precision,
@@ -181,11 +187,9 @@ def cka_pairs(
         kernel=kernel,
         debiased=debiased,
         bandwidth=bandwidth,
+        batch=batch,
     )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = cross / np.sqrt(np.outer(own_x, own_y))
-    # Rounding may put a perfect 1 a little above; nothing else is above.
-    return np.clip(values, -1.0, 1.0)
+    return ratios(values, own, None if ys is None else len(xs))
 
 
 def hsic_pairs(
@@ -200,7 +204,7 @@ def hsic_pairs(
     bandwidth: float = 1.0,
 ) -> np.ndarray:
     """Return HSIC between every x and every y; see `hsic` and `Measure.all_pairs`."""
-    cross, _, _ = hsic_terms(
+    values, _ = hsic_matrix(
         xs,
         ys,
         precision=precision,
@@ -210,10 +214,10 @@ def hsic_pairs(
         debiased=debiased,
         bandwidth=bandwidth,
     )
-    return cross
+    return values if ys is None else values[: len(xs), len(xs) :]
 
 
-def hsic_terms(
+def hsic_matrix(
     xs: Sequence[Matrix],
     ys: Sequence[Matrix] | None,
     *,
@@ -223,8 +227,9 @@ def hsic_terms(
     kernel: Kernel,
     debiased: bool,
     bandwidth: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return HSIC of all pairs, and of each side with itself.
+    batch: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return HSIC of all pairs asked for, and of each layer with itself.
 
     Parameters
     ----------
@@ -234,97 +239,144 @@ def hsic_terms(
         See `Measure.all_pairs`.
     kernel, debiased, bandwidth
         See `hsic`.
+    batch : int or None
+        Average over batches of about so many neighbouring examples.
 
     Returns
     -------
-    cross : ndarray, shape (len(xs), len(ys))
-        HSIC(x, y); NaN where a side is constant.
-    own_x, own_y : ndarray
-        HSIC(x, x) and HSIC(y, y); NaN where there is nothing to compare.
+    values : ndarray, shape (layers, layers)
+        HSIC over the layers of both sides in a row; NaN where a layer is constant.
+    own : ndarray, shape (layers,)
+        HSIC of each layer with itself; NaN where there is nothing to compare.
     """
     if kernel not in ("linear", "rbf"):
         raise ValueError(unknown("kernel", kernel, ["linear", "rbf"]))
-    n = int(xs[0].shape[0])
-    check_examples(n, 4 if debiased else 2)
-    left = [products.centre(x, precision, device) for x in xs]
-    right = None if ys is None else [products.centre(y, precision, device) for y in ys]
-    every = [*left, *(right or [])]
-    first = slice(0, len(left))
-    second = first if right is None else slice(len(left), None)
-    widths = [[int(side.x.shape[1]) for side in s] for s in (left, right or [])]
-    chosen = space(n, widths[0], widths[1] or None, kernel)
-    with tqdm(desc=f"HSIC, {chosen} space", disable=not progress) as bar:
-        if chosen == "feature":
-            sums = products.feature_sums(left, right, bar.update)
-        elif kernel == "linear":
-            sums = grams.linear_sums(left, right, bar.update)
+    if not bandwidth > 0:
+        msg = f"Expected `bandwidth` to be positive, but got {bandwidth!r}."
+        raise ValueError(msg)
+    every, split = [*xs, *(ys or [])], None if ys is None else len(xs)
+    check_examples(int(xs[0].shape[0]), 4 if debiased else 2)
+    if batch is not None:
+        check_batch(batch, int(xs[0].shape[0]), kernel)
+        with tqdm(desc="HSIC, batches", disable=not progress) as bar:
+            return batch_hsic(
+                every, split, batch, precision, device, debiased, bar.update
+            )
+    chosen = plan(xs, ys, kernel=kernel)
+    with tqdm(desc=f"HSIC, {chosen.space} space", disable=not progress) as bar:
+        if chosen.streamed:
+            sums, scales, constant = streamed.streamed_sums(
+                every, split, precision, device, bar.update
+            )
         else:
-            sums = grams.radial_sums(left, right, bandwidth, bar.update)
-    cross, own = _estimate(sums, first, second, debiased)
-    factors = np.array([side.scale for side in every]) ** -2
+            widest = layout.WIDE if chosen.space == "feature" else 1
+            x = layout.Layout.of(every, split, precision, device, widest)
+            scales, constant = x.scales, x.constant
+            if chosen.space == "feature":
+                sums = products.feature_sums(x, split, bar.update)
+            elif kernel == "linear":
+                sums = grams.linear_sums(x, split, bar.update)
+            else:
+                sums = grams.radial_sums(x, split, bandwidth, bar.update)
+    values, own = sums.hsic(debiased)
     if kernel == "linear":
-        cross, own = cross * np.outer(factors[first], factors[second]), own * factors**2
-    flat = np.array([side.constant for side in every])
-    cross[flat[first]] = np.nan
-    cross[:, flat[second]] = np.nan
-    own[flat] = np.nan
-    return cross, own[first], own[second]
+        values /= np.outer(scales, scales) ** 2
+        own /= scales**4
+    values[constant] = values[:, constant] = own[constant] = np.nan
+    return values, own
 
 
-def space(n: int, p: Sequence[int], q: Sequence[int] | None, kernel: str) -> str:
-    """Return where HSIC of all pairs is cheaper: "feature" or "sample" space.
+def ratios(values: np.ndarray, own: np.ndarray, split: int | None) -> np.ndarray:
+    """Return CKA from HSIC.
 
     Parameters
     ----------
-    n : int
-        Examples.
-    p, q : sequence of int
-        Units of the layers on each side; `q=None` is a self comparison.
+    values : ndarray, shape (layers, layers)
+        HSIC over the layers of both sides in a row.
+    own : ndarray, shape (layers,)
+        HSIC of each layer with itself.
+    split : int or None
+        Layers of the first side; None is a self comparison.
+
+    Returns
+    -------
+    ndarray
+        All pairs across the split, or all pairs.
+    """
+    second = slice(None) if split is None else slice(split, None)
+    size = np.sqrt(own)
+    # Rounding may put a perfect 1 a little above; nothing else is above.
+    return np.clip(
+        values[:split, second] / np.outer(size[:split], size[second]), -1.0, 1.0
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How all pairs are computed.
+
+    Attributes
+    ----------
+    space : str
+        "feature" or "sample".
+    streamed : bool
+        Whether examples are read block by block.
+    reads : int
+        How often each layer is read, at most.
+    """
+
+    space: str
+    streamed: bool
+    reads: int
+
+
+def plan(
+    xs: Sequence[Matrix], ys: Sequence[Matrix] | None, *, kernel: str = "linear"
+) -> Plan:
+    """Choose the cheaper space; in feature space, stored layers are read by blocks.
+
+    Parameters
+    ----------
+    xs, ys : sequence of matrices, each (examples, units)
+        The sides; `ys=None` is a self comparison.
     kernel : str
         Only the linear kernel has a feature space of finite width.
 
     Returns
     -------
-    str
-        "feature" or "sample".
+    Plan
+        What `hsic_terms` does.
     """
-    if kernel == "linear" and not products.cheaper_in_samples(n, p, q):
-        return "feature"
-    return "sample"
+    every, n = [*xs, *(ys or [])], int(xs[0].shape[0])
+    p, q = [int(x.shape[1]) for x in xs], [int(y.shape[1]) for y in ys or []]
+    if kernel != "linear":
+        return Plan("sample", False, 1)
+    sample = products.operations(n, p, q or None, "sample")
+    feature = products.operations(n, p, q or None, "feature")
+    stored = any(getattr(source, "stored", False) for source in every)
+    fits = n * (sum(p) + sum(q)) * 8 <= streamed.BUDGET
+    if sample < feature and (fits or not stored):
+        return Plan("sample", False, 1)
+    if not stored:
+        return Plan("feature", False, 1)
+    passes = streamed.passes(p + q, None if ys is None else len(p))
+    return Plan("feature", True, streamed.reads(passes))
 
 
-def _estimate(
-    sums: Sums, first: slice, second: slice, debiased: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return HSIC of all pairs, and of each layer with itself, from the sums."""
-    n = sums.diagonals.shape[1]
-    if debiased:
-        # tr K̃L̃ and both sums over the rows of K̃.
-        cross, own, rows = sums.cross, sums.own, sums.rows
-        row_weight, total_weight, scale = (
-            2 / (n - 2),
-            1 / ((n - 1) * (n - 2)),
-            n * (n - 3),
-        )
-    else:
-        diagonals = sums.diagonals
-        cross = sums.cross + diagonals[first] @ diagonals[second].T
-        own = sums.own + (diagonals * diagonals).sum(axis=1)
-        rows = sums.rows + diagonals
-        row_weight, total_weight, scale = 2 / n, 1 / n**2, (n - 1) ** 2
-    totals = rows.sum(axis=1)
-    cross = cross - row_weight * rows[first] @ rows[second].T
-    cross = cross + total_weight * np.outer(totals[first], totals[second])
-    size = own
-    own = own - row_weight * (rows * rows).sum(axis=1) + total_weight * totals**2
-    # Rounding leaves a little where there should be nothing.
-    own = np.where(own > 1e-13 * np.abs(size), own, np.nan)
-    return cross / scale, own / scale
+def describe(
+    xs: Sequence[Matrix], ys: Sequence[Matrix] | None, **options: Any
+) -> dict[str, Any]:
+    """Say how all pairs are computed, for the attributes of a result."""
+    if options.get("batch") is not None:
+        return {"space": "sample, by batches", "reads": 1}
+    chosen = plan(xs, ys, kernel=options["kernel"])
+    return {"space": chosen.space, "reads": chosen.reads}
 
 
 _SHARED: dict[str, Any] = {
     "larger_is_more_similar": True,
     "precisions": ("float64", "float32", "bfloat16"),
+    "describe": describe,
 }
 register(
     "hsic",

@@ -14,153 +14,209 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from repsim.measures.inputs import DTYPES, Matrix, is_constant, read
+from repsim.measures.layout import Layout, membership
 
 TILE = 512
 """Rows of a Gram tile: large enough for the product, small enough for the cache."""
 
-WIDE = 2048
-"""Columns that are multiplied at once in feature space."""
-
-FEW = 128
-"""Up to so many examples float64 is free, and the estimators cancel most."""
+Advance = Callable[[int], object]
+"""Told how much was done, for a bar."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What HSIC needs of kernel matrices K of one side and L of the other.
+    """What HSIC needs of the kernel matrices K and L of every pair of layers.
+
+    With K̃ the matrix K without its diagonal; all arrays are over (layers, layers) or
+    (layers,), in float64. Pairs that nobody asked for are left at 0.
 
     Attributes
     ----------
-    cross : ndarray, shape (layers_a, layers_b)
-        The sum of K∘L off the diagonal, for all pairs.
-    own : ndarray, shape (layers_a + layers_b,)
-        The sum of K∘K off the diagonal; in a self comparison (layers_a,).
-    rows : ndarray, shape (layers_a + layers_b, examples)
-        Sums of the rows of K without its diagonal.
-    diagonals : ndarray, shape (layers_a + layers_b, examples)
-        The diagonals of K.
+    examples : int
+        Rows of K.
+    off : ndarray
+        Sums of K̃∘L̃, kept apart from the diagonals, whose size would drown them.
+    diagonal : ndarray
+        Sums of products of the diagonals.
+    rows, totals : ndarray
+        Sums of products of the row sums of K̃, and the sums of K̃.
+    full_rows, full_totals : ndarray
+        The same of K itself.
     """
 
-    cross: np.ndarray
-    own: np.ndarray
+    examples: int
+    off: np.ndarray
+    diagonal: np.ndarray
     rows: np.ndarray
-    diagonals: np.ndarray
+    totals: np.ndarray
+    full_rows: np.ndarray
+    full_totals: np.ndarray
+
+    @classmethod
+    def centred(
+        cls, examples: int, off: np.ndarray, diagonal: np.ndarray, traces: np.ndarray
+    ) -> "Sums":
+        """Return the sums where rows of K add up to 0, so those of K̃ to −diagonal.
+
+        Parameters
+        ----------
+        examples : int
+            Rows of K.
+        off, diagonal : ndarray, shape (layers, layers)
+            As above.
+        traces : ndarray, shape (layers,)
+            Sums of the diagonals.
+
+        Returns
+        -------
+        Sums
+            Complete.
+        """
+        nothing = np.zeros_like(diagonal)
+        none = np.zeros_like(traces)
+        return cls(examples, off, diagonal, diagonal, -traces, nothing, none)
+
+    def hsic(self, debiased: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return HSIC of every pair of layers, and of each with itself.
+
+        Parameters
+        ----------
+        debiased : bool
+            Which estimator.
+
+        Returns
+        -------
+        values : ndarray, shape (layers, layers)
+            HSIC.
+        own : ndarray, shape (layers,)
+            Its diagonal; NaN where nothing but rounding is left.
+        """
+        n = self.examples
+        if debiased:
+            size, rows, totals = self.off, self.rows, self.totals
+            row_weight, total_weight = 2 / (n - 2), 1 / ((n - 1) * (n - 2))
+            scale = n * (n - 3)
+        else:
+            size = self.off + self.diagonal
+            rows, totals = self.full_rows, self.full_totals
+            row_weight, total_weight, scale = 2 / n, 1 / n**2, (n - 1) ** 2
+        values = size - row_weight * rows + total_weight * np.outer(totals, totals)
+        own = np.diagonal(values)
+        noise = 1e-13 * (np.diagonal(size) + np.diagonal(self.diagonal))
+        own = np.where(own > noise, own, np.nan)
+        return np.asarray(values / scale), own / scale
 
 
-@dataclass(frozen=True)
-class Centred:
-    """One representation with its mean taken off and its scale made harmless.
+def feature_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
+    """Return the sums of linear kernels by products of units, ⟨K, L⟩ = ‖XᵀY‖².
 
-    Attributes
+    Parameters
+    ----------
+    x : Layout
+        The layers of both sides, centred.
+    split : int or None
+        Layers of the first side; None compares all with all.
+    advance : callable
+        Told how many pairs of layers were done.
+
+    Returns
+    -------
+    Sums
+        Of the pairs across the split, and of each layer with itself.
+    """
+    squares = np.zeros((x.count, x.count))
+    if split is None:
+        for i, a in enumerate(x.groups):
+            for b in x.groups[i:]:
+                part = block_squares(a.x.T @ b.x, a.ends, b.ends)
+                part = (part + part.T) / 2 if a is b else part
+                squares[a.layers, b.layers] = part
+                squares[b.layers, a.layers] = part.T
+                advance(part.size)
+    else:
+        for a in x.groups:
+            for b in x.groups:
+                if a.layers.start < split <= b.layers.start:
+                    part = block_squares(a.x.T @ b.x, a.ends, b.ends)
+                    squares[a.layers, b.layers] = part
+                    advance(part.size)
+        for group in x.groups:
+            for layer, values in zip(group.numbers, group.parts(), strict=True):
+                squares[layer, layer] = own_square(values)
+    norms = x.norms.cpu().numpy()
+    diagonal = norms @ norms.T
+    return Sums.centred(norms.shape[1], squares - diagonal, diagonal, norms.sum(1))
+
+
+def pair_products(flat: torch.Tensor, split: int | None) -> np.ndarray:
+    """Return inner products of rows: of all pairs, or across the split and of each.
+
+    Parameters
+    ----------
+    flat : Tensor, shape (layers, numbers)
+        One row a layer.
+    split : int or None
+        Layers of the first side.
+
+    Returns
+    -------
+    ndarray of float64, shape (layers, layers)
+        0 where nobody asked.
+    """
+    if split is None:
+        return np.asarray((flat @ flat.T).double().cpu().numpy())
+    found = np.zeros((len(flat), len(flat)))
+    found[:split, split:] = (flat[:split] @ flat[split:].T).cpu().numpy()
+    for i, row in enumerate(flat):
+        found[i, i] = float(row @ row)
+    return found
+
+
+def block_squares(
+    product: torch.Tensor, rows: Sequence[int], columns: Sequence[int]
+) -> np.ndarray:
+    """Return the sum of squares of every block of a product, which is overwritten.
+
+    Parameters
+    ----------
+    product : Tensor, shape (units, units)
+        XᵀY of layers side by side.
+    rows, columns : sequence of int
+        Where the layers end on each side.
+
+    Returns
+    -------
+    ndarray of float64, shape (layers, layers)
+        ‖XᵀY‖² of every pair.
+    """
+    squared = product.float() if product.dtype == torch.bfloat16 else product
+    squared = squared.square_()
+    thin = (squared @ membership(columns, squared)).double()
+    return np.asarray((membership(rows, thin).T @ thin).cpu().numpy())
+
+
+def own_square(x: torch.Tensor) -> float:
+    """Return ‖XᵀX‖² = ‖XXᵀ‖², by the smaller of the two, one triangle of blocks.
+
+    Parameters
     ----------
     x : Tensor, shape (examples, units)
-        Centred, times a power of two that brings its mean square near 1, so that
-        fourth powers neither overflow nor vanish in float32.
-    scale : float
-        That power of two.
-    norms : Tensor of float64, shape (examples,)
-        Squared norms of the rows of `x`, the diagonal of the Gram matrix.
-    constant : bool
-        Whether all rows are the same.
-    """
-
-    x: torch.Tensor
-    scale: float
-    norms: torch.Tensor
-    constant: bool
-
-
-def working_dtype(precision: str, device: str) -> torch.dtype:
-    """Return the dtype of the products: bfloat16 only where it is multiplied as such.
-
-    Parameters
-    ----------
-    precision : str
-        What was asked for.
-    device : str
-        Where.
+        A centred representation.
 
     Returns
     -------
-    dtype
-        float32 for bfloat16 on a CPU without such products: the values are rounded
-        to bfloat16 all the same, only the speed differs.
+    float
+        ⟨K, K⟩.
     """
-    if precision == "bfloat16" and not multiplies_bfloat16(device):
-        return torch.float32
-    return DTYPES[precision]
-
-
-def multiplies_bfloat16(device: str) -> bool:
-    """Return whether the device has products of bfloat16.
-
-    Parameters
-    ----------
-    device : str
-        "cpu", "cuda", …
-
-    Returns
-    -------
-    bool
-        True for accelerators and for CPUs with AVX512-BF16 or AMX.
-    """
-    if torch.device(device).type != "cpu":
-        return True
-    capability = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(capability is not None and capability())
-
-
-def centre(source: Matrix, precision: str, device: str) -> Centred:
-    """Read a representation and centre it.
-
-    Parameters
-    ----------
-    source : matrix, shape (examples, units)
-        The representation.
-    precision : str
-        Of the products.
-    device : str
-        Where they are computed.
-
-    Returns
-    -------
-    Centred
-        The representation, ready for products.
-    """
-    raw = read(source).to(device)
-    precision = "float64" if len(raw) <= FEW else precision
-    kind = torch.float64 if precision == "float64" else torch.float32
-    # The first row comes off before the mean, in float64 where an offset is stored
-    # in a wider type: differences of near numbers are exact, sums of them are not.
-    x = (raw - raw[:1]).to(kind)
-    constant = is_constant(raw)
-    x -= x.mean(dim=0, keepdim=True)
-    power = float(torch.linalg.vector_norm(x)) / max(x.numel(), 1) ** 0.5
-    scale = 2.0 ** -round(np.log2(power)) if power > 0 and np.isfinite(power) else 1.0
-    x *= scale
-    if precision == "bfloat16":
-        x = x.bfloat16()
-    norms = x.to(kind).square().sum(dim=1).double()
-    return Centred(x.to(working_dtype(precision, device)), scale, norms, constant)
-
-
-def cheaper_in_samples(n: int, p: Sequence[int], q: Sequence[int] | None) -> bool:
-    """Return whether sample space costs fewer operations than feature space.
-
-    Parameters
-    ----------
-    n : int
-        Examples.
-    p, q : sequence of int
-        Units of the layers on each side; `q=None` is a self comparison.
-
-    Returns
-    -------
-    bool
-        Whether to build Gram matrices of examples.
-    """
-    return operations(n, p, q, "sample") < operations(n, p, q, "feature")
+    wide = x.T if x.shape[1] <= x.shape[0] else x
+    total, step = 0.0, max(128, min(4 * TILE, -(-len(wide) // 4)))
+    for start in range(0, len(wide), step):
+        rows, rest = wide[start : start + step], wide[start + step :]
+        total += float(block_squares(rows @ rows.T, [len(rows)], [len(rows)])[0, 0])
+        if len(rest):
+            part = block_squares(rows @ rest.T, [len(rows)], [len(rest)])
+            total += 2 * float(part[0, 0])
+    return total
 
 
 def operations(n: int, p: Sequence[int], q: Sequence[int] | None, space: str) -> float:
@@ -188,93 +244,4 @@ def operations(n: int, p: Sequence[int], q: Sequence[int] | None, space: str) ->
     own = sum(min(w * w * n, n * n * w) for w in every)
     if q is None:
         return float(n * (sum(p) ** 2 + sum(w * w for w in p)))
-    return float(2 * (n * sum(p) * sum(q) + own))
-
-
-def feature_sums(
-    xs: Sequence[Centred],
-    ys: Sequence[Centred] | None,
-    advance: Callable[[int], object],
-) -> Sums:
-    """Return the sums of linear kernels by products of units, ⟨K, L⟩ = ‖XᵀY‖².
-
-    Parameters
-    ----------
-    xs, ys : sequence of Centred
-        The sides; `ys=None` is a self comparison.
-    advance : callable
-        Told how many pairs of layers were done.
-
-    Returns
-    -------
-    Sums
-        In float64; rows of a centred Gram matrix add up to 0, so those without the
-        diagonal are known from it.
-    """
-    left, right = _groups(xs), None if ys is None else _groups(ys)
-    cross = np.zeros((len(xs), len(xs if ys is None else ys)))
-    for i, (rows, x, ends_x) in enumerate(left):
-        for columns, y, ends_y in left[i:] if right is None else right:
-            part = _squares(x.T @ y, ends_x, ends_y)
-            if right is None:
-                cross[columns, rows] = part.T
-                part = (part + part.T) / 2 if columns == rows else part
-            cross[rows, columns] = part
-            advance(part.size)
-    own = np.diagonal(cross)
-    if ys is not None:
-        own = np.array([_own(side.x) for side in (*xs, *ys)])
-    norms = torch.stack([side.norms for side in (*xs, *(ys or []))]).cpu().numpy()
-    second = norms if ys is None else norms[len(xs) :]
-    diagonal = norms[: len(xs)] @ second.T
-    return Sums(cross - diagonal, own - (norms * norms).sum(1), -norms, norms)
-
-
-def _groups(
-    sides: Sequence[Centred],
-) -> list[tuple[slice, torch.Tensor, list[int]]]:
-    """Lay layers side by side until they are wide enough for a fast product."""
-    groups: list[tuple[slice, torch.Tensor, list[int]]] = []
-    start, width = 0, 0
-    for i, side in enumerate(sides):
-        width += side.x.shape[1]
-        last = i + 1 == len(sides)
-        if last or width + sides[i + 1].x.shape[1] > WIDE:
-            members = [s.x for s in sides[start : i + 1]]
-            x = members[0] if len(members) == 1 else torch.cat(members, dim=1)
-            ends = np.cumsum([m.shape[1] for m in members]).tolist()
-            groups.append((slice(start, i + 1), x, ends))
-            start, width = i + 1, 0
-    return groups
-
-
-def _squares(tile: torch.Tensor, rows: list[int], columns: list[int]) -> np.ndarray:
-    """Return the sum of squares of every block of a product."""
-    squared = (tile if tile.dtype != torch.bfloat16 else tile.float()).square_()
-    inside = _membership(columns, squared)
-    thin = (squared @ inside).double()
-    return (_membership(rows, thin).T @ thin).cpu().numpy()
-
-
-def _membership(ends: list[int], like: torch.Tensor) -> torch.Tensor:
-    """Return the indicator (units, layers) of which unit belongs to which layer."""
-    inside = torch.zeros(ends[-1], len(ends), dtype=like.dtype, device=like.device)
-    start = 0
-    for j, end in enumerate(ends):
-        inside[start:end, j] = 1
-        start = end
-    return inside
-
-
-def _own(x: torch.Tensor) -> float:
-    """Return ‖XᵀX‖² = ‖XXᵀ‖², by the smaller of the two, one triangle of blocks."""
-    wide = x.T if x.shape[1] <= x.shape[0] else x
-    total, step = 0.0, max(128, min(WIDE, len(wide) // 2))
-    for start in range(0, len(wide), step):
-        rows = wide[start : start + step]
-        total += float(_squares(rows @ rows.T, [len(rows)], [len(rows)])[0, 0])
-        rest = wide[start + step :]
-        if len(rest):
-            part = _squares(rows @ rest.T, [len(rows)], [len(rest)])
-            total += 2 * float(part[0, 0])
-    return total
+    return float(2 * n * sum(p) * sum(q) + 1.25 * own)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -21,20 +21,14 @@ INVARIANCES = {
 """The maps of a representation that a measure may ignore, in the words of the table."""
 
 
-class AllPairs(Protocol):
-    """What computes a measure between two lists of representations at once."""
+AllPairs: TypeAlias = Callable[..., np.ndarray]
+"""f(xs, ys, *, precision, device, progress, **options) -> float64 (len(xs), len(ys)).
 
-    def __call__(
-        self,
-        xs: Sequence[Matrix],
-        ys: Sequence[Matrix] | None,
-        *,
-        precision: str,
-        device: str,
-        progress: bool,
-        **options: Any,
-    ) -> np.ndarray:
-        """Return a float64 array (len(xs), len(ys)); `ys=None` means `xs` again."""
+`ys=None` means `xs` again; the rest is as in `Measure.all_pairs`.
+"""
+
+Describe: TypeAlias = Callable[..., dict[str, Any]]
+"""f(xs, ys, **options) -> attributes that say how the pairs are computed."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +58,8 @@ class Measure:
     pairs : callable or None
         The family's own form over many representations, which computes each one's
         part once; None calls `function` for every pair.
+    describe : callable or None
+        What a result's attributes say of how the pairs were computed.
     """
 
     name: str
@@ -75,6 +71,7 @@ class Measure:
     precisions: tuple[str, ...] = ("float64", "float32")
     default_precision: str | None = None
     pairs: AllPairs | None = field(default=None, repr=False)
+    describe: Describe | None = field(default=None, repr=False)
 
     def __call__(self, x: Matrix, y: Matrix, **options: Any) -> float:
         """Return the value of one pair.
@@ -247,6 +244,7 @@ def register(
     precisions: Iterable[str] = ("float64", "float32"),
     default_precision: str | None = None,
     pairs: AllPairs | None = None,
+    describe: Describe | None = None,
 ) -> Measure:
     """Give a measure a name, so that `compare`, studies and reports take it.
 
@@ -270,6 +268,8 @@ def register(
         What `compare` takes unless asked; None is the recording's own.
     pairs : callable or None
         A form over many representations at once, see `AllPairs`.
+    describe : callable or None
+        What a result's attributes say of how the pairs were computed, see `Describe`.
 
     Returns
     -------
@@ -317,6 +317,7 @@ def register(
         precisions=tuple(precisions),
         default_precision=default_precision,
         pairs=pairs,
+        describe=describe,
     )
     _MEASURES[name] = measure
     return measure
