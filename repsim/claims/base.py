@@ -1,0 +1,235 @@
+"""What a claim is: a statement, an experiment, thresholds, and a computed verdict."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from repsim.claims.lab import Lab
+    from repsim.claims.settings import Settings
+
+HOLDS = "holds"
+FAILS = "does not hold"
+REPORTED = "reported"
+
+Relation = Literal["<", "<=", ">", ">=", "=="]
+Statistic = Literal["every", "mean"]
+
+_HOLDS: dict[str, Callable[[float, float], bool]] = {
+    "<": lambda value, bound: value < bound,
+    "<=": lambda value, bound: value <= bound,
+    ">": lambda value, bound: value > bound,
+    ">=": lambda value, bound: value >= bound,
+    "==": lambda value, bound: value == bound,
+}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A bound that a measured quantity must keep for the claim to hold.
+
+    Parameters
+    ----------
+    quantity : str
+        The name under which the experiment reports the quantity.
+    relation : {"<", "<=", ">", ">=", "=="}
+        How the values must stand to the bound.
+    bound : float
+        The bound.
+    origin : str
+        Where the bound comes from.
+    of : {"every", "mean"}
+        Whether every value (every seed) must keep it, or their mean.
+    """
+
+    quantity: str
+    relation: Relation
+    bound: float
+    origin: str
+    of: Statistic = "every"
+
+    def kept(self, values: Sequence[float]) -> bool:
+        """Return whether the values keep the bound; none, or a NaN, does not."""
+        tested = [float(np.mean(values))] if self.of == "mean" and values else values
+        return bool(tested) and all(
+            not math.isnan(v) and _HOLDS[self.relation](v, self.bound) for v in tested
+        )
+
+    def __str__(self) -> str:
+        """Return the bound as a reader says it."""
+        which = "mean of " if self.of == "mean" else ""
+        return f"{which}{self.quantity} {self.relation} {self.bound:g}"
+
+
+@dataclass
+class Evidence:
+    """What an experiment brings back.
+
+    Parameters
+    ----------
+    measured : mapping of str to sequence of float
+        Quantity -> its values, one a seed where the experiment is stochastic.
+    figure : Figure or None
+        The claim's picture; None draws the values against their bounds.
+    tables : mapping
+        JSON-able tables behind the numbers, by name.
+    note : str
+        What a reader must know to read the numbers.
+    """
+
+    measured: Mapping[str, Sequence[float]]
+    figure: Figure | None = None
+    tables: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper as an experiment that can fail.
+
+    Parameters
+    ----------
+    id : str
+        Short name, as in `--claims C1,C4`.
+    group : str
+        The group (module) it belongs to.
+    statement : str
+        The claim in our words.
+    source : str
+        Who says it, and where.
+    experiment : str
+        What is done to check it.
+    gates : tuple of Gate
+        What must be kept for "holds"; none means the numbers are reported.
+    run : callable
+        Lab -> Evidence.
+    uses : tuple of str
+        Conditions of the shared networks that the experiment trains.
+    seconds : callable
+        Settings -> seconds of one core that it takes besides those.
+    """
+
+    id: str
+    group: str
+    statement: str
+    source: str
+    experiment: str
+    gates: tuple[Gate, ...]
+    run: "Callable[[Lab], Evidence]"
+    uses: tuple[str, ...] = ()
+    seconds: "Callable[[Settings], float]" = field(default=lambda settings: 1.0)
+
+    def judge(self, measured: Mapping[str, Sequence[float]]) -> str:
+        """Return the verdict on measured values.
+
+        Parameters
+        ----------
+        measured : mapping of str to sequence of float
+            Quantity -> values.
+
+        Returns
+        -------
+        str
+            "holds", "does not hold", or "reported" where there is no gate.
+
+        Examples
+        --------
+        >>> claim = Claim("X", "g", "s", "o", "e", (Gate("gap", "<", 1, "t"),), print)
+        >>> claim.judge({"gap": [0.5]}), claim.judge({"gap": [0.5, 2.0]})
+        ('holds', 'does not hold')
+        """
+        if not self.gates:
+            return REPORTED
+        kept = all(gate.kept(measured.get(gate.quantity, ())) for gate in self.gates)
+        return HOLDS if kept else FAILS
+
+    @property
+    def threshold(self) -> str:
+        """What is demanded and where that comes from, as one sentence."""
+        if not self.gates:
+            return "none: the paper gives no number, so the values are reported"
+        return "; ".join(f"{gate} ({gate.origin})" for gate in self.gates)
+
+
+_CLAIMS: dict[str, Claim] = {}
+
+
+def claim(
+    id: str,
+    *,
+    statement: str,
+    source: str,
+    experiment: str,
+    gates: Sequence[Gate] = (),
+    uses: Sequence[str] = (),
+    seconds: "Callable[[Settings], float] | float" = 1.0,
+) -> "Callable[[Callable[[Lab], Evidence]], Callable[[Lab], Evidence]]":
+    """Register the function beneath as the experiment of a claim.
+
+    Parameters
+    ----------
+    id, statement, source, experiment : str
+        As in `Claim`.
+    gates : sequence of Gate
+        As in `Claim`.
+    uses : sequence of str
+        As in `Claim`.
+    seconds : callable or float
+        As in `Claim`; a number where the settings do not matter.
+
+    Returns
+    -------
+    callable
+        The decorator; it returns the function unchanged.
+    """
+
+    def register(run: "Callable[[Lab], Evidence]") -> "Callable[[Lab], Evidence]":
+        group = run.__module__.rpartition(".")[2]
+        _CLAIMS[id] = Claim(
+            id, group, statement, source, experiment, tuple(gates), run, tuple(uses),
+            seconds if callable(seconds) else lambda settings: seconds,
+        )  # fmt: skip
+        return run
+
+    return register
+
+
+def registered() -> dict[str, Claim]:
+    """Return the claims by id, in the order of their registration."""
+    return dict(_CLAIMS)
+
+
+def summarise(values: Sequence[float]) -> dict[str, Any]:
+    """Return values with their mean and spread, ready for JSON.
+
+    Parameters
+    ----------
+    values : sequence of float
+        One a seed.
+
+    Returns
+    -------
+    dict
+        mean, sd (sample standard deviation; None for one value), low, high, n
+        and the values; what is not finite becomes None, which JSON knows.
+
+    Examples
+    --------
+    >>> summarise([1.0, 3.0])["sd"]
+    1.4142135623730951
+    """
+    array = np.asarray(values, dtype=np.float64)
+    finite = array[np.isfinite(array)]
+    complete = len(finite) == len(array) and len(array) > 0
+    return {
+        "mean": float(array.mean()) if complete else None,
+        "sd": float(array.std(ddof=1)) if complete and len(array) > 1 else None,
+        "low": float(array.min()) if complete else None,
+        "high": float(array.max()) if complete else None,
+        "n": len(array),
+        "values": [float(v) if np.isfinite(v) else None for v in array],
+    }

@@ -1,0 +1,107 @@
+"""What a reproduction will take, stated before it starts."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from repsim import learning
+from repsim.claims.base import Claim
+from repsim.claims.lab import Lab
+from repsim.claims.settings import Settings
+from repsim.networks import mlp
+
+RULES_PER_BP = 1.5
+"""Time of an update, mean over the rules, in units of backpropagation's."""
+
+LOOKING = 5.0
+"""Seconds that it takes to measure the layers of a network 20 deep."""
+
+OWN = "curves"
+"""In a claim's `uses`: the learning curves over depths, which only it needs."""
+
+
+def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:
+    """Return how many networks claims train, and how long everything takes.
+
+    Parameters
+    ----------
+    lab : Lab
+        Settings and number of processes.
+    claims : sequence of Claim
+        Those still to be run.
+
+    Returns
+    -------
+    int
+        Networks, shared ones counted once.
+    float
+        Seconds of one core, from a timed update of this machine.
+    """
+    scale, seeds = lab.settings.scale, len(lab.seeds)
+    uses = {label for claim in claims for label in claim.uses}
+    trained = uses - {"untrained", OWN}
+    tuned = {"sg" if label == "sg_shared" else label for label in trained}
+    networks = len(tuned) * len(scale.grid) + len(trained) * seeds
+    seconds = sum(claim.seconds(lab.settings) for claim in claims)
+    if networks:
+        update = _update(lab.settings)
+        seconds += networks * scale.steps * update * RULES_PER_BP
+        seconds += len(trained) * seeds * LOOKING * scale.depth / 20
+        if OWN in uses:
+            layers = 4 * seeds * sum(scale.depths)
+            seconds += layers / scale.depth * scale.curve_steps * update * RULES_PER_BP
+            networks += 4 * seeds * len(scale.depths)
+    return networks, seconds
+
+
+def sentence(networks: int, seconds: float, jobs: int) -> str:
+    """Return the cost as a sentence.
+
+    Parameters
+    ----------
+    networks : int
+        Networks to train.
+    seconds : float
+        Of one core.
+    jobs : int
+        Processes at once.
+
+    Returns
+    -------
+    str
+        One sentence.
+
+    Examples
+    --------
+    >>> sentence(0, 30.0, 1)
+    'To do: no networks, about 1 minute on 1 core; what is finished is kept.'
+    """
+    minutes = max(round(seconds / jobs / 60), 1)
+    many = f"{networks} networks" if networks else "no networks"
+    return (
+        f"To do: {many}, about {minutes} minute{'s' * (minutes > 1)} on {jobs} "
+        f"core{'s' * (jobs > 1)}; what is finished is kept."
+    )
+
+
+def _update(settings: Settings) -> float:
+    """Return the seconds of one update of backpropagation at the shared size."""
+    scale = settings.scale
+    features = 64 if settings.dataset == "digits" else 784
+    net = mlp(features, [scale.width] * scale.depth, seed=0)
+    rule = learning.make("bp", net)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(scale.batch_size, features, generator=generator)
+    y = torch.arange(scale.batch_size) % 10
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times = []
+        for _ in range(8):
+            began = time.perf_counter()
+            rule.step(x, y)
+            times.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return sorted(times)[len(times) // 2]

@@ -1,0 +1,137 @@
+"""Pictures that claims share: curves, profiles along depth, values against bounds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from repsim.claims.base import Claim
+from repsim.drawing import palette
+
+Values = np.ndarray | Sequence[float]
+
+
+def figure(rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, np.ndarray]:
+    """Return a figure that belongs to no window, and its axes as (rows, columns)."""
+    size = kwargs.pop("figsize", (4.6 * columns, 3.4 * rows))
+    drawn = Figure(figsize=size, layout="constrained")
+    axes = drawn.subplots(rows, columns, squeeze=False, **kwargs)
+    return drawn, np.asarray(axes)
+
+
+def curves(
+    series: Mapping[str, Values],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    log: bool = False,
+    x: Values | None = None,
+) -> Figure:
+    """Return a figure with one line a name."""
+    drawn, grid = figure(figsize=(6.2, 3.8))
+    axes = grid[0, 0]
+    colours = palette(series)
+    for name, values in series.items():
+        at = np.arange(len(values)) if x is None else np.asarray(x)
+        axes.plot(at, values, color=colours[name], label=name, lw=1.4)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if log:
+        axes.set_yscale("log")
+    axes.legend(fontsize="small", frameon=False)
+    return drawn
+
+
+def scatter_bound(
+    x: Values,
+    y: Values,
+    grid: Values,
+    bounds: Mapping[str, Values],
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Return points with the curves that they must stay above."""
+    drawn, axes = figure(figsize=(6.2, 3.8))
+    axes[0, 0].plot(x, y, ".", ms=1.5, color="0.6", rasterized=True)
+    colours = palette(bounds)
+    for name, values in bounds.items():
+        axes[0, 0].plot(grid, values, color=colours[name], label=name, lw=2)
+    axes[0, 0].set(xlabel=xlabel, ylabel=ylabel)
+    axes[0, 0].legend(loc="lower left", frameon=False)
+    return drawn
+
+
+def profile(
+    axes: Axes,
+    groups: Mapping[str, np.ndarray],
+    *,
+    ylabel: str,
+    title: str = "",
+    splits: Mapping[str, Sequence[int]] | None = None,
+) -> None:
+    """Draw a quantity along depth, mean and range over seeds, one line a condition.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where to draw.
+    groups : mapping of str to ndarray, shape (seed, layer)
+        Condition -> values.
+    ylabel, title : str
+        Labels.
+    splits : mapping of str to sequence of int
+        Condition -> numbers of layers behind which a gradient is synthesised; a
+        single one is marked by a dotted line in the condition's colour.
+    """
+    colours = palette(groups)
+    for name, values in groups.items():
+        layer = np.arange(1, values.shape[1] + 1)
+        axes.plot(layer, values.mean(0), color=colours[name], label=name, lw=1.6)
+        axes.fill_between(
+            layer, values.min(0), values.max(0), color=colours[name], alpha=0.2, lw=0
+        )
+        places = (splits or {}).get(name, ())
+        if len(places) == 1:
+            axes.axvline(places[0] + 0.5, color=colours[name], ls=":", lw=1.2)
+    axes.set(xlabel="hidden layer", ylabel=ylabel, title=title)
+    axes.legend(fontsize="small", frameon=False)
+
+
+def against_bounds(claim: Claim, measured: Mapping[str, Sequence[float]]) -> Figure:
+    """Return every measured value beside the bound it has to keep.
+
+    Quantities that span more than three orders of magnitude, or are tiny, are
+    drawn on a logarithmic axis; a value of zero sits at its left end.
+    """
+    names = list(measured)
+    drawn, grid = figure(len(names), 1, figsize=(6.2, 0.7 + 0.75 * len(names)))
+    for axes, name in zip(grid[:, 0], names, strict=True):
+        values = np.asarray(measured[name], dtype=np.float64)
+        bounds = [gate for gate in claim.gates if gate.quantity == name]
+        _strip(axes, values, [gate.bound for gate in bounds])
+        demand = "; ".join(f"{g.relation} {g.bound:g}" for g in bounds) or "reported"
+        axes.set_title(f"{name}   [{demand}]", fontsize="small", loc="left")
+    return drawn
+
+
+def _strip(axes: Axes, values: np.ndarray, bounds: Sequence[float]) -> None:
+    everything = np.abs(np.concatenate([values[np.isfinite(values)], bounds]))
+    positive = everything[everything > 0]
+    small = positive.size and positive.min() < 1e-3 * max(positive.max(), 1e-2)
+    logarithmic = bool(small) and not (values < 0).any()
+    floor = positive.min() / 10 if positive.size else 1.0
+    shown = np.maximum(values, floor) if logarithmic else values
+    axes.plot(shown, np.zeros(len(shown)), "o", ms=6, alpha=0.5, mew=0, color="C0")
+    for bound in bounds:
+        axes.axvline(
+            max(bound, floor) if logarithmic else bound, color="C3", ls="--", lw=1.4
+        )
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.set_yticks([])
+    axes.margins(x=0.08)
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)

@@ -1,0 +1,296 @@
+"""How well and how fast deep networks learn from synthetic gradients."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from repsim.claims.base import Evidence, Gate, claim
+from repsim.claims.drawing import figure
+from repsim.claims.lab import Lab, Numbers
+from repsim.claims.statistics import lower_bound
+from repsim.drawing import palette
+
+WELCH = "one-sided 95 % bound over seeds (Welch)"
+
+
+def final(numbers: list[Numbers], name: str) -> list[float]:
+    """Return a curve's last value, one a seed."""
+    return [float(n[name][-1]) if name in n else float("nan") for n in numbers]
+
+
+def mean(numbers: list[Numbers], name: str) -> list[float]:
+    """Return a curve's mean over training, one a seed."""
+    return [float(np.mean(n[name][1:])) if name in n else float("nan") for n in numbers]
+
+
+@claim(
+    "C10",
+    statement="One synthetic gradient in the middle trains a deep network.",
+    source="Czarnecki et al. 2017, section 4 (Figure 3)",
+    experiment=(
+        "The shared networks (Linear, ReLU, batch normalisation), one linear "
+        "conditioned predictor in the middle, against backpropagation; both rates "
+        "tuned over the same grid on a network used nowhere else."
+    ),
+    gates=[
+        Gate(
+            "train accuracy, sg − mean of bp",
+            ">=",
+            -0.01,
+            "ours: within a hundredth of backpropagation",
+            "mean",
+        )
+    ],
+    uses=("bp", "sg"),
+)
+def trains_deep_networks(lab: Lab) -> Evidence:
+    """Measure training accuracy after equal steps, each rule at its tuned rate."""
+    study = lab.study(["bp", "sg"])
+    bp, sg = (final(study[name], "accuracy") for name in ("bp", "sg"))
+    measured = {
+        "train accuracy, sg − mean of bp": [v - float(np.mean(bp)) for v in sg],
+        "train accuracy bp": bp,
+        "train accuracy sg": sg,
+        "test accuracy bp": final(study["bp"], "test_accuracy"),
+        "test accuracy sg": final(study["sg"], "test_accuracy"),
+    }
+    grid = lab.grid(["bp", "sg"])
+    rates = {name: f"{lab.rate(name):g}" for name in ("bp", "sg")}
+    tables = {"training loss by learning rate": _text_keys(grid), "tuned rate": rates}
+    return Evidence(measured, _draw_curves(study, rates), tables)
+
+
+@claim(
+    "C10b",
+    statement=(
+        "Deep networks often learn faster with a synthetic gradient in the middle than "
+        "by backpropagation."
+    ),
+    source="Czarnecki et al. 2017, section 4 (depths 20 and 50)",
+    experiment=(
+        "The networks of C10: training accuracy averaged over training, each rule at "
+        "the rate tuned for it; the same at backpropagation's rate is reported."
+    ),
+    gates=[
+        Gate("accuracy over training, sg − bp, lower bound", ">", 0.0, WELCH),
+    ],
+    uses=("bp", "sg"),
+)
+def learns_faster(lab: Lab) -> Evidence:
+    """Measure the area under the training accuracy, with both rules tuned alike."""
+    study = lab.study(["bp", "sg"])
+    bp, sg = (mean(study[name], "accuracy") for name in ("bp", "sg"))
+    rate = lab.rate("bp")
+    same = lab.numbers([lab.cell("sg", rate, seed) for seed in lab.seeds])
+    measured = {
+        "accuracy over training, sg − bp, lower bound": [lower_bound(sg, bp)],
+        "accuracy over training bp": bp,
+        "accuracy over training sg": sg,
+        "accuracy over training sg at bp's rate": mean(same, "accuracy"),
+        "test accuracy, sg − mean of bp": (
+            np.asarray(final(study["sg"], "test_accuracy"))
+            - np.mean(final(study["bp"], "test_accuracy"))
+        ).tolist(),
+    }
+    return Evidence(measured, _draw_grid(lab.grid(["bp", "sg"])))
+
+
+@claim(
+    "E3",
+    statement=(
+        "Learning curves at many depths, rectified and sigmoid units, backpropagation "
+        "and one synthetic gradient in the middle."
+    ),
+    source="Czarnecki et al. 2017, Figure 3 (the paper gives no numbers)",
+    experiment=(
+        "Depths from 3 to 50, the rates tuned at the shared depth; shorter than the "
+        "shared runs."
+    ),
+    uses=("bp", "sg", "curves"),
+)
+def learning_curves(lab: Lab) -> Evidence:
+    """Measure learning curves by depth and activation: Figure 3."""
+    scale, rates = lab.settings.scale, lab.tuned(["bp", "sg"])
+    keys = [
+        (depth, activation, name)
+        for activation in ("relu", "sigmoid")
+        for depth in scale.depths
+        for name in ("bp", "sg")
+    ]
+    cells = [
+        lab.cell(
+            name, rates[name], seed, depth=depth, activation=activation,
+            steps=scale.curve_steps, look=False,
+        )
+        for depth, activation, name in keys
+        for seed in lab.seeds
+    ]  # fmt: skip
+    found = iter(lab.numbers(cells))
+    curves = {key: [next(found) for _ in lab.seeds] for key in keys}
+    measured = {
+        f"train accuracy, depth {depth}, {activation}, {name}": final(
+            values, "accuracy"
+        )
+        for (depth, activation, name), values in curves.items()
+    }
+    drawn, axes = figure(2, len(scale.depths), sharex=True, sharey="row")
+    colours = palette(["bp", "sg"])
+    for row, activation in enumerate(("relu", "sigmoid")):
+        for column, depth in enumerate(scale.depths):
+            panel = axes[row, column]
+            for name in ("bp", "sg"):
+                for numbers in curves[depth, activation, name]:
+                    if "step" in numbers:
+                        panel.plot(
+                            numbers["step"], numbers["accuracy"], color=colours[name],
+                            lw=1, alpha=0.8,
+                        )  # fmt: skip
+                panel.plot([], [], color=colours[name], label=name)
+            panel.set_title(f"{depth} hidden layers, {activation}", fontsize="small")
+    for panel in axes[-1]:
+        panel.set_xlabel("update")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("training accuracy")
+    axes[0, 0].legend(frameon=False)
+    return Evidence(measured, drawn)
+
+
+@claim(
+    "C15",
+    statement="Predictors that see the label train a deep network better.",
+    source="Jaderberg et al. 2017, Table 1 (cDNI against DNI)",
+    experiment=(
+        "One predictor in the middle, and one behind every layer, with and without the "
+        "label; each rate tuned over the same grid."
+    ),
+    gates=[Gate("test accuracy with − without label, lower bound", ">", 0.0, WELCH)],
+    uses=("sg", "dni", "sg_every", "dni_every"),
+)
+def label_helps(lab: Lab) -> Evidence:
+    """Measure test accuracy with and without the label."""
+    labels = ["sg", "dni", "sg_every", "dni_every"]
+    ends = {k: final(v, "test_accuracy") for k, v in lab.study(labels).items()}
+    gap = [float(a - np.mean(ends["dni"])) for a in ends["sg"]]
+    every = [float(a - np.mean(ends["dni_every"])) for a in ends["sg_every"]]
+    measured = {
+        "test accuracy with − without label, lower bound": [
+            lower_bound(ends["sg"], ends["dni"])
+        ],
+        "gap, one predictor": gap,
+        "gap, one behind every layer": every,
+        **{f"test accuracy {name}": values for name, values in ends.items()},
+    }
+    return Evidence(measured, _draw_strip(ends, "test accuracy"))
+
+
+@claim(
+    "C16",
+    statement=(
+        "After equal steps, more predictors do worse: accuracy does not rise from one "
+        "to one behind every layer, and backpropagation is better than that."
+    ),
+    source="Jaderberg et al. 2017; Czarnecki et al. 2017, section 5",
+    experiment="0, 1, 2, 4 and as many predictors as hidden layers; rates tuned alike.",
+    gates=[
+        Gate(
+            "largest rise of mean test accuracy from one predictor on",
+            "<=",
+            0.01,
+            "ours: the spread over seeds",
+        ),
+        Gate("test accuracy, bp − every, lower bound", ">", 0.0, WELCH),
+    ],
+    uses=("bp", "sg", "sg_2", "sg_4", "sg_every"),
+)
+def more_is_worse(lab: Lab) -> Evidence:
+    """Measure test accuracy by the number of predictors."""
+    labels = ["bp", "sg", "sg_2", "sg_4", "sg_every"]
+    ends = {k: final(v, "test_accuracy") for k, v in lab.study(labels).items()}
+    means = [float(np.mean(ends[name])) for name in labels[1:]]
+    measured = {
+        "largest rise of mean test accuracy from one predictor on": [
+            float(np.max(np.diff(means)))
+        ],
+        "test accuracy, bp − every, lower bound": [
+            lower_bound(ends["bp"], ends["sg_every"])
+        ],
+        **{f"test accuracy {name}": values for name, values in ends.items()},
+    }
+    return Evidence(measured, _draw_strip(ends, "test accuracy"))
+
+
+@claim(
+    "C18",
+    statement=(
+        "Learning works although synthetic gradients point only roughly along the true "
+        "ones."
+    ),
+    source="Jaderberg et al. 2017, supplement (gradient errors); no number given",
+    experiment=(
+        "Cosine of synthetic and true error, pooled over 400 test examples, at the "
+        "split of the trained networks."
+    ),
+    uses=("sg", "sg_every"),
+)
+def cosine_is_low(lab: Lab) -> Evidence:
+    """Measure the pooled cosine at the split beside the test accuracy."""
+    study = lab.study(["sg", "sg_every"])
+    measured = {
+        "cosine at the split": [n["cosine"][lab.split - 1] for n in study["sg"]],
+        "mean cosine, one behind every layer": [
+            float(np.mean(n["cosine"])) for n in study["sg_every"]
+        ],
+        "test accuracy sg": final(study["sg"], "test_accuracy"),
+        "test accuracy sg_every": final(study["sg_every"], "test_accuracy"),
+    }
+    return Evidence(measured)
+
+
+def _text_keys(
+    grid: dict[str, dict[float, float]],
+) -> dict[str, dict[str, float | None]]:
+    return {
+        label: {
+            f"{lr:g}": loss if np.isfinite(loss) else None for lr, loss in row.items()
+        }
+        for label, row in grid.items()
+    }
+
+
+def _draw_curves(study: dict[str, list[Numbers]], rates: dict[str, str]) -> Figure:
+    drawn, axes = figure(1, 2, figsize=(9.2, 3.6))
+    colours = palette(study)
+    for name, cells in study.items():
+        for panel, quantity in zip(axes[0], ("loss", "accuracy"), strict=True):
+            for numbers in cells:
+                if "step" in numbers:
+                    panel.plot(
+                        numbers["step"], numbers[quantity], color=colours[name], lw=1,
+                        alpha=0.8,
+                    )  # fmt: skip
+            panel.plot([], [], color=colours[name], label=f"{name}, rate {rates[name]}")
+            panel.set(xlabel="update", ylabel=f"training {quantity}")
+    axes[0, 0].set_yscale("log")
+    axes[0, 1].legend(frameon=False)
+    return drawn
+
+
+def _draw_grid(grid: dict[str, dict[float, float]]) -> Figure:
+    drawn, axes = figure(figsize=(5.6, 3.6))
+    for name, losses in grid.items():
+        axes[0, 0].plot(list(losses), list(losses.values()), "o-", label=name)
+    axes[0, 0].set(
+        xscale="log", yscale="log", xlabel="learning rate", ylabel="final training loss",
+        title="The grid over which both rules are tuned (one network each)",
+    )  # fmt: skip
+    axes[0, 0].legend(frameon=False)
+    return drawn
+
+
+def _draw_strip(groups: dict[str, list[float]], ylabel: str) -> Figure:
+    drawn, axes = figure(figsize=(1.6 + 1.0 * len(groups), 3.6))
+    for i, values in enumerate(groups.values()):
+        axes[0, 0].plot([i] * len(values), values, "o", alpha=0.6, mew=0, color="C0")
+        axes[0, 0].hlines(np.mean(values), i - 0.25, i + 0.25, color="k")
+    axes[0, 0].set_xticks(range(len(groups)), list(groups), rotation=20)
+    axes[0, 0].set(ylabel=ylabel, xlim=(-0.6, len(groups) - 0.4))
+    return drawn

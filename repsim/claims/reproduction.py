@@ -1,0 +1,351 @@
+"""Run claims, keep what they found, and write it down."""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from repsim.claims import cost
+from repsim.claims.base import Claim, registered, summarise
+from repsim.claims.drawing import against_bounds
+from repsim.claims.lab import Lab
+from repsim.claims.page import write_page
+from repsim.claims.settings import IMAGES, Settings
+from repsim.claims.trained import write
+from repsim.datasets.files import data_root
+from repsim.datasets.messages import unknown
+from repsim.learning import names
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What a reproduction found and where it lies.
+
+    Parameters
+    ----------
+    results : list of dict
+        One a claim, as in claims.json: id, statement, source, measured, threshold,
+        verdict and more.
+    path : Path
+        claims.json.
+    page : Path
+        claims.html, one file that opens offline.
+    notes : list of str
+        What was chosen or cut, in plain sentences.
+    """
+
+    results: list[Result]
+    path: Path
+    page: Path
+    notes: list[str]
+
+    @property
+    def holds(self) -> bool:
+        """Whether no claim with a threshold failed."""
+        return all(r["verdict"] != "does not hold" for r in self.results)
+
+    def table(self) -> str:
+        """Return the verdicts as a table of plain text.
+
+        Returns
+        -------
+        str
+            A line a claim: id, verdict, the gated quantities.
+        """
+        rows = [(r["id"], r["verdict"], _short(r)) for r in self.results]
+        width = max((len(row[0]) for row in rows), default=2)
+        return "\n".join(f"{i:<{width}}  {v:<13}  {s}" for i, v, s in rows)
+
+
+def reproduce(
+    claims: Sequence[str] | None = None,
+    *,
+    quick: bool = False,
+    dataset: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    seeds: int | None = None,
+    seed: int = 0,
+    out: str | os.PathLike[str] = "reproduce",
+    rule: str = "sg",
+    jobs: int | None = None,
+    progress: bool = True,
+) -> Reproduction:
+    """Run the paper's claims as experiments that can fail, and write the verdicts.
+
+    Networks and claims are kept under `out` as they are finished; a second call with
+    the same settings takes up where the first stopped and repeats nothing.
+
+    Parameters
+    ----------
+    claims : sequence of str or None
+        Claims by id (see `registered`); None is all.
+    quick : bool
+        Smaller networks and fewer updates; `notes` says what was cut.
+    dataset : str or None
+        digits or an image set. None is MNIST where its files are found and the run
+        is not quick, and digits otherwise; `notes` says which.
+    root : path or None
+        Folder of the data, as in `repsim.datasets.load`.
+    seeds : int or None
+        Networks a condition; None is 5.
+    seed : int
+        The first seed.
+    out : path
+        Folder for claims.json, claims.html, figures and networks.
+    rule : str
+        The rule under test, a name of `repsim.learning.names()`; a user's own takes
+        the options of `sg`.
+    jobs : int or None
+        Processes that train at once; None is one for each core, 1 for a rule that
+        is not ours (it is registered in this process alone).
+    progress : bool
+        Whether to show a bar and state the cost on stderr.
+
+    Returns
+    -------
+    Reproduction
+        Results, the paths written, notes, and `table()` for a terminal.
+
+    Raises
+    ------
+    ValueError
+        If a claim, data set or rule does not exist, or a number is out of range.
+    OSError
+        If the folder cannot be written, or data are missing and cannot be fetched.
+
+    Examples
+    --------
+    >>> found = reproduce(["C2"], quick=True, progress=False)
+    >>> found.results[0]["verdict"]
+    'holds'
+    """
+    chosen = _chosen(claims)
+    settings, notes = _settings(quick, dataset, root, seeds, seed, rule)
+    folder = _folder(out)
+    lab = Lab(settings, folder, root, _jobs(jobs) if rule == "sg" else 1)
+    todo = [claim for claim in chosen if _kept(claim, lab, folder) is None]
+    with _bar(lab, todo, notes, progress) as name:
+        results = [_run(claim, lab, folder, name) for claim in chosen]
+    content = _about(settings, notes)
+    path, page = folder / "claims.json", folder / "claims.html"
+    write(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    about = folder / "about.json"
+    write(about, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_page(page, results, content, folder / "figures")
+    return Reproduction(results, path, page, notes)
+
+
+def _chosen(claims: Sequence[str] | None) -> list[Claim]:
+    known = registered()
+    if claims is None:
+        return list(known.values())
+    wanted = list(dict.fromkeys([claims] if isinstance(claims, str) else claims))
+    for name in wanted:
+        if name not in known:
+            raise ValueError(unknown("claim", name, known))
+    if not wanted:
+        msg = "Expected at least one claim, but got none; None runs all."
+        raise ValueError(msg)
+    return [known[name] for name in wanted]
+
+
+def _settings(
+    quick: bool,
+    dataset: str | None,
+    root: str | os.PathLike[str] | None,
+    seeds: int | None,
+    seed: int,
+    rule: str,
+) -> tuple[Settings, list[str]]:
+    if rule not in names():
+        raise ValueError(unknown("rule", rule, names()))
+    seeds = 5 if seeds is None else seeds
+    if seeds < 1 or seed < 0:
+        msg = (
+            "Expected `seeds` to be at least 1 and `seed` at least 0, but got "
+            f"{seeds} and {seed}."
+        )
+        raise ValueError(msg)
+    notes = []
+    if dataset is None:
+        dataset = "mnist" if not quick and _has_mnist(root) else "digits"
+        if dataset == "digits" and not quick:
+            notes.append(
+                "MNIST was not found, so the networks learn digits; name its folder "
+                "with root= (--root) or REPSIM_DATA."
+            )
+    if dataset not in ("digits", *IMAGES):
+        raise ValueError(unknown("dataset", dataset, ("digits", *IMAGES)))
+    settings = Settings(dataset, quick, seeds, seed, rule)
+    notes += [f"Data: {dataset}, {seeds} seeds from {seed}, rule under test {rule}."]
+    if quick:
+        notes.append("Quick: " + "; ".join(settings.cuts()) + ".")
+    if seeds < 5:
+        notes.append("Fewer than five seeds: read stochastic claims with care.")
+    return settings, notes
+
+
+def _has_mnist(root: str | os.PathLike[str] | None) -> bool:
+    try:
+        folder = data_root(root) / "MNIST" / "raw"
+    except FileNotFoundError:
+        return False
+    stem = "train-images-idx3-ubyte"
+    return (folder / stem).is_file() or (folder / f"{stem}.gz").is_file()
+
+
+def _folder(out: str | os.PathLike[str]) -> Path:
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        msg = (
+            f"Expected {str(folder)!r} to be a folder, but it is a file; name another."
+        )
+        raise FileExistsError(msg)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _jobs(jobs: int | None) -> int:
+    if jobs is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+    if jobs < 1:
+        msg = f"Expected `jobs` to be at least 1, but got {jobs}."
+        raise ValueError(msg)
+    return jobs
+
+
+@contextmanager
+def _bar(
+    lab: Lab, claims: list[Claim], notes: list[str], progress: bool
+) -> Iterator[Callable[[str], None]]:
+    """State the cost, and show a bar over the networks; yields what names a claim."""
+    if not progress:
+        yield lambda name: None
+        return
+    networks, seconds = cost.estimate(lab, claims)
+    for line in (*notes, cost.sentence(networks, seconds, lab.jobs)):
+        tqdm.write(line, file=sys.stderr)
+    with tqdm(total=networks, unit="network", dynamic_ncols=True) as bar:
+
+        def count(label: str, number: int) -> None:
+            bar.set_postfix_str(label, refresh=False)
+            # Stopping at matched accuracy may train a few more than were foreseen.
+            bar.total = max(bar.total, bar.n + number)
+            bar.update(number)
+
+        lab.tick = count
+        yield bar.set_description
+
+
+def _place(claim: Claim, lab: Lab, folder: Path) -> Path:
+    """Return the file of a claim's result under these settings and thresholds."""
+    text = json.dumps([asdict(lab.settings), _gates(claim), version("repsim")])
+    return (
+        folder / "results" / f"{claim.id}-{sha256(text.encode()).hexdigest()[:12]}.json"
+    )
+
+
+def _kept(claim: Claim, lab: Lab, folder: Path) -> Result | None:
+    """Return a result of an earlier run, if its picture is there too."""
+    path = _place(claim, lab, folder)
+    if not path.is_file() or not (folder / "figures" / f"{claim.id}.png").is_file():
+        return None
+    found: Result = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def _run(claim: Claim, lab: Lab, folder: Path, name: Callable[[str], None]) -> Result:
+    """Return a claim's result, run now unless it is kept."""
+    kept = _kept(claim, lab, folder)
+    if kept is not None:
+        return kept
+    name(claim.id)
+    began = time.perf_counter()
+    evidence = claim.run(lab)
+    drawn = evidence.figure or against_bounds(claim, evidence.measured)
+    drawn.savefig(folder / "figures" / f"{claim.id}.png", dpi=130)
+    result = {
+        "id": claim.id,
+        "group": claim.group,
+        "statement": claim.statement,
+        "source": claim.source,
+        "experiment": claim.experiment,
+        "measured": {k: summarise(v) for k, v in evidence.measured.items()},
+        "threshold": claim.threshold,
+        "gates": _gates(claim),
+        "verdict": claim.judge(evidence.measured),
+        "note": evidence.note,
+        "tables": dict(evidence.tables),
+        "dataset": lab.settings.dataset,
+        "quick": lab.settings.quick,
+        "seeds": lab.seeds,
+        "wall_s": round(time.perf_counter() - began, 1),
+        "figure": f"figures/{claim.id}.png",
+    }
+    write(_place(claim, lab, folder), json.dumps(result, ensure_ascii=False))
+    return result
+
+
+def _gates(claim: Claim) -> list[dict[str, Any]]:
+    return [asdict(gate) for gate in claim.gates]
+
+
+def _about(settings: Settings, notes: list[str]) -> dict[str, Any]:
+    return {
+        "settings": asdict(settings),
+        "notes": notes,
+        "repsim_version": version("repsim"),
+        "commit": _commit(),
+        "torch_version": torch.__version__,
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+        "created": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+
+
+def _commit() -> str | None:
+    """Return the checkout's commit where the package is installed from one."""
+    for folder in Path(__file__).resolve().parents[2:4]:
+        head = folder / ".git" / "HEAD"
+        if head.is_file():
+            text = head.read_text().strip()
+            if not text.startswith("ref: "):
+                return text
+            ref = folder / ".git" / text[5:]
+            return ref.read_text().strip() if ref.is_file() else None
+    return None
+
+
+def _short(result: Result) -> str:
+    """Return the gated quantities of a result, or the first, in a line."""
+    names = [gate["quantity"] for gate in result["gates"]]
+    parts = []
+    for name in names or list(result["measured"])[:2]:
+        gate = next((g for g in result["gates"] if g["quantity"] == name), None)
+        demand = f" ({gate['relation']} {gate['bound']:g})" if gate else ""
+        parts.append(f"{name} {number(result['measured'][name])}{demand}")
+    return "; ".join(parts)
+
+
+def number(summary: dict[str, Any]) -> str:
+    """Return a summary as text: the mean, and the range where values differ."""
+    if summary["mean"] is None:
+        return "not finite"
+    text = f"{summary['mean']:.3g}"
+    if summary["n"] > 1 and summary["low"] != summary["high"]:
+        text += f" [{summary['low']:.3g}, {summary['high']:.3g}]"
+    return text

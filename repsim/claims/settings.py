@@ -1,0 +1,146 @@
+"""How large the experiments are, in full and in the quick form."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10")
+
+RULE = "*"
+"""In a condition: the rule under test, `sg` unless the caller names another."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The size of the networks that several claims share.
+
+    Parameters
+    ----------
+    depth, width : int
+        Hidden layers and units in each.
+    steps, batch_size : int
+        Updates, and examples in each.
+    grid : tuple of float
+        Learning rates over which every rule is tuned alike.
+    depths : tuple of int
+        Depths of the learning curves.
+    curve_steps : int
+        Updates of the learning curves.
+    """
+
+    depth: int
+    width: int
+    steps: int
+    batch_size: int
+    grid: tuple[float, ...]
+    depths: tuple[int, ...]
+    curve_steps: int
+
+
+SCALES = {
+    ("digits", True): Scale(8, 48, 300, 128, (3e-4, 1e-3, 3e-3), (3, 8, 20), 200),
+    ("digits", False): Scale(
+        20, 64, 500, 128, (3e-4, 1e-3, 3e-3), (3, 10, 20, 50), 200
+    ),
+    ("images", True): Scale(10, 48, 200, 128, (3e-4, 1e-3, 3e-3), (3, 10, 20), 200),
+    ("images", False): Scale(
+        20, 64, 500, 128, (3e-4, 1e-3, 3e-3), (3, 10, 20, 50), 200
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a reproduction's numbers.
+
+    Parameters
+    ----------
+    dataset : str
+        "digits" or an image set.
+    quick : bool
+        The small form.
+    seeds, seed : int
+        How many seeds, and the first.
+    rule : str
+        The rule under test.
+    """
+
+    dataset: str = "digits"
+    quick: bool = False
+    seeds: int = 5
+    seed: int = 0
+    rule: str = "sg"
+    scale: Scale = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Choose the scale for the data."""
+        kind = "digits" if self.dataset not in IMAGES else "images"
+        object.__setattr__(self, "scale", SCALES[kind, self.quick])
+
+    @property
+    def toy_steps(self) -> tuple[int, int]:
+        """Updates on the artificial sets: linear, and deep linear."""
+        return (1000, 400) if self.quick else (3000, 1000)
+
+    @property
+    def surface_steps(self) -> int:
+        """Updates of the networks whose loss surfaces are reconstructed."""
+        return 300 if self.quick else 1500
+
+    def cuts(self) -> list[str]:
+        """Return what the quick form leaves out, in plain sentences."""
+        if not self.quick:
+            return []
+        full = Settings(self.dataset, False, self.seeds, self.seed, self.rule)
+        now, then = self.scale, full.scale
+        return [
+            f"networks of {now.depth} × {now.width} for {now.steps} updates instead of "
+            f"{then.depth} × {then.width} for {then.steps}",
+            f"learning rates tuned over {len(now.grid)} values instead of "
+            f"{len(then.grid)}",
+            f"learning curves to depth {now.depths[-1]} for {now.curve_steps} updates "
+            f"instead of depth {then.depths[-1]} for {then.curve_steps}",
+            f"artificial sets for {self.toy_steps[0]} and {self.toy_steps[1]} updates "
+            f"instead of {full.toy_steps[0]} and {full.toy_steps[1]}",
+            f"loss surfaces of {self.surface_steps} updates instead of "
+            f"{full.surface_steps}",
+        ]
+
+
+def conditions(depth: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return rules and options by condition, for networks of a depth.
+
+    Parameters
+    ----------
+    depth : int
+        Number of hidden layers.
+
+    Returns
+    -------
+    dict
+        Label -> rule (`RULE` for the one under test) and its options.
+
+    Examples
+    --------
+    >>> conditions(20)["sg_4"]
+    ('*', {'at': [4, 8, 12, 16]})
+    """
+    return {
+        "untrained": ("bp", {}),
+        "bp": ("bp", {}),
+        "sg": (RULE, {"at": [max(depth // 2, 1)]}),
+        "sg_shared": (RULE, {"at": [max(depth // 2, 1)]}),
+        "sg_2": (RULE, {"at": _spread(depth, 2)}),
+        "sg_4": (RULE, {"at": _spread(depth, 4)}),
+        "sg_every": (RULE, {"at": list(range(1, depth + 1))}),
+        "sg_prop": (RULE, {"at": [max(depth // 2, 1)], "prop": 0.1}),
+        "dni": (RULE, {"at": [max(depth // 2, 1)], "conditioned": False}),
+        "dni_every": (RULE, {"at": list(range(1, depth + 1)), "conditioned": False}),
+        "fa": ("fa", {}),
+        "dfa": ("dfa", {}),
+        "kickback": ("kickback", {}),
+        "noise": ("noise", {}),
+    }
+
+
+def _spread(depth: int, splits: int) -> list[int]:
+    return [round(depth * (i + 1) / (splits + 1)) for i in range(splits)]
