@@ -104,3 +104,13 @@ def split_positions(splits: Iterable[str], names: Sequence[str]) -> list[float]:
     """Return where gradients are synthesised: half a layer behind each named one."""
     wanted = {str(s) for s in splits}
     return [i + 0.5 for i, name in enumerate(names[:-1]) if name in wanted]
+
+
+def expect_array(data: object, name: str) -> None:
+    """Raise unless a plot's data is a DataArray."""
+    if not isinstance(data, xr.DataArray):
+        msg = (
+            f"Expected `{name}` to be an xarray.DataArray, but got "
+            f"{type(data).__name__}."
+        )
+        raise TypeError(msg)

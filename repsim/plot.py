@@ -1,9 +1,8 @@
 """Plots: DataArray in, Axes out; nothing is shown, saved or styled globally."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 import xarray as xr
@@ -11,17 +10,20 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from repsim.drawing import (
+    expect_array,
     labels,
-    layer_axis,
     measure_label,
-    palette,
     scale,
     split_positions,
     title,
 )
+from repsim.plot_curves import layer_curve as layer_curve
+from repsim.plot_networks import dendrogram as dendrogram
+from repsim.plot_networks import dynamics as dynamics
+from repsim.plot_networks import mds as mds
 from repsim.plot_rdms import rdm_grid as rdm_grid
 
-__all__ = ["heatmap", "layer_curve", "rdm_grid"]
+__all__ = ["dendrogram", "dynamics", "heatmap", "layer_curve", "mds", "rdm_grid"]
 
 _UNIT = ("cka", "cca", "svcca", "pwcca", "mutual_knn")
 
@@ -45,7 +47,7 @@ def heatmap(
         From `repsim.compare`; rows are drawn along y.
     ax : Axes, optional
         Where to draw; the current axes by default.
-    splits : iterable of str, optional
+    splits : iterable of str, or mapping of dim to such, optional
         Names of layers after which a gradient is synthesised, marked by dashed
         lines.
     **kwargs
@@ -65,11 +67,11 @@ def heatmap(
 
     Examples
     --------
-    >>> cells = xr.DataArray(np.eye(2), dims=("layer_a", "layer_b"), name="cka")
+    >>> cells = xr.DataArray([[1.0]], dims=("layer_a", "layer_b"), name="cka")
     >>> heatmap(cells).get_ylabel()
     'layer_a'
     """
-    _expect(matrix, "matrix")
+    expect_array(matrix, "matrix")
     if matrix.ndim != 2:
         msg = (
             "Expected `matrix` to have two dims, as (layer_a, layer_b), but got "
@@ -112,178 +114,3 @@ def _heat_options(
         options |= {"vmin": 0.0, "vmax": 1.0, "cmap": scale("viridis", under=True)}
         options["cbar_kws"] |= {"extend": "min" if low else "neither"}
     return options
-
-
-def layer_curve(
-    curve: xr.DataArray,
-    *,
-    ax: Axes | None = None,
-    hue: str | None = None,
-    baselines: Mapping[str, float | xr.DataArray] | None = None,
-    splits: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
-    **kwargs: Any,
-) -> Axes:
-    """Draw a quantity along depth, a line a condition, seeds as a band.
-
-    The line is the mean over seeds, the band one standard deviation to both sides
-    (from two seeds on), the faint lines are the seeds themselves.
-
-    Parameters
-    ----------
-    curve : DataArray, dims ([condition,] [seed,] layer)
-        Or dims (network, layer) with the coordinates `condition` and `seed`.
-    ax : Axes, optional
-        Where to draw; the current axes by default.
-    hue : str, optional
-        The dim or coordinate that tells lines apart; `condition` where it exists.
-    baselines : mapping of str to float or DataArray, optional
-        Reference lines by name, level or along `layer`: {"pixels": 0.91,
-        "untrained": curve}.
-    splits : iterable of str or mapping of condition to such, optional
-        Layers after which a gradient is synthesised: vertical dotted lines, in the
-        condition's colour where a mapping says whose they are.
-    **kwargs
-        Passed to `Axes.plot` for the mean lines.
-
-    Returns
-    -------
-    Axes
-        Layers in order along x, each named up to 32 of them.
-
-    Raises
-    ------
-    TypeError
-        If `curve` is not a DataArray.
-    ValueError
-        If it has no `layer` dim, or dims that are neither seeds nor `hue`.
-
-    Examples
-    --------
-    >>> margin = xr.DataArray([[0.2, 0.5]], dims=("condition", "layer"), name="margin",
-    ...                       coords={"condition": ["bp"], "layer": ["h1", "h2"]})
-    >>> layer_curve(margin).get_ylabel()
-    'margin'
-    """
-    _expect(curve, "curve")
-    names, groups = _groups(curve, hue)
-    axes = plt.gca() if ax is None else ax
-    colours = palette(groups)
-    at = np.arange(len(names))
-    for name, values in groups.items():
-        style: dict[str, Any] = {
-            "color": colours[name],
-            "marker": "o",
-            "markersize": 3.5,
-            "linewidth": 1.8,
-        }
-        if name:
-            style["label"] = name
-        if len(values) > 1:
-            mean, spread = _spread(values)
-            axes.plot(at, values.T, color=colours[name], alpha=0.25, linewidth=0.7)
-            axes.fill_between(
-                at, mean - spread, mean + spread, color=colours[name], alpha=0.15, lw=0
-            )
-            axes.plot(at, mean, **(style | kwargs))
-        else:
-            axes.plot(at, values[0], **(style | kwargs))
-    _baselines(axes, baselines or {}, names)
-    _mark_splits(axes, splits, names, colours)
-    layer_axis(axes, names)
-    axes.set_ylabel(measure_label(curve))
-    if any(groups) or baselines:
-        axes.legend(frameon=False, fontsize="small")
-    return axes
-
-
-def _groups(
-    curve: xr.DataArray, hue: str | None
-) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Return layer names, and per line the values (seed, layer)."""
-    if "layer" not in curve.dims:
-        msg = (
-            "Expected `curve` to have a dim `layer`, but got "
-            f"({', '.join(str(d) for d in curve.dims)})."
-        )
-        raise ValueError(msg)
-    if hue is None and "condition" in curve.coords:
-        hue = "condition"
-    by = hue if hue is not None and curve[hue].ndim == 1 else None
-    across = [str(d) for d in curve.dims if d != "layer"]
-    line = str(curve[by].dims[0]) if by else None
-    extra = [d for d in across if d not in (line, "seed", "network")]
-    if extra:
-        msg = (
-            "Expected `curve` to have dims ([condition,] [seed,] layer), but got also "
-            f"{', '.join(extra)}; select one, as in curve.isel({extra[0]}=-1), or name "
-            "it with hue=."
-        )
-        raise ValueError(msg)
-    names = labels(curve, "layer")
-    curve = curve.transpose(..., "layer")
-    if by is None:
-        return names, {"": curve.values.reshape(-1, len(names))}
-    keys = [str(v) for v in curve[by].values]
-    groups = {}
-    for key in dict.fromkeys(keys):
-        chosen = curve.isel({line: [i for i, k in enumerate(keys) if k == key]})
-        values = chosen.transpose(..., "layer").values.reshape(-1, len(names))
-        # Conditions with fewer seeds are padded with NaN along a shared dim.
-        groups[key] = values[~np.isnan(values).all(1)]
-        if not len(groups[key]):
-            groups[key] = values[:1]
-    return names, groups
-
-
-def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    missing = np.isnan(values)
-    count = np.maximum((~missing).sum(0), 1)
-    mean = np.where(missing.all(0), np.nan, np.where(missing, 0, values).sum(0) / count)
-    squares = np.where(missing, 0, (values - mean) ** 2).sum(0)
-    return mean, np.sqrt(squares / np.maximum(count - 1, 1))
-
-
-def _baselines(
-    axes: Axes, baselines: Mapping[str, float | xr.DataArray], names: list[str]
-) -> None:
-    styles: list[Any] = ["--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1))]
-    for k, (name, value) in enumerate(baselines.items()):
-        style = {"color": "0.35", "linewidth": 1.2, "linestyle": styles[k % 4]}
-        if isinstance(value, xr.DataArray) and value.ndim:
-            level = value.reindex(layer=names) if "layer" in value.coords else value
-            axes.plot(np.arange(len(names)), level.values, label=name, **style)
-        else:
-            axes.axhline(float(value), label=name, **style)
-
-
-def _mark_splits(
-    axes: Axes,
-    splits: Iterable[str] | Mapping[str, Iterable[str]] | None,
-    names: Sequence[str],
-    colours: Mapping[str, Any],
-) -> None:
-    if splits is None:
-        return
-    whose = splits if isinstance(splits, Mapping) else {"": splits}
-    for condition, listed in whose.items():
-        positions = split_positions(listed, names)
-        # One break is a line; a break after every layer would be a fence: ticks do.
-        top = 1.0 if len(positions) <= 3 else 0.04
-        for position in positions:
-            axes.axvline(
-                position,
-                ymax=top,
-                color=colours.get(condition, "0.4"),
-                linestyle=":",
-                linewidth=1.3,
-                zorder=0,
-            )
-
-
-def _expect(data: object, name: str) -> None:
-    if not isinstance(data, xr.DataArray):
-        msg = (
-            f"Expected `{name}` to be an xarray.DataArray, but got "
-            f"{type(data).__name__}."
-        )
-        raise TypeError(msg)

@@ -51,7 +51,7 @@ def class_margin(rdms: xr.DataArray) -> xr.DataArray:
 
 
 def _same_class(rdms: xr.DataArray) -> np.ndarray:
-    _expect_pairs(rdms)
+    expect_pairs(rdms)
     if "label_a" not in rdms.coords or "label_b" not in rdms.coords:
         msg = (
             "Expected `rdms` to carry labels (label_a, label_b on `pair`), but got "
@@ -77,7 +77,21 @@ def _same_class(rdms: xr.DataArray) -> np.ndarray:
     return same
 
 
-def _expect_pairs(rdms: xr.DataArray) -> None:
+def expect_pairs(rdms: xr.DataArray) -> None:
+    """Raise unless RDMs are a DataArray with a dim `pair`.
+
+    Parameters
+    ----------
+    rdms : DataArray, dims (…, pair)
+        What came.
+
+    Raises
+    ------
+    TypeError
+        If it is no DataArray.
+    ValueError
+        If the dim is missing.
+    """
     if not isinstance(rdms, xr.DataArray):
         msg = (
             "Expected `rdms` to be a DataArray from repsim.rdms, but got "
@@ -135,7 +149,7 @@ def rdm_distance(
     >>> rdm_distance(stack).values
     array([1., 0.])
     """
-    _expect_pairs(rdms)
+    expect_pairs(rdms)
     dims = [str(d) for d in rdms.dims if d != "pair"]
     if along not in dims:
         raise ValueError(unknown("along", along, dims))

@@ -94,7 +94,7 @@ def compare_rdms(
 
     Examples
     --------
-    >>> compare_rdms([1.0, 2.0, 3.0], [1.0, 3.0, 2.0], method="spearman")
+    >>> round(compare_rdms([1.0, 2.0, 3.0], [1.0, 3.0, 2.0], method="spearman"), 6)
     0.5
     >>> compare_rdms([[1.0, 2.0, 3.0]], [[1.0, 3.0, 2.0], [3.0, 2.0, 1.0]],
     ...              method="tau-a").round(3)

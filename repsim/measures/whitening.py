@@ -56,7 +56,7 @@ def whitened(
         if b is a
         else np.stack([_row_sums(b, k, n, keep) for k in range(len(b))])
     )
-    correct = _centring(n, keep)
+    correct = _Centring(n, keep)
     products, squares_a, squares_b = inner(a, b, device)
     values = 2 * products + correct(sums_a, sums_b)
     values /= _norms(squares_a, sums_a, correct)[:, None]
@@ -93,10 +93,6 @@ class _Centring:
         # 4 (2 w_a w_b + diagonal) without its first term, which is 2 d_a d_b.
         u, v = -a @ self.fit / 2, -b @ self.fit / 2
         return np.asarray(2 * (a @ v.T + u @ b.T + u @ self.seen @ v.T) + 4 * (u @ v.T))
-
-
-def _centring(n: int, keep: np.ndarray | None) -> _Centring:
-    return _Centring(n, keep)
 
 
 def _row_sums(side: Side, k: int, n: int, keep: np.ndarray | None) -> np.ndarray:
