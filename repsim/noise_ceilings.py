@@ -102,8 +102,8 @@ def _bounds(stack: np.ndarray, method: Method) -> tuple[float, float]:
     total = scaled.sum(0)
     lower, upper = [], []
     for own, row in zip(scaled, stack, strict=True):
-        lower.append(compare_rdms(total - own, row, method=method))
-        upper.append(compare_rdms(total, row, method=method))
+        lower.append(float(compare_rdms(total - own, row, method=method)))
+        upper.append(float(compare_rdms(total, row, method=method)))
     return float(np.mean(lower)), float(np.mean(upper))
 
 

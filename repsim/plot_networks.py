@@ -1,7 +1,7 @@
 """Networks as points, as trees and in motion: MDS, dendrograms, dynamics."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -34,8 +34,7 @@ def mds(
     """Draw layers or networks as points whose distances are those of an RDM.
 
     Colour is the condition, the marker the seed; the layers of a network are joined
-    from first (large, open) to last (large, filled), and named along the first path
-    of each condition.
+    from first (large, open) to last (large, filled).
 
     Parameters
     ----------
@@ -74,17 +73,19 @@ def mds(
     for network in dict.fromkeys(networks):
         at = np.flatnonzero(networks == network)
         condition, path = str(conditions[at[0]]), points.values[at]
-        style = {"color": colours[condition], "marker": markers[str(seeds[at[0]])]}
+        style: dict[str, Any] = {
+            "color": colours[condition],
+            "marker": markers[str(seeds[at[0]])],
+        }
         label = condition if condition and condition not in named else None
         if len(at) > 1 and "layer" in points.coords:
-            axes.plot(*path.T, color=style["color"], alpha=0.4, linewidth=1, zorder=1)
-            axes.scatter(*path[1:-1].T, **({"s": 14} | style | kwargs))
-            axes.scatter(*path[0], **({"s": 60, "facecolors": "none"} | _open(style)))
-            axes.scatter(*path[-1], **({"s": 60, "label": label} | style | kwargs))
-            if condition not in named:
-                _name_ends(axes, path, [str(v) for v in points["layer"].values[at]])
+            _path(axes, path, style | {"label": label}, kwargs)
+            names = points["layer"].values[at].astype(str)
+            ends = ([] if named else [0]) + ([-1] if label else [])
+            _name(axes, path, list(names), ends)
         else:
-            axes.scatter(*path.T, **({"s": 40, "label": label} | style | kwargs))
+            single: dict[str, Any] = {"s": 40, "label": label} | style
+            axes.scatter(*path.T, **(single | kwargs))
         named.add(condition)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel="dimension 1", ylabel="dimension 2", title=_fit(points))
@@ -93,8 +94,17 @@ def mds(
     return axes
 
 
-def _open(style: Mapping[str, Any]) -> dict[str, Any]:
-    return {"edgecolors": style["color"], "marker": style["marker"]}
+def _path(
+    axes: Axes, path: np.ndarray, style: dict[str, Any], kwargs: dict[str, Any]
+) -> None:
+    """Draw the layers of one network from an open to a filled point."""
+    colour, marker = style["color"], style["marker"]
+    axes.plot(*path.T, color=colour, alpha=0.4, linewidth=1, zorder=1)
+    small: dict[str, Any] = {"s": 14, "color": colour, "marker": marker}
+    axes.scatter(*path[1:-1].T, **(small | kwargs))
+    axes.scatter(*path[0], s=60, facecolors="none", edgecolors=colour, marker=marker)
+    last: dict[str, Any] = {"s": 60} | style
+    axes.scatter(*path[-1], **(last | kwargs))
 
 
 def _text(points: xr.DataArray, name: str) -> np.ndarray:
@@ -103,8 +113,8 @@ def _text(points: xr.DataArray, name: str) -> np.ndarray:
     return np.full(points.sizes["item"], "")
 
 
-def _name_ends(axes: Axes, path: np.ndarray, names: list[str]) -> None:
-    for k in (0, -1):
+def _name(axes: Axes, path: np.ndarray, names: list[str], which: list[int]) -> None:
+    for k in which:
         axes.annotate(
             names[k],
             path[k],
@@ -127,7 +137,7 @@ def dendrogram(
     rdm: xr.DataArray,
     *,
     ax: Axes | None = None,
-    method: str = "average",
+    method: Literal["average", "complete", "single"] = "average",
     **kwargs: Any,
 ) -> Axes:
     """Draw how networks (or layers) cluster, names in the colour of their condition.
@@ -182,7 +192,7 @@ def dendrogram(
         "leaf_font_size": 8 if count <= 40 else 4,
     }
     joined = linkage(rdm.values.astype(np.float64), method)
-    order = tree(joined, ax=axes, **(options | kwargs))["leaves"]
+    order = tree(joined, ax=axes, **(options | kwargs))["leaves"] or []
     if "condition" in items:
         conditions = items["condition"].astype(str)
         colours = palette(conditions)
@@ -291,4 +301,5 @@ def _scale_of(axes: Axes, names: list[str], colours: np.ndarray, label: str) -> 
     scale = ScalarMappable(BoundaryNorm(limits, len(names)), ListedColormap(colours))
     at = np.unique(np.linspace(0, len(names) - 1, min(len(names), 8)).astype(int))
     bar = axes.figure.colorbar(scale, ax=axes, ticks=at, label=label)
+    bar.minorticks_off()
     bar.ax.set_yticklabels([names[i] for i in at], fontsize="x-small")

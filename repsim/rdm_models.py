@@ -66,10 +66,7 @@ def model_rdms(
     """
     expect_pairs(rdms)
     found: dict[str, np.ndarray] = {}
-    for names, defaults, distance in (
-        (same, _SAME, lambda a, b: (a != b).astype(np.float64)),
-        (apart, _APART, lambda a, b: np.abs(a.astype(np.float64) - b)),
-    ):
+    for names, defaults, distance in ((same, _SAME, _differ), (apart, _APART, _gap)):
         for name in defaults if names is None else names:
             if names is None and f"{name}_a" not in rdms.coords:
                 continue
@@ -94,6 +91,14 @@ def model_rdms(
         attrs={"measure": "model_rdm", "repsim_version": version("repsim")},
         name="model_rdm",
     )
+
+
+def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.asarray(a != b, dtype=np.float64)
+
+
+def _gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.abs(a.astype(np.float64) - b.astype(np.float64))
 
 
 def _coordinate(rdms: xr.DataArray, name: str) -> tuple[np.ndarray, np.ndarray]:
