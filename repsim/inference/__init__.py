@@ -6,3 +6,4 @@ from repsim.inference.multiple import false_discovery as false_discovery
 from repsim.inference.permutation import permutation_test as permutation_test
 from repsim.inference.profiles import profile_test as profile_test
 from repsim.inference.seeds import seed_test as seed_test
+from repsim.inference.words import describe as describe

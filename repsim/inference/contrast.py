@@ -24,7 +24,8 @@ def contrast(
     Returns
     -------
     dict
-        `within`, `within_a`, `within_b`, `between`, `difference`, `effect`, `p_value`.
+        `within`, `within_a`, `within_b`, `between`, `difference`, `spread`,
+        `effect`, `p_value`.
     """
     apart, is_b = plan.apart, plan.is_b
     inside = np.triu(apart, 1)
@@ -38,7 +39,8 @@ def contrast(
         k: float(values[m].mean()) if m.any() else np.nan for k, m in sides.items()
     }
     found["difference"] = sign * (found["within"] - found["between"])
-    found["effect"] = found["difference"] / _spread(values, sides)
+    found["spread"] = _spread(values, sides)
+    found["effect"] = found["difference"] / (found["spread"] or np.nan)
     found["p_value"] = _p_value(sign * values, apart, assignments)
     return found
 
@@ -53,8 +55,7 @@ def _spread(values: np.ndarray, sides: dict[str, np.ndarray]) -> float:
     if not deviations:
         return np.nan
     free = sum(len(d) - 1 for d in deviations)
-    pooled = float(np.sqrt(sum(float(d @ d) for d in deviations) / free))
-    return pooled if pooled > 0 else np.nan
+    return float(np.sqrt(sum(float(d @ d) for d in deviations) / free))
 
 
 def _p_value(

@@ -80,9 +80,10 @@ def seed_test(
         `within`, `between` (means over pairs, in the measure's units), `difference`
         (positive where rules differ), `effect` (that difference in standard
         deviations of the pairs within a rule), `p_value`, `q_value`
-        (Benjamini–Hochberg over all layers and steps), `within_a`, `within_b`. The
-        attrs say how many networks and pairs there were, `smallest_p`, and, in
-        `sentence`, why a number is missing or cannot be small.
+        (Benjamini–Hochberg over all layers and steps), `within_a`, `within_b`, and
+        `spread` (that standard deviation, pooled over both rules). The attrs say how
+        many networks and pairs there were, `smallest_p`, and, in `sentence`, why a
+        number is missing or cannot be small.
 
     Raises
     ------
@@ -224,7 +225,7 @@ def _labelled(
     result = xr.Dataset(
         {
             name: (("step", "layer"), arrays[name])
-            for name in (*order, "within_a", "within_b")
+            for name in (*order, "within_a", "within_b", "spread")
         },
         coords={"layer": layers},
     )

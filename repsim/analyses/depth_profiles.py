@@ -1,0 +1,215 @@
+"""Whether numbers along depth differ between rules by more than between seeds."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from repsim import plot
+from repsim.analyses import NotApplicable, _study
+from repsim.datasets.recordings import layers, networks
+from repsim.dissimilarities import class_margin, rdm_distance, rdms
+from repsim.inference import describe, false_discovery, profile_test
+from repsim.probes import probe_layers
+
+TITLE = "Do depth profiles differ by more than seeds do?"
+ORDER = 2
+
+LEVEL = 0.05
+WORDS = {
+    "class_margin": "class margin",
+    "rdm_to_last": "distance of the RDM to the last layer's",
+    "displacement": "displacement of the weights",
+    "probe_accuracy": "accuracy of a linear probe",
+}
+UNITS = {
+    "class_margin": " (1 − r)",
+    "rdm_to_last": " (1 − r)",
+    "displacement": " ‖W − W₀‖ / ‖W₀‖",
+}
+
+
+def profiles(study: xr.DataTree, *, probes: bool = True) -> xr.Dataset:
+    """Return numbers along depth of every network at its last moment.
+
+    Parameters
+    ----------
+    study : DataTree
+        /<condition>/<seed>; single moments and steps both do.
+    probes : bool
+        Whether to fit probes, which take most of the time.
+
+    Returns
+    -------
+    Dataset, dims (network, layer)
+        `class_margin` and `probe_accuracy` (with labels), `rdm_to_last` (one minus
+        the Pearson correlation of each RDM with the last layer's) and `displacement`
+        (with training records), with the coordinates `condition`, `seed` and
+        `init_seed` on `network`.
+    """
+    rows, place = [], []
+    for (condition, seed), run in networks(study).items():
+        rows.append(_profile(study, condition, seed, _study.last(run).load(), probes))
+        place.append((condition, seed, _study.initialisation(run)))
+    found = xr.concat(rows, "network", join="outer", combine_attrs="drop")
+    inits = [np.nan if init is None else float(str(init)) for _, _, init in place]
+    return found.assign_coords(
+        condition=("network", [c for c, _, _ in place]),
+        seed=("network", [s for _, s, _ in place]),
+        init_seed=("network", inits),
+    )
+
+
+def _profile(
+    study: xr.DataTree, condition: str, seed: str, run: xr.Dataset, probes: bool
+) -> xr.Dataset:
+    geometry = rdms(run, metric="correlation")
+    found = {"rdm_to_last": rdm_distance(geometry, metric="correlation")}
+    if "label" in run.coords:
+        found["class_margin"] = class_margin(geometry)
+        if probes:
+            found["probe_accuracy"] = probe_layers(run)["accuracy"]
+    branch = study[f"{condition}/{seed}"].children
+    record = branch["training"].to_dataset() if "training" in branch else xr.Dataset()
+    if "displacement" in record:
+        moved = record["displacement"]
+        if "step" in moved.dims:
+            at = (
+                run["step"].item() if "step" in run.coords else moved["step"].values[-1]
+            )
+            moved = moved.sel(step=at)
+        known = [name for name in layers(run) if name in moved["layer"].values]
+        found["displacement"] = moved.sel(layer=known).load()
+    plain = {
+        name: one.reset_coords(drop=True).drop_attrs() for name, one in found.items()
+    }
+    return xr.Dataset(plain).reindex(layer=layers(run))
+
+
+def compute(study: xr.DataTree) -> xr.Dataset:
+    """Test every condition's profiles against the first's.
+
+    Parameters
+    ----------
+    study : DataTree
+        /<condition>/<seed>; the first condition is the reference.
+
+    Returns
+    -------
+    Dataset
+        `profile` (statistic, condition, seed, layer), and the variables of
+        `repsim.inference.profile_test` over (statistic, rule, layer), with q-values
+        over all of them. The attr `sentences` is the conclusion.
+
+    Raises
+    ------
+    NotApplicable
+        If there is one condition only, or fewer than three networks.
+    """
+    conditions = list(dict.fromkeys(condition for condition, _ in networks(study)))
+    if len(conditions) < 2:
+        msg = f"Expected at least two conditions, but the study has {conditions[0]!r}."
+        raise NotApplicable(msg)
+    found = profiles(study)
+    reference, *others = conditions
+    table = found.to_dataarray("statistic", name="profile")
+    rows = []
+    with warnings.catch_warnings():
+        # The sentence says it.
+        warnings.simplefilter("ignore", UserWarning)
+        for rule in others:
+            rows.append(profile_test(table, reference, rule, level=LEVEL))
+    result = xr.concat(rows, xr.Variable("rule", others), combine_attrs="drop")
+    q = false_discovery(result["p_value"].values)
+    result["q_value"] = result["q_value"].copy(data=q)
+    result = result.transpose("statistic", "rule", "layer")
+    attrs = [row.attrs for row in rows]
+    sentences = [
+        sentence
+        for rule, one in zip(others, attrs, strict=True)
+        for sentence in _sentences(result.sel(rule=rule).assign_attrs(one))
+    ]
+    result["profile"] = _by_seed(table)
+    result.attrs = _study.provenance(
+        analysis="depth_profiles", reference=reference, level=LEVEL,
+        smallest_p=[one["smallest_p"] for one in attrs], sentences=sentences,
+        **_study.split_attrs(study),
+    )  # fmt: skip
+    return result
+
+
+def _sentences(result: xr.Dataset) -> list[str]:
+    """Return what the profiles of two rules say, once where they cannot say anything."""
+    found = [
+        f"{WORDS.get(str(name), str(name)).capitalize()}: "
+        f"{describe(result.sel(statistic=name))}"
+        for name in result["statistic"].values
+    ]
+    if result.attrs["smallest_p"] > LEVEL:
+        return [describe(result.isel(statistic=0))]
+    return found
+
+
+def _by_seed(table: xr.DataArray) -> xr.DataArray:
+    """Return profiles over (statistic, condition, seed, layer)."""
+    rows: dict[str, dict[str, xr.DataArray]] = {}
+    for index in range(table.sizes["network"]):
+        one = table.isel(network=index)
+        place = str(one["condition"].item()), str(one["seed"].item())
+        rows.setdefault(place[0], {})[place[1]] = one.reset_coords(drop=True)
+    order = ("statistic", "condition", "seed", "layer")
+    return _study.stack(rows).transpose(*order)
+
+
+def figures(result: xr.Dataset) -> Mapping[str, Figure]:
+    """Return one figure: a panel a statistic, layers that differ marked beneath."""
+    names = [str(name) for name in result["statistic"].values]
+    figure, axes = plt.subplots(
+        -(-len(names) // 2), 2, figsize=(11, 3.8 * -(-len(names) // 2)),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for ax in axes.flat[len(names) :]:
+        ax.remove()
+    for ax, name in zip(axes.flat, names, strict=False):
+        curve = result["profile"].sel(statistic=name, drop=True)
+        curve = curve.assign_attrs(
+            long_name=WORDS.get(name, name) + UNITS.get(name, "")
+        )
+        plot.layer_curve(curve, ax=ax, splits=_study.marks(result))
+        for place, rule in enumerate(result["rule"].values):
+            q = result["q_value"].sel(statistic=name, rule=rule).values
+            x = np.flatnonzero(q <= LEVEL)
+            colour = f"C{place + 1}"
+            height = np.full(len(x), 0.02 + 0.03 * place)
+            ax.plot(
+                x, height, "s", ms=4, color=colour, transform=ax.get_xaxis_transform()
+            )
+    return {"depth_profiles": figure}
+
+
+def caption(result: xr.Dataset) -> str:
+    """Return the caption: the conclusion first."""
+    return (
+        f"{' '.join(result.attrs['sentences'])} Numbers along depth at the last step; "
+        "line: mean over seeds, band: one standard deviation. Squares at the bottom: "
+        f"layers where a rule differs from {result.attrs['reference']} by more than "
+        "permuting the rules' names over whole networks explains (two-sided, false "
+        "discovery rate of 5 % over all layers, rules and statistics)."
+    )
+
+
+def summary(result: xr.Dataset) -> Mapping[str, Any]:
+    """Return, by statistic and rule, how many layers differ and the sentences."""
+    numbers: dict[str, Any] = {"sentences": list(result.attrs["sentences"])}
+    for name in result["statistic"].values:
+        for rule in result["rule"].values:
+            q = result["q_value"].sel(statistic=name, rule=rule).values
+            numbers[f"{name}, {rule}"] = {
+                "layers_that_differ": int((q <= LEVEL).sum()),
+                "layers": int(np.isfinite(q).sum()),
+            }
+    return numbers
