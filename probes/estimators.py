@@ -1,5 +1,8 @@
 """Which estimator probes: ours by default, any of scikit-learn's, or a name."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -100,6 +103,20 @@ def regresses(estimator: str | BaseEstimator | None) -> bool:
         True for scikit-learn regressors.
     """
     return isinstance(estimator, BaseEstimator) and bool(is_regressor(estimator))
+
+
+@contextmanager
+def few_examples_each() -> Iterator[None]:
+    """Silence the doubt whether many classes of few examples are classes.
+
+    Yields
+    ------
+    None
+        While scikit-learn fits; the target is resolved, so there is no doubt.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes is greater")
+        yield
 
 
 def describe(estimator: Any) -> dict[str, str]:

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 
 from repsim.probes import scores
 from repsim.probes.control import control_values
-from repsim.probes.estimators import describe, make, regresses
+from repsim.probes.estimators import describe, few_examples_each, make, regresses
 from repsim.probes.linear import LinearProbe
 from repsim.probes.moments import features, frame, moments, over_networks, provenance
 from repsim.probes.splits import split
@@ -133,7 +133,8 @@ class _Task:
                 "train_r2": scores.r2(np.asarray(probe.predict(x_train)), seen),
                 "rmse": scores.rmse(predicted, held),
             }
-        probe.fit(x_train, self.target.classes[seen])
+        with few_examples_each():
+            probe.fit(x_train, self.target.classes[seen])
         result = {
             "accuracy": self._accuracy(probe, x_test, held),
             "train_accuracy": self._accuracy(probe, x_train, seen),

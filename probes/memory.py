@@ -109,9 +109,9 @@ class Memory:
         inner = np.linalg.solve(upper, along)
         middle = np.diag(self._products) * inner + scale * (self._metric @ inner)
         outer = np.linalg.solve(upper.T, middle - scale * across)
-        step = (
+        step: Tensor = (
             steep.reshape(-1) * -scale
             - torch.from_numpy(outer).to(flat) @ moves
             + torch.from_numpy(scale * inner).to(flat) @ images
         )
-        return step.view_as(slope)
+        return step.reshape(slope.shape)

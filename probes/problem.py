@@ -143,6 +143,7 @@ def factor(features: Tensor, weight: Tensor, penalty: Tensor) -> Tensor:
     diagonal += penalty
     for _ in range(TRIALS):
         diagonal += jitter
+        found: Tensor
         found, info = torch.linalg.cholesky_ex(gram)
         if not int(info):
             return found

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
-from sklearn.utils.multiclass import type_of_target
 
 from repsim.datasets.messages import unknown
 
@@ -118,7 +117,7 @@ def resolve(run: xr.Dataset, target: str | ArrayLike, regression: bool) -> Targe
     """
     name, values = per_example(run, target, "target")
     numeric = values.dtype.kind in "fiu"
-    if regression or (numeric and type_of_target(values) == "continuous"):
+    if regression or (numeric and bool((values != np.floor(values)).any())):
         return _continuous(name, values, numeric)
     values = values.astype(str) if values.dtype.kind == "O" else values
     classes, codes, counts = np.unique(values, return_inverse=True, return_counts=True)

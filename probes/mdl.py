@@ -1,0 +1,223 @@
+"""Minimum description length: what it costs to send the labels, given a layer."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import ConvergenceWarning
+
+from repsim.probes.estimators import describe, few_examples_each, make
+from repsim.probes.linear import LinearProbe
+from repsim.probes.moments import features, frame, moments, over_networks, provenance
+from repsim.probes.targets import Target, resolve
+
+SHARES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
+"""Ends of the blocks, as shares of the examples (Voita & Titov 2020)."""
+
+GRID = tuple(10.0**power for power in range(-5, 3))
+"""Inverse penalties to choose among, beside the uniform code (0)."""
+
+SMALLEST = 10
+
+
+def codelength_layers(
+    run: xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset] | Iterable[xr.Dataset],
+    target: str | ArrayLike = "label",
+    *,
+    estimator: str | BaseEstimator | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    r"""Return the online code length of a target given every layer at every step.
+
+    The examples are sent in blocks, in a seeded order. A probe fitted to all earlier
+    blocks codes the next one,
+
+    .. math::
+        L = t_1 \log_2 k - \sum_{j \ge 1} \sum_{i = t_j + 1}^{t_{j+1}}
+        \log_2 p_{\theta_j}(y_i \mid x_i)
+
+    so a short code needs a probe that is accurate and learns from few examples. Each
+    block's regularisation is the one that would have coded the earlier blocks best,
+    the uniform code (C = 0) among them: what the labels do not share with the layer
+    costs next to nothing beyond log₂ k an example.
+
+    Parameters
+    ----------
+    run : Dataset, DataTree, mapping or iterable of Dataset
+        A recording with layers of dims ([step,] example, unit). Several recordings
+        add a dim: a study `condition` and `seed`, a mapping or a list `network`.
+    target : str or array-like, shape (example,)
+        A coordinate's name, or values: classes.
+    estimator : str, estimator or None
+        A classifier with probabilities; None is `LinearProbe()`. Its parameter `C`,
+        where it has one, is chosen from 10⁻⁵ … 10².
+    seed : int
+        Seed of the examples' order.
+
+    Returns
+    -------
+    Dataset, dims ([step,] layer)
+        `codelength` and `uniform` (bits), `compression` (their quotient, uniform /
+        codelength), and along `block` (its coordinate is the number of examples
+        before it) `block_codelength` (bits) and `C`, the regularisation chosen: 0 is
+        the uniform code, NaN an estimator without `C`.
+
+    Raises
+    ------
+    ValueError
+        If the target is continuous, missing, incomplete, of the wrong length or has a
+        class with fewer than two examples; a layer holds NaN or is no matrix; the
+        estimator has no `predict_proba`.
+    TypeError
+        If `run` is not a recording, or `estimator` no estimator.
+
+    Notes
+    -----
+    After t examples, u of the k classes still unseen, a probe's p becomes
+    (t p + 1/k + [unseen]) / (t + 1 + u): no label ever costs infinitely much, and the
+    safety costs about a bit a block.
+
+    References
+    ----------
+    .. [1] E. Voita, I. Titov, "Information-theoretic probing with minimum description
+       length", EMNLP 2020. https://doi.org/10.18653/v1/2020.emnlp-main.14
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> label = rng.permutation(np.arange(200) % 2)
+    >>> values = rng.normal(size=(200, 3)) + 9 * label[:, None]
+    >>> run = xr.Dataset(
+    ...     {"late": (("example", "late_unit"), values)},
+    ...     coords={"label": ("example", label)},
+    ... )
+    >>> bool(codelength_layers(run)["compression"] > 5)
+    True
+    """
+    return over_networks(
+        run, lambda one: _codelengths(one, target, estimator=estimator, seed=seed)
+    )
+
+
+def _codelengths(
+    run: xr.Dataset,
+    target: str | ArrayLike,
+    *,
+    estimator: str | BaseEstimator | None,
+    seed: int,
+) -> xr.Dataset:
+    goal = resolve(run, target, regression=False)
+    if goal.classes is None:
+        msg = (
+            f"Expected `target` {goal.name!r} to be classes for a code length, but got "
+            "continuous values; probe_layers gives r2 and rmse."
+        )
+        raise ValueError(msg)
+    probe = make(estimator, continuous=False)
+    if not hasattr(probe, "predict_proba"):
+        msg = (
+            "Expected `estimator` to have predict_proba, but "
+            f"{type(probe).__name__} gives no probabilities."
+        )
+        raise ValueError(msg)
+    order = np.random.default_rng([seed, 3]).permutation(len(goal.values))
+    coder = _Coder(goal, order, probe)
+    cells, lengths, choices = {}, {}, {}
+    for place, moment in moments(run):
+        length, choice = coder.code(features(run, moment))
+        total, uniform = float(length.sum()), coder.uniform
+        cells[place] = {
+            "codelength": total,
+            "uniform": uniform,
+            "compression": uniform / total,
+        }
+        lengths[place], choices[place] = length, choice
+    result: xr.Dataset = frame(run, cells)
+    shape = (*result["codelength"].shape, len(coder.ends))
+    for name, values in (("block_codelength", lengths), ("C", choices)):
+        filled = np.empty(shape)
+        for place, row in values.items():
+            filled[place] = row
+        result[name] = ((*result["codelength"].dims, "block"), filled)
+    return result.assign_coords(block=coder.starts).assign_attrs(
+        provenance(
+            target=goal.name,
+            **describe(make(estimator, continuous=False)),
+            seed=seed,
+            classes=[str(c) for c in goal.classes.tolist()],
+            unit="bits",
+        )
+    )
+
+
+class _Coder:
+    """Codes one target, block by block."""
+
+    def __init__(self, target: Target, order: np.ndarray, probe: Any) -> None:
+        assert target.classes is not None
+        self.k = len(target.classes)
+        self.order, self.codes = order, target.values[order]
+        n = len(order)
+        ends = np.unique(np.ceil(np.array(SHARES) * n).astype(int))
+        self.ends = ends[ends >= min(max(self.k, SMALLEST), n)]
+        self.starts = np.array([0, *self.ends[:-1]])
+        self.uniform = float(n * np.log2(self.k))
+        names = [p for p in probe.get_params() if p == "C" or p.endswith("__C")]
+        self._knob = names[-1] if names else None
+        self._probe = probe
+        self.grid = GRID if names else (np.nan,)
+
+    def code(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return bits and the regularisation chosen, for each block."""
+        x = x[self.order]
+        bits = np.diff([0, *self.ends]) * np.log2(self.k)
+        choice = np.zeros(len(bits))
+        history = np.zeros(1 + len(self.grid))
+        options = (0.0, *self.grid)
+        for block in range(1, len(bits)):
+            best = int(history.argmin())
+            choice[block] = options[best]
+            last = block == len(bits) - 1
+            tried = [best - 1] * (best > 0) if last else range(len(self.grid))
+            costs = self._costs(x, block, [self.grid[i] for i in tried])
+            history[0] += bits[block]
+            for i, cost in zip(tried, costs, strict=True):
+                history[1 + i] += cost
+                if 1 + i == best:
+                    bits[block] = cost
+        return bits, choice
+
+    def _costs(self, x: np.ndarray, block: int, grid: list[float]) -> list[float]:
+        """Return what a block costs after fitting to all before it, in bits."""
+        start, end = self.starts[block], self.ends[block]
+        seen = np.unique(self.codes[:start])
+        if len(seen) < 2:
+            return [float((end - start) * np.log2(self.k))] * len(grid)
+        probe = clone(self._probe)
+        if isinstance(probe, LinearProbe):
+            probe.set_params(warm_start=True)
+        found = []
+        for strength in grid:
+            if self._knob is not None:
+                probe.set_params(**{self._knob: strength})
+            with few_examples_each(), warnings.catch_warnings():
+                # A probe cut short is a worse code, not a wrong one.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                probe.fit(x[:start], self.codes[:start])
+            chances = np.zeros((end - start, self.k))
+            chances[:, seen] = probe.predict_proba(x[start:end])
+            found.append(_bits(chances, self.codes[start:end], seen, start))
+        return found
+
+
+def _bits(chances: np.ndarray, codes: np.ndarray, seen: np.ndarray, t: int) -> float:
+    """Return the cost of labels after t examples, every class kept possible."""
+    k = chances.shape[1]
+    unseen = np.ones(k)
+    unseen[seen] = 0
+    safe = (t * chances + 1 / k + unseen) / (t + 1 + unseen.sum())
+    return float(-np.log2(safe[np.arange(len(codes)), codes]).sum())

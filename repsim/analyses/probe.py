@@ -1,0 +1,118 @@
+"""Linear probes along depth: what each layer makes linearly readable."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from repsim import plot
+from repsim.analyses import NotApplicable, _study
+from repsim.datasets.recordings import networks
+from repsim.probes import probe_input, probe_layers
+
+TITLE = "Linear probes"
+ORDER = 60
+TEST_SIZE = 0.5
+SEED = 0
+
+
+def compute(study: xr.DataTree) -> xr.Dataset:
+    """Return held-out accuracy of linear probes per layer, with their baselines.
+
+    Parameters
+    ----------
+    study : DataTree
+        /<condition>/<seed>, with labels.
+
+    Returns
+    -------
+    Dataset
+        `accuracy, train_accuracy, log_loss, v_information, calibration_error`
+        (condition, seed, layer) at the last step and `chance`; the condition
+        `untrained` is the first condition at step 0. `input_accuracy` is the same
+        probe's on the inputs, where the study keeps them.
+
+    Raises
+    ------
+    NotApplicable
+        If the recordings carry no labels, or too few examples of a class.
+    """
+    last: dict[str, xr.Dataset] = {}
+    begin: dict[str, xr.Dataset] = {}
+    reference = next(iter(networks(study)))[0]
+    for (condition, seed), run in networks(study).items():
+        if "label" not in run.coords:
+            msg = "Expected recordings with a `label` coordinate, but they have none."
+            raise NotApplicable(msg)
+        last[f"{condition}/{seed}"] = _study.last(run)
+        start = _study.first(run)
+        if condition == reference and start is not None:
+            begin[f"{_study.UNTRAINED}/{seed}"] = start
+    # Reduced to one moment each, the recordings no longer share a `step` index.
+    moments = {
+        name: run.drop_vars("step", errors="ignore")
+        for name, run in {**last, **begin}.items()
+    }
+    try:
+        found = probe_layers(
+            xr.DataTree.from_dict(moments), test_size=TEST_SIZE, seed=SEED
+        )
+        if "input" in study.data_vars:
+            pixels = probe_input(study, test_size=TEST_SIZE, seed=SEED)
+            found["input_accuracy"] = pixels["accuracy"]
+    except ValueError as error:
+        raise NotApplicable(str(error)) from error
+    found["chance"] = found["chance"].isel(condition=0).mean()
+    return found.assign_attrs(
+        _study.provenance(analysis="probe", **_study.split_attrs(study))
+    )
+
+
+def figures(result: xr.Dataset) -> Mapping[str, Figure]:
+    """Return one figure: held-out accuracy along depth by condition."""
+    figure, ax = plt.subplots(figsize=(7.5, 4.0), layout="constrained")
+    accuracy = result["accuracy"].assign_attrs(long_name="held-out probe accuracy")
+    references: dict[str, float | xr.DataArray] = {"chance": float(result["chance"])}
+    if "input_accuracy" in result:
+        references["input"] = float(result["input_accuracy"])
+    plot.layer_curve(accuracy, ax=ax, baselines=references, splits=_study.marks(result))
+    return {"probe_accuracy": figure}
+
+
+def caption(result: xr.Dataset) -> str:
+    """Return the caption."""
+    held = result.attrs["n_test"]
+    error = 0.5 / np.sqrt(held)
+    pixels = ", of the same probe on the input" if "input_accuracy" in result else ""
+    return (
+        "Linear probes: share of held-out images whose class a logistic regression "
+        "(C = 1, no preprocessing) reads from a layer's activations, by layer, at the "
+        "last recorded step. Line: mean over seeds, band: one standard deviation; "
+        "'untrained' is the first condition before its first update. Horizontal "
+        f"lines: accuracy of the most frequent class{pixels}. Every probe is fitted to "
+        f"the same {result.attrs['n_train']} examples and tested on the same {held}, "
+        f"so one accuracy carries a sampling error of up to {error:.3f}. What a probe "
+        "reads says what is there, not what the network uses."
+    )
+
+
+def summary(result: xr.Dataset) -> Mapping[str, Any]:
+    """Return each condition's mean accuracy at its best, first and last layer."""
+    mean = result["accuracy"].mean("seed")
+    numbers: dict[str, Any] = {}
+    for name in mean["condition"].values:
+        along = mean.sel(condition=name)
+        best = int(np.argmax(along.values))
+        numbers[str(name)] = {
+            "best": round(float(along.values[best]), 4),
+            "best_at": str(along["layer"].values[best]),
+            "first_layer": round(float(along.values[0]), 4),
+            "last_layer": round(float(along.values[-1]), 4),
+        }
+    if "input_accuracy" in result:
+        numbers["input"] = round(float(result["input_accuracy"]), 4)
+    numbers["chance"] = round(float(result["chance"]), 4)
+    return numbers
