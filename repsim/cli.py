@@ -93,22 +93,22 @@ def study(
         list[str] | None,
         typer.Option(help="Module to import first, with your rules and measures."),
     ] = None,
-    depth: Annotated[int | None, typer.Option(min=1, help="Hidden layers.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Hidden layers.")] = None,
     width: Annotated[
-        int | None, typer.Option(min=1, help="Units in each hidden layer.")
+        int | None, typer.Option(help="Units in each hidden layer.")
     ] = None,
     activation: Annotated[str, typer.Option(help="relu, sigmoid or tanh.")] = "relu",
-    seeds: Annotated[int, typer.Option(min=1, help="Networks a condition.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates.")] = None,
-    batch_size: Annotated[int, typer.Option(min=2, help="Examples an update.")] = 128,
+    seeds: Annotated[int, typer.Option(help="Networks a condition.")] = 5,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Updates.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Examples an update.")] = 128,
     lr: Annotated[
         float | None,
         typer.Option(help="Learning rate; default: tuned for each condition."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default: all cores.")
+        int | None, typer.Option(help="Processes; default: all cores.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("study"),
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -138,7 +138,7 @@ def study(
         "plugins": plugin or [],
     }
     try:
-        check(make_spec(conditions, dataset, seeds, **options))
+        check(make_spec(conditions, dataset, seeds, **options), jobs)
     except (ValueError, ImportError) as error:
         raise typer.BadParameter(" ".join(str(error).split())) from error
     drawn: list[str] = []
@@ -344,7 +344,7 @@ def probe(
     test_size: Annotated[float, typer.Option(help="Share held out.")] = 0.25,
     layers: Layers = None,
     step: Step = "last",
-    seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -394,10 +394,8 @@ def reproduce(
         typer.Option(help="digits or mnist; default: mnist where it is at hand."),
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of its files.")] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Networks a condition.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    seeds: Annotated[int | None, typer.Option(help="Networks a condition.")] = None,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("reproduce"),
     as_json: Json = False,
 ) -> None:

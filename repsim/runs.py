@@ -108,7 +108,7 @@ def run_study(
     spec = make_spec(conditions, dataset, seeds, **options)
     before = torch_threads()
     try:
-        check(spec)
+        check(spec, jobs)
         spec = _merge(out, spec)
         began = time.perf_counter()
         out.mkdir(parents=True, exist_ok=True)
@@ -146,19 +146,24 @@ def torch_threads(number: int | None = None) -> int:
     return torch.get_num_threads()
 
 
-def check(spec: Spec) -> None:
+def check(spec: Spec, jobs: int | None = None) -> None:
     """Raise for what cannot run, before anything is written.
 
     Parameters
     ----------
     spec : Spec
         The study.
+    jobs : int or None
+        Processes.
 
     Raises
     ------
     ValueError
-        If a rule, an option or the data set does not exist or does not fit.
+        If a rule, an option, the data set or a number does not exist or does not fit.
     """
+    if jobs is not None and jobs < 1:
+        msg = f"Expected `jobs` to be at least 1, but got {jobs}."
+        raise ValueError(msg)
     prepare(spec)
     if spec.dataset not in datasets.names():
         raise ValueError(unknown("dataset", spec.dataset, datasets.names()))
@@ -228,9 +233,6 @@ Run = Callable[[list[Any]], Iterator[Any]]
 @contextmanager
 def _parallel(jobs: int | None) -> Iterator[Run]:
     """Give a function that runs delayed calls and yields their results as they come."""
-    if jobs is not None and jobs < 1:
-        msg = f"Expected `jobs` to be at least 1, but got {jobs}."
-        raise ValueError(msg)
     if jobs == 1:
         yield lambda calls: (f(*a, **k) for f, a, k in calls)
         return

@@ -117,7 +117,7 @@ def test_rdm_and_probe_write_pictures(folder: Path, tmp_path: Path) -> None:
         (["study", "--dataset", "digts"], 2, "Did you mean 'digits'?"),
         (["study", "--rules", "bp,sgg"], 2, "Did you mean 'sg'?"),
         (["study", "--rules", "sg:at=99"], 2, "99"),
-        (["study", "--depth", "-1"], 2, "-1 is not in the range"),
+        (["study", "--depth", "-1"], 2, "`depth` to be at least 1, but got -1"),
         (["study", "--colour"], 2, "No such option"),
         (["study", "--plugin", "no_such_module"], 2, "no_such_module"),
         (["study", "--dataset", "mnist", "--root", "nowhere"], 1, "nowhere"),
