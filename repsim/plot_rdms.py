@@ -1,6 +1,6 @@
 """The grid of RDMs: conditions down, layers across, one scale."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from repsim.dissimilarities import squareform
-from repsim.drawing import labels, measure_label, scale
+from repsim.drawing import UNDER, labels, measure_label, scale
 
 
 def rdm_grid(
@@ -18,6 +18,7 @@ def rdm_grid(
     *,
     wrap: int = 10,
     height: float = 1.3,
+    splits: Mapping[str, Iterable[str]] | None = None,
     **kwargs: Any,
 ) -> sns.FacetGrid:
     """Draw RDMs as a grid: conditions down, layers across, one scale for all.
@@ -36,6 +37,9 @@ def rdm_grid(
         condition.
     height : float
         Side of one square in inches.
+    splits : mapping of row to iterable of str, optional
+        Layers after which a gradient is synthesised: their squares get a thick right
+        edge.
     **kwargs
         Passed to `Axes.imshow`: `vmin`, `vmax`, `cmap`, ….
 
@@ -100,6 +104,8 @@ def rdm_grid(
                 image = axes.imshow(cells, **options)
                 axes.set_title(names[k], fontsize="small", pad=3)
                 _classes(axes, classes, name=column == 0)
+                if names[k] in (splits or {}).get(row, ()):
+                    axes.spines["right"].set(color=UNDER, linewidth=3)
             lead = row if part == 0 and row else ""
             grid.axes[r * parts + part, 0].set_ylabel(lead, fontweight="bold")
     _finish(grid, image, stack, options)

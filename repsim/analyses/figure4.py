@@ -1,0 +1,143 @@
+"""The paper's Figure 4: RDMs layer by layer, and how they approach the last one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from repsim import plot
+from repsim.analyses import NotApplicable, _study
+from repsim.datasets.recordings import layers, networks
+from repsim.dissimilarities import rdms
+from repsim.rdm_profiles import rdm_distance
+
+TITLE = "Dissimilarity matrices layer by layer (the paper's Figure 4)"
+ORDER = 45
+
+
+def compute(study: xr.DataTree) -> xr.Dataset:
+    """Return correlation RDMs at the last step and their distances to the last layer.
+
+    Parameters
+    ----------
+    study : DataTree
+        /<condition>/<seed>; labels make the classes visible but are not needed.
+
+    Returns
+    -------
+    Dataset
+        `rdm` (condition, layer, pair) of each condition's first network;
+        `euclidean` and `correlation` (condition, seed, layer), the distances of every
+        network's RDMs to that of its last hidden layer.
+
+    Raises
+    ------
+    NotApplicable
+        If there are fewer than three examples or two layers.
+    """
+    squares: dict[str, xr.DataArray] = {}
+    found: dict[str, dict[str, dict[str, xr.DataArray]]] = {
+        "euclidean": {},
+        "correlation": {},
+    }
+    for (condition, seed), run in networks(study).items():
+        names = hidden(run)
+        if run.sizes["example"] < 3 or len(names) < 2:
+            msg = "Expected recordings of three examples and two layers or more."
+            raise NotApplicable(msg)
+        stack = rdms(_study.last(run)[names].load(), layers=names)
+        stack = (
+            stack.reset_coords("step", drop=True) if "step" in stack.coords else stack
+        )
+        squares.setdefault(condition, stack)
+        for metric, of in found.items():
+            line = rdm_distance(stack, metric=metric)  # type: ignore[arg-type]
+            of.setdefault(condition, {})[seed] = line.drop_attrs()
+    grid = xr.concat(
+        list(squares.values()),
+        xr.Variable("condition", list(squares)),
+        join="outer",
+        coords="minimal",
+        compat="override",
+        combine_attrs="drop_conflicts",
+    )
+    reference = str(next(iter(squares.values()))["layer"].values[-1])
+    return xr.Dataset(
+        {"rdm": grid.drop_attrs()}
+        | {metric: _study.stack(of) for metric, of in found.items()},
+        attrs=_study.provenance(
+            analysis="figure4",
+            metric="correlation",
+            reference=reference,
+            **_study.split_attrs(study),
+        ),
+    )
+
+
+def hidden(run: xr.Dataset) -> list[str]:
+    """Return the layers of a network but its output, as the paper draws them."""
+    names = layers(run)
+    return names[:-1] if len(names) > 2 and names[-1] == "output" else names
+
+
+def figures(result: xr.Dataset) -> Mapping[str, Figure]:
+    """Return the RDM grid and the distances to the last layer."""
+    splits = _all_splits(result)
+    grid = result["rdm"].assign_attrs(measure="rdm", metric="correlation")
+    drawn = plot.rdm_grid(grid, splits=splits)
+    figure, axes = plt.subplots(1, 2, figsize=(13, 4.4), layout="constrained")
+    for ax, metric in zip(axes, ("euclidean", "correlation"), strict=True):
+        lines = result[metric].assign_attrs(
+            measure="rdm_distance",
+            distance=metric,
+            along="layer",
+            reference=result.attrs["reference"],
+        )
+        plot.dynamics(lines, ax=ax, splits=splits)
+    return {"rdm_grid": drawn.figure, "rdm_distance": figure}
+
+
+def _all_splits(result: xr.Dataset) -> dict[str, list[str]]:
+    found = {}
+    for key, names in result.attrs.items():
+        if str(key).startswith("splits_"):
+            listed = [names] if isinstance(names, str) else list(names)
+            found[str(key).removeprefix("splits_")] = [str(name) for name in listed]
+    return found
+
+
+def caption(result: xr.Dataset) -> str:
+    """Return the caption."""
+    reference = result.attrs["reference"]
+    return (
+        "Above: correlation distance (1 − r) between all pairs of images, sorted by "
+        "label, for each hidden layer of one network a condition; one colour scale; "
+        "dark blocks on the diagonal are classes; a thick right edge marks a layer "
+        "after which the gradient is synthesised. Below: distance of each layer's "
+        f"dissimilarities to those of {reference}, as the Euclidean norm over pairs "
+        "and as one minus their correlation, which ignores their scale; line: mean "
+        "over seeds, band: one standard deviation; dotted: splits (ticks where there "
+        "is one after every layer)."
+    )
+
+
+def summary(result: xr.Dataset) -> Mapping[str, Any]:
+    """Return where RDMs settle (r ≥ 0.9 to the last) and the largest step in depth."""
+    mean = result["correlation"].mean("seed")
+    numbers: dict[str, Any] = {}
+    for name in mean["condition"].values:
+        line = mean.sel(condition=name).dropna("layer")
+        values, names = line.values, line["layer"].values
+        far = np.flatnonzero(values > 0.1)
+        drops = -np.diff(values)
+        # The last difference always falls to zero: it is no break.
+        at = int(np.argmax(drops[:-1])) if len(drops) > 1 else 0
+        numbers[str(name)] = {
+            "settled_from": str(names[far[-1] + 1 if len(far) else 0]),
+            "largest_fall_after": str(names[at]),
+            "largest_fall": round(float(drops[at]), 4),
+        }
+    return numbers

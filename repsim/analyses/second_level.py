@@ -1,0 +1,160 @@
+"""Networks as points: whether they cluster by rule or by seed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from repsim import plot
+from repsim.analyses import NotApplicable, _study
+from repsim.analyses.figure4 import hidden
+from repsim.datasets.recordings import networks
+from repsim.dissimilarities import rdms, squareform
+from repsim.rdm_models import model_rdms, rdm_regression
+from repsim.second_level import items_of, network_rdm
+
+TITLE = "Do networks cluster by rule or by seed?"
+ORDER = 47
+
+
+def compute(study: xr.DataTree) -> xr.Dataset:
+    """Return the RDMs of all layers and of all networks, and what explains them.
+
+    Parameters
+    ----------
+    study : DataTree
+        /<condition>/<seed>; at least three networks with the same layers.
+
+    Returns
+    -------
+    Dataset
+        `layers` (layer_pair) and `networks` (network_pair): one minus the Spearman
+        correlation of RDMs at the last step, the latter a mean over matching layers;
+        `unique` (model): the share of the networks' distances that only that model
+        explains; `neighbour` (network): whether a network's nearest one follows the
+        same rule.
+
+    Raises
+    ------
+    NotApplicable
+        If there are fewer than three networks, or their layers differ.
+    """
+    found = networks(study)
+    if len(found) < 3:
+        msg = "Expected at least three networks to compare."
+        raise NotApplicable(msg)
+    names = hidden(next(iter(found.values())))
+    if any(hidden(run) != names for run in found.values()):
+        msg = "Expected networks with the same layers."
+        raise NotApplicable(msg)
+    # One moment of each, and nothing of the rest is read.
+    moments = {
+        f"{c}/{s}": _study.last(run)[names].load() for (c, s), run in found.items()
+    }
+    stack = rdms(xr.DataTree.from_dict(moments), layers=names)
+    of_layers = network_rdm(stack)
+    of_networks = network_rdm(stack, items="networks")
+    inits = np.array([str(_study.initialisation(run)) for run in found.values()])
+    fit = _explained(of_networks, inits)
+    result = xr.Dataset(
+        {
+            "layers": _renamed(of_layers, "layer_pair"),
+            "networks": _renamed(of_networks, "network_pair"),
+            "neighbour": ("network", _neighbours(of_networks)),
+        },
+        coords={"network": list(moments)},
+        attrs=_study.provenance(
+            analysis="second_level", metric="correlation", method="spearman"
+        ),
+    )
+    return result if fit is None else result.assign(unique=fit)
+
+
+def _explained(rdm: xr.DataArray, inits: np.ndarray) -> xr.DataArray | None:
+    """Return what rule and shared initialisation each explain alone."""
+    i, j = np.triu_indices(len(inits), 1)
+    rdm = rdm.assign_coords(
+        initialisation_a=("pair", inits[i]), initialisation_b=("pair", inits[j])
+    )
+    same = []
+    for name in ("condition", "initialisation"):
+        differ = rdm[f"{name}_a"].values != rdm[f"{name}_b"].values
+        if differ.any() and not differ.all():
+            same.append(name)
+    if not same:
+        return None
+    models = model_rdms(rdm, same=same, apart=())
+    if len(same) == 2 and np.array_equal(models.values[0], models.values[1]):
+        models = models.isel(model=[0])
+    return rdm_regression(rdm, models)["unique"].drop_attrs()
+
+
+def _neighbours(rdm: xr.DataArray) -> np.ndarray:
+    square = np.array(squareform(rdm.values))
+    np.fill_diagonal(square, np.inf)
+    conditions = items_of(rdm)["condition"]
+    return np.asarray(conditions[square.argmin(1)] == conditions)
+
+
+def _renamed(rdm: xr.DataArray, dim: str) -> xr.DataArray:
+    """Return an RDM whose pairs are told from another's in one Dataset."""
+    names = {k: f"{dim}_{k}" for k in rdm.coords}
+    return rdm.rename({"pair": dim, **names}).drop_attrs()
+
+
+def _restored(rdm: xr.DataArray, dim: str) -> xr.DataArray:
+    names = {k: str(k).removeprefix(f"{dim}_") for k in rdm.coords if k != dim}
+    return rdm.rename({dim: "pair", **names})
+
+
+def figures(result: xr.Dataset) -> Mapping[str, Figure]:
+    """Return MDS of layers, and MDS and dendrogram of networks."""
+    of_layers = _restored(result["layers"], "layer_pair")
+    of_networks = _restored(result["networks"], "network_pair")
+    figure, axes = plt.subplots(1, 2, figsize=(13, 5.6), layout="constrained")
+    plot.mds(of_layers, ax=axes[0], method="classical")
+    plot.mds(of_layers, ax=axes[1], method="metric")
+    tall = max(3.2, 0.24 * len(result["network"]) + 1.2)
+    second, below = plt.subplots(1, 2, figsize=(13, tall), layout="constrained")
+    plot.dendrogram(of_networks, ax=below[0])
+    plot.mds(of_networks, ax=below[1], method="metric")
+    return {"second_level_layers": figure, "second_level_networks": second}
+
+
+def caption(result: xr.Dataset) -> str:
+    """Return the caption."""
+    share = float(result["neighbour"].mean())
+    text = (
+        "Above: every layer of every network as a point; the distance of two points "
+        "is one minus the Spearman correlation of their dissimilarity matrices, as "
+        "nearly as two dimensions can show it (stress in the title; above 0.2 read "
+        "neighbourhoods, not distances). Colour: rule, marker: seed, open to filled: "
+        "first to last hidden layer. Below: whole networks, by the mean over matching "
+        f"layers. The nearest network follows the same rule for {share:.0%} of "
+        "networks"
+    )
+    if "unique" in result:
+        parts = [
+            f"{str(n)} {float(v):.0%}"
+            for n, v in zip(
+                result["model"].values, result["unique"].values, strict=True
+            )
+        ]
+        text += "; share of their distances explained only by " + ", ".join(parts)
+    return text + "."
+
+
+def summary(result: xr.Dataset) -> Mapping[str, Any]:
+    """Return the share of nearest neighbours of one rule, and what explains what."""
+    numbers: dict[str, Any] = {
+        "nearest_follows_same_rule": round(float(result["neighbour"].mean()), 4)
+    }
+    if "unique" in result:
+        for name, value in zip(
+            result["model"].values, result["unique"].values, strict=True
+        ):
+            numbers[f"explained_only_by_{name}"] = round(float(value), 4)
+    return numbers
