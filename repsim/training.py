@@ -60,7 +60,8 @@ def train(
     steps : int
         Number of updates at the end, those before `start` included.
     batch_size : int
-        Examples an update.
+        Examples an update; all of them where there are fewer, and the record's
+        attribute says how many.
     seed : int
         Seed of the order of the data, which depends on it and on the step alone.
     test : Dataset, pair of Tensor or None
@@ -138,7 +139,7 @@ def train(
             "rule": rule.name,
             "rule_options": json.dumps(rule.options, sort_keys=True),
             "seed": seed,
-            "batch_size": batch_size,
+            "batch_size": order.size,
             "steps": steps,
             "start": start,
             "examples": len(x),

@@ -24,14 +24,14 @@ class Order:
     examples : int
         Number of examples.
     size : int
-        Examples in a batch.
+        Examples in a batch; all of them where there are fewer.
     seed : int
         Seed of the order.
 
     Raises
     ------
     ValueError
-        If `size` is not between 1 and the number of examples.
+        If `size` is below 1.
 
     Examples
     --------
@@ -41,13 +41,10 @@ class Order:
     """
 
     def __init__(self, examples: int, size: int, seed: int) -> None:
-        if not 1 <= size <= examples:
-            msg = (
-                f"Expected `batch_size` between 1 and the {examples} examples of "
-                f"`data`, but got {size}."
-            )
+        if size < 1:
+            msg = f"Expected `batch_size` to be at least 1, but got {size}."
             raise ValueError(msg)
-        self.examples, self.size, self.seed = examples, size, seed
+        self.examples, self.size, self.seed = examples, min(size, examples), seed
         self._orders: dict[int, Tensor] = {}
 
     def __getitem__(self, k: int) -> Tensor:
