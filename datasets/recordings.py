@@ -126,11 +126,12 @@ def matrix_layers(
     """
     wanted = select_layers(run, names, what)
     for name in wanted:
-        dims = [str(d) for d in run[name].dims if d not in ("step", "example")]
-        if len(dims) != 1 or "example" not in run[name].dims:
+        held = run.variables[name].dims
+        dims = [str(d) for d in held if d not in ("step", "example")]
+        if len(dims) != 1 or "example" not in held:
             msg = (
                 f"Expected layer {name!r} to have dims ([step,] example, unit), but "
-                f"got ({', '.join(str(d) for d in run[name].dims)}); reduce maps and "
+                f"got ({', '.join(str(d) for d in held)}); reduce maps and "
                 'tokens first, as in repsim.reduce(run, "mean").'
             )
             raise ValueError(msg)

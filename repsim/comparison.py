@@ -32,16 +32,22 @@ class LayerRows:
 
     Parameters
     ----------
-    values : DataArray, dims (example, unit)
+    values : Variable, dims (example, unit)
         The layer; it may live on disk.
     what : str
         How errors call it.
     """
 
-    def __init__(self, values: xr.DataArray, what: str) -> None:
-        unit = next(dim for dim in values.dims if dim != "example")
-        self._values = values.variable.transpose("example", unit)
+    def __init__(self, values: xr.Variable, what: str) -> None:
+        if values.dims[0] != "example":
+            values = values.transpose("example", ...)
+        self._values = values
         self.what = what
+        self.stored = not values._in_memory
+        """Whether reading goes to a store (or a task graph), not to memory."""
+        self.chunk = _stored_together(values) if self.stored else 1
+        """How many rows are stored together, which are read together."""
+        self._memory = None if self.stored else np.asarray(values.values)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,26 +59,18 @@ class LayerRows:
         """Return the dtype in the recording."""
         return self._values.dtype
 
-    @property
-    def stored(self) -> bool:
-        """Return whether reading goes to a store (or a task graph), not to memory."""
-        return not self._values._in_memory
-
-    @property
-    def chunk(self) -> int:
-        """Return how many rows are stored together, which are read together."""
-        if self._values.chunks is not None:
-            return int(max(self._values.chunks[0]))
-        axis = self._values.dims.index("example")
-        chunks = self._values.encoding.get("chunks")
-        if chunks is None or len(chunks) != self._values.ndim:
-            chunks = self._values.encoding.get("preferred_chunks", {})
-            return int(chunks.get("example", 1))
-        return int(chunks[axis])
-
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Return some rows, in memory."""
+        if self._memory is not None:
+            return self._memory[rows]
         return np.asarray(self._values[rows].values)
+
+
+def _stored_together(values: xr.Variable) -> int:
+    """Return how many examples a chunk holds."""
+    chunks = values.chunksizes or values.encoding.get("preferred_chunks", {})
+    size = chunks.get("example", 1)
+    return int(size if isinstance(size, int) else max(size))
 
 
 def compare(
@@ -225,12 +223,12 @@ class Side:
         found = []
         for network in self.networks:
             for layer in self.layers:
-                values, where = network.run[layer], f"layer {layer!r}"
+                values, where = network.run.variables[layer], f"layer {layer!r}"
                 if network.label is not None:
                     where += f" of {network.label}"
                 if moment is not None and "step" in values.dims:
                     values = values.isel(step=moment)
-                    where += f" at step {_number(values.coords.get('step'), moment)}"
+                    where += f" at step {_number(network.run, moment)}"
                 found.append(LayerRows(values, where))
         return found
 
@@ -321,9 +319,9 @@ def _steps(run: xr.Dataset) -> xr.DataArray | None:
     return run["step"] if "step" in run.dims else None
 
 
-def _number(step: xr.DataArray | None, position: int) -> int:
+def _number(run: xr.Dataset, position: int) -> int:
     """Return the number of updates behind a position."""
-    return position if step is None else int(step)
+    return int(run["step"].values[position])
 
 
 def _same_steps(a: xr.DataArray | None, b: xr.DataArray | None, who: str) -> None:
@@ -368,7 +366,7 @@ def _precision(measure: Measure, asked: str | None, sides: Sequence[Side]) -> st
     if measure.default_precision is not None:
         return measure.default_precision
     kinds = {
-        network.run[layer].dtype
+        network.run.variables[layer].dtype
         for side in sides
         for network in side.networks
         for layer in side.layers

@@ -66,6 +66,7 @@ def read(
         if array.dtype.kind in "iub":
             array = array.astype(np.float64)
         if not (array.flags.writeable and array.dtype.isnative):
+            # torch warns of what it must not write to.
             array = array.astype(array.dtype.newbyteorder("="))
         rows = torch.from_numpy(array)
     tensor: torch.Tensor = rows.detach()

@@ -1,0 +1,271 @@
+"""All pairs of layers by CKA: time and error against the peers, one thread, CPU time.
+
+    OMP_NUM_THREADS=1 python -P tests/benchmarks/cka_pairs.py 2000x50 5000x512 --out t.json
+    python -P tests/benchmarks/cka_pairs.py show --out t.json
+
+Peers that need a value for every pair are timed on some pairs and scaled ("x k"); all
+run in one process, in an order that rotates, and the table holds medians. Errors are
+the largest absolute difference from the same estimator in float64.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+import repsim
+
+LAYERS = 20
+CASES = {
+    "2000x50": (2_000, 50),
+    "5000x512": (5_000, 512),
+    "10000x512": (10_000, 512),
+    "2000x4096": (2_000, 4_096),
+}
+BATCH = 256
+
+
+def network(n: int, d: int, seed: int) -> list[np.ndarray]:
+    """Return the layers of a random ReLU network on shared inputs."""
+    rng = np.random.default_rng(seed)
+    x = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
+    made = []
+    for _ in range(LAYERS):
+        weight = rng.normal(size=(d, d)).astype(np.float32) * np.float32((2 / d) ** 0.5)
+        x = np.maximum(x @ weight, 0)
+        made.append(x)
+    return made
+
+
+def recording(values: list[np.ndarray]) -> xr.Dataset:
+    """Return the layers as a recording."""
+    return xr.Dataset(
+        {f"h{i}": (("example", f"h{i}_unit"), x) for i, x in enumerate(values)}
+    )
+
+
+def google(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Linear CKA in feature space with debiasing, as in Google's demo, in torch."""
+    x, y = x - x.mean(0, keepdim=True), y - y.mean(0, keepdim=True)
+    cross = torch.linalg.norm(x.T @ y) ** 2
+    own_x = torch.linalg.norm(x.T @ x)
+    own_y = torch.linalg.norm(y.T @ y)
+    n = len(x)
+    k, l = (x * x).sum(1), (y * y).sum(1)
+    sk, sl = k.sum(), l.sum()
+
+    def debiased(value: Any, a: Any, b: Any, sa: Any, sb: Any) -> Any:
+        return value - n / (n - 2) * (a @ b) + sa * sb / ((n - 1) * (n - 2))
+
+    cross = debiased(cross, k, l, sk, sl)
+    own_x = debiased(own_x**2, k, k, sk, sk)
+    own_y = debiased(own_y**2, l, l, sl, sl)
+    return float(cross / torch.sqrt(own_x * own_y))
+
+
+def anatome(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Linear CKA as in anatome's `linear_cka_distance` (biased), as a similarity."""
+    x, y = x - x.mean(0, keepdim=True), y - y.mean(0, keepdim=True)
+    dot = torch.linalg.norm(y.T @ x) ** 2
+    return float(dot / (torch.linalg.norm(x.T @ x) * torch.linalg.norm(y.T @ y)))
+
+
+def per_pair(
+    function: Callable[[torch.Tensor, torch.Tensor], float], pairs: int
+) -> Callable[[list[torch.Tensor], list[torch.Tensor]], tuple[np.ndarray, float]]:
+    """Return a peer that loops over pairs, on the first `pairs` of them."""
+
+    def run(a: list[torch.Tensor], b: list[torch.Tensor]) -> tuple[np.ndarray, float]:
+        values = np.full((LAYERS, LAYERS), np.nan)
+        for cell in range(pairs):
+            i, j = divmod(cell * 7 % LAYERS**2, LAYERS)
+            values[i, j] = function(a[i], b[j])
+        return values, LAYERS**2 / pairs
+
+    return run
+
+
+def pytorch_cka_full(
+    a: list[torch.Tensor], b: list[torch.Tensor]
+) -> tuple[np.ndarray, float]:
+    """Return pytorch-cka's values from all examples at once."""
+    from cka import cka_from_features
+
+    return cka_from_features(torch.stack(a), torch.stack(b)).numpy(), 1.0
+
+
+def pytorch_cka_batches(
+    a: list[torch.Tensor], b: list[torch.Tensor]
+) -> tuple[np.ndarray, float]:
+    """Return pytorch-cka's minibatch values (its own accumulation, whole batches)."""
+    from cka import hsic
+
+    cross, own_a, own_b = 0.0, 0.0, 0.0
+    for start in range(0, len(a[0]) - BATCH + 1, BATCH):
+        rows = slice(start, start + BATCH)
+        grams = [torch.stack([torch.mm(x[rows], x[rows].T) for x in s]) for s in (a, b)]
+        one, two, three = hsic(*grams)
+        cross, own_a, own_b = cross + one, own_a + two, own_b + three
+    values = cross / torch.sqrt(torch.outer(own_a, own_b))  # type: ignore[arg-type]
+    return values.numpy(), 1.0
+
+
+def ours(
+    **options: Any,
+) -> Callable[[xr.Dataset, xr.Dataset], tuple[np.ndarray, float]]:
+    """Return `repsim.compare` with some options."""
+
+    def run(a: xr.Dataset, b: xr.Dataset) -> tuple[np.ndarray, float]:
+        return repsim.compare(a, b, **options).values, 1.0
+
+    return run
+
+
+def contestants(n: int, d: int) -> dict[str, tuple[bool, str, Callable[..., Any]]]:
+    """Return who runs: whether it is ours, the reference of its error, the function."""
+    pairs = max(2, min(LAYERS**2, round(4e11 / (6 * n * d * d))))
+    found: dict[str, tuple[bool, str, Callable[..., Any]]] = {
+        "repsim float32": (True, "debiased", ours()),
+        "repsim float64": (True, "debiased", ours(precision="float64")),
+        "repsim bfloat16": (True, "debiased", ours(precision="bfloat16")),
+        f"repsim batch={BATCH}": (True, "debiased", ours(batch=BATCH)),
+        "Google's feature-space form": (False, "debiased", per_pair(google, pairs)),
+        "anatome's form": (False, "biased", per_pair(anatome, pairs)),
+    }
+    if has("pytorch-cka"):
+        name = f"pytorch-cka {version('pytorch-cka')}"
+        if n * n * LAYERS * 2 * 4 < 6e9:
+            found[name] = (False, "debiased", pytorch_cka_full)
+        found[f"{name}, batches of {BATCH}"] = (
+            False,
+            "debiased",
+            pytorch_cka_batches,
+        )
+    return found
+
+
+def has(package: str) -> bool:
+    """Return whether a peer is installed."""
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def peak() -> float:
+    """Return the float32 matrix peak, GF/s of a 2,048³ product."""
+    a = torch.ones(2048, 2048)
+    a @ a
+    started = time.process_time()
+    for _ in range(3):
+        a @ a
+    return 3 * 2 * 2048**3 / (time.process_time() - started) / 1e9
+
+
+def measure(case: str, rounds: int, only: list[str]) -> dict[str, Any]:
+    """Time every contestant on one case."""
+    n, d = CASES[case]
+    a, b = network(n, d, 1), network(n, d, 2)
+    run_a, run_b = recording(a), recording(b)
+    tensors = [torch.from_numpy(x) for x in a], [torch.from_numpy(x) for x in b]
+    exact = {
+        kind: repsim.compare(
+            run_a, run_b, precision="float64", debiased=kind == "debiased"
+        ).values
+        for kind in ("debiased", "biased")
+    }
+    who = contestants(n, d)
+    who = {name: w for name, w in who.items() if not only or name in only}
+    times: dict[str, list[float]] = {name: [] for name in who}
+    errors: dict[str, float] = {}
+    scales: dict[str, float] = {}
+    peaks = []
+    order = list(who)
+    for turn in range(rounds):
+        peaks.append(peak())
+        for name in order[turn % len(order) :] + order[: turn % len(order)]:
+            mine, reference, function = who[name]
+            arguments: Any = (run_a, run_b) if mine else tensors
+            started = time.process_time()
+            values, scale = function(*arguments)
+            times[name].append((time.process_time() - started) * scale)
+            scales[name] = scale
+            errors[name] = float(np.nanmax(np.abs(values - exact[reference])))
+    return {
+        "case": case,
+        "rounds": rounds,
+        "torch": torch.__version__,
+        "peak": median(peaks),
+        "feature_operations": 2 * n * d * d * (LAYERS**2 + 2 * LAYERS),
+        "rows": {
+            name: {
+                "seconds": median(times[name]),
+                "least": min(times[name]),
+                "most": max(times[name]),
+                "scale": scales[name],
+                "error": errors[name],
+            }
+            for name in who
+        },
+    }
+
+
+def show(results: list[dict[str, Any]]) -> str:
+    """Return the table of all results."""
+    lines = []
+    for result in results:
+        best = result["rows"]["repsim float32"]["seconds"]
+        lines += [
+            f"### {result['case']}, {LAYERS} × {LAYERS} layers, "
+            f"{result['rounds']} rounds, torch {result['torch']}, peak "
+            f"{result['peak']:.0f} GF/s",
+            "",
+            "| | CPU s (least to most) | / repsim float32 | largest error |",
+            "| --- | --- | --- | --- |",
+        ]
+        for name, row in result["rows"].items():
+            scaled = f", x {row['scale']:.0f}" if row["scale"] > 1 else ""
+            lines.append(
+                f"| {name}{scaled} | {row['seconds']:.3g} ({row['least']:.3g} to "
+                f"{row['most']:.3g}) | {row['seconds'] / best:.2f} | "
+                f"{row['error']:.0e} |"
+            )
+        share = result["feature_operations"] / best / 1e9 / result["peak"]
+        lines += [
+            "",
+            f"Share of the peak, by feature-space operations: {share:.0%}",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run cases, or show what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="+", choices=[*CASES, "show"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    known = json.loads(asked.out.read_text()) if asked.out.exists() else []
+    if asked.cases == ["show"]:
+        print(show(known))
+        return
+    for case in asked.cases:
+        known = [r for r in known if r["case"] != case]
+        known.append(measure(case, asked.rounds, asked.only))
+        asked.out.write_text(json.dumps(known, indent=1))
+    print(show([r for r in known if r["case"] in asked.cases]))
+
+
+if __name__ == "__main__":
+    main()
