@@ -125,7 +125,10 @@ class Recorder:
         check_ready(self._network)
         self._schedule = Schedule(every, steps)
         self._last = last
-        self._count = 0 if start is None else start
+        if start is not None and (not isinstance(start, int) or start < 0):
+            msg = f"Expected `start` to be an integer from 0 on, but got {start!r}."
+            raise ValueError(msg)
+        self._count = start or 0
         with same_random_numbers():  # inputs may be a shuffling DataLoader
             whole = forward is not None
             self._batches = list(batches_of(inputs, whole=whole, size=batch_size))

@@ -34,7 +34,9 @@ def reduced(name: str, rows: Tensor, reduce: Reduce) -> Tensor:
     try:
         out = reduce(rows)
     except Exception as error:
-        error.add_note(f"(`reduce` was called with layer {name!r}, {tuple(rows.shape)})")
+        error.add_note(
+            f"(`reduce` was called with layer {name!r}, {tuple(rows.shape)})"
+        )
         raise
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(rows):
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__

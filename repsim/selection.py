@@ -15,6 +15,7 @@ from repsim.datasets.messages import unknown
 Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 _INNER = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+_NO_LAYER = (_Loss, nn.ModuleList, nn.ModuleDict)
 _CALL = re.compile(r"call([1-9][0-9]*)")
 
 
@@ -198,11 +199,11 @@ def _choose(
     matches = [path] if path in modules else []
     if not matches:
         regex = glob(path)
-        # A loss is no layer: left out of globs, recorded when named.
+        # Left out of globs, recorded when named: a loss, and lists, never called.
         matches = [
             name
             for name, module in modules.items()
-            if regex.fullmatch(name) and not isinstance(module, _Loss)
+            if regex.fullmatch(name) and not isinstance(module, _NO_LAYER)
         ]
     if not matches:
         raise ValueError(unknown("layers", pattern, modules))

@@ -100,7 +100,10 @@ class Session:
             batch.run(self._network, self._forward)
         if self._signals is not None:
             for name, tensor in self._signals(batch).items():
-                self._put(name, tensor)
+                # Of a layer that is the same for all examples (positions) there is
+                # no error per sample.
+                if tensor.ndim and len(tensor) == self._size:
+                    self._put(name, tensor)
         return self._size or 0
 
     def _take(self, name: str, tensor: Tensor) -> None:
@@ -110,6 +113,8 @@ class Session:
     def _put(self, name: str, tensor: Tensor) -> None:
         if self._size is None and tensor.ndim:
             self._size = len(tensor)
+        if tensor.ndim > 1 and len(tensor) == 1 and self._size is not None:
+            tensor = tensor.expand(self._size, *tensor.shape[1:])  # the same for all
         if tensor.ndim == 0 or len(tensor) != self._size:
             msg = (
                 f"Expected layer {name!r} to give one row for each of {self._size} "

@@ -302,7 +302,9 @@ def test_every_form_of_batches_gives_the_same(net: nn.Module, x: Tensor) -> None
     assert other.attrs["inputs_sha256"] != one.attrs["inputs_sha256"]
     assert repsim.record(net, [x]).sizes["example"] == 10
     assert repsim.record(net, [x, x]).sizes["example"] == 20
-    np.testing.assert_array_equal(repsim.record(net, x.numpy())["output"], one["output"])
+    np.testing.assert_array_equal(
+        repsim.record(net, x.numpy())["output"], one["output"]
+    )
 
 
 def test_a_bare_tuple_is_refused_with_advice(net: nn.Module, x: Tensor) -> None:
@@ -390,6 +392,7 @@ def test_wrappers_leave_no_prefix(net: nn.Module, x: Tensor) -> None:
         assert list(seen) == ["hidden_1", "hidden_2", "output"]
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo's own
 def test_a_compiled_part_is_seen_as_if_it_were_not(x: Tensor) -> None:
     part = torch.compile(nn.Sequential(nn.Linear(4, 4)), backend="eager")
     net = nn.Sequential(OrderedDict(a=nn.Linear(4, 4), b=part))

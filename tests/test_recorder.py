@@ -1,0 +1,675 @@
+"""The recorder never disturbs training, and keeps what it should."""
+
+import copy
+import itertools
+import os
+import random
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import repsim
+
+# Three kinds of network, each with its kind of inputs.
+
+
+class Block(nn.Module):
+    """A residual block whose ReLUs work in place."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Any:
+        out = self.relu(self.norm1(self.conv1(x)))
+        return self.relu(self.norm2(self.conv2(out)) + x)
+
+
+def _mlp() -> nn.Module:
+    layers: list[nn.Module] = []
+    for width in (6, 8, 8):
+        layers += [nn.Linear(width, 8), nn.BatchNorm1d(8), nn.ReLU(True), nn.Dropout()]
+    return nn.Sequential(*layers, nn.Linear(8, 3))
+
+
+def _resnet() -> nn.Module:
+    body = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(True), Block(4), Block(4)]
+    return nn.Sequential(
+        *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(4, 3)
+    )
+
+
+def _gpt2() -> nn.Module:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=17, n_positions=8, n_embd=8, n_layer=2, n_head=2, use_cache=False
+    )
+    return GPT2LMHeadModel(config)
+
+
+def _vectors(n: int) -> Tensor:
+    return torch.randn(n, 6)
+
+
+def _images(n: int) -> Tensor:
+    images = torch.randn(n, 1, 7, 7)
+    return images.flip(-1) if random.random() < 0.5 else images  # augmentation
+
+
+def _words(n: int) -> Tensor:
+    return torch.from_numpy(np.random.randint(0, 17, (n, 6)))  # noqa: NPY002
+
+
+KINDS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
+    "mlp": (_mlp, _vectors),
+    "resnet": (_resnet, _images),
+    "gpt2": (_gpt2, _words),
+}
+
+
+def _loss(output: Any, y: Tensor) -> Tensor:
+    if hasattr(output, "logits"):
+        return F.cross_entropy(output.logits[:, -1, :3], y)
+    return F.cross_entropy(output, y)
+
+
+def _seed() -> None:
+    torch.manual_seed(7)
+    random.seed(7)
+    np.random.seed(7)  # noqa: NPY002
+
+
+def _train(kind: str, **options: Any) -> tuple[dict[str, Any], repsim.Recorder | None]:
+    """Train, with a recorder where there are options, and return all there is."""
+    make, batch = KINDS[kind]
+    _seed()
+    model = make()
+    frozen = next(model.parameters())
+    frozen.requires_grad_(False)
+    list(model.modules())[2].eval()  # a flag of its own
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad])
+    fixed = options.pop("fixed", None)
+    recorder = None
+    if fixed is not None:
+        recorder = repsim.Recorder(model, fixed, **options).__enter__()
+    for _ in range(7):
+        optimiser.zero_grad()
+        x, y = batch(12), torch.randint(0, 3, (12,))
+        _loss(model(x), y).backward()
+        optimiser.step()
+        if recorder is not None:
+            recorder.step()
+    if recorder is not None:
+        recorder.__exit__(None, None, None)
+    return _everything(model, optimiser), recorder
+
+
+def _everything(model: nn.Module, optimiser: Any) -> dict[str, Any]:
+    return {
+        "state": model.state_dict(),
+        "grad": [p.grad for p in model.parameters()],
+        "optimiser": [
+            list(v.values()) for v in optimiser.state_dict()["state"].values()
+        ],
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": np.random.get_state()[1],  # noqa: NPY002
+        "training": [m.training for m in model.modules()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "hooks": [
+            len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
+            for m in model.modules()
+        ],
+    }
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b)
+
+
+def _assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
+    for key, value in a.items():
+        assert _same(value, b[key]), key
+
+
+def _fixed(kind: str) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.random.get_rng_state()
+    x = KINDS[kind][1](9)
+    torch.random.set_rng_state(generator)
+    return [(x[:5], torch.arange(5) % 3), (x[5:], torch.arange(4) % 3)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("errors", [False, True])
+def test_training_is_the_same_bit_for_bit(
+    kind: str, errors: bool, tmp_path: Path
+) -> None:
+    plain, _ = _train(kind)
+    layers = lambda name, m: not re.search(r"attn_dropout|h$", name)  # noqa: E731
+    options = {"fixed": _fixed(kind), "every": 2, "last": True, "layers": layers}
+    if errors:
+        options |= {"errors": _loss}
+    recorded, memory = _train(kind, **options)
+    stored, store = _train(kind, **options, store=tmp_path / "s.zarr")
+    _assert_same(plain, recorded)
+    _assert_same(plain, stored)
+    assert memory is not None
+    assert store is not None
+    run, held = memory.dataset(), store.dataset()
+    assert run["step"].values.tolist() == [0, 2, 4, 6, 7]
+    run.attrs["created"] = held.attrs["created"]
+    xr.testing.assert_identical(run, held.load())
+    assert not any(np.isnan(v).any() for v in run.data_vars.values())
+    if errors:
+        assert sum(str(n).endswith("@error") for n in run) > 3
+
+
+def test_an_exception_in_the_loop_leaves_all_in_place(tmp_path: Path) -> None:
+    model = _mlp()
+    before = _everything(model, torch.optim.SGD(model.parameters()))
+    with pytest.raises(RuntimeError, match="mine"):
+        with repsim.Recorder(
+            model, _vectors(4).clone(), every=1, store=tmp_path / "s.zarr"
+        ) as recorder:
+            torch.set_rng_state(before["torch"])
+            recorder.step()
+            raise RuntimeError("mine")
+    after = _everything(model, torch.optim.SGD(model.parameters()))
+    _assert_same(before, after)
+    run = repsim.open_recording(tmp_path / "s.zarr")
+    assert run["step"].values.tolist() == [0, 1]
+    assert run.attrs["complete"] == 0
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_in_the_pass_leaves_all_in_place(
+    kind: type[BaseException], tmp_path: Path
+) -> None:
+    model = _mlp()
+    stop = [False]
+
+    class Bomb(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            torch.rand(3)
+            if stop[0]:
+                raise kind("inside")
+            return x
+
+    model.append(Bomb())
+    with repsim.Recorder(
+        model, _vectors(4), every=1, errors=_loss, labels=[0, 1, 2, 0]
+    ) as recorder:
+        before = _everything(model, torch.optim.SGD(model.parameters()))
+        stop[0] = True
+        with pytest.raises(kind, match="inside"):
+            recorder.step()
+        _assert_same(before, _everything(model, torch.optim.SGD(model.parameters())))
+        assert torch.is_grad_enabled()
+        stop[0] = False
+        recorder.step()
+    assert recorder.dataset()["step"].values.tolist() == [0, 2]
+
+
+def test_ctrl_c_during_a_pass_waits_until_all_is_back(tmp_path: Path) -> None:
+    model = _mlp()
+    pressed = []
+
+    class Press(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if pressed == [0]:
+                os.kill(os.getpid(), signal.SIGINT)
+            return x
+
+    model.append(Press())
+    before = _everything(model, torch.optim.SGD(model.parameters()))
+    with pytest.raises(KeyboardInterrupt):
+        with repsim.Recorder(
+            model, _vectors(4), every=1, store=tmp_path / "s.zarr"
+        ) as recorder:
+            before["torch"] = torch.get_rng_state()
+            pressed.append(0)
+            recorder.step()
+    _assert_same(before, _everything(model, torch.optim.SGD(model.parameters())))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    run = repsim.open_recording(tmp_path / "s.zarr")
+    assert run["step"].values.tolist() == [0, 1]
+    assert run.attrs["complete"] == 0
+
+
+def test_buffers_that_a_pass_changes_are_given_back() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+            self.register_buffer("calls", torch.zeros(()))
+            self.register_buffer("mean", torch.zeros(3))
+
+        def forward(self, x: Tensor) -> Any:
+            self.calls += 1
+            self.mean = self.mean + 1
+            return self.linear(x)
+
+    model = Counting()
+    mean = model.mean
+    repsim.record(model, _vectors(4))
+    assert model.calls == 0
+    assert model.mean is mean
+
+
+def test_autocast_casts_of_a_pass_do_not_reach_training() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        repsim.record(model, _vectors(4))
+        model(_vectors(4)).float().sum().backward()
+    assert next(model.parameters()).grad is not None
+
+
+def test_an_overridden_eval_is_not_called() -> None:
+    class Merging(nn.Linear):
+        def train(self, mode: bool = True) -> "Merging":
+            raise AssertionError("called")
+
+    run = repsim.record(nn.Sequential(Merging(6, 3)), _vectors(4))
+    assert run["0"].shape == (4, 3)
+
+
+# what is stored
+
+
+def test_an_operation_in_place_after_the_layer_changes_nothing_stored() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True))
+    x = _vectors(20)
+    with repsim.Recorder(model, x) as recorder:
+        pass
+    expected = F.linear(x, model[0].weight, model[0].bias).detach()
+    run = recorder.dataset()
+    np.testing.assert_array_equal(run["0"][0], expected)
+    np.testing.assert_array_equal(run["1"][0], expected.relu())
+
+
+def test_the_pieces_of_a_pass_do_not_matter() -> None:
+    model, x = _mlp(), _vectors(30)
+    runs = []
+    for size in (1, 7, 256):
+        with repsim.Recorder(model, x, batch_size=size) as recorder:
+            pass
+        runs.append(recorder.dataset())
+    xr.testing.assert_allclose(runs[0], runs[2], rtol=1e-4, atol=1e-5)
+    xr.testing.assert_allclose(runs[1], runs[2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"every": 3}, [0, 3, 6]),
+        ({"every": 3, "last": True}, [0, 3, 6, 7]),
+        ({"every": 7, "last": True}, [0, 7]),
+        ({"steps": [1, 5, 90]}, [1, 5]),
+        ({"steps": {0, 2}}, [0, 2]),
+        ({"steps": np.array([1, 4])}, [1, 4]),
+        ({"steps": range(0, 100, 4)}, [0, 4]),
+        ({"steps": itertools.count(0, 5)}, [0, 5]),
+        ({"steps": iter([2, 3])}, [2, 3]),
+        ({"steps": lambda k: k > 5}, [6, 7]),
+        ({"steps": [], "last": True}, [7]),
+        ({"start": 10, "every": 5}, [10, 15]),
+        ({"start": 11, "every": 5}, [15]),
+    ],
+)
+def test_schedules(options: dict[str, Any], expected: list[int]) -> None:
+    with repsim.Recorder(_mlp(), _vectors(3), **options) as recorder:
+        for _ in range(7):
+            recorder.step()
+    assert recorder.dataset()["step"].values.tolist() == expected
+
+
+def test_schedules_that_cannot_be_are_refused() -> None:
+    def made(**options: Any) -> repsim.Recorder:
+        return repsim.Recorder(_mlp(), _vectors(3), **options)
+
+    with pytest.raises(ValueError, match="Expected `every` to be at least 1"):
+        made(every=0)
+    with pytest.raises(TypeError, match="Expected `every` to be an integer"):
+        made(every=1.5)
+    with pytest.raises(TypeError, match="Expected `steps` to be an iterable"):
+        made(steps=3)
+    with pytest.raises(ValueError, match="Expected `steps` to hold integers from 0"):
+        made(steps=[-1])
+    with pytest.raises(ValueError, match="an iterator given as `steps` to increase"):
+        with made(steps=iter([3, 1])) as recorder:
+            for _ in range(5):
+                recorder.step()
+    with pytest.raises(ValueError, match="Expected `start` to be an integer from 0"):
+        made(start=-1)
+
+
+def test_a_snapshot_records_now_and_replaces_the_same_step(tmp_path: Path) -> None:
+    for store in (None, tmp_path / "s.zarr"):
+        model = nn.Sequential(nn.Linear(6, 2))
+        with repsim.Recorder(model, _vectors(3), every=2, store=store) as recorder:
+            recorder.step()
+            recorder.snapshot()
+            first = recorder.dataset()["0"].values.copy()
+            nn.init.zeros_(model[0].weight)
+            recorder.snapshot()
+            recorder.step()
+        run = recorder.dataset()
+        assert run["step"].values.tolist() == [0, 1, 2]
+        np.testing.assert_array_equal(run["0"][0], first[0])
+        assert (run["0"][1] == run["0"][1, 0]).all()
+        assert not np.array_equal(run["0"][1], first[1])
+
+
+def test_several_recorders_at_once(tmp_path: Path) -> None:
+    model, store = _mlp(), tmp_path / "s.zarr"
+    with (
+        repsim.Recorder(model, _vectors(3), every=1, store=store, group="a/0") as a,
+        repsim.Recorder(model, _vectors(5), every=2, store=store, group="a/1") as b,
+        repsim.Recorder(model, _vectors(4), every=3, layers="0") as c,
+        repsim.tap(model, "0") as seen,
+    ):
+        for _ in range(4):
+            model(_vectors(12))
+            for recorder in (a, b, c):
+                recorder.step()
+        assert len(seen["0"]) == 12
+    assert a.dataset()["step"].values.tolist() == [0, 1, 2, 3, 4]
+    assert b.dataset()["step"].values.tolist() == [0, 2, 4]
+    assert c.dataset()["step"].values.tolist() == [0, 3]
+    assert len(repsim.open_study(store)["a"].children) == 2
+
+
+class Skipping(nn.Module):
+    """A layer that some passes leave out, and one that all do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.always, self.late = nn.Linear(6, 4), nn.Linear(4, 2)
+        self.never = nn.Linear(4, 2)
+        self.deep = False
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.always(x)
+        return self.late(x) if self.deep else x
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_layers_unset_on_some_steps_are_nan_there(stored: bool, tmp_path: Path) -> None:
+    model = Skipping()
+    store = tmp_path / "s.zarr" if stored else None
+    with pytest.warns(UserWarning, match="Nothing was recorded of never"):
+        with repsim.Recorder(model, _vectors(3), every=1, store=store) as recorder:
+            for k in range(100):
+                model.deep = k % 3 == 1
+                recorder.step()
+    run = recorder.dataset()
+    assert repsim.layers(run) == ["always", "late"]
+    there = ~np.isnan(run["late"]).all(("example", "late_unit"))
+    assert run["step"][there].values.tolist() == list(range(2, 101, 3))
+    assert not np.isnan(run["always"]).any()
+
+
+def test_a_recorder_wants_to_be_entered() -> None:
+    recorder = repsim.Recorder(_mlp(), _vectors(3))
+    with pytest.raises(ValueError, match="use it as `with Recorder"):
+        recorder.step()
+    with recorder:
+        pass
+    with pytest.raises(ValueError, match="use it as `with Recorder"):
+        recorder.snapshot()
+
+
+def test_nothing_recorded_is_an_empty_recording(tmp_path: Path) -> None:
+    for store in (None, tmp_path / "s.zarr"):
+        with repsim.Recorder(_mlp(), _vectors(3), steps=[9], store=store) as recorder:
+            recorder.step()
+        run = recorder.dataset()
+        assert repsim.layers(run) == []
+        assert run.attrs["complete"] == 1
+
+
+def test_lossy_storage_is_asked_for_and_said(tmp_path: Path) -> None:
+    model, x = _mlp(), _vectors(50)
+    with repsim.Recorder(
+        model, x, store=tmp_path / "s.zarr", keepbits=7, level=5
+    ) as recorder:
+        pass
+    run, exact = recorder.dataset(), repsim.record(model, x)
+    assert run.attrs["keepbits"] == 7
+    difference = abs(run["0"][0] - exact["0"]) / abs(exact["0"])
+    assert 0 < difference.max() <= 2**-8
+    with pytest.raises(ValueError, match="Expected `store` along with resume=True"):
+        repsim.Recorder(model, x, keepbits=7)
+
+
+# error signals
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_errors_are_per_sample_whatever_the_reduction(reduction: str) -> None:
+    model = _mlp()
+    for parameter in model[0].parameters():
+        parameter.requires_grad_(False)  # gradients pass below frozen weights, too
+    x, y = _vectors(9), torch.arange(9) % 3
+
+    def loss(output: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(output, labels, reduction=reduction)
+
+    with repsim.Recorder(model, x, labels=y, errors=loss, batch_size=4) as recorder:
+        pass
+    run = recorder.dataset()
+    twin = copy.deepcopy(model).eval()
+    for module in twin:
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    hidden: list[Tensor] = []
+    value = x.clone().requires_grad_()
+    for module in twin:
+        value = module(value)
+        value.retain_grad()
+        hidden.append(value)
+    F.cross_entropy(value, y, reduction="sum").backward()
+    for i, h in enumerate(hidden):
+        assert run[f"{i}@error"].dims == run[f"{i}"].dims
+        torch.testing.assert_close(
+            torch.from_numpy(run[f"{i}@error"].values[0]), h.grad
+        )
+    assert repsim.layers(run) == [str(i) for i in range(len(hidden))]
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_errors_of_a_rule_are_the_used_and_the_true_ones(tmp_path: Path) -> None:
+    class Rule:
+        name, options, splits = "half", {"lr": 0.1}, ["0"]
+
+        def __init__(self) -> None:
+            self.network = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+
+        def errors(self, x: Tensor, y: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+            return {"0": (x[:, :4] / 2, x[:, :4])}
+
+    rule, x = Rule(), _vectors(5)
+    with repsim.Recorder(
+        rule, x, labels=range(5), errors=True, store=tmp_path / "s.zarr"
+    ) as recorder:
+        pass
+    run = recorder.dataset()
+    np.testing.assert_array_equal(run["0@error"][0], x[:, :4] / 2)
+    np.testing.assert_array_equal(run["0@true_error"][0], x[:, :4])
+    assert run["0@true_error"].dims == run["0"].dims
+    assert run.attrs["rule"] == "half"
+    assert run.attrs["rule_options"] == '{"lr": 0.1}'
+    assert run.attrs["splits"] == ["0"]
+    assert run.attrs["errors"] == "rule"
+    assert repsim.layers(repsim.record(rule, x)) == ["0", "1"]
+
+
+def test_errors_of_our_rules_agree_with_the_loss() -> None:
+    network = repsim.networks.mlp(6, hidden=[8, 8], classes=3)
+    rule = repsim.learning.make("bp", network)
+    x, y = _vectors(7), torch.arange(7) % 3
+    with repsim.Recorder(rule, x, labels=y, errors=True) as a:
+        pass
+    with repsim.Recorder(network, x, labels=y, errors=F.cross_entropy) as b:
+        pass
+    used, found = a.dataset(), b.dataset()
+    for layer in ("hidden_1", "hidden_2"):
+        for name in (f"{layer}@error", f"{layer}@true_error"):
+            np.testing.assert_allclose(
+                used[name], found[f"{layer}@error"], rtol=1e-4, atol=1e-7
+            )
+
+
+def test_errors_want_labels_and_a_loss_or_a_rule() -> None:
+    model, x = _mlp(), _vectors(4)
+    with pytest.raises(ValueError, match="Expected labels to compute errors with"):
+        repsim.Recorder(model, x, errors=F.cross_entropy)
+    with pytest.raises(ValueError, match="Expected `errors` to be a loss"):
+        repsim.Recorder(model, x, errors=True, labels=[0, 1, 2, 0])
+
+
+def test_errors_of_a_model_output_and_a_regression() -> None:
+    model, words = _gpt2(), _words(4)
+    with repsim.Recorder(
+        model, [(words, torch.arange(4) % 3)], layers="transformer.h.*", errors=_loss
+    ) as recorder:
+        pass
+    run = recorder.dataset()
+    assert run["transformer.h.0@error"].shape == (1, 4, 6, 8)
+    assert (abs(run["transformer.h.1@error"]).max() > 0).all()
+    linear, x = nn.Sequential(nn.Linear(6, 2)), _vectors(5)
+    target = torch.randn(5, 2)
+    with repsim.Recorder(linear, [(x, target)], errors=F.mse_loss) as recorder:
+        pass
+    run = recorder.dataset()
+    np.testing.assert_allclose(
+        run["0@error"][0], (linear(x) - target).detach(), rtol=1e-5, atol=1e-6
+    )
+    assert "label" not in run.coords
+
+
+# going on after a stop
+
+
+def _updates(
+    model: nn.Module, first: int, stop: int, **options: Any
+) -> Iterator[repsim.Recorder]:
+    """Yield the recorder after each of the updates, which depend on their number."""
+    with repsim.Recorder(model, FIXED, **options) as recorder:
+        yield recorder
+        for k in range(first, stop):
+            generator = torch.Generator().manual_seed(k)
+            with torch.no_grad():
+                for p in model.parameters():
+                    p += 0.01 * torch.randn(p.shape, generator=generator)
+            recorder.step()
+            yield recorder
+
+
+FIXED = torch.randn(11, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_resumed_recording_equals_one_that_never_stopped(
+    closed: bool, tmp_path: Path
+) -> None:
+    def fresh() -> nn.Module:
+        torch.manual_seed(5)
+        return _mlp()
+
+    *_, whole = _updates(fresh(), 0, 150, every=2, store=tmp_path / "whole.zarr")
+    expected = whole.dataset()
+    model, store = fresh(), tmp_path / "parts.zarr"
+    first = _updates(model, 0, 90, every=2, store=store)
+    for recorder in first:
+        if recorder._count == 61:
+            saved = copy.deepcopy(model.state_dict())
+        if recorder._count == 75 and not closed:
+            first.close()  # as an exception would
+    model.load_state_dict(saved)
+    options = {"every": 2, "store": store, "resume": True, "start": 61}
+    *_, second = _updates(model, 61, 150, **options)
+    run = second.dataset()
+    run.attrs["created"] = expected.attrs["created"]
+    xr.testing.assert_identical(run.load(), expected.load())
+    assert not list(store.glob("*/c.*.0.0"))
+
+
+def test_resume_keeps_gaps_and_replaces_later_steps(tmp_path: Path) -> None:
+    store, model = tmp_path / "s.zarr", _mlp()
+    *_, recorder = _updates(model, 0, 10, every=5, store=store)
+    for start, expected in (
+        (10, [0, 5, 10, 15]),
+        (7, [0, 5, 10]),
+        (30, [0, 5, 10, 30]),
+    ):
+        *_, recorder = _updates(
+            model, start, start + 5, every=5, store=store, resume=True, start=start
+        )
+        held = recorder.dataset()["step"].values.tolist()
+        assert held[: len(expected)] == expected
+
+
+def test_resume_begins_where_nothing_lies(tmp_path: Path) -> None:
+    *_, recorder = _updates(_mlp(), 0, 3, every=1, store=tmp_path / "s", resume=True)
+    assert recorder.dataset()["step"].values.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="Expected `store` along with resume=True"):
+        repsim.Recorder(_mlp(), FIXED, resume=True)
+
+
+def test_another_recording_is_not_mixed_in(tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    *_, _ = _updates(_mlp(), 0, 3, every=1, store=store)
+
+    def again(model: nn.Module, x: Tensor = FIXED, **options: Any) -> repsim.Recorder:
+        return repsim.Recorder(model, x, store=store, **options)
+
+    before = repsim.open_recording(store).load()
+    with pytest.raises(FileExistsError, match="is occupied; choose another, or"):
+        again(_mlp())
+    with pytest.raises(ValueError, match="`start`.*its last complete step is 3"):
+        again(_mlp(), resume=True)
+    with pytest.raises(ValueError, match=r"same network \(parameter names and shapes"):
+        again(nn.Sequential(nn.Linear(6, 3)), resume=True, start=3)
+    with pytest.raises(ValueError, match="Expected the same inputs as in"):
+        again(_mlp(), FIXED + 1, resume=True, start=3)
+    with pytest.raises(ValueError, match="Expected the same `reduce` as in"):
+        again(_mlp(), reduce="mean", resume=True, start=3)
+    with pytest.raises(ValueError, match="but 1, 2, .* are not chosen"):
+        again(_mlp(), layers="0", resume=True, start=3)
+    xr.testing.assert_identical(before, repsim.open_recording(store).load())
+    moment = tmp_path / "moment.zarr"
+    repsim.record(_mlp(), FIXED, store=moment)
+    with pytest.raises(ValueError, match="Expected a recording with steps"):
+        repsim.Recorder(_mlp(), FIXED, store=moment, resume=True, start=3)
+
+
+def test_a_failed_first_pass_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    with pytest.raises(RuntimeError, match="mat1"):
+        with repsim.Recorder(_mlp(), torch.ones(3, 9), store=store):
+            pass
+    assert not store.exists()
