@@ -152,7 +152,7 @@ def _anchored(
     gap = true_loss.detach().double() - values
     if labels is None:
         return values + gap.mean()
-    _, kind = labels.unique(dim=0, return_inverse=True)
+    _, kind = torch.unique(labels, dim=0, return_inverse=True)
     sums = torch.zeros(int(kind.max()) + 1, dtype=torch.float64, device=gap.device)
     means = sums.index_add(0, kind, gap) / torch.bincount(kind)
     return values + means[kind]

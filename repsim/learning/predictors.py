@@ -49,10 +49,10 @@ class Predictor(nn.Module):
             label = None if labels is None else labels[i : i + 1]
 
             def alone(x: Tensor, label: Tensor | None = label) -> Tensor:
-                return self(x[None], label)[0]
+                output: Tensor = self(x[None], label)[0]
+                return output
 
-            with torch.enable_grad():
-                jacobian: Tensor = torch.autograd.functional.jacobian(alone, row)
+            jacobian = torch.func.jacrev(alone)(row)
             found.append(jacobian.reshape(row.numel(), row.numel()))
         return found
 

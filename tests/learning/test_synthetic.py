@@ -1,0 +1,299 @@
+"""Synthetic gradients: where they sit, what they learn, what they must not touch."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from repsim import learning, networks
+from repsim.learning.predictors import LinearPredictor, make_predictor
+from repsim.learning.synthetic import SyntheticGradient, places
+
+
+def _batch(n: int = 10) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(n, 5, generator=g), torch.randint(0, 3, (n,), generator=g)
+
+
+def _rule(depth: int = 4, **options: Any) -> SyntheticGradient:
+    rule = learning.make("sg", networks.mlp(5, [6] * depth, 3, seed=0), **options)
+    assert isinstance(rule, SyntheticGradient)
+    return rule
+
+
+@pytest.mark.parametrize("predictor", ["linear", "sigmoid", "mlp"])
+@pytest.mark.parametrize("conditioned", [True, False])
+def test_the_first_error_is_zero_and_nothing_below_moves(
+    predictor: str, conditioned: bool
+) -> None:
+    rule = _rule(at=[2], predictor=predictor, conditioned=conditioned)
+    x, y = _batch()
+    used, true = rule.errors(x, y)["hidden_2"]
+    assert torch.equal(used, torch.zeros_like(used)) and true.abs().max() > 0
+    before = {k: v.detach().clone() for k, v in rule.network.named_parameters()}
+    rule.step(x, y)
+    for name, value in rule.network.named_parameters():
+        below = name.startswith(("hidden_1.", "hidden_2."))
+        # A bias before a normalisation has no gradient, so Adam may rest there.
+        if below or not name.endswith("linear.bias"):
+            assert torch.equal(value, before[name]) == below, name
+    used, _ = rule.errors(x, y)["hidden_2"]
+    assert used.abs().max() > 0
+
+
+@pytest.mark.parametrize("at", [[2], "every"])
+def test_gradients_below_do_not_know_the_true_loss(at: Any) -> None:
+    x, y = _batch()
+    rule = _rule(at=at)
+    rule.step(x, y)
+    found = []
+    for scale in (1.0, 100.0):
+        rule.loss = lambda p, t, s=scale: s * nn.functional.cross_entropy(p, t)
+        rule.zero_grad()
+        rule.accumulate(x, y)
+        below = rule.network.get_submodule("hidden_2")
+        found.append([p.grad.clone() for p in below.parameters() if p.grad is not None])
+    assert len(found[0]) == 4
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("predictor", ["linear", "mlp"])
+def test_the_predictors_loss_gives_the_network_no_gradient(predictor: str) -> None:
+    x, y = _batch()
+    grads = []
+    for sg_lr in (1e-9, 10.0):
+        rule = _rule(at="every", predictor=predictor, sg_lr=sg_lr)
+        rule.accumulate(x, y)
+        grads.append(
+            [p.grad.clone() for p in rule.network.parameters() if p.grad is not None]
+        )
+        # Zero predictions: only output block may have a gradient that is not zero.
+        hidden = rule.network.get_submodule("hidden_4.linear").weight.grad
+        assert hidden is not None and not hidden.any()
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize("at", ["every", [1, 3]])
+def test_closed_form_gradients_are_autograds(at: Any) -> None:
+    rule = _rule(at=at)
+    x, y = _batch()
+    for _ in range(3):
+        rule.step(x, y)
+    assert rule._stack is not None
+    rule.zero_grad()
+    rule.accumulate(x, y)
+    stack = rule._stack
+    g = torch.Generator().manual_seed(0)
+    h = torch.randn(10, 6, generator=g)
+    target = torch.randn(10, 6, generator=g)
+    labels = nn.functional.one_hot(y, 3).float()
+    for name in rule.splits:
+        one = rule.predictors[name]
+        assert isinstance(one, LinearPredictor)
+        loss = (one(h, labels) - target).square().sum() / 10
+        expected = torch.autograd.grad(loss, list(one.parameters()))
+        distance = one.learn(h, labels, one(h, labels).detach(), target, 10)
+        torch.testing.assert_close(distance, loss.detach())
+        for parameter, grad in zip(one.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.grad, grad)
+    assert stack.A.grad is not None and stack.A.grad.shape == stack.A.shape
+
+
+def test_targets_are_bootstrapped_true_or_between() -> None:
+    x, y = _batch()
+    rules = {
+        t: _rule(at="every", targets=t, prop=0.0)
+        for t in ("bootstrapped", 0.0, 0.5, 1.0, "true")
+    }
+    g = torch.Generator().manual_seed(0)
+    for rule in rules.values():
+        assert rule._stack is not None
+        g.manual_seed(0)
+        for p in rule._stack.parameters():
+            p.data.copy_(torch.randn(p.shape, generator=g))
+    targets: dict[Any, list[Tensor]] = {}
+    for key, rule in rules.items():
+        kept: list[Tensor] = []
+
+        def keep(cuts: Any, count: int, kept: list[Tensor] = kept) -> dict[str, Tensor]:
+            kept.extend(cut.target for cut in cuts)
+            return {}
+
+        rule.learn = keep  # type: ignore[method-assign]
+        rule.accumulate(x, y)
+        targets[key] = kept
+    bp = learning.make("bp", networks.mlp(5, [6] * 4, 3, seed=0))
+    h = x
+    inner = []
+    for block in bp.blocks.values():
+        h = block(h)
+        inner.append(h)
+    loss = nn.functional.cross_entropy(h, y) * len(x)
+    true = torch.autograd.grad(loss, inner[:-1])[::-1]
+    for k in range(4):
+        torch.testing.assert_close(targets["true"][k], true[k])
+        torch.testing.assert_close(targets[1.0][k], true[k])
+        torch.testing.assert_close(targets["bootstrapped"][k], targets[0.0][k])
+    # One cut below the top, the mixture is linear in λ.
+    middle = (targets[0.0][1] + targets[1.0][1]) / 2
+    torch.testing.assert_close(targets[0.5][1], middle)
+    assert not torch.allclose(targets[0.0][1], targets[1.0][1])
+
+
+def test_prop_adds_the_regressions_own_gradient() -> None:
+    x, y = _batch()
+    plain, prop = _rule(at=[2]), _rule(at=[2], prop=0.5)
+    for rule in (plain, prop):
+        assert rule._stack is not None
+        rule._stack.A.data.copy_(torch.eye(6)[None] * 0.3)
+    s, p = plain.errors(x, y)["hidden_2"], prop.errors(x, y)["hidden_2"]
+    expected = s[0] + 0.5 * 2 * (s[0] - s[1]) * 0.3
+    torch.testing.assert_close(p[0], expected)
+
+
+def test_places() -> None:
+    assert places("middle", 20) == [10]
+    assert places("middle", 1) == [1]
+    assert places("middle", 5) == [2]
+    assert places("every", 3) == [1, 2, 3]
+    assert places([3, 1], 4) == [1, 3]
+    assert places("1+3", 4) == [1, 3]
+    assert _rule(at="every").splits == ["hidden_1", "hidden_2", "hidden_3", "hidden_4"]
+
+
+@pytest.mark.parametrize("at", [[99], [0], [], [2, 2], "7"])
+def test_places_out_of_range(at: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"Expected `at` .* hidden layers, 1 to 20, but"
+    ):
+        learning.make("sg", networks.mlp(5, [2] * 20, 3), at=at)
+
+
+def test_the_predictors_rate() -> None:
+    assert _rule(at="middle", lr=1e-3).sg_lr == 1e-3
+    assert _rule(at="every", lr=1e-3).sg_lr == pytest.approx(1e-2)
+    assert _rule(at=[1, 2, 3, 4], lr=1e-3).sg_lr == pytest.approx(1e-2)
+    assert _rule(at=[1, 3], lr=1e-3).sg_lr == 1e-3
+    assert _rule(at="every", lr=1e-3, sg_lr=0.5).sg_lr == 0.5
+    assert _rule(1, at="every", lr=1e-3).sg_lr == 1e-3
+    rule = _rule(at="every", lr=1e-3)
+    rates = {k: o.param_groups[0]["lr"] for k, o in rule.optimizers.items()}
+    assert rates == {"network": 1e-3, "predictors": pytest.approx(1e-2)}
+
+
+def test_dni_is_sg_without_labels() -> None:
+    x, y = _batch()
+    dni, sg = (
+        learning.make("dni", networks.mlp(5, [6] * 4, 3, seed=0)),
+        _rule(conditioned=False),
+    )
+    for _ in range(4):
+        a, b = dni.step(x, y), sg.step(x, y)
+    assert torch.equal(a["sg_loss"], b["sg_loss"])
+    assert isinstance(dni, SyntheticGradient) and dni.options["conditioned"] is False
+
+
+@pytest.mark.parametrize("kind", ["linear", "sigmoid", "mlp"])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("shape", [(4, 6, 5), (4, 6, 5, 3), (4, 7)])
+def test_predictors_of_maps_keep_the_resolution(
+    kind: str, kernel: int, shape: tuple[int, ...]
+) -> None:
+    s = make_predictor(kind, shape, 3, maps=True, hidden=(8,), kernel=kernel)
+    h = torch.randn(2, *shape)
+    labels = torch.eye(3)[:2]
+    assert s(h, labels).shape == h.shape
+    assert not s(h, labels).any()
+    with torch.no_grad():
+        for p in s.parameters():
+            p.normal_(generator=torch.Generator().manual_seed(0))
+    away = tuple(size // 2 for size in shape[1:])
+    other = labels[[1, 1]]
+    change = (s(h, other) - s(h, labels))[0]
+    # The label comes as constant channels: far from a border it acts everywhere alike.
+    if kind == "linear":
+        inner = change[(slice(None), *[slice(1, -1)] * len(away))].reshape(4, -1)
+        torch.testing.assert_close(
+            inner, inner[:, :1].expand_as(inner), atol=1e-5, rtol=1e-4
+        )
+    touched = h.clone()
+    touched[0][(slice(None), *away)] += 1
+    where = (s(touched, labels) - s(h, labels))[0].abs().sum(0) > 1e-6
+    assert int(where.sum()) <= kernel ** len(away)
+
+
+@pytest.mark.parametrize("kind", ["linear", "sigmoid", "mlp"])
+def test_predictors_of_tokens_work_on_each(kind: str) -> None:
+    s = make_predictor(kind, (4, 6), 3, maps=False, hidden=(8,))
+    h, labels = torch.randn(2, 4, 6), torch.eye(3)[:2]
+    assert s(h, labels).shape == h.shape
+    with torch.no_grad():
+        for p in s.parameters():
+            p.normal_(generator=torch.Generator().manual_seed(0))
+    alone = torch.stack([s(h[:, t : t + 1], labels)[:, 0] for t in range(4)], 1)
+    torch.testing.assert_close(s(h, labels), alone)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("predictor", ["linear", "sigmoid", "mlp"])
+def test_convolutional_networks_train(kernel_size: int, predictor: str) -> None:
+    net = networks.cnn((1, 8, 8), [4, 6], 3, seed=0)
+    rule = learning.make(
+        "sg",
+        net,
+        at="every",
+        lr=1e-2,
+        predictor=predictor,
+        kernel_size=kernel_size,
+        predictor_hidden=(8,),
+    )
+    g = torch.Generator().manual_seed(0)
+    x, y = (
+        torch.randn(24, 1, 8, 8, generator=g),
+        torch.randint(0, 3, (24,), generator=g),
+    )
+    first = rule.step(x, y)
+    for _ in range(40):
+        last = rule.step(x, y)
+    assert float(last["loss"]) < 0.6 * float(first["loss"])
+    assert isinstance(rule, SyntheticGradient)
+    assert rule.predictors["hidden_1"].axis == 1
+
+
+def test_vectors_are_labels_too() -> None:
+    net = networks.mlp(5, [6, 6], 2, seed=0)
+    rule = learning.make("sg", net, loss="mse", at="every")
+    x, y = torch.randn(10, 5), torch.randn(10, 2)
+    rule.step(x, y)
+    assert torch.isfinite(rule.step(x, y)["sg_loss"])
+
+
+def test_wrong_options_are_refused() -> None:
+    for option, value, message in (
+        (
+            "at",
+            "midle",
+            "Expected `at` to be one of middle, every.*Did you mean 'middle'",
+        ),
+        ("predictor", "linaer", "Expected `predictor` to be one of linear.*'linear'"),
+        ("targets", "tru", "Expected `targets` to be one of bootstrapped, true"),
+        ("targets", 1.5, "Expected `targets` between 0 and 1, but got 1.5"),
+        ("kernel_size", 2, "Expected `kernel_size` to be odd, but got 2"),
+        ("sg_lr", 0.0, "Expected a positive learning rate, but got 0.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _rule(**{option: value})
+    with pytest.raises(
+        TypeError, match="Expected `targets` to be a number, but got list"
+    ):
+        _rule(targets=[1])
+    with pytest.raises(ValueError, match="Expected `predictor` to be one of"):
+        make_predictor("x", (3,), 2, maps=False)
+
+
+def test_errors_out_of_order_are_refused() -> None:
+    from repsim.learning.stack import held
+
+    with pytest.raises(TypeError, match="formed from the output down"):
+        held(None)
