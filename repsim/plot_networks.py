@@ -102,7 +102,8 @@ def _path(
     axes.plot(*path.T, color=colour, alpha=0.4, linewidth=1, zorder=1)
     small: dict[str, Any] = {"s": 14, "color": colour, "marker": marker}
     axes.scatter(*path[1:-1].T, **(small | kwargs))
-    axes.scatter(*path[0], s=60, facecolors="none", edgecolors=colour, marker=marker)
+    first: dict[str, Any] = {"s": 60, "facecolors": "none", "edgecolors": colour}
+    axes.scatter(*path[0], marker=marker, **first)
     last: dict[str, Any] = {"s": 60} | style
     axes.scatter(*path[-1], **(last | kwargs))
 
