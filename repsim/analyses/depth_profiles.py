@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from sklearn.linear_model import RidgeClassifier
 
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
@@ -24,7 +25,7 @@ WORDS = {
     "class_margin": "class margin",
     "rdm_to_last": "distance of the RDM to the last layer's",
     "displacement": "displacement of the weights",
-    "probe_accuracy": "accuracy of a linear probe",
+    "probe_accuracy": "held-out accuracy of a ridge probe",
 }
 UNITS = {
     "class_margin": " (1 − r)",
@@ -41,7 +42,7 @@ def profiles(study: xr.DataTree, *, probes: bool = True) -> xr.Dataset:
     study : DataTree
         /<condition>/<seed>; single moments and steps both do.
     probes : bool
-        Whether to fit probes, which take most of the time.
+        Whether to fit probes (ridge), which take most of the time.
 
     Returns
     -------
@@ -68,11 +69,15 @@ def _profile(
     study: xr.DataTree, condition: str, seed: str, run: xr.Dataset, probes: bool
 ) -> xr.Dataset:
     geometry = rdms(run, metric="correlation")
-    found = {"rdm_to_last": rdm_distance(geometry, metric="correlation")}
+    distance = rdm_distance(geometry, metric="correlation")
+    # Of the last layer it is zero by definition, and its round-off tells nothing.
+    found = {"rdm_to_last": distance.where(distance["layer"] != distance["layer"][-1])}
     if "label" in run.coords:
         found["class_margin"] = class_margin(geometry)
         if probes:
-            found["probe_accuracy"] = probe_layers(run)["accuracy"]
+            # A ridge probe has a closed form: logistic ones would take a minute here.
+            ridge = probe_layers(run, estimator=RidgeClassifier())
+            found["probe_accuracy"] = ridge["accuracy"]
     branch = study[f"{condition}/{seed}"].children
     record = branch["training"].to_dataset() if "training" in branch else xr.Dataset()
     if "displacement" in record:
@@ -103,7 +108,8 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     Dataset
         `profile` (statistic, condition, seed, layer), and the variables of
         `repsim.inference.profile_test` over (statistic, rule, layer), with q-values
-        over all of them. The attr `sentences` is the conclusion.
+        over all of them; NaN where there are too few networks. The attr `sentences`
+        is the conclusion.
 
     Raises
     ------
@@ -124,10 +130,11 @@ def compute(study: xr.DataTree) -> xr.Dataset:
         for rule in others:
             rows.append(profile_test(table, reference, rule, level=LEVEL))
     result = xr.concat(rows, xr.Variable("rule", others), combine_attrs="drop")
-    q = false_discovery(result["p_value"].values)
+    attrs = [row.attrs for row in rows]
+    able = xr.DataArray([one["smallest_p"] <= LEVEL for one in attrs], dims="rule")
+    q = false_discovery(result["p_value"].where(able).values)
     result["q_value"] = result["q_value"].copy(data=q)
     result = result.transpose("statistic", "rule", "layer")
-    attrs = [row.attrs for row in rows]
     sentences = [
         sentence
         for rule, one in zip(others, attrs, strict=True)
@@ -143,15 +150,19 @@ def compute(study: xr.DataTree) -> xr.Dataset:
 
 
 def _sentences(result: xr.Dataset) -> list[str]:
-    """Return what the profiles of two rules say, once where they cannot say anything."""
+    """Return what two rules' profiles say, once where they cannot say anything."""
     found = [
-        f"{WORDS.get(str(name), str(name)).capitalize()}: "
-        f"{describe(result.sel(statistic=name))}"
+        f"{_title(str(name))}: {describe(result.sel(statistic=name))}"
         for name in result["statistic"].values
     ]
     if result.attrs["smallest_p"] > LEVEL:
         return [describe(result.isel(statistic=0))]
     return found
+
+
+def _title(name: str) -> str:
+    words = WORDS.get(name, name)
+    return words[0].upper() + words[1:]
 
 
 def _by_seed(table: xr.DataArray) -> xr.DataArray:

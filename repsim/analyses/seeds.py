@@ -33,10 +33,11 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     -------
     Dataset
         The variables of `repsim.inference.seed_test` over (condition, moment, layer);
-        q-values over all of them together. `moment` is the last step and, where the
-        training records have test accuracies, the step of each network at which the
-        two rules are equally accurate. `step` and `accuracy` (condition, moment, rule)
-        are means of what was compared. The attr `sentences` is the conclusion.
+        q-values over all of them together, NaN where there are too few networks (such
+        tests can find nothing, so they cost the others nothing). `moment` is the last
+        step and, where the training records have test accuracies, the step of each
+        network at which the two rules are equally accurate. `step` and `accuracy`
+        (condition, moment, rule) are means of what was compared. The attr `sentences` is the conclusion.
 
     Raises
     ------
@@ -50,9 +51,10 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     reference, *others = conditions
     rows = [_against(study, reference, other) for other in others]
     result = xr.concat(rows, xr.Variable("condition", others), combine_attrs="drop")
-    q = false_discovery(result["p_value"].values)
-    result["q_value"] = result["q_value"].copy(data=q)
     attrs = [row.attrs for row in rows]
+    able = xr.DataArray([one["smallest_p"] <= LEVEL for one in attrs], dims="condition")
+    q = false_discovery(result["p_value"].where(able).values)
+    result["q_value"] = result["q_value"].copy(data=q)
     result.attrs = _study.provenance(
         analysis="seeds", measure="cka", reference=reference, level=LEVEL,
         networks=[f"{one['networks_a']} and {one['networks_b']}" for one in attrs],
