@@ -180,7 +180,7 @@ def _compact(values: np.ndarray) -> np.ndarray:
 def _joined(parts: list[xr.DataArray], names: list[tuple[str, str]]) -> xr.DataArray:
     first = parts[0]
     for part, (condition, seed) in zip(parts, names, strict=True):
-        for dim in first.dims:
+        for dim in (d for d in first.dims if d != "pair"):
             same = part.sizes.get(dim) == first.sizes[dim]
             if not same or not part[dim].equals(first[dim]):
                 msg = (
