@@ -2,8 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
@@ -13,64 +13,14 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from repsim.datasets.messages import unknown
-from repsim.datasets.recordings import (
-    matrix_layers,
-    networks,
-    same_examples,
-    select_layers,
-)
+from repsim.datasets.recordings import same_examples
 from repsim.measures import registry
 from repsim.measures.inputs import is_constant
 from repsim.measures.registry import Measure
+from repsim.sides import LayerRows, Side, same_steps
 
 Recordings: TypeAlias = xr.Dataset | xr.DataTree
 Layers: TypeAlias = str | Iterable[str] | None
-
-
-class LayerRows:
-    """One layer at one moment, read from the recording row by row when asked.
-
-    Parameters
-    ----------
-    values : Variable, dims (example, unit)
-        The layer; it may live on disk.
-    what : str
-        How errors call it.
-    """
-
-    def __init__(self, values: xr.Variable, what: str) -> None:
-        if values.dims[0] != "example":
-            values = values.transpose("example", ...)
-        self._values = values
-        self.what = what
-        self.stored = not values._in_memory
-        """Whether reading goes to a store (or a task graph), not to memory."""
-        self.chunk = _stored_together(values) if self.stored else 1
-        """How many rows are stored together, which are read together."""
-        self._memory = None if self.stored else np.asarray(values.values)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return (examples, units)."""
-        return self._values.shape
-
-    @property
-    def dtype(self) -> Any:
-        """Return the dtype in the recording."""
-        return self._values.dtype
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Return some rows, in memory."""
-        if self._memory is not None:
-            return self._memory[rows]
-        return np.asarray(self._values[rows].values)
-
-
-def _stored_together(values: xr.Variable) -> int:
-    """Return how many examples a chunk holds."""
-    chunks = values.chunksizes or values.encoding.get("preferred_chunks", {})
-    size = chunks.get("example", 1)
-    return int(size if isinstance(size, int) else max(size))
 
 
 def compare(
@@ -137,129 +87,134 @@ def compare(
     """
     chosen = _measure(measure)
     _check_options(chosen, options)
-    left = Side.of(a, layers, "layers")
-    right = left
-    if b is not None or layers_b is not None:
-        wanted, what = (
-            (layers, "layers") if layers_b is None else (layers_b, "layers_b")
-        )
-        right = Side.of(a if b is None else b, wanted, what)
+    left, right = _sides(a, b, layers, layers_b)
     steps = _common_steps(left, right)
     precision = _precision(chosen, precision, [left, right])
     device = _device(device)
     moments: list[int | None] = [None] if steps is None else list(range(len(steps)))
-    values, constant = [], Constant()
+    values, flat = [], Flat()
     how: dict[str, Any] = {}
-    for moment in tqdm(moments, disable=not progress or len(moments) == 1):
-        xs = left.rows(moment)
-        ys = None if right is left else right.rows(moment)
-        values.append(
-            chosen.all_pairs(
-                xs,
-                ys,
-                precision=precision,
-                device=device,
-                progress=progress and len(moments) == 1,
-                **options,
+    with once():
+        for moment in tqdm(moments, disable=not progress or len(moments) == 1):
+            xs = left.rows(moment)
+            ys = None if right is left else right.rows(moment)
+            if not values and chosen.describe is not None:
+                how = chosen.describe(xs, ys, **(chosen.defaults() | options))
+            values.append(
+                chosen.all_pairs(
+                    xs,
+                    ys,
+                    precision=precision,
+                    device=device,
+                    progress=progress and len(moments) == 1,
+                    **options,
+                )
             )
-        )
-        constant.look(values[-1], xs, ys)
-        if not how and chosen.describe is not None:
-            how = chosen.describe(xs, ys, **(chosen.defaults() | options))
-    constant.warn()
+            flat.look(values[-1], xs, ys)
+    flat.warn()
     attrs = _attrs(chosen, options, precision, device) | how
     return _labelled(np.stack(values), left, right, steps, attrs)
 
 
-@dataclass(frozen=True)
-class Network:
-    """One network of a comparison, with its place in a study if it has one."""
+@contextmanager
+def once() -> Iterator[None]:
+    """Let through each warning once, however many pairs or steps gave it.
 
-    run: xr.Dataset
-    condition: str | None = None
-    seed: str | None = None
-
-    @property
-    def label(self) -> str | None:
-        """Return "condition/seed"."""
-        return None if self.condition is None else f"{self.condition}/{self.seed}"
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a comparison: some networks, with the same layers and steps."""
-
-    networks: list[Network]
-    layers: list[str]
-    steps: xr.DataArray | None
-
-    @classmethod
-    def of(cls, recordings: Recordings, layers: Layers, what: str) -> "Side":
-        """Return a side from what the user gave, checked."""
-        if isinstance(recordings, xr.DataTree):
-            found = [
-                Network(run, condition, seed)
-                for (condition, seed), run in networks(recordings).items()
-            ]
-        else:
-            found = [Network(recordings)]
-        chosen = matrix_layers(found[0].run, _listed(layers), what)
-        for other in found[1:]:
-            _same_layers(found[0], other, chosen, asked=layers is not None)
-            matrix_layers(other.run, chosen, what)
-            same_examples(found[0].run, other.run)
-        steps = [_steps(network.run) for network in found]
-        for network, step in zip(found, steps, strict=True):
-            _same_steps(steps[0], step, f"{found[0].label} and {network.label}")
-        return cls(found, chosen, steps[0])
-
-    @property
-    def is_study(self) -> bool:
-        """Return whether the side is a study."""
-        return self.networks[0].condition is not None
-
-    def rows(self, moment: int | None) -> list[LayerRows]:
-        """Return the layers of all networks at one moment, networks outermost."""
-        found = []
-        for network in self.networks:
-            for layer in self.layers:
-                values, where = network.run.variables[layer], f"layer {layer!r}"
-                if network.label is not None:
-                    where += f" of {network.label}"
-                if moment is not None and "step" in values.dims:
-                    values = values.isel(step=moment)
-                    where += f" at step {_number(network.run, moment)}"
-                found.append(LayerRows(values, where))
-        return found
+    Yields
+    ------
+    None
+        To the computation.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for text, kind in dict.fromkeys((str(w.message), w.category) for w in caught):
+        # Past this function and contextlib, to the line that called `compare`.
+        warnings.warn(text, kind, stacklevel=4)
 
 
-class Constant:
-    """Collects the layers that do not vary, for one warning."""
+class Flat:
+    """Collects the layers without similarity to anything, for one warning."""
 
     def __init__(self) -> None:
-        self._found: dict[str, None] = {}
+        self._constant: dict[str, None] = {}
+        self._spread: dict[str, None] = {}
 
     def look(
         self, values: np.ndarray, xs: list[LayerRows], ys: list[LayerRows] | None
     ) -> None:
-        """Find the layers behind rows and columns without a number."""
+        """Find the layers behind rows and columns without a number.
+
+        Parameters
+        ----------
+        values : ndarray, shape (xs, ys)
+            The comparison.
+        xs, ys : list of LayerRows
+            Its sides.
+        """
         empty = np.isnan(values)
-        suspects = [xs[i] for i in np.flatnonzero(empty.all(axis=1))]
-        if ys is not None:
-            suspects += [ys[j] for j in np.flatnonzero(empty.all(axis=0))]
-        for suspect in suspects:
-            if suspect.what not in self._found and is_constant(suspect[:]):
-                self._found[suspect.what] = None
+        if not empty.any():
+            return
+        flat = [np.zeros(size, dtype=bool) for size in empty.shape]
+        sides = [(0, xs, empty)] + ([] if ys is None else [(1, ys, empty.T)])
+        for side, layers, cells in sides:
+            for i in np.flatnonzero(cells.all(axis=1)):
+                flat[side][i] = is_constant(np.asarray(layers[i][:]))
+                if flat[side][i]:
+                    self._constant[layers[i].what] = None
+        if ys is None:
+            flat[1] = flat[0]
+        for side, layers, cells in sides:
+            for i in np.flatnonzero(~flat[side]):
+                rest = cells[i][~flat[1 - side]]
+                if rest.size and rest.all():
+                    self._spread[layers[i].what] = None
 
     def warn(self) -> None:
         """Warn once, naming them."""
-        if self._found:
+        found = [
+            f"{reason}: {_some(list(names))}"
+            for reason, names in (
+                ("constant over the examples", self._constant),
+                ("without spread to compare", self._spread),
+            )
+            if names
+        ]
+        if found:
             warnings.warn(
-                "Constant over the examples, so without similarity (NaN): "
-                f"{'; '.join(self._found)}.",
+                f"No similarity (NaN) where a layer is {', or '.join(found)}.",
                 UserWarning,
                 stacklevel=3,
             )
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    """Return the first names in words."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return "; ".join(names[:most]) + more
+
+
+def _sides(
+    a: Recordings, b: Recordings | None, layers: Layers, layers_b: Layers
+) -> tuple[Side, Side]:
+    """Return both sides, one object where a recording is compared with itself."""
+    first = _listed(layers)
+    if b is None and layers_b is None:
+        left = Side.of(a, first, "layers")
+        return left, left
+    second, what = (first, "layers") if layers_b is None else (layers_b, "layers_b")
+    names = ("", "") if b is None else (" of `a`", " of `b`")
+    return (
+        Side.of(a, first, "layers", names[0]),
+        Side.of(a if b is None else b, _listed(second), what, names[1]),
+    )
+
+
+def _listed(layers: Layers) -> list[str] | None:
+    """Return names as a list, so that an iterator serves both sides."""
+    if layers is None:
+        return None
+    return [layers] if isinstance(layers, str) else [str(name) for name in layers]
 
 
 def _measure(measure: str | Measure | Callable[..., float]) -> Measure:
@@ -290,66 +245,11 @@ def _check_options(measure: Measure, options: dict[str, Any]) -> None:
             raise TypeError(unknown(f"options of {measure.name}", name, known))
 
 
-def _listed(layers: Layers) -> list[str] | None:
-    """Return names as a list, so that an iterator serves both sides."""
-    if layers is None:
-        return None
-    return [layers] if isinstance(layers, str) else [str(name) for name in layers]
-
-
-def _same_layers(
-    first: Network, other: Network, chosen: list[str], *, asked: bool
-) -> None:
-    """Raise if networks of a study do not have the same layers to compare."""
-    theirs = select_layers(other.run)
-    missing = [name for name in chosen if name not in theirs]
-    extra = [] if asked else [name for name in theirs if name not in chosen]
-    if missing or extra:
-        common = [name for name in chosen if name in theirs]
-        msg = (
-            f"Expected the networks of a study to have the same layers, but "
-            f"{first.label} and {other.label} differ in "
-            f"{', '.join(missing + extra)}; name common ones, as in layers={common!r}."
-        )
-        raise ValueError(msg)
-
-
-def _steps(run: xr.Dataset) -> xr.DataArray | None:
-    """Return the steps of a recording, or None for a single moment."""
-    return run["step"] if "step" in run.dims else None
-
-
-def _number(run: xr.Dataset, position: int) -> int:
-    """Return the number of updates behind a position."""
-    return int(run["step"].values[position])
-
-
-def _same_steps(a: xr.DataArray | None, b: xr.DataArray | None, who: str) -> None:
-    """Raise if two recordings have steps that differ."""
-    if a is None and b is None:
-        return
-    if a is None or b is None or not np.array_equal(a.values, b.values):
-        shown = ["none" if s is None else f"{s.size} ({_span(s)})" for s in (a, b)]
-        msg = (
-            f"Expected {who} to have the same steps, but got {shown[0]} and "
-            f"{shown[1]}; select common ones with .sel(step=…), or one moment with "
-            ".isel(step=-1)."
-        )
-        raise ValueError(msg)
-
-
-def _span(steps: xr.DataArray) -> str:
-    """Return the first and last step in words."""
-    if not steps.size:
-        return "empty"
-    return f"{int(steps.values[0])} to {int(steps.values[-1])}"
-
-
 def _common_steps(left: Side, right: Side) -> xr.DataArray | None:
     """Return the steps of a comparison; a single moment goes with every step."""
     same_examples(left.networks[0].run, right.networks[0].run)
     if left.steps is not None and right.steps is not None:
-        _same_steps(left.steps, right.steps, "both recordings")
+        same_steps(left.steps, right.steps, "both recordings")
     steps = right.steps if left.steps is None else left.steps
     if steps is not None and not steps.size:
         msg = "Expected a recording with at least one step, but got none."
@@ -365,12 +265,7 @@ def _precision(measure: Measure, asked: str | None, sides: Sequence[Side]) -> st
         return asked
     if measure.default_precision is not None:
         return measure.default_precision
-    kinds = {
-        network.run.variables[layer].dtype
-        for side in sides
-        for network in side.networks
-        for layer in side.layers
-    }
+    kinds = set().union(*(side.dtypes for side in sides))
     narrow = all(kind.kind == "f" and kind.itemsize <= 4 for kind in kinds)
     return "float32" if narrow else "float64"
 

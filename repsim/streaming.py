@@ -162,7 +162,7 @@ class StreamingCKA:
             every = [*names_a, *(names_b or [])]
             which = [repr(n) for n, f in zip(every, flat, strict=True) if f]
             warnings.warn(
-                "Constant over the examples, so without similarity (NaN): layer "
+                "No similarity (NaN) where a layer is constant over the examples: "
                 f"{', '.join(dict.fromkeys(which))}.",
                 UserWarning,
                 stacklevel=2,

@@ -243,7 +243,7 @@ def warn_constant(x: torch.Tensor, y: torch.Tensor | None = None) -> bool:
     ]
     if flat:
         warnings.warn(
-            f"Constant over the examples, so without similarity (NaN): "
+            "No similarity (NaN) where an argument is constant over the examples: "
             f"{' and '.join(flat)}.",
             UserWarning,
             stacklevel=4,

@@ -1,0 +1,245 @@
+"""The sides of a comparison: which layers, of which networks, at which steps."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from repsim.datasets.recordings import (
+    matrix_layers,
+    networks,
+    same_examples,
+    select_layers,
+)
+
+
+class LayerRows:
+    """One layer at one moment, read from the recording row by row when asked.
+
+    Parameters
+    ----------
+    values : Variable, dims (example, unit)
+        The layer; it may live on disk.
+    what : str
+        How errors call it.
+    """
+
+    def __init__(self, values: xr.Variable, what: str) -> None:
+        if values.dims[0] != "example":
+            values = values.transpose("example", ...)
+        self._values = values
+        self.what = what
+        self.stored = not values._in_memory
+        """Whether reading goes to a store (or a task graph), not to memory."""
+        self.chunk = _stored_together(values) if self.stored else 1
+        """How many rows are stored together, which are read together."""
+        self._memory = None if self.stored else np.asarray(values.values)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (examples, units)."""
+        return self._values.shape
+
+    @property
+    def dtype(self) -> Any:
+        """Return the dtype in the recording."""
+        return self._values.dtype
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return some rows, in memory."""
+        if self._memory is not None:
+            return self._memory[rows]
+        return np.asarray(self._values[rows].values)
+
+
+def _stored_together(values: xr.Variable) -> int:
+    """Return how many examples a chunk holds."""
+    chunks = values.chunksizes or values.encoding.get("preferred_chunks", {})
+    size = chunks.get("example", 1)
+    return int(size if isinstance(size, int) else max(size))
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a comparison, with its place in a study if it has one."""
+
+    run: xr.Dataset
+    condition: str | None = None
+    seed: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Return "condition/seed", or nothing for a recording by itself."""
+        return "" if self.condition is None else f"{self.condition}/{self.seed}"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: some networks, with the same layers and steps."""
+
+    networks: list[Network]
+    layers: list[str]
+    steps: xr.DataArray | None
+    name: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        recordings: xr.Dataset | xr.DataTree,
+        layers: Iterable[str] | None,
+        what: str,
+        name: str = "",
+    ) -> "Side":
+        """Return a side from what the user gave, checked.
+
+        Parameters
+        ----------
+        recordings : Dataset or DataTree
+            One network or a study.
+        layers : iterable of str or None
+            Which layers; None means all.
+        what : str
+            The name of that argument, for the error's sentence.
+        name : str
+            What errors and warnings call the side.
+
+        Returns
+        -------
+        Side
+            Whose networks all have these layers and the same examples and steps.
+
+        Raises
+        ------
+        TypeError
+            If it is neither a recording nor a study, or does not hold real numbers.
+        ValueError
+            If a layer does not exist or is not a matrix, or networks differ.
+        """
+        if isinstance(recordings, xr.DataTree):
+            found = [
+                Network(run, condition, seed)
+                for (condition, seed), run in networks(recordings).items()
+            ]
+        else:
+            found = [Network(recordings)]
+        chosen = matrix_layers(found[0].run, layers, what)
+        for other in found[1:]:
+            _same_layers(found[0], other, chosen, asked=layers is not None)
+            matrix_layers(other.run, chosen, what)
+            same_examples(found[0].run, other.run)
+        for network in found:
+            _check_real(network.run, chosen)
+        steps = [_steps(network.run) for network in found]
+        for network, step in zip(found, steps, strict=True):
+            same_steps(steps[0], step, f"{found[0].label} and {network.label}")
+        return cls(found, chosen, steps[0], name)
+
+    @property
+    def is_study(self) -> bool:
+        """Return whether the side is a study."""
+        return self.networks[0].condition is not None
+
+    @property
+    def dtypes(self) -> set[Any]:
+        """Return the dtypes of the layers."""
+        return {
+            network.run.variables[layer].dtype
+            for network in self.networks
+            for layer in self.layers
+        }
+
+    def rows(self, moment: int | None) -> list[LayerRows]:
+        """Return the layers of all networks at one moment, networks outermost.
+
+        Parameters
+        ----------
+        moment : int or None
+            A position along `step`; a side without steps is the same at every one.
+
+        Returns
+        -------
+        list of LayerRows
+            Not yet read.
+        """
+        found = []
+        for network in self.networks:
+            for layer in self.layers:
+                values, where = network.run.variables[layer], f"layer {layer!r}"
+                where += f" of {network.label}" if network.label else self.name
+                if moment is not None and "step" in values.dims:
+                    values = values.isel(step=moment)
+                    where += f" at step {_number(network.run, moment)}"
+                found.append(LayerRows(values, where))
+        return found
+
+
+def _check_real(run: xr.Dataset, layers: list[str]) -> None:
+    """Raise if a layer does not hold real numbers."""
+    for layer in layers:
+        dtype = np.dtype(run.variables[layer].dtype)
+        if dtype.kind not in "fiub":
+            msg = f"Expected layer {layer!r} to hold real numbers, but got {dtype}."
+            raise TypeError(msg)
+
+
+def _same_layers(
+    first: Network, other: Network, chosen: list[str], *, asked: bool
+) -> None:
+    """Raise if networks of a study do not have the same layers to compare."""
+    theirs = select_layers(other.run)
+    missing = [name for name in chosen if name not in theirs]
+    extra = [] if asked else [name for name in theirs if name not in chosen]
+    if missing or extra:
+        common = [name for name in chosen if name in theirs]
+        msg = (
+            f"Expected the networks of a study to have the same layers, but "
+            f"{first.label} and {other.label} differ in "
+            f"{', '.join(missing + extra)}; name common ones, as in layers={common!r}."
+        )
+        raise ValueError(msg)
+
+
+def _steps(run: xr.Dataset) -> xr.DataArray | None:
+    """Return the steps of a recording, or None for a single moment."""
+    return run["step"] if "step" in run.dims else None
+
+
+def _number(run: xr.Dataset, position: int) -> int:
+    """Return the number of updates behind a position."""
+    return int(run["step"].values[position])
+
+
+def same_steps(a: xr.DataArray | None, b: xr.DataArray | None, who: str) -> None:
+    """Raise if two recordings have steps that differ.
+
+    Parameters
+    ----------
+    a, b : DataArray or None
+        Their steps.
+    who : str
+        What the error's sentence calls them.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of updates differ, or only one has any.
+    """
+    if a is None and b is None:
+        return
+    if a is None or b is None or not np.array_equal(a.values, b.values):
+        shown = ["none" if s is None else f"{s.size} ({_span(s)})" for s in (a, b)]
+        msg = (
+            f"Expected {who} to have the same steps, but got {shown[0]} and "
+            f"{shown[1]}; select common ones with .sel(step=…), or one moment with "
+            ".isel(step=-1)."
+        )
+        raise ValueError(msg)
+
+
+def _span(steps: xr.DataArray) -> str:
+    """Return the first and last step in words."""
+    if not steps.size:
+        return "empty"
+    return f"{int(steps.values[0])} to {int(steps.values[-1])}"
