@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from repsim.datasets.messages import unknown
 from repsim.drawing import (
     expect_array,
     labels,
@@ -59,7 +60,8 @@ def layer_curve(
     TypeError
         If `curve` is not a DataArray.
     ValueError
-        If it has no `layer` dim, or dims that are neither seeds nor `hue`.
+        If it has no `layer` dim, dims that are neither seeds nor `hue`, or `hue` does
+        not exist.
 
     Examples
     --------
@@ -112,6 +114,9 @@ def _groups(
         raise ValueError(msg)
     if hue is None and "condition" in curve.coords:
         hue = "condition"
+    known = [str(name) for name in (*curve.dims, *curve.coords) if name != "layer"]
+    if hue is not None and hue not in known:
+        raise ValueError(unknown("hue", hue, dict.fromkeys(known)))
     by = hue if hue is not None and curve[hue].ndim == 1 else None
     across = [str(d) for d in curve.dims if d != "layer"]
     line = str(curve[by].dims[0]) if by else None
