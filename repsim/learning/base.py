@@ -231,7 +231,7 @@ class Rule:
         y = self._check(x, y)
         with isolated(self.generator, self._random, x.device):
             losses = self._gradients(x, y, len(x) if count is None else count)
-        self._check_finite(x, y, losses)
+        self._check_finite(x, losses)
         return losses
 
     def update(self) -> None:
@@ -356,11 +356,17 @@ class Rule:
         """Refuse what does not fit, and return the labels as the loss takes them."""
         require(isinstance(x, Tensor), x, "`x` to be a tensor")
         require(isinstance(y, Tensor), y, "`y` to be a tensor")
+        if len(x) == 0:
+            msg = f"Expected `x` to hold examples, but got shape {tuple(x.shape)}."
+            raise ValueError(msg)
         shape = tuple(x.shape[1:])
         if shape != self._input_shape or x.dtype != self._dtype:
             self._look_at(x)
-        classes = self._shapes[self.last][-1]
-        return check_labels(y, len(x), classes)
+        # The sum is looked at first, which is cheaper; it may overflow on its own.
+        if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+            msg = "Expected `x` to be finite, but got NaN or inf."
+            raise ValueError(msg)
+        return check_labels(y, len(x), self._shapes[self.last][-1])
 
     def _look_at(self, x: Tensor) -> None:
         """Trace the blocks on inputs of a new shape, and build what depends on it."""
@@ -372,9 +378,6 @@ class Rule:
             )
             raise ValueError(msg)
         check_input(self.blocks, x)
-        if len(x) == 0:
-            msg = f"Expected `x` to hold examples, but got shape {tuple(x.shape)}."
-            raise ValueError(msg)
         shapes = output_shapes(self.network, self.blocks, x[:2])
         if shapes != self._shapes:
             if self.steps:
@@ -390,13 +393,10 @@ class Rule:
                 self._chains = lean_chains(self.blocks, matrices)
         self._input_shape, self._dtype = tuple(x.shape[1:]), x.dtype
 
-    def _check_finite(self, x: Tensor, y: Tensor, losses: dict[str, Tensor]) -> None:
+    def _check_finite(self, x: Tensor, losses: dict[str, Tensor]) -> None:
         """Stop at a loss that is NaN or infinite, and say where it comes from."""
-        if torch.isfinite(sum(losses.values(), x.sum())):
+        if torch.isfinite(torch.stack(list(losses.values())).sum()):
             return
-        if not torch.isfinite(x).all():
-            msg = "Expected `x` to be finite, but got NaN or inf."
-            raise ValueError(msg)
         bad = [name for name, value in losses.items() if not torch.isfinite(value)]
         if not bad:
             return

@@ -335,7 +335,7 @@ def test_blocks_may_be_joined_by_hand() -> None:
     assert rule.options["blocks"] == ["stem", "conv", "head"]
     found = _grads(rule, batch)
     assert _worst(found, _reference(net, batch, "cross_entropy")) < 1e-6
-    with pytest.raises(ValueError, match="block 'conv' gets something else"):
+    with pytest.raises(ValueError, match="'head' to take the output of block 'conv'"):
         learning.make("bp", net).step(*batch)
 
 
@@ -372,9 +372,9 @@ Factory = Callable[..., torch.optim.Optimizer]
     ],
 )
 def test_any_optimiser_factory(factory: Factory) -> None:
-    rule = learning.make("sg", _mlp(), optimizer=factory, lr=0.1, at="every", sg_lr=0.2)
+    rule = learning.make("sg", _mlp(), optimizer=factory, lr=0.1, sg_lr=0.2)
     before = [p.detach().clone() for p in rule.network.parameters()]
-    for _ in range(2):
+    for _ in range(3):
         rule.step(*_batch("mlp"))
     after = list(rule.network.parameters())
     assert all(
