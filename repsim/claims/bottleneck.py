@@ -15,7 +15,8 @@ RANKS = (3, 10, 15)
     "T5",
     statement=(
         "Below a bottleneck a predictor without the label is stuck wherever the upper "
-        "layer is optimal, while the true gradient is large; with the label it is exact."
+        "layer is optimal, while the true gradient is large; with the label it is "
+        "exact."
     ),
     source="ours (an extension; not a claim of the paper)",
     experiment=(

@@ -72,8 +72,8 @@ def linear_regression_converges(lab: Lab) -> Evidence:
         },
         figure,
         {"gap with a fixed predictor rate": fixed},
-        "At a fixed predictor rate the same system is slow or diverges: the predictor's "
-        "rate, not the model's, is what makes it fragile.",
+        "At a fixed predictor rate the same system is slow or diverges: the rate of "
+        "the predictor, not the model's, is what makes it fragile.",
     )
 
 

@@ -122,7 +122,7 @@ def _minimise(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     options = {"maxiter": 1000, "gtol": 1e-7}
     found = minimize(objective, start.numpy(), jac=True, method="BFGS", options=options)
     theta = torch.from_numpy(found.x)
-    for _ in range(20):
+    for _ in range(60):
         gradient = torch.from_numpy(objective(theta.numpy())[1])
         if gradient.norm() < 1e-13:
             break

@@ -1,6 +1,6 @@
 """Pictures that claims share: curves, profiles along depth, values against bounds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,20 @@ from repsim.claims.base import Claim
 from repsim.drawing import palette
 
 Values = np.ndarray | Sequence[float]
+
+
+CONDITIONS = ("bp", "sg", "sg_every", "dfa", "untrained", "dni", "dni_every", "fa")
+"""The conditions in the order that gives each its colour, the same in every picture."""
+
+
+def colours(names: Iterable[str]) -> dict[str, Any]:
+    """Return a colour a condition, the same one wherever it is drawn."""
+    names = list(names)
+    return (
+        palette([*CONDITIONS, *names])
+        if set(names) & set(CONDITIONS)
+        else palette(names)
+    )
 
 
 def figure(rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, np.ndarray]:
@@ -33,10 +47,10 @@ def curves(
     """Return a figure with one line a name."""
     drawn, grid = figure(figsize=(6.2, 3.8))
     axes = grid[0, 0]
-    colours = palette(series)
+    colour = palette(series)
     for name, values in series.items():
         at = np.arange(len(values)) if x is None else np.asarray(x)
-        axes.plot(at, values, color=colours[name], label=name, lw=1.4)
+        axes.plot(at, values, color=colour[name], label=name, lw=1.4)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if log:
         axes.set_yscale("log")
@@ -56,9 +70,9 @@ def scatter_bound(
     """Return points with the curves that they must stay above."""
     drawn, axes = figure(figsize=(6.2, 3.8))
     axes[0, 0].plot(x, y, ".", ms=1.5, color="0.6", rasterized=True)
-    colours = palette(bounds)
+    colour = palette(bounds)
     for name, values in bounds.items():
-        axes[0, 0].plot(grid, values, color=colours[name], label=name, lw=2)
+        axes[0, 0].plot(grid, values, color=colour[name], label=name, lw=2)
     axes[0, 0].set(xlabel=xlabel, ylabel=ylabel)
     axes[0, 0].legend(loc="lower left", frameon=False)
     return drawn
@@ -71,6 +85,7 @@ def profile(
     ylabel: str,
     title: str = "",
     splits: Mapping[str, Sequence[int]] | None = None,
+    first: int = 1,
 ) -> None:
     """Draw a quantity along depth, mean and range over seeds, one line a condition.
 
@@ -85,17 +100,19 @@ def profile(
     splits : mapping of str to sequence of int
         Condition -> numbers of layers behind which a gradient is synthesised; a
         single one is marked by a dotted line in the condition's colour.
+    first : int
+        Number of the first layer drawn.
     """
-    colours = palette(groups)
+    colour = colours(groups)
     for name, values in groups.items():
-        layer = np.arange(1, values.shape[1] + 1)
-        axes.plot(layer, values.mean(0), color=colours[name], label=name, lw=1.6)
+        layer = np.arange(first, values.shape[1] + first)
+        axes.plot(layer, values.mean(0), color=colour[name], label=name, lw=1.6)
         axes.fill_between(
-            layer, values.min(0), values.max(0), color=colours[name], alpha=0.2, lw=0
+            layer, values.min(0), values.max(0), color=colour[name], alpha=0.2, lw=0
         )
         places = (splits or {}).get(name, ())
         if len(places) == 1:
-            axes.axvline(places[0] + 0.5, color=colours[name], ls=":", lw=1.2)
+            axes.axvline(places[0] + 0.5, color=colour[name], ls=":", lw=1.2)
     axes.set(xlabel="hidden layer", ylabel=ylabel, title=title)
     axes.legend(fontsize="small", frameon=False)
 

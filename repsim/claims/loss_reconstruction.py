@@ -93,8 +93,8 @@ def exact_predictor_gives_the_loss(lab: Lab) -> Evidence:
 @claim(
     "C8",
     statement=(
-        "The loss reconstructed from the predictors is nearer to the true one at layers "
-        "near the output."
+        "The loss reconstructed from the predictors is nearer to the true one at "
+        "layers near the output."
     ),
     source="Czarnecki et al. 2017, Figure 2",
     experiment=(

@@ -4,10 +4,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from repsim.claims.base import Evidence, Gate, claim
-from repsim.claims.drawing import figure
+from repsim.claims.drawing import colours, figure
 from repsim.claims.lab import Lab, Numbers
 from repsim.claims.statistics import lower_bound
-from repsim.drawing import palette
 
 WELCH = "one-sided 95 % bound over seeds (Welch)"
 
@@ -133,7 +132,7 @@ def learning_curves(lab: Lab) -> Evidence:
         for (depth, activation, name), values in curves.items()
     }
     drawn, axes = figure(2, len(scale.depths), sharex=True, sharey="row")
-    colours = palette(["bp", "sg"])
+    colour = colours(["bp", "sg"])
     for row, activation in enumerate(("relu", "sigmoid")):
         for column, depth in enumerate(scale.depths):
             panel = axes[row, column]
@@ -141,10 +140,10 @@ def learning_curves(lab: Lab) -> Evidence:
                 for numbers in curves[depth, activation, name]:
                     if "step" in numbers:
                         panel.plot(
-                            numbers["step"], numbers["accuracy"], color=colours[name],
+                            numbers["step"], numbers["accuracy"], color=colour[name],
                             lw=1, alpha=0.8,
                         )  # fmt: skip
-                panel.plot([], [], color=colours[name], label=name)
+                panel.plot([], [], color=colour[name], label=name)
             panel.set_title(f"{depth} hidden layers, {activation}", fontsize="small")
     for panel in axes[-1]:
         panel.set_xlabel("update")
@@ -258,16 +257,16 @@ def _text_keys(
 
 def _draw_curves(study: dict[str, list[Numbers]], rates: dict[str, str]) -> Figure:
     drawn, axes = figure(1, 2, figsize=(9.2, 3.6))
-    colours = palette(study)
+    colour = colours(study)
     for name, cells in study.items():
         for panel, quantity in zip(axes[0], ("loss", "accuracy"), strict=True):
             for numbers in cells:
                 if "step" in numbers:
                     panel.plot(
-                        numbers["step"], numbers[quantity], color=colours[name], lw=1,
+                        numbers["step"], numbers[quantity], color=colour[name], lw=1,
                         alpha=0.8,
                     )  # fmt: skip
-            panel.plot([], [], color=colours[name], label=f"{name}, rate {rates[name]}")
+            panel.plot([], [], color=colour[name], label=f"{name}, rate {rates[name]}")
             panel.set(xlabel="update", ylabel=f"training {quantity}")
     axes[0, 0].set_yscale("log")
     axes[0, 1].legend(frameon=False)
@@ -279,7 +278,8 @@ def _draw_grid(grid: dict[str, dict[float, float]]) -> Figure:
     for name, losses in grid.items():
         axes[0, 0].plot(list(losses), list(losses.values()), "o-", label=name)
     axes[0, 0].set(
-        xscale="log", yscale="log", xlabel="learning rate", ylabel="final training loss",
+        xscale="log", yscale="log",
+        xlabel="learning rate", ylabel="final training loss",
         title="The grid over which both rules are tuned (one network each)",
     )  # fmt: skip
     axes[0, 0].legend(frameon=False)

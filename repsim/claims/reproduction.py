@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -275,7 +276,10 @@ def _run(claim: Claim, lab: Lab, folder: Path, name: Callable[[str], None]) -> R
         return kept
     name(claim.id)
     began = time.perf_counter()
-    evidence = claim.run(lab)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        evidence = claim.run(lab)
+    told = dict.fromkeys(str(w.message) for w in said if w.category is UserWarning)
     drawn = evidence.figure or against_bounds(claim, evidence.measured)
     drawn.savefig(folder / "figures" / f"{claim.id}.png", dpi=130)
     result = {
@@ -288,7 +292,7 @@ def _run(claim: Claim, lab: Lab, folder: Path, name: Callable[[str], None]) -> R
         "threshold": claim.threshold,
         "gates": _gates(claim),
         "verdict": claim.judge(evidence.measured),
-        "note": evidence.note,
+        "note": " ".join([evidence.note, *told]).strip(),
         "tables": dict(evidence.tables),
         "dataset": lab.settings.dataset,
         "quick": lab.settings.quick,

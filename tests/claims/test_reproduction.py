@@ -1,0 +1,204 @@
+"""Running claims: what is written, what is kept, what is said when asked wrongly."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repsim.claims import (
+    Evidence,
+    Gate,
+    base,
+    cost,
+    lab,
+    registered,
+    reproduce,
+    settings,
+)
+from repsim.claims.document import BEGIN, END, document, main
+from repsim.claims.lab import Lab
+from repsim.claims.settings import Scale, Settings
+from repsim.claims.trained import sorted_examples
+from repsim.datasets import load
+
+KEYS = {"id", "statement", "source", "measured", "threshold", "verdict"}
+TINY = Scale(3, 8, 12, 32, (1e-3, 1e-2), (2, 3), 4)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.SCALES, ("digits", True), TINY)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Register a claim that notes when it is run."""
+    ran: list[str] = []
+    monkeypatch.setattr(base, "_CLAIMS", dict(base._CLAIMS))
+
+    @base.claim(
+        "X1", statement="One.", source="here", experiment="Counts.",
+        gates=[Gate("one", "==", 1.0, "arithmetic")],
+    )  # fmt: skip
+    def run(lab: Lab) -> Evidence:
+        ran.append("X1")
+        return Evidence({"one": [1.0] * len(lab.seeds)}, note="A <note>.")
+
+    return ran
+
+
+def test_every_claim_of_the_paper_is_there() -> None:
+    known = registered()
+    assert {f"C{i}" for i in range(1, 19)} <= set(known)
+    assert {"T5", "T9", "T10", "T11", "E3", "M1", "M2"} <= set(known)
+    for claim in known.values():
+        assert claim.statement.endswith(".") and claim.source and claim.experiment
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    found = reproduce(
+        ["C2", "C3"], quick=True, seeds=2, out=tmp_path / "out", progress=False
+    )
+    results = json.loads(found.path.read_text())
+    assert [r["id"] for r in results] == ["C2", "C3"]
+    assert all(KEYS <= set(r) for r in results)
+    assert results == found.results and found.holds
+    page = found.page.read_text()
+    assert page.count("data:image/png;base64,") == 2 and "http-equiv" not in page
+    assert "C2  holds" in found.table()
+    assert (tmp_path / "out/figures/C3.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_finished_claim_is_not_repeated(tmp_path: Path, counted: list[str]) -> None:
+    first = reproduce("X1", quick=True, out=tmp_path, progress=False)  # type: ignore[arg-type]
+    again = reproduce(["X1"], quick=True, out=tmp_path, progress=False)
+    assert counted == ["X1"] and again.results == first.results
+    reproduce(["X1"], quick=True, seeds=2, out=tmp_path, progress=False)
+    assert counted == ["X1", "X1"]
+
+
+def test_cost_and_cuts_are_stated_before_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = reproduce(["C2"], quick=True, seeds=2, out=tmp_path)
+    said = capsys.readouterr().err
+    assert "To do: no networks, about 1 minute" in said
+    assert any(note.startswith("Quick: networks of") for note in found.notes)
+    assert any("Fewer than five seeds" in note for note in found.notes)
+
+
+def test_networks_are_counted_once() -> None:
+    claims = [registered()[name] for name in ("C10", "C10b", "C13")]
+    networks, seconds = cost.estimate(Lab(Settings(quick=True), Path()), claims)
+    # bp, sg, sg_every and dfa: three rates and five seeds each.
+    assert networks == 4 * (3 + 5) and seconds > 0
+
+
+def test_trained_claims_run_and_are_kept(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["C10", "C11", "C13", "C14"]
+    options: dict[str, Any] = {"quick": True, "seeds": 2, "out": tmp_path, "jobs": 1}
+    found = reproduce(names, progress=False, **options)
+    assert {r["verdict"] for r in found.results} <= {
+        "holds", "does not hold", "reported",
+    }  # fmt: skip
+    by_id = {r["id"]: r for r in found.results}
+    assert by_id["C10"]["measured"]["train accuracy bp"]["n"] == 2
+    assert set(by_id["C10"]["tables"]["training loss by learning rate"]) == {"bp", "sg"}
+    assert by_id["C13"]["measured"]["ratio sg"]["mean"] > 0
+    assert "Too few networks" in by_id["C11"]["note"]
+
+    def never(*args: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(lab, "_measure", never)
+    for path in (tmp_path / "results").iterdir():
+        path.unlink()
+    again = reproduce(names, progress=False, **options)
+    for old, new in zip(found.results, again.results, strict=True):
+        assert old["measured"] == new["measured"]
+
+
+def test_rates_are_tuned_alike_on_other_networks(tiny: None, tmp_path: Path) -> None:
+    work = Lab(Settings(quick=True, seeds=1), tmp_path)
+    grid = work.grid(["bp", "sg"])
+    assert {name: list(row) for name, row in grid.items()} == {
+        "bp": [1e-3, 1e-2], "sg": [1e-3, 1e-2],
+    }  # fmt: skip
+    assert work.rate("bp") == min(grid["bp"], key=lambda lr: grid["bp"][lr])
+    assert work.rate("sg_shared") == work.rate("sg")
+    kept = [json.loads(p.read_text())["cell"] for p in work.folder.glob("*.json")]
+    assert {cell["seed"] for cell in kept} == {lab.TUNING_SEED}
+
+
+def test_initial_weights_are_shared_only_where_asked(tiny: None) -> None:
+    work = Lab(Settings(quick=True), Path())
+    assert work.cell("bp", 1e-3, 0).init != work.cell("sg", 1e-3, 0).init
+    assert work.cell("bp", 1e-3, 0).init == work.cell("sg_shared", 1e-3, 0).init
+    changed = replace(work.cell("bp", 1e-3, 0), steps=3)
+    assert changed.key != work.cell("bp", 1e-3, 0).key
+
+
+def test_examples_are_sorted_by_label() -> None:
+    chosen = sorted_examples(load("digits", "test"), 50)
+    np.testing.assert_array_equal(chosen["label"], np.repeat(np.arange(10), 5))
+
+
+def test_document_keeps_the_prose(tmp_path: Path) -> None:
+    found = reproduce(["C2", "T10"], quick=True, out=tmp_path / "out", progress=False)
+    page = tmp_path / "paper.md"
+    page.write_text(f"# Paper\n\nProse.\n\n{BEGIN}\nstale text\n{END}\n\nMore.\n")
+    main([str(found.path), str(page)])
+    text = page.read_text()
+    assert text.startswith("# Paper\n\nProse.") and text.endswith("More.\n")
+    assert "stale" not in text and "| C2 |" in text and "### T10: holds" in text
+    assert "true gradient: 6 (== 6)" in text
+    fresh = tmp_path / "fresh.md"
+    document(found.path, fresh)
+    assert fresh.read_text().startswith(BEGIN)
+
+
+def test_what_was_asked_wrongly(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        (r"`claim` to be one of .* Did you mean 'C1[0-9]?'", {"claims": ["C1O"]}),
+        ("at least one claim", {"claims": []}),
+        ("`seeds` to be at least 1", {"seeds": 0}),
+        ("`seed` at least 0", {"seed": -1}),
+        ("`dataset` to be one of digits, mnist", {"dataset": "lin_2"}),
+        ("`rule` to be one of bp", {"rule": "gs"}),
+        ("`jobs` to be at least 1", {"jobs": 0}),
+    ]
+    for sentence, options in wrong:
+        with pytest.raises(ValueError, match=sentence):
+            reproduce(**{"quick": True, "out": out, "progress": False, **options})
+    assert not (out / "claims.json").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="to be a folder"):
+        reproduce(["C2"], quick=True, out=tmp_path / "file", progress=False)
+
+
+def test_without_mnist_digits_are_used_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REPSIM_DATA", raising=False)
+    found = reproduce(["C2"], root=tmp_path, out=tmp_path / "out", progress=False)
+    assert any("MNIST was not found" in note for note in found.notes)
+    assert found.results[0]["dataset"] == "digits"
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"")
+    found = reproduce(["C2"], root=tmp_path, out=tmp_path / "out", progress=False)
+    assert found.results[0]["dataset"] == "mnist"
+
+
+@pytest.mark.slow
+def test_all_trained_claims_run(tiny: None, tmp_path: Path) -> None:
+    names = [claim.id for claim in registered().values() if claim.uses]
+    found = reproduce(names, quick=True, seeds=2, out=tmp_path, jobs=2, progress=False)
+    assert [r["id"] for r in found.results] == names
+    assert all(Path(tmp_path, r["figure"]).is_file() for r in found.results)

@@ -1,0 +1,82 @@
+"""Verdicts are computed: bounds, missing numbers, spread."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_ind
+
+from repsim.claims.base import Claim, Evidence, Gate, summarise
+from repsim.claims.statistics import lower_bound
+
+
+def a_claim(*gates: Gate) -> Claim:
+    return Claim("X", "group", "s", "o", "e", gates, lambda lab: Evidence({}))
+
+
+@pytest.mark.parametrize(
+    ("relation", "bound", "values", "verdict"),
+    [
+        ("<", 1.0, [0.1, 0.9], "holds"),
+        ("<", 1.0, [0.1, 1.0], "does not hold"),
+        ("<=", 1.0, [1.0], "holds"),
+        (">", 0.0, [1.0, -1.0], "does not hold"),
+        (">=", 0.8, [0.8], "holds"),
+        ("==", 6.0, [6.0], "holds"),
+        ("==", 6.0, [6.1], "does not hold"),
+        ("<", 1.0, [float("nan")], "does not hold"),
+        ("<", 1.0, [float("inf")], "does not hold"),
+        ("<", 1.0, [], "does not hold"),
+    ],
+)
+def test_every_value_must_keep_the_bound(
+    relation: str, bound: float, values: Sequence[float], verdict: str
+) -> None:
+    gate = Gate("q", relation, bound, "t")  # type: ignore[arg-type]
+    assert a_claim(gate).judge({"q": values}) == verdict
+
+
+def test_the_mean_may_be_asked_for() -> None:
+    gate = Gate("q", ">", 0.0, "t", "mean")
+    assert a_claim(gate).judge({"q": [3.0, -1.0]}) == "holds"
+    assert a_claim(gate).judge({"q": [3.0, float("nan")]}) == "does not hold"
+    assert str(gate) == "mean of q > 0"
+
+
+def test_what_was_not_measured_does_not_hold() -> None:
+    assert a_claim(Gate("q", ">", 0.0, "t")).judge({"other": [1.0]}) == "does not hold"
+
+
+def test_without_a_gate_the_numbers_are_reported() -> None:
+    assert a_claim().judge({"q": [1.0]}) == "reported"
+    assert "no number" in a_claim().threshold
+
+
+def test_thresholds_say_where_they_come_from() -> None:
+    claim = a_claim(Gate("gap", "<", 1e-3, "trials"), Gate("rank", ">", 2.0, "theory"))
+    assert claim.threshold == "gap < 0.001 (trials); rank > 2 (theory)"
+
+
+def test_summaries_survive_json() -> None:
+    found = summarise([1.0, 2.0, 6.0])
+    assert found["mean"] == 3 and found["low"] == 1 and found["high"] == 6
+    assert found["sd"] == pytest.approx(np.std([1, 2, 6], ddof=1))
+    broken = summarise([1.0, float("nan"), float("inf")])
+    assert broken["mean"] is None and broken["values"] == [1.0, None, None]
+    assert json.loads(json.dumps(broken, allow_nan=False))["n"] == 3
+    assert summarise([2.0])["sd"] is None
+
+
+def test_lower_bound_is_welchs() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 1, 6), rng.normal(0, 3, 4)
+    test = ttest_ind(a, b, equal_var=False, alternative="greater")
+    expected = test.confidence_interval(0.95).low
+    assert lower_bound(list(a), list(b)) == pytest.approx(expected)
+
+
+def test_lower_bound_without_spread_or_seeds() -> None:
+    assert lower_bound([1.0, 1.0], [0.0, 0.0]) == 1.0
+    assert np.isnan(lower_bound([1.0], [0.0, 0.0]))
+    assert np.isnan(lower_bound([1.0, float("nan")], [0.0, 0.0]))
