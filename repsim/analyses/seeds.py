@@ -37,7 +37,8 @@ def compute(study: xr.DataTree) -> xr.Dataset:
         tests can find nothing, so they cost the others nothing). `moment` is the last
         step and, where the training records have test accuracies, the step of each
         network at which the two rules are equally accurate. `step` and `accuracy`
-        (condition, moment, rule) are means of what was compared. The attr `sentences` is the conclusion.
+        (condition, moment, rule) are means of what was compared. The attr `sentences`
+        is the conclusion.
 
     Raises
     ------
