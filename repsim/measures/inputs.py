@@ -65,9 +65,10 @@ def read(
         array = np.asarray(rows)
         if array.dtype.kind in "iub":
             array = array.astype(np.float64)
-        if not (array.flags.writeable and array.dtype.isnative):
-            # torch warns of what it must not write to.
-            array = array.astype(array.dtype.newbyteorder("="))
+        turned = any(stride < 0 for stride in array.strides)
+        if turned or not (array.flags.writeable and array.dtype.isnative):
+            # torch takes neither, and warns of what it must not write to.
+            array = array.astype(array.dtype.newbyteorder("="), order="C")
         rows = torch.from_numpy(array)
     tensor: torch.Tensor = rows.detach()
     tensor = tensor if tensor.is_floating_point() else tensor.double()

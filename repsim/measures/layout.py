@@ -259,8 +259,8 @@ def _fill(
 ) -> tuple[float, bool]:
     """Write one layer, centred, into its columns; return scale and flatness."""
     raw = read(source, check=False).to(out.device)
-    if raw.dtype.itemsize < 4:
-        raw = raw.float()
+    if raw.dtype.itemsize < out.dtype.itemsize:
+        raw = raw.to(out.dtype)
     # The first row comes off before the mean: differences of near numbers are exact,
     # sums of them are not, and a constant layer becomes exactly 0.
     torch.sub(raw, raw[:1], out=out)

@@ -131,7 +131,7 @@ def _batch_sums(
         torch.mm(layer, layer.T, out=tiles[i])
     tiles = tiles.float() if tiles.dtype == torch.bfloat16 else tiles
     diagonals = tiles.diagonal(dim1=1, dim2=2)
-    norms = diagonals.double().cpu().numpy()
+    norms = diagonals.double().clone().cpu().numpy()
     diagonals.zero_()
     off = pair_products(tiles.view(count, -1), split)
     return Sums.centred(n, off, norms @ norms.T, norms.sum(axis=1))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from repsim.measures.layout import grouped, membership
+from repsim.measures.layout import WIDE, grouped, membership
 from repsim.measures.products import Sums, block_squares
 
 
@@ -222,7 +222,7 @@ class Moments:
 
 def _tiles(widths: Sequence[int], split: int | None) -> list[tuple[slice, slice]]:
     """Return the runs of layers whose products are kept."""
-    runs = grouped(widths, split, 2048)
+    runs = grouped(widths, split, WIDE)
     if split is None:
         return [(a, b) for i, a in enumerate(runs) for b in runs[i:]]
     left = [run for run in runs if run.start < split]

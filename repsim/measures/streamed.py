@@ -182,11 +182,11 @@ class Blocks:
                 part = self._read(i, start, stop).to(self._device)
                 into = block[:, column : column + part.shape[1]]
                 column += part.shape[1]
-                if start == 0:
-                    firsts.append(part[:1].clone())
                 # Differences from the first row are exact for near numbers, and
                 # exactly 0 for a constant layer.
-                wider = part if part.dtype.itemsize >= 4 else part.float()
+                wider = part if part.dtype.itemsize >= kind.itemsize else part.to(kind)
+                if start == 0:
+                    firsts.append(wider[:1].clone())
                 torch.sub(wider, firsts[i], out=into)
                 if start == 0:
                     self.scales[i] = self._scale(wider - firsts[i])
