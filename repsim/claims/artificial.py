@@ -40,7 +40,9 @@ Table = dict[str, dict[str, list[float]]]
         Gate("largest |gap| under squared error", "<", 1e-3, "trials of ours: 4e-4"),
         Gate("gap lin_100, log loss, linear", ">", 0.03, "trials of ours: 0.084"),
     ],
-    seconds=lambda settings: 0.05 * settings.toy_steps[0] + 0.2 * settings.toy_steps[1],
+    seconds=lambda settings: (
+        0.05 * settings.scale.toy_steps[0] + 0.2 * settings.scale.toy_steps[1]
+    ),
 )
 def ends_at_the_same_loss(lab: Lab) -> Evidence:
     """Measure final loss of synthetic gradients minus backpropagation's: Table 1."""
@@ -74,7 +76,7 @@ def ends_at_the_same_loss(lab: Lab) -> Evidence:
     gates=[
         Gate("linear gap − 10 × sigmoid gap", ">", 0.0, "trials of ours: 0.084, −0.004")
     ],
-    seconds=lambda settings: 0.01 * settings.toy_steps[0],
+    seconds=lambda settings: 0.01 * settings.scale.toy_steps[0],
 )
 def sigmoid_remedies(lab: Lab) -> Evidence:
     """Measure the loss gap of both predictors on separable data."""
@@ -82,7 +84,7 @@ def sigmoid_remedies(lab: Lab) -> Evidence:
     end = {name: np.asarray(v)[:, -1] for name, v in table.items()}
     linear, sigmoid = end["linear S"] - end["BP"], end["sigmoid S"] - end["BP"]
     drawn, grid = figure(figsize=(6.2, 3.8))
-    steps = np.linspace(0, lab.settings.toy_steps[0], len(table["BP"][0]))
+    steps = np.linspace(0, lab.settings.scale.toy_steps[0], len(table["BP"][0]))
     for name, values in table.items():
         runs = np.asarray(values)
         (line,) = grid[0, 0].plot(steps, runs.mean(0), label=name, lw=1.6)
@@ -134,7 +136,7 @@ def _table(lab: Lab) -> Table:
                     ):
                         path = train(
                             x, y, start, sizes, loss=loss, split=split,
-                            steps=lab.settings.toy_steps[deep],
+                            steps=lab.settings.scale.toy_steps[deep],
                         )  # fmt: skip
                         ends[name] = path[-1].tolist()
                     model = "deep" if deep else "linear"
@@ -151,7 +153,7 @@ def _sigmoid_curves(lab: Lab) -> dict[str, list[list[float]]]:
         ("linear S", 1, "linear"),
         ("sigmoid S", 1, "sigmoid"),
     ):
-        steps = lab.settings.toy_steps[0]
+        steps = lab.settings.scale.toy_steps[0]
         path = train(
             x, y, start, sizes, loss="cross_entropy", split=split, steps=steps,
             predictor=predictor,

@@ -136,7 +136,7 @@ def _regression(
         Gate("rises with exact tracking", "==", 0.0, "backtracked rate"),
         Gate("gap with a learned predictor", "<", 1e-3, "trials of ours: 4e-4"),
     ],
-    seconds=lambda settings: 60.0 if settings.quick else 150.0,
+    seconds=lambda settings: 20.0 + 0.03 * settings.scale.learned_steps,
 )
 def deep_linear_converges(lab: Lab) -> Evidence:
     """Measure the distance from the optimum with exact and with learned predictors."""
@@ -239,7 +239,7 @@ def _tracked_gradients(
 def _learned(lab: Lab, seed: int, depth: int) -> dict[str, np.ndarray]:
     """Return loss − optimum of the rule and of backpropagation, the same start."""
     x, y, optimum = _linear_task(seed)
-    steps = 1500 if lab.settings.quick else 4000
+    steps = lab.settings.scale.learned_steps
     found = {}
     for name in ("bp", lab.rule):
         net = mlp(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from repsim.claims.base import Claim
 from repsim.drawing import palette
@@ -114,6 +115,7 @@ def profile(
         if len(places) == 1:
             axes.axvline(places[0] + 0.5, color=colour[name], ls=":", lw=1.2)
     axes.set(xlabel="hidden layer", ylabel=ylabel, title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize="small", frameon=False)
 
 

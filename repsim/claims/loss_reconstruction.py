@@ -111,7 +111,7 @@ def exact_predictor_gives_the_loss(lab: Lab) -> Evidence:
             "mean",
         )
     ],
-    seconds=lambda settings: 0.05 * settings.surface_steps,
+    seconds=lambda settings: 0.05 * settings.scale.surface_steps,
 )
 def better_near_the_output(lab: Lab) -> Evidence:
     """Measure reconstruction by layer: Figure 2."""
@@ -164,7 +164,7 @@ def degrades_late(lab: Lab) -> Evidence:
     found = lab.kept("surfaces", lambda: _surfaces(lab))
     r = np.array(found["correlation"]["lin_2 log"])  # seed, t, layer
     early, late = (
-        r[:, found["moments"].index(lab.settings.surface_steps // 10)],
+        r[:, found["moments"].index(lab.settings.scale.surface_steps // 10)],
         r[:, -1],
     )
     measured = {
@@ -194,7 +194,7 @@ def _moments(steps: int) -> list[int]:
 
 
 def _surfaces(lab: Lab) -> dict[str, object]:
-    moments = _moments(lab.settings.surface_steps)
+    moments = _moments(lab.settings.scale.surface_steps)
     correlation: dict[str, list[object]] = {}
     curl: dict[str, list[object]] = {}
     losses: dict[str, list[float]] = {}

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from repsim.claims.base import Evidence, Gate, claim
-from repsim.claims.drawing import colours, figure
+from repsim.claims.drawing import colours, figure, profile
 from repsim.claims.lab import Lab, Numbers
 from repsim.claims.statistics import lower_bound
 
@@ -203,7 +203,8 @@ def label_helps(lab: Lab) -> Evidence:
 def more_is_worse(lab: Lab) -> Evidence:
     """Measure test accuracy by the number of predictors."""
     labels = ["bp", "sg", "sg_2", "sg_4", "sg_every"]
-    ends = {k: final(v, "test_accuracy") for k, v in lab.study(labels).items()}
+    study = lab.study(labels)
+    ends = {k: final(v, "test_accuracy") for k, v in study.items()}
     means = [float(np.mean(ends[name])) for name in labels[1:]]
     measured = {
         "largest rise of mean test accuracy from one predictor on": [
@@ -214,7 +215,7 @@ def more_is_worse(lab: Lab) -> Evidence:
         ],
         **{f"test accuracy {name}": values for name, values in ends.items()},
     }
-    return Evidence(measured, _draw_strip(ends, "test accuracy"))
+    return Evidence(measured, _draw_numbers(ends, study))
 
 
 @claim(
@@ -283,6 +284,25 @@ def _draw_grid(grid: dict[str, dict[float, float]]) -> Figure:
         title="The grid over which both rules are tuned (one network each)",
     )  # fmt: skip
     axes[0, 0].legend(frameon=False)
+    return drawn
+
+
+def _draw_numbers(
+    ends: dict[str, list[float]], study: dict[str, list[Numbers]]
+) -> Figure:
+    """Return accuracy beside the class margin along depth, by number of predictors."""
+    drawn, axes = figure(1, 2, figsize=(10.4, 3.8))
+    for i, (name, values) in enumerate(ends.items()):
+        color = colours(ends)[name]
+        axes[0, 0].plot([i] * len(values), values, "o", alpha=0.7, mew=0, color=color)
+    axes[0, 0].set_xticks(range(len(ends)), list(ends))
+    axes[0, 0].set(ylabel="test accuracy", xlim=(-0.6, len(ends) - 0.4))
+    margins = {
+        name: np.array([n["margin"] for n in cells if "margin" in n])
+        for name, cells in study.items()
+    }
+    shown = {name: values for name, values in margins.items() if values.size}
+    profile(axes[0, 1], shown, ylabel="class margin")
     return drawn
 
 

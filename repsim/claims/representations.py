@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from repsim.claims.base import Evidence, Gate, claim
 from repsim.claims.drawing import figure, profile
@@ -119,6 +120,7 @@ def _draw_margins(
     axes[0, 1].plot(layer, test["within"], "o-", ms=3, label="within rules (seeds)")
     axes[0, 1].plot(layer, test["between"], "o-", ms=3, label="bp against sg")
     axes[0, 1].set(xlabel="hidden layer", ylabel="CKA of matched layers", ylim=(0, 1))
+    axes[0, 1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 1].legend(frameon=False)
     return drawn
 
@@ -148,7 +150,10 @@ def geometry_settles(lab: Lab) -> Evidence:
         ],
         **{f"settled layers {name}": values for name, values in settled.items()},
     }
-    note = f"of {lab.settings.scale.depth} hidden layers; the last one always counts"
+    note = (
+        f"Of {lab.settings.scale.depth} hidden layers, the last one included; layers "
+        "that are constant, as deep ones of an untrained network may be, do not count."
+    )
     return Evidence(measured, _draw_rdms(lab, study), {}, note)
 
 
@@ -180,6 +185,7 @@ def _draw_rdms(lab: Lab, study: dict[str, list[Numbers]]) -> Figure:
             panel.axvline(place + 0.5, color="C3", ls=":", lw=0.8)
         panel.set_ylim(0, 1.05 * max(float(v.max()) for v in distance.values()))
         panel.tick_params(labelsize="x-small")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, -1].set_title("L2 distance to the last RDM", fontsize="small")
     axes[-1, -1].set_xlabel("hidden layer", fontsize="small")
     return drawn

@@ -25,6 +25,12 @@ class Scale:
         Depths of the learning curves.
     curve_steps : int
         Updates of the learning curves.
+    toy_steps : tuple of int
+        Updates on the artificial sets: linear, and deep linear.
+    surface_steps : int
+        Updates of the networks whose loss surfaces are reconstructed.
+    learned_steps : int
+        Updates of deep linear networks with a learned predictor.
     """
 
     depth: int
@@ -34,17 +40,20 @@ class Scale:
     grid: tuple[float, ...]
     depths: tuple[int, ...]
     curve_steps: int
+    toy_steps: tuple[int, int] = (2000, 600)
+    surface_steps: int = 1000
+    learned_steps: int = 2000
 
+
+_QUICK = {"toy_steps": (1000, 400), "surface_steps": 300, "learned_steps": 1000}
+_GRID = (3e-4, 1e-3, 3e-3)
+_DEPTHS = (3, 10, 20, 50)
 
 SCALES = {
-    ("digits", True): Scale(8, 48, 300, 128, (3e-4, 1e-3, 3e-3), (3, 8, 20), 200),
-    ("digits", False): Scale(
-        20, 64, 500, 128, (3e-4, 1e-3, 3e-3), (3, 10, 20, 50), 200
-    ),
-    ("images", True): Scale(10, 48, 200, 128, (3e-4, 1e-3, 3e-3), (3, 10, 20), 200),
-    ("images", False): Scale(
-        20, 64, 500, 128, (3e-4, 1e-3, 3e-3), (3, 10, 20, 50), 200
-    ),
+    ("digits", True): Scale(8, 48, 300, 128, _GRID, (3, 8, 20), 200, **_QUICK),
+    ("digits", False): Scale(20, 64, 500, 128, _GRID, _DEPTHS, 200),
+    ("images", True): Scale(10, 48, 200, 128, _GRID, (3, 10, 20), 150, **_QUICK),
+    ("images", False): Scale(20, 64, 500, 128, _GRID, _DEPTHS, 200),
 }
 
 
@@ -76,16 +85,6 @@ class Settings:
         kind = "digits" if self.dataset not in IMAGES else "images"
         object.__setattr__(self, "scale", SCALES[kind, self.quick])
 
-    @property
-    def toy_steps(self) -> tuple[int, int]:
-        """Updates on the artificial sets: linear, and deep linear."""
-        return (1000, 400) if self.quick else (3000, 1000)
-
-    @property
-    def surface_steps(self) -> int:
-        """Updates of the networks whose loss surfaces are reconstructed."""
-        return 300 if self.quick else 1500
-
     def cuts(self) -> list[str]:
         """Return what the quick form leaves out, in plain sentences."""
         if not self.quick:
@@ -95,15 +94,19 @@ class Settings:
         return [
             f"networks of {now.depth} × {now.width} for {now.steps} updates instead of "
             f"{then.depth} × {then.width} for {then.steps}",
-            f"learning rates tuned over {len(now.grid)} values instead of "
-            f"{len(then.grid)}",
             f"learning curves to depth {now.depths[-1]} for {now.curve_steps} updates "
             f"instead of depth {then.depths[-1]} for {then.curve_steps}",
-            f"artificial sets for {self.toy_steps[0]} and {self.toy_steps[1]} updates "
-            f"instead of {full.toy_steps[0]} and {full.toy_steps[1]}",
-            f"loss surfaces of {self.surface_steps} updates instead of "
-            f"{full.surface_steps}",
+            f"artificial sets for {now.toy_steps[0]} and {now.toy_steps[1]} updates "
+            f"instead of {then.toy_steps[0]} and {then.toy_steps[1]}",
+            f"loss surfaces of {now.surface_steps} updates instead of "
+            f"{then.surface_steps}",
         ]
+
+
+LOOKED = (
+    "untrained", "bp", "sg", "sg_shared", "sg_2", "sg_4", "sg_every", "dfa",
+)  # fmt: skip
+"""The conditions whose layers are measured; of the others only the accuracy is."""
 
 
 def conditions(depth: int) -> dict[str, tuple[str, dict[str, Any]]]:
