@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from repsim.probes.problem import Problem, factor
+from repsim.probes.problem import Problem, whitening
 from repsim.probes.solver import Place, place
 
 ROWS = 1024
@@ -74,9 +74,9 @@ class Conditioned:
             theta[:, -1] = offset - (offset.mean() if problem.rows > 1 else 0)
             goal = goal - offset[:, None].to(goal.dtype)
         pull = (goal * problem.shares.to(goal.dtype)) @ problem.features
-        theta[:, :-1] = pull * problem.curvature
-        theta[:, :-1] = torch.cholesky_solve(theta[:, :-1].T, problem.factor).T
-        return theta
+        slope = torch.zeros_like(theta)
+        slope[:, :-1] = pull * problem.curvature
+        return theta + problem.precondition(slope)
 
 
 def condition(
@@ -127,7 +127,7 @@ def condition(
         shares=shares,
         penalty=penalty,
         intercept=intercept,
-        factor=factor(z, shares * curvature, penalty),
+        whitening=whitening(z, shares * curvature, penalty),
         curvature=curvature,
     )
     return Conditioned(problem, mean, scale, basis)

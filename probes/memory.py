@@ -32,12 +32,12 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self.moves: list[Tensor] = []
-        self.changes: list[Tensor] = []
-        self.images: list[Tensor] = []
-        self._stacked: tuple[Tensor, Tensor] | None = None
-        self._products = np.zeros((0, 0))
-        self._metric = np.zeros((0, 0))
+        self._pairs: Tensor | None = None
+        self._changes: Tensor | None = None
+        self._shape = torch.Size([])
+        self._products: np.ndarray = np.zeros((0, 0))
+        self._metric: np.ndarray = np.zeros((0, 0))
+        self._inverse: np.ndarray = np.zeros((0, 0))
 
     def add(self, move: Tensor, change: Tensor, image: Tensor) -> None:
         """Keep a pair, unless it shows no curvature.
@@ -51,16 +51,18 @@ class Memory:
         image : Tensor
             The inverse metric times `change`.
         """
-        if not float((move * change).sum()) > 0:
+        self._shape = change.shape
+        moved, changed = move.reshape(1, -1), change.reshape(1, -1)
+        if not float(torch.dot(moved[0], changed[0])) > 0:
             return
-        for kept, new in (
-            (self.moves, move),
-            (self.changes, change),
-            (self.images, image),
-        ):
-            kept.append(new)
-            del kept[:-SIZE]
-        self._restack()
+        both = torch.stack([moved, image.reshape(1, -1)])
+        if self._pairs is None or self._changes is None:
+            self._pairs, self._changes = both, changed
+        else:
+            first = int(len(self._changes) == SIZE)
+            self._pairs = torch.cat([self._pairs[:, first:], both], 1)
+            self._changes = torch.cat([self._changes[first:], changed])
+        self._tabulate()
 
     def change_metric(self, precondition: Callable[[Tensor], Tensor]) -> None:
         """Keep the pairs, seen in another metric.
@@ -70,19 +72,21 @@ class Memory:
         precondition : callable
             The new inverse metric.
         """
-        self.images = [precondition(change) for change in self.changes]
-        self._restack()
+        if self._pairs is not None and self._changes is not None:
+            images = [
+                precondition(change.view(self._shape)).reshape(-1)
+                for change in self._changes
+            ]
+            self._pairs = torch.stack([self._pairs[0], torch.stack(images)])
+            self._tabulate()
 
-    def _restack(self) -> None:
-        if not self.moves:
-            return
-        moves, changes, images = (
-            torch.stack(kept).flatten(1)
-            for kept in (self.moves, self.changes, self.images)
-        )
-        self._stacked = moves, images
-        self._products = (moves @ changes.T).cpu().numpy()
-        self._metric = (changes @ images.T).cpu().numpy()
+    def _tabulate(self) -> None:
+        """Compute the small tables: SᵀY, YᵀH₀Y and the inverse of R."""
+        assert self._pairs is not None and self._changes is not None
+        tables = (self._pairs @ self._changes.T).cpu().numpy()
+        self._products, self._metric = tables[0], tables[1]
+        upper = np.triu(self._products)
+        self._inverse = np.linalg.inv(upper)
 
     def direction(self, slope: Tensor, steep: Tensor) -> Tensor:
         """Return minus the estimate times a gradient.
@@ -99,19 +103,16 @@ class Memory:
         Tensor
             In the gradient's shape.
         """
-        if self._stacked is None:
+        if self._pairs is None:
             return steep.neg()
-        moves, images = self._stacked
         flat = slope.reshape(-1)
-        along, across = (moves @ flat).cpu().numpy(), (images @ flat).cpu().numpy()
+        along, across = (self._pairs @ flat).cpu().numpy()
         scale = self._products[-1, -1] / self._metric[-1, -1]
-        upper = np.triu(self._products)
-        inner = np.linalg.solve(upper, along)
+        inner = self._inverse @ along
         middle = np.diag(self._products) * inner + scale * (self._metric @ inner)
-        outer = np.linalg.solve(upper.T, middle - scale * across)
-        step: Tensor = (
-            steep.reshape(-1) * -scale
-            - torch.from_numpy(outer).to(flat) @ moves
-            + torch.from_numpy(scale * inner).to(flat) @ images
+        outer = self._inverse.T @ (middle - scale * across)
+        weights = torch.from_numpy(np.concatenate([-outer, scale * inner])).to(flat)
+        step = torch.addmv(
+            steep.reshape(-1), self._pairs.flatten(0, 1).T, weights, beta=-scale
         )
-        return step.reshape(slope.shape)
+        return step.view(slope.shape)
