@@ -75,39 +75,36 @@ def crossnobis(
     x = x - x.mean(1, keepdim=True)
     if noise is not None:
         x = whiten(x, checked(noise, x.shape[-1]))
-    return _distances(*_contrasts(x), len(x))
+    return _distances(_contrasts(x))
 
 
-def _contrasts(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    r"""Return A, B with A Bᵀ = Σ_{f ≠ g} x_f x_gᵀ, symmetric.
+def _contrasts(x: torch.Tensor) -> torch.Tensor:
+    """Return folds turned so that the first is their scaled mean, the rest contrasts.
 
     The matrix of all ordered pairs of different folds, 11ᵀ − I, has the eigenvalues
     F − 1 (the mean) and −1 (F − 1 contrasts): F products instead of F (F − 1).
     """
-    folds, n, d = x.shape
-    basis, _ = torch.linalg.qr(
-        torch.cat([torch.ones(folds, 1), torch.eye(folds)[:, : folds - 1]], 1).to(x)
-    )
-    turned = torch.einsum("fk,fnd->nkd", basis, x)
-    turned[:, 0] *= (folds - 1) ** 0.5
-    signs = -torch.ones(folds, 1, dtype=x.dtype, device=x.device)
-    signs[0] = 1
-    return (turned * signs).reshape(n, -1), turned.reshape(n, -1)
+    folds = len(x)
+    start = torch.cat([torch.ones(folds, 1), torch.eye(folds)[:, : folds - 1]], 1)
+    basis, _ = torch.linalg.qr(start.to(x))
+    return (basis.T @ x.reshape(folds, -1)).reshape(x.shape)
 
 
-def _distances(a: torch.Tensor, b: torch.Tensor, folds: int) -> np.ndarray:
-    own = torch.einsum("ij,ij->i", a, b)
+def _distances(turned: torch.Tensor) -> np.ndarray:
+    folds, n = turned.shape[:2]
+    pairs = folds * (folds - 1)
+    weights = [(folds - 1) / pairs] + [-1 / pairs] * (folds - 1)
+    own = torch.zeros(n, dtype=turned.dtype, device=turned.device)
+    for weight, part in zip(weights, turned, strict=True):
+        own += weight * torch.einsum("ij,ij->i", part, part)
 
     def band(start: int, stop: int) -> torch.Tensor:
-        out = a[start:stop] @ b[start:].T
-        out *= -2
-        out += own[start:stop, None]
-        out += own[None, start:]
+        out = own[start:stop, None] + own[None, start:]
+        for weight, part in zip(weights, turned, strict=True):
+            out.addmm_(part[start:stop], part[start:].T, alpha=-2 * weight)
         return out
 
-    values = collect(len(a), a.dtype, band)
-    values /= folds * (folds - 1)
-    return values
+    return collect(n, turned.dtype, band)
 
 
 def _folds(folds: ArrayLike | torch.Tensor) -> torch.Tensor:

@@ -63,16 +63,16 @@ def condensed(x: torch.Tensor, metric: str) -> np.ndarray:
         norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
         empty = undefined_rows(x, metric)
         norms[empty] = torch.nan
-        return _triangle(rows / norms, _one_minus)
+        rows = rows / norms
+        return collect(len(rows), rows.dtype, lambda i, j: _one_minus(rows, i, j))
     # Distances do not see a common offset, but rounding does.
     rows = x - x.mean(0, keepdim=True)
-    out = _triangle(rows, _squared)
+    squares = torch.einsum("ij,ij->i", rows, rows)
+    largest = float(squares.max())
+    out = collect(
+        len(rows), rows.dtype, lambda i, j: _squared(rows, squares, largest, i, j)
+    )
     return np.sqrt(out, out=out) if metric == "euclidean" else out
-
-
-def products(a: torch.Tensor, b: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    """Return rows `start:stop` of a bᵀ from column `start` on."""
-    return a[start:stop] @ b[start:].T
 
 
 def collect(
@@ -107,23 +107,24 @@ def collect(
     return out
 
 
-def _triangle(
-    rows: torch.Tensor, finish: Callable[[torch.Tensor, int, int], torch.Tensor]
-) -> np.ndarray:
-    return collect(len(rows), rows.dtype, lambda i, j: finish(rows, i, j))
-
-
 def _one_minus(rows: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    return products(rows, rows, start, stop).neg_().add_(1).clamp_(0, 2)
+    one = torch.ones(1, dtype=rows.dtype, device=rows.device)
+    out = torch.addmm(one, rows[start:stop], rows[start:].T, alpha=-1)
+    return out.clamp_(0, 2)
 
 
-def _squared(rows: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    squares = torch.einsum("ij,ij->i", rows[start:], rows[start:])
-    scale = squares[: stop - start, None] + squares[None, :]
-    out = products(rows, rows, start, stop).mul_(-2).add_(scale).clamp_(min=0)
+def _squared(
+    rows: torch.Tensor, squares: torch.Tensor, largest: float, start: int, stop: int
+) -> torch.Tensor:
+    out = torch.addmm(squares[start:], rows[start:stop], rows[start:].T, alpha=-2)
+    out.add_(squares[start:stop, None]).clamp_(min=0).fill_diagonal_(torch.inf)
     # Where two rows nearly coincide the difference above is mostly rounding: those
     # pairs, usually none, are subtracted first and squared afterwards.
-    close = torch.nonzero(out < _CLOSE[rows.dtype] * scale)
+    limit = _CLOSE[rows.dtype]
+    if float(out.min()) > 2 * limit * largest:
+        return out
+    scale = squares[start:stop, None] + squares[None, start:]
+    close = torch.nonzero(out <= limit * scale)
     close = close[close[:, 1] > close[:, 0]]
     step = max(1, (1 << 22) // max(1, rows.shape[1]))
     for part in torch.split(close, step):
