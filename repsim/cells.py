@@ -20,26 +20,24 @@ from repsim.datasets.store import is_complete as store_complete
 from repsim.datasets.store import remove_recording
 from repsim.recording import Recorder
 from repsim.spec import Spec
+from repsim.threads import one_thread
 from repsim.training import train
 
 TRAINING = "training"
 
 
-def prepare(spec: Spec) -> None:
-    """Import the user's modules and use one thread, as every process of a study does.
-
-    Numbers then don't depend on how many processes share the machine.
+def import_plugins(spec: Spec) -> None:
+    """Import the user's modules, also from the working folder.
 
     Parameters
     ----------
     spec : Spec
         The study.
     """
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+    if spec.plugins and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     for plugin in spec.plugins:
         import_module(plugin)
-    torch.set_num_threads(1)
 
 
 def build(
@@ -167,6 +165,7 @@ def is_complete(store: Path, condition: str, seed: int) -> bool:
     return store_complete(store, group) and store_complete(store, f"{group}/{TRAINING}")
 
 
+@one_thread()
 def train_cell(
     spec: Spec,
     condition: Condition,
@@ -197,7 +196,7 @@ def train_cell(
     tuple
         Label and seed.
     """
-    prepare(spec)
+    import_plugins(spec)
     began = time.perf_counter()
     data, test = load(spec)
     x, y = flat(data)
@@ -250,6 +249,7 @@ def train_cell(
     return condition.label, seed
 
 
+@one_thread()
 def tune_cell(
     spec: Spec, condition: Condition, lr: float, tell: Path | None = None
 ) -> dict[str, float]:
@@ -274,7 +274,7 @@ def tune_cell(
         `lr`, and on the held-out examples `loss` (cross-entropy, nats) and
         `accuracy`; both are NaN where training diverged.
     """
-    prepare(spec)
+    import_plugins(spec)
     data, _ = load(spec)
     held = np.arange(data.sizes["example"]) % 5 == 0
     fit, score = data.isel(example=~held), data.isel(example=held)

@@ -162,7 +162,7 @@ def study(
             after_cell=first_plot,
             **options,
         )
-        page = write_report(out, progress=not quiet)
+        page = write_report(out, jobs=jobs, progress=not quiet)
     content = json.loads((out / "study.json").read_text())
     accuracy = content["summary"].get("learning_curves", {})
     lines = [

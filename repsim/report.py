@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import joblib
 import matplotlib as mpl
 import xarray as xr
 import zarr
@@ -24,11 +25,15 @@ from repsim.analyses import Analysis, NotApplicable, collect
 from repsim.datasets.recordings import networks
 from repsim.datasets.results import storable
 from repsim.datasets.store import open_study
+from repsim.runs import workers
+from repsim.threads import one_thread
 
 RUNS, RESULTS, SUMMARY = "runs.zarr", "results.zarr", "study.json"
 
 
-def write_report(out: str | Path, *, progress: bool = True) -> Path:
+def write_report(
+    out: str | Path, *, jobs: int | None = None, progress: bool = True
+) -> Path:
     """Compute every analysis of a study, draw its figures and write the page.
 
     Results that the folder already holds for the same networks are read, not
@@ -38,6 +43,8 @@ def write_report(out: str | Path, *, progress: bool = True) -> Path:
     ----------
     out : path
         Folder of a study, as `run_study` leaves it.
+    jobs : int or None
+        Processes; None takes the processor's cores.
     progress : bool
         Whether to show a bar on standard error.
 
@@ -59,16 +66,20 @@ def write_report(out: str | Path, *, progress: bool = True) -> Path:
             "run `repsim study` first."
         )
         raise FileNotFoundError(msg)
-    study = open_study(out / RUNS)
     content = json.loads((out / SUMMARY).read_text())
-    sections, numbers = [], {}
-    bar = tqdm(collect().items(), desc="analyses", disable=not progress)
-    for name, analysis in bar:
-        bar.set_postfix_str(name)
-        section = _section(out, study, name, analysis)
-        sections.append(section)
-        if section["summary"]:
-            numbers[name] = section["summary"]
+    zarr.open_group(out / RESULTS, mode="a", zarr_format=3)
+    names = list(collect())
+    found: dict[str, dict[str, Any]] = {}
+    with (
+        workers(jobs) as run,
+        tqdm(total=len(names), desc="analyses", disable=not progress) as bar,
+    ):
+        for section in run([joblib.delayed(_section)(out, name) for name in names]):
+            found[section["name"]] = section
+            bar.set_postfix_str(section["name"])
+            bar.update()
+    sections = [found[name] for name in names]
+    numbers = {s["name"]: s["summary"] for s in sections if s["summary"]}
     content["summary"] = numbers
     _replace(out / SUMMARY, json.dumps(content, indent=1))
     page = render(content, sections)
@@ -76,6 +87,7 @@ def write_report(out: str | Path, *, progress: bool = True) -> Path:
     return out / "report.html"
 
 
+@one_thread()
 def preview(out: str | Path, name: str = "layer_similarity") -> list[Path]:
     """Draw one analysis of the networks that are finished, before the rest is.
 
@@ -102,10 +114,11 @@ def preview(out: str | Path, name: str = "layer_similarity") -> list[Path]:
         ]
 
 
-def _section(
-    out: Path, study: xr.DataTree, name: str, analysis: Analysis
-) -> dict[str, Any]:
+@one_thread()
+def _section(out: Path, name: str) -> dict[str, Any]:
     """Return what the page shows of one analysis."""
+    analysis = collect()[name]
+    study = open_study(out / RUNS)
     section: dict[str, Any] = {
         "name": name,
         "title": analysis.TITLE,
@@ -142,7 +155,6 @@ def _result(out: Path, study: xr.DataTree, name: str, analysis: Analysis) -> xr.
         pass
     result = analysis.compute(study)
     shutil.rmtree(store / name, ignore_errors=True)
-    zarr.open_group(store, mode="a", zarr_format=3)
     storable(result).to_zarr(
         store, group=name, mode="w", consolidated=False, zarr_format=3
     )

@@ -22,9 +22,9 @@ from repsim import datasets
 from repsim.cells import (
     build,
     flat,
+    import_plugins,
     is_complete,
     load,
-    prepare,
     recorded,
     train_cell,
     tune_cell,
@@ -106,20 +106,16 @@ def run_study(
         msg = f"Expected `out` to be a folder or a new name, but {out} is a file."
         raise FileExistsError(msg)
     spec = make_spec(conditions, dataset, seeds, **options)
-    before = torch_threads()
-    try:
-        check(spec, jobs)
-        spec = _merge(out, spec)
-        began = time.perf_counter()
-        out.mkdir(parents=True, exist_ok=True)
-        _write_summary(out, spec, {"finished": False})
-        store = out / RUNS
-        _write_root(store, spec)
-        with _parallel(jobs) as run:
-            rates = _tune(out, spec, run, progress)
-            _train(out, spec, rates, run, progress, after_cell)
-    finally:
-        torch_threads(before)
+    check(spec, jobs)
+    spec = _merge(out, spec)
+    began = time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    _write_summary(out, spec, {"finished": False})
+    store = out / RUNS
+    _write_root(store, spec)
+    with workers(jobs) as run:
+        rates = _tune(out, spec, run, progress)
+        _train(out, spec, rates, run, progress, after_cell)
     walls = _walls(store, spec)
     _write_summary(
         out,
@@ -135,15 +131,6 @@ def run_study(
         },
     )
     return open_study(store)
-
-
-def torch_threads(number: int | None = None) -> int:
-    """Return torch's number of threads, after setting it where one is given."""
-    import torch
-
-    if number is not None:
-        torch.set_num_threads(number)
-    return torch.get_num_threads()
 
 
 def check(spec: Spec, jobs: int | None = None) -> None:
@@ -164,7 +151,7 @@ def check(spec: Spec, jobs: int | None = None) -> None:
     if jobs is not None and jobs < 1:
         msg = f"Expected `jobs` to be at least 1, but got {jobs}."
         raise ValueError(msg)
-    prepare(spec)
+    import_plugins(spec)
     if spec.dataset not in datasets.names():
         raise ValueError(unknown("dataset", spec.dataset, datasets.names()))
     for condition in spec.parsed():
@@ -231,8 +218,19 @@ Run = Callable[[list[Any]], Iterator[Any]]
 
 
 @contextmanager
-def _parallel(jobs: int | None) -> Iterator[Run]:
-    """Give a function that runs delayed calls and yields their results as they come."""
+def workers(jobs: int | None) -> Iterator[Run]:
+    """Give a function that runs delayed calls and yields their results as they come.
+
+    Parameters
+    ----------
+    jobs : int or None
+        As in `run_study`.
+
+    Yields
+    ------
+    callable
+        From a list of `joblib.delayed` calls to an iterator of results, in any order.
+    """
     if jobs == 1:
         yield lambda calls: (f(*a, **k) for f, a, k in calls)
         return

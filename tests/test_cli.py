@@ -28,7 +28,9 @@ def _run(*words: str) -> int:
 
 # Networks this small have units that never fire.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:Some examples have no", "ignore:A constant representation"
+    "ignore:Some examples have no",
+    "ignore:Constant over the examples",
+    "ignore:.* pairs are NaN",
 )
 
 

@@ -19,7 +19,7 @@ LEVELS = [
     {"second_level", "embedding", "drawing"},
     {"plot_curves", "plot_rdms", "plot_networks"},
     {"training", "training_data", "training_log", "comparison", "sides", "streaming", "probes", "inference", "plot"},
-    {"runs", "cells", "conditions", "spec", "analyses", "claims"},
+    {"runs", "cells", "threads", "conditions", "spec", "analyses", "claims"},
     {"report", "cli"},
 ]
 

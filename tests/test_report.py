@@ -13,7 +13,9 @@ from repsim.report import preview, render, write_report
 
 # Networks this small have units that never fire.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:Some examples have no", "ignore:A constant representation"
+    "ignore:Some examples have no",
+    "ignore:Constant over the examples",
+    "ignore:.* pairs are NaN",
 )
 
 
@@ -35,14 +37,14 @@ def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
 def test_results_are_read_back_not_computed_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_report(folder, progress=False)
+    write_report(folder, jobs=1, progress=False)
     first = json.loads((folder / "study.json").read_text())["summary"]
 
     def refuse(study: xr.DataTree) -> xr.Dataset:
         raise AssertionError
 
     monkeypatch.setattr(layer_similarity, "compute", refuse)
-    write_report(folder, progress=False)
+    write_report(folder, jobs=1, progress=False)
     assert json.loads((folder / "study.json").read_text())["summary"] == first
 
 
