@@ -7,13 +7,13 @@ from itertools import product
 from pathlib import Path
 from typing import BinaryIO
 
-import google_crc32c
 import numpy as np
 import zarr
 
 from repsim.datasets.layout import (
     DOCUMENT,
     Array,
+    checksum,
     object_name,
     read_document,
     write_document,
@@ -115,8 +115,7 @@ def _write_shard(
             offset += len(data)
         if offset:
             table = index.tobytes()
-            check = google_crc32c.value(table)
-            shard.write(table + int(check).to_bytes(4, "little"))
+            shard.write(table + checksum(table))
     if not offset:
         target.unlink()
 
@@ -162,7 +161,7 @@ def _index(file: BinaryIO, per_shard: list[int]) -> np.ndarray:
     size = 16 * int(np.prod(per_shard))
     file.seek(-(size + 4), os.SEEK_END)
     table = file.read(size)
-    if google_crc32c.value(table) != int.from_bytes(file.read(4), "little"):
+    if checksum(table) != file.read(4):
         msg = f"Expected {file.name} to be a whole shard, but its index is damaged."
         raise ValueError(msg)
     return np.frombuffer(table, "<u8").reshape(*per_shard, 2)

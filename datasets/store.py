@@ -106,15 +106,23 @@ def save_recording(
     ValueError
         If the Dataset is no recording.
     """
+    listed = layers(run)
+    names = [str(n) for n, v in run.data_vars.items() if "example" in v.dims]
+    if not listed:
+        msg = "Expected a recording with layers, but no variable has an `example` dim."
+        raise ValueError(msg)
+    others = [str(n) for n in run.data_vars if n not in names]
+    if others:
+        msg = (
+            f"Expected every variable to lie on `example`, but {', '.join(others)} does "
+            "not; save it beside the recording, or drop it with run.drop_vars."
+        )
+        raise ValueError(msg)
+    validate(run)
     if Path(path).suffix == ".nc":
         to_netcdf(run, path)
         return
     folder, root = locate(path)
-    names = [str(n) for n, v in run.data_vars.items() if "example" in v.dims]
-    listed = layers(run)
-    if not listed:
-        msg = "Expected a recording with layers, but no variable has an `example` dim."
-        raise ValueError(msg)
     prepare(folder, root)
     stepped = "step" in run.dims
     steps = run["step"].values.tolist() if stepped else [None]
@@ -127,6 +135,9 @@ def save_recording(
     attrs = {"repsim_schema": SCHEMA, **run.attrs}
     if keepbits is not None:
         attrs["keepbits"] = keepbits
+    for name, value in run.coords.items():
+        if not value.dims:  # the step that run.isel(step=-1) leaves, for one
+            attrs.setdefault(str(name), value.item())
     coords = _coords(run)
     try:
         for place, step in enumerate(steps):
@@ -137,7 +148,7 @@ def save_recording(
                     variable = variable.isel(step=place)
                 _put(writer, name, variable)
             writer.commit(listed, coords, attrs)
-        writer.finish()
+        writer.finish(complete=int(run.attrs.get("complete", 1)))
     finally:
         writer.close()
 

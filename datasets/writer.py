@@ -179,7 +179,7 @@ class Writer:
             blocks.rows = len(rest)
         self._emit(name, rest, blocks.rows)
 
-    def finish(self) -> None:
+    def finish(self, complete: int = 1) -> None:
         """Write what waits, pack small objects into shards, mark it complete."""
         from repsim.datasets.compaction import compact
 
@@ -191,7 +191,7 @@ class Writer:
                 compact(self.path)
             except OSError as error:
                 raise self._told(error) from error
-        self._attrs["complete"] = 1
+        self._attrs["complete"] = complete
         self._submit_attrs()
         self.close()
 

@@ -62,7 +62,8 @@ def check(store: Path, cache: dict[int, xr.Dataset]) -> tuple[int, bool] | None:
     steps = run["step"].values
     assert np.array_equal(steps, np.arange(len(steps))), steps
     values = run.load()
-    for step in {0, len(steps) // 2, *range(max(0, len(steps) - 3), len(steps))}:
+    checked = {0, len(steps) // 2, *range(max(0, len(steps) - 3), len(steps))}
+    for step in checked if len(steps) else ():
         if step not in cache:
             cache[step] = repsim.record(network(step), FIXED)
         for name in ("0", "1", "2"):
@@ -76,7 +77,7 @@ def check(store: Path, cache: dict[int, xr.Dataset]) -> tuple[int, bool] | None:
     except ValueError as error:
         # Between the first and the last zarr.json of one growth.
         assert "conflicting sizes" in str(error)
-    return len(steps) - 1, complete
+    return max(0, len(steps) - 1), complete
 
 
 def main(kills: int, seed: int, folder: Path) -> collections.Counter[str]:
@@ -113,12 +114,16 @@ def main(kills: int, seed: int, folder: Path) -> collections.Counter[str]:
     return tally
 
 
+def run_apart(kills: int, seed: int = 0) -> collections.Counter[str]:
+    """Do so in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return main(kills, seed, Path(folder))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        found = main(options.kills, options.seed, Path(temporary))
-    print(dict(found))  # noqa: T201
+    print(dict(run_apart(options.kills, options.seed)))  # noqa: T201
