@@ -21,3 +21,4 @@ from repsim.measures.registry import names as names
 from repsim.measures.registry import register as register
 from repsim.measures.shape import procrustes_distance as procrustes_distance
 from repsim.measures.shape import shape_distance as shape_distance
+from repsim.measures.table import table as table

@@ -6,7 +6,8 @@
 
 Peers that need a value for every pair are timed on some pairs and scaled ("x k"); all
 run in one process, in an order that rotates, and the table holds medians. Errors are
-the largest absolute difference from the same estimator in float64.
+the largest absolute difference from the same estimator in float64. Rounds add to those in
+the file, so a busy machine can be measured in pieces.
 """
 
 import argparse
@@ -171,51 +172,47 @@ def peak() -> float:
     return 3 * 2 * 2048**3 / (time.process_time() - started) / 1e9
 
 
-def measure(case: str, rounds: int, only: list[str]) -> dict[str, Any]:
-    """Time every contestant on one case."""
+def exact(case: str, kind: str, folder: Path) -> np.ndarray:
+    """Return the values in float64, kept beside the results."""
+    kept = folder / f"{case}-{kind}.npy"
+    if not kept.exists():
+        n, d = CASES[case]
+        a, b = recording(network(n, d, 1)), recording(network(n, d, 2))
+        debiased = kind == "debiased"
+        values = repsim.compare(a, b, precision="float64", debiased=debiased).values
+        np.save(kept, values)
+    return np.asarray(np.load(kept))
+
+
+def measure(
+    case: str, rounds: int, only: list[str], folder: Path, known: dict[str, Any]
+) -> dict[str, Any]:
+    """Time every contestant on one case, adding to what is known."""
     n, d = CASES[case]
     a, b = network(n, d, 1), network(n, d, 2)
     run_a, run_b = recording(a), recording(b)
     tensors = [torch.from_numpy(x) for x in a], [torch.from_numpy(x) for x in b]
-    exact = {
-        kind: repsim.compare(
-            run_a, run_b, precision="float64", debiased=kind == "debiased"
-        ).values
-        for kind in ("debiased", "biased")
-    }
     who = contestants(n, d)
     who = {name: w for name, w in who.items() if not only or name in only}
-    times: dict[str, list[float]] = {name: [] for name in who}
-    errors: dict[str, float] = {}
-    scales: dict[str, float] = {}
-    peaks = []
-    order = list(who)
-    for turn in range(rounds):
+    order, peaks, rows = list(who), known.get("peaks", []), known.get("rows", {})
+    for turn in range(len(peaks), len(peaks) + rounds):
         peaks.append(peak())
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
             mine, reference, function = who[name]
             arguments: Any = (run_a, run_b) if mine else tensors
             started = time.process_time()
             values, scale = function(*arguments)
-            times[name].append((time.process_time() - started) * scale)
-            scales[name] = scale
-            errors[name] = float(np.nanmax(np.abs(values - exact[reference])))
+            seconds = (time.process_time() - started) * scale
+            row = rows.setdefault(name, {"times": [], "scale": scale})
+            row["times"].append(seconds)
+            difference = np.abs(values - exact(case, reference, folder))
+            row["error"] = float(np.nanmax(difference))
     return {
         "case": case,
-        "rounds": rounds,
         "torch": torch.__version__,
-        "peak": median(peaks),
+        "peaks": peaks,
         "feature_operations": 2 * n * d * d * (LAYERS**2 + 2 * LAYERS),
-        "rows": {
-            name: {
-                "seconds": median(times[name]),
-                "least": min(times[name]),
-                "most": max(times[name]),
-                "scale": scales[name],
-                "error": errors[name],
-            }
-            for name in who
-        },
+        "rows": rows,
     }
 
 
@@ -223,28 +220,25 @@ def show(results: list[dict[str, Any]]) -> str:
     """Return the table of all results."""
     lines = []
     for result in results:
-        best = result["rows"]["repsim float32"]["seconds"]
+        best = median(result["rows"]["repsim float32"]["times"])
+        top = median(result["peaks"])
         lines += [
-            f"### {result['case']}, {LAYERS} × {LAYERS} layers, "
-            f"{result['rounds']} rounds, torch {result['torch']}, peak "
-            f"{result['peak']:.0f} GF/s",
+            f"**{result['case']}**, {LAYERS} × {LAYERS} layers, {len(result['peaks'])} "
+            f"rounds, torch {result['torch']}, float32 peak {top:.0f} GF/s",
             "",
             "| | CPU s (least to most) | / repsim float32 | largest error |",
             "| --- | --- | --- | --- |",
         ]
         for name, row in result["rows"].items():
             scaled = f", x {row['scale']:.0f}" if row["scale"] > 1 else ""
+            times = row["times"]
             lines.append(
-                f"| {name}{scaled} | {row['seconds']:.3g} ({row['least']:.3g} to "
-                f"{row['most']:.3g}) | {row['seconds'] / best:.2f} | "
+                f"| {name}{scaled} | {median(times):.3g} ({min(times):.3g} to "
+                f"{max(times):.3g}) | {median(times) / best:.2f} | "
                 f"{row['error']:.0e} |"
             )
-        share = result["feature_operations"] / best / 1e9 / result["peak"]
-        lines += [
-            "",
-            f"Share of the peak, by feature-space operations: {share:.0%}",
-            "",
-        ]
+        share = result["feature_operations"] / best / 1e9 / top
+        lines += ["", f"Feature-space operations / time / peak: {share:.0%}", ""]
     return "\n".join(lines)
 
 
@@ -262,8 +256,9 @@ def main() -> None:
         print(show(known))
         return
     for case in asked.cases:
-        known = [r for r in known if r["case"] != case]
-        known.append(measure(case, asked.rounds, asked.only))
+        before = next((r for r in known if r["case"] == case), {})
+        now = measure(case, asked.rounds, asked.only, asked.out.parent, before)
+        known = [r for r in known if r["case"] != case] + [now]
         asked.out.write_text(json.dumps(known, indent=1))
     print(show([r for r in known if r["case"] in asked.cases]))
 
