@@ -31,3 +31,32 @@ def storable(result: xr.Dataset) -> xr.Dataset:
     return result.assign_coords(
         {n: v for n, v in texts.items() if n in result.coords}
     ).assign({n: v for n, v in texts.items() if n not in result.coords})
+
+
+def restored(result: xr.Dataset) -> xr.Dataset:
+    """Return a stored result with its texts as they were before `storable`.
+
+    Parameters
+    ----------
+    result : Dataset
+        As read from zarr.
+
+    Returns
+    -------
+    Dataset
+        The same values; variable-width texts as NumPy's fixed-width ones.
+
+    Examples
+    --------
+    >>> result = xr.Dataset(coords={"layer": ["h", "output"]})
+    >>> restored(storable(result))["layer"].dtype.kind
+    'U'
+    """
+    texts = {
+        name: (variable.dims, np.array(variable.values.tolist(), dtype=str))
+        for name, variable in result.variables.items()
+        if variable.dtype.kind in "TO"
+    }
+    return result.assign_coords(
+        {n: v for n, v in texts.items() if n in result.coords}
+    ).assign({n: v for n, v in texts.items() if n not in result.coords})

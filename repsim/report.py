@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from repsim.analyses import Analysis, NotApplicable, collect
 from repsim.datasets.recordings import networks
-from repsim.datasets.results import storable
+from repsim.datasets.results import restored, storable
 from repsim.datasets.store import open_study
 from repsim.runs import workers
 from repsim.threads import one_thread
@@ -150,7 +150,7 @@ def _result(out: Path, study: xr.DataTree, name: str, analysis: Analysis) -> xr.
     try:
         if zarr.open_group(store, mode="r", path=name).attrs["fingerprint"] == mark:
             found: xr.Dataset = xr.open_zarr(store, group=name, consolidated=False)
-            return found.load()
+            return restored(found.load())
     except (FileNotFoundError, KeyError):
         pass
     result = analysis.compute(study)
