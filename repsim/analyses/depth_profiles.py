@@ -29,7 +29,6 @@ WORDS = {
 }
 UNITS = {
     "class_margin": " (1 − r)",
-    "rdm_to_last": " (1 − r)",
     "displacement": " ‖W − W₀‖ / ‖W₀‖",
 }
 

@@ -76,7 +76,30 @@ def describe(result: xr.Dataset, *, level: float | None = None) -> str:
         f"differ{'s' if found.size == 1 else ''} by more than seeds do "
         f"(q ≤ {level:g}): {ranges([names[i] for i in found], names)}."
         f"{_directions(result, found)} The largest effect is {effect[largest]:.1f} "
-        f"standard deviations, at {names[largest]}.{rest}"
+        f"standard deviations, at {names[largest]}.{_looseness(result, found)}{rest}"
+    )
+
+
+def _looseness(result: xr.Dataset, found: np.ndarray) -> str:
+    """Return whether rules are less alike than the looser rule's own networks are."""
+    if "within_a" not in result:
+        return ""
+    cells = {
+        name: result[name].values[found]
+        for name in ("within", "within_a", "within_b", "between")
+    }
+    sign = np.sign(cells["within"] - cells["between"])
+    a, b, between = (sign * cells[k] for k in ("within_a", "within_b", "between"))
+    inside = between >= np.fmin(a, b)
+    if not inside.any():
+        return ""
+    rules = result.attrs["rule_a"], result.attrs["rule_b"]
+    looser = {rules[0] if x < y else rules[1] for x, y in zip(a, b, strict=True)}
+    who = f"of {looser.pop()}" if len(looser) == 1 else "of the looser rule"
+    count = "there" if inside.all() else f"in {int(inside.sum())} of them"
+    return (
+        f" But {count} the two rules' networks are no less alike than two {who} are: "
+        "the rules differ in how much their networks vary, which is enough for it."
     )
 
 

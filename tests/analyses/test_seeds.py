@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 from matplotlib.colors import to_hex
 
-from repsim.analyses import NotApplicable, depth_profiles, seeds
+import repsim
+from repsim.analyses import NotApplicable, baselines, depth_profiles, seeds
 from repsim.inference import at_accuracy, profile_test, seed_test
 
 
@@ -14,7 +15,7 @@ def grown(study: xr.DataTree, count: int = 5, *, apart: bool = True) -> xr.DataT
     rng, nodes = np.random.default_rng(3), {}
     for condition in ("bp", "sg"):
         for seed in range(count):
-            run = study[f"{condition}/0"].to_dataset().copy(deep=True)
+            run = study["bp/0"].to_dataset().copy(deep=True)
             for layer in ("hidden_1", "hidden_2", "output"):
                 noise = rng.normal(size=run[layer].shape)
                 run[layer] = run[layer] + noise.astype("float32")
@@ -123,3 +124,33 @@ def test_one_condition_or_one_seed_is_not_enough(study: xr.DataTree) -> None:
     )
     with pytest.raises(NotApplicable, match="one network of each"):
         seeds.compute(single)
+
+
+def test_baselines_are_the_pixels_and_the_beginning(study: xr.DataTree) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(24, 9))
+    nodes: dict[str, xr.Dataset] = {
+        "/": xr.Dataset(
+            {"input": (("example", "feature"), pixels)}, {"example": np.arange(24)}
+        )
+    }
+    for node in study.subtree:
+        if node.data_vars:
+            nodes[node.path] = node.to_dataset()
+    found = baselines.compute(xr.DataTree.from_dict(nodes))["cka"]
+    run = study["sg/1"].to_dataset()
+    cell = found.sel(condition="sg", seed="1", layer="hidden_2")
+    end, start = (run["hidden_2"].isel(step=i).values for i in (-1, 0))
+    expected = [
+        repsim.cka(end, pixels), repsim.cka(end, start), repsim.cka(start, pixels)
+    ]  # fmt: skip
+    np.testing.assert_allclose(cell, expected, atol=1e-5)
+    assert len(baselines.figures(found.to_dataset())["baselines"].axes) == 3
+    without = baselines.compute(study)
+    assert bool(without["cka"].sel(baseline="pixels").isnull().all())
+    assert len(baselines.figures(without)["baselines"].axes) == 1
+    assert "before training" in baselines.caption(without)
+    assert set(baselines.summary(without)["bp"]) == {"untrained self"}
+    single = {f"bp/{i}": study[f"bp/{i}"].to_dataset().isel(step=-1) for i in range(2)}
+    with pytest.raises(NotApplicable, match="neither"):
+        baselines.compute(xr.DataTree.from_dict(single))

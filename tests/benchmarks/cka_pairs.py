@@ -6,8 +6,8 @@
 
 Peers that need a value for every pair are timed on some pairs and scaled ("x k"); all
 run in one process, in an order that rotates, and the table holds medians. Errors are
-the largest absolute difference from the same estimator in float64. Rounds add to those in
-the file, so a busy machine can be measured in pieces.
+the largest absolute difference from the same estimator in float64. Rounds add to
+those in the file, so a busy machine can be measured in pieces.
 """
 
 import argparse

@@ -30,6 +30,10 @@ def table(results: dict[str, xr.Dataset]) -> str:
         cells = []
         for result in results.values():
             one = result.sel(layer=layer)
+            if result.attrs["smallest_p"] > result.attrs["level"]:
+                # This test can find nothing; the sentence beneath says why.
+                cells.append(f"{float(one['effect']):+.2f}, –")
+                continue
             mark = " *" if float(one["q_value"]) <= 0.05 else ""
             cells.append(
                 f"{float(one['effect']):+.2f}, {float(one['q_value']):.4f}{mark}"

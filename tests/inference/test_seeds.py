@@ -234,3 +234,17 @@ def test_the_conclusion_follows_from_the_numbers(rng: np.random.Generator) -> No
     assert "1 of 1 layers differs by more than seeds do (q ≤ 0.05): h." in sure
     with pytest.raises(ValueError, match="Expected the result of one moment"):
         describe(seed_test(study(rng, (5, 5), 3.0), "a", "b").expand_dims(step=[1]))
+
+
+def test_a_difference_in_spread_is_called_one(rng: np.random.Generator) -> None:
+    base = rng.normal(size=(25, 4))
+    runs = {
+        f"{rule}/{i}": run(base + noise * rng.normal(size=(25, 4)))
+        for rule, noise in (("a", 2.0), ("b", 0.3))
+        for i in range(5)
+    }
+    found = seed_test(xr.DataTree.from_dict(runs), "a", "b").isel(layer=[0])
+    words = describe(found.assign(q_value=("layer", [0.01])))
+    assert "no less alike than two of a are: the rules differ in how much" in words
+    place = describe(seed_test(study(rng, (5, 5), 5.0), "a", "b"))
+    assert "no less alike" not in place
