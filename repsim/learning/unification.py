@@ -3,7 +3,6 @@
 python -m repsim.learning.unification
 """
 
-import sys
 from dataclasses import fields
 
 import pandas as pd
@@ -73,7 +72,3 @@ def markdown() -> str:
         for row in table().itertuples(index=False)
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(markdown() + "\n")

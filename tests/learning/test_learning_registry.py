@@ -1,6 +1,7 @@
 """A rule of one's own in one small class, and the table that the rules make."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -77,3 +78,10 @@ def test_every_rule_says_what_it_is() -> None:
         assert rule.name == name and isinstance(rule.info, learning.Info)
         assert rule.splits == (["hidden_1"] if name in ("sg", "dni") else [])
         assert learning.options_of(name)
+
+
+def test_the_documentation_shows_the_table() -> None:
+    page = Path(__file__).parents[2] / "docs" / "learning.md"
+    if not page.exists():
+        pytest.skip("runs beside the documentation")
+    assert markdown() in page.read_text()

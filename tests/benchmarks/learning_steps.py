@@ -1,0 +1,100 @@
+"""Cost of one training step of every rule against plain PyTorch.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/learning_steps.py --width 50 128 256
+
+Plain is a module, a loss, `backward` and fused Adam. CPU time of one thread, rules
+interleaved and rotated in every round, medians over the rounds; the spread is that of
+the ratio to plain within a round.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import repsim
+
+RULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bp": ("bp", {}),
+    "sg": ("sg", {}),
+    "sg:at=every": ("sg", {"at": "every"}),
+    "fa": ("fa", {}),
+    "dfa": ("dfa", {}),
+    "kickback": ("kickback", {}),
+    "noise": ("noise", {}),
+}
+Step = Callable[[Tensor, Tensor], object]
+
+
+def plain(network: nn.Module) -> Step:
+    """Return a step of plain PyTorch."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-4, fused=True)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def measure(width: int, options: argparse.Namespace) -> list[str]:
+    """Return the table's rows for one width."""
+
+    def net() -> nn.Module:
+        return repsim.networks.mlp(784, [width] * options.depth, seed=0)
+
+    steps: dict[str, Step] = {"plain PyTorch": plain(net())}
+    for label, (name, extra) in RULES.items():
+        steps[label] = repsim.learning.make(name, net(), **extra).step
+    generator = torch.Generator().manual_seed(0)
+    n = options.batch_size
+    x = torch.rand(n * options.steps, 784, generator=generator)
+    y = torch.randint(0, 10, (n * options.steps,), generator=generator)
+    for step in steps.values():
+        for _ in range(3):
+            step(x[:n], y[:n])
+    times: dict[str, list[float]] = {label: [] for label in steps}
+    labels = list(steps)
+    for turn in range(options.rounds):
+        for label in labels[turn % len(labels) :] + labels[: turn % len(labels)]:
+            began = time.process_time()
+            for k in range(options.steps):
+                steps[label](x[k * n : (k + 1) * n], y[k * n : (k + 1) * n])
+            times[label].append((time.process_time() - began) / options.steps)
+    base = times["plain PyTorch"]
+    rows = []
+    for label, found in times.items():
+        ratios = [a / b for a, b in zip(found, base, strict=True)]
+        rows.append(
+            f"| {width} | {label} | {1e3 * statistics.median(found):.2f} "
+            f"| {statistics.median(ratios):.2f} "
+            f"[{min(ratios):.2f} – {max(ratios):.2f}] |"
+        )
+    return rows
+
+
+def main() -> None:
+    """Read the command line and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--width", type=int, nargs="+", default=[50, 128, 256])
+    parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=10, help="steps a block")
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    lines = ["| width | step | ms | ratio to plain |", "| --- | --- | --- | --- |"]
+    for width in options.width:
+        lines += measure(width, options)
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
