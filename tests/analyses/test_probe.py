@@ -1,0 +1,38 @@
+"""The study's probe analysis against probe_layers, network by network."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from repsim.analyses import NotApplicable, probe
+from repsim.probes import probe_layers
+
+
+def test_accuracies_are_those_of_each_network(study: xr.DataTree) -> None:
+    study["input"] = xr.DataArray(
+        np.random.default_rng(0).normal(size=(24, 5)), dims=("example", "feature")
+    )
+    result = probe.compute(study)
+    assert result["condition"].values.tolist() == ["bp", "sg", "untrained"]
+    run = study["sg/1"].to_dataset().isel(step=-1)
+    alone = probe_layers(run, test_size=0.5)
+    cell = result.sel(condition="sg", seed=1)
+    np.testing.assert_array_equal(cell["accuracy"], alone["accuracy"])
+    begin = study["bp/2"].to_dataset().isel(step=0)
+    untrained = result.sel(condition="untrained", seed=2)
+    np.testing.assert_array_equal(
+        untrained["accuracy"], probe_layers(begin, test_size=0.5)["accuracy"]
+    )
+    assert {"chance", "input_accuracy"} <= set(result.data_vars)
+    assert list(probe.figures(result)) == ["probe_accuracy"]
+    assert "of the same probe on the input" in probe.caption(result)
+    assert {"bp", "sg", "untrained", "input", "chance"} == set(probe.summary(result))
+
+
+def test_without_labels_it_does_not_apply(study: xr.DataTree) -> None:
+    bare = {
+        f"bp/{seed}": study[f"bp/{seed}"].to_dataset().drop_vars("label")
+        for seed in range(2)
+    }
+    with pytest.raises(NotApplicable, match="recordings with a `label` coordinate"):
+        probe.compute(xr.DataTree.from_dict(bare))

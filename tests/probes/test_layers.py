@@ -1,0 +1,299 @@
+"""probe_layers: what is planted is found, what is not is not, and errors say so."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from repsim import plot
+from repsim.probes import LinearProbe, names, probe_input, probe_layers
+
+Maker = Callable[..., xr.Dataset]
+
+
+def test_a_planted_label_is_found_at_its_layer(planted: Maker) -> None:
+    result = probe_layers(planted())
+    assert result["accuracy"].dims == ("layer",)
+    accuracy = result["accuracy"].to_series()
+    assert accuracy["late"] > 0.95
+    assert abs(accuracy["early"] - 0.25) < 0.2
+    assert result["v_information"].sel(layer="late") > 1.0
+    assert result["v_information"].sel(layer="early") < 0.05
+    assert float(result["chance"]) == pytest.approx(0.25)
+
+
+def test_a_planted_continuous_factor_is_found_at_its_layer(planted: Maker) -> None:
+    result = probe_layers(planted(), "angle")
+    assert set(result.data_vars) == {"r2", "train_r2", "rmse", "chance"}
+    r2 = result["r2"].to_series()
+    assert r2["middle"] > 0.98
+    assert r2["early"] < 0.1
+    assert result["rmse"].sel(layer="middle") < 0.2
+
+
+def test_the_numbers_are_those_of_the_split_done_by_hand(planted: Maker) -> None:
+    run = planted()
+    y, x = run["label"].values, run["late"].values
+    places = np.arange(len(y))
+    train, test = train_test_split(places, test_size=0.25, random_state=3, stratify=y)
+    fitted = LogisticRegression(tol=1e-8, max_iter=1000).fit(x[train], y[train])
+    row = probe_layers(run, seed=3).sel(layer="late")
+    assert float(row["accuracy"]) == fitted.score(x[test], y[test])
+    assert float(row["train_accuracy"]) == fitted.score(x[train], y[train])
+    by_hand = log_loss(y[test], fitted.predict_proba(x[test]))
+    assert float(row["log_loss"]) == pytest.approx(by_hand, rel=1e-2)
+    given = probe_layers(run, estimator=LogisticRegression(), seed=3).sel(layer="late")
+    assert float(given["log_loss"]) == pytest.approx(by_hand, rel=1e-2)
+
+
+def test_seeds_decide_the_split(planted: Maker) -> None:
+    run = planted()
+    xr.testing.assert_identical(probe_layers(run), probe_layers(run))
+    assert not probe_layers(run).equals(probe_layers(run, seed=1))
+
+
+def test_steps_are_kept_and_each_is_its_own_probe(planted: Maker) -> None:
+    run = planted(steps=3)
+    result = probe_layers(run)
+    assert result["accuracy"].dims == ("step", "layer")
+    np.testing.assert_array_equal(result["step"], [0, 10, 20])
+    alone = probe_layers(run.isel(step=1))
+    np.testing.assert_allclose(result["accuracy"][1], alone["accuracy"], atol=0.04)
+    np.testing.assert_allclose(result["log_loss"][1], alone["log_loss"], rtol=0.02)
+
+
+def test_several_recordings_at_once(planted: Maker) -> None:
+    runs = {"a": planted(0), "b": planted(1)}
+    named = probe_layers(runs)
+    assert named["accuracy"].dims == ("network", "layer")
+    assert named["network"].values.tolist() == ["a", "b"]
+    xr.testing.assert_allclose(
+        named.sel(network="b", drop=True), probe_layers(runs["b"])
+    )
+    assert probe_layers(list(runs.values()))["network"].values.tolist() == [0, 1]
+
+
+def test_a_study_keeps_conditions_seeds_and_layers_in_order(planted: Maker) -> None:
+    runs = {"sg/0": planted(0), "sg/10": planted(1), "bp/2": planted(2)}
+    runs["bp/2"] = runs["bp/2"].drop_vars("early")
+    result = probe_layers(xr.DataTree.from_dict(runs))
+    assert result["condition"].values.tolist() == ["sg", "bp"]
+    assert result["seed"].values.tolist() == [0, 2, 10]
+    assert result["layer"].values.tolist() == ["early", "middle", "late"]
+    there = result["accuracy"].notnull()
+    assert int(there.sum()) == 3 + 3 + 2
+    assert result.attrs["target"] == "label"
+    axes = plot.layer_curve(
+        result["accuracy"].sel(condition=["sg"]).dropna("seed"),
+        baselines={"chance": 0.25},
+    )
+    assert axes.get_ylabel() == "accuracy"
+
+
+def test_shuffled_control_is_what_the_probe_memorises(planted: Maker) -> None:
+    result = probe_layers(planted(n=800), control=True)
+    assert result.attrs["control"] == "shuffled"
+    expected = result["accuracy"] - result["control_train_accuracy"]
+    xr.testing.assert_allclose(result["selectivity"], expected.rename("selectivity"))
+    assert result["selectivity"].sel(layer="late") > 0.5
+    assert abs(result["selectivity"].sel(layer="early")) < 0.15
+    assert (abs(result["control_accuracy"] - 0.25) < 0.12).all()
+
+
+def test_random_labels_have_no_selectivity(planted: Maker) -> None:
+    run = planted(n=2000)
+    label = np.random.default_rng(5).permutation(run["label"].values)
+    result = probe_layers(run, label, control=True)
+    assert (abs(result["accuracy"] - 0.25) < 0.06).all()
+    assert (abs(result["selectivity"]) < 0.1).all()
+
+
+def test_grouped_control_is_held_out_on_both_sides(planted: Maker) -> None:
+    run = planted(n=600)
+    # A layer that knows the group, and nothing of the label, learns the control.
+    group = run["group"].values
+    run["early"] = ("example", "early_unit"), np.eye(12)[group].astype("f4") * 5
+    by_name = probe_layers(run, control="group")
+    assert by_name["control_accuracy"].sel(layer="early") == 1.0
+    assert by_name["selectivity"].sel(layer="early") < -0.5
+    expected = by_name["accuracy"] - by_name["control_accuracy"]
+    xr.testing.assert_allclose(by_name["selectivity"], expected.rename("selectivity"))
+    by_array = probe_layers(run, control=group)
+    np.testing.assert_array_equal(by_array["selectivity"], by_name["selectivity"])
+
+
+def test_controls_of_a_continuous_target(planted: Maker) -> None:
+    result = probe_layers(planted(), "angle", control=True)
+    assert result["selectivity"].sel(layer="middle") > 0.8
+    assert "control_train_r2" in result
+
+
+def test_preprocessing_is_stated_and_fitted_on_training_examples(
+    planted: Maker,
+) -> None:
+    seen: list[int] = []
+
+    class Spy(StandardScaler):  # type: ignore[misc]
+        def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+            seen.append(len(X))
+            return super().fit(X, y, sample_weight)
+
+    result = probe_layers(planted(), estimator=make_pipeline(Spy(), LinearProbe()))
+    assert seen == [180] * 3
+    assert result.attrs["preprocessing"] == "Spy() (fitted on training examples)"
+    assert result.attrs["estimator"] == "LinearProbe()"
+    assert probe_layers(planted()).attrs["preprocessing"] == "none"
+
+
+@pytest.mark.parametrize("name", names())
+def test_named_estimators(planted: Maker, name: str) -> None:
+    result = probe_layers(planted(), estimator=name)
+    assert result["accuracy"].sel(layer="late") > 0.9
+    assert ("log_loss" in result) == (name != "ridge")
+    assert probe_layers(planted(), "angle", estimator=name)["r2"][1] > 0.3
+
+
+def test_attrs_say_how(planted: Maker) -> None:
+    attrs = probe_layers(planted(), seed=4).attrs
+    assert attrs["seed"] == 4
+    assert attrs["n_train"] == 180
+    assert attrs["classes"] == ["0", "1", "2", "3"]
+    assert {"repsim_version", "scikit_learn_version", "torch_version"} <= set(attrs)
+
+
+def test_strings_truth_values_and_half_precision(planted: Maker) -> None:
+    run = planted()
+    plain = probe_layers(run)
+    text = np.array(["ape", "bee", "cat", "dog"], dtype=object)[run["label"].values]
+    np.testing.assert_array_equal(
+        probe_layers(run, text)["accuracy"], plain["accuracy"]
+    )
+    assert probe_layers(run, run["label"].values > 1)["accuracy"][2] > 0.9
+    half = run.assign({n: run[n].astype("f2") for n in ("early", "middle", "late")})
+    np.testing.assert_allclose(
+        probe_layers(half)["accuracy"], plain["accuracy"], atol=0.04
+    )
+
+
+def test_whole_numbers_are_continuous_to_a_regressor(planted: Maker) -> None:
+    result = probe_layers(planted(), estimator=LinearRegression())
+    assert result["r2"].sel(layer="late") > 0.5
+
+
+def test_the_input_as_baseline(planted: Maker) -> None:
+    run = planted()
+    pixels = run["late"].values.reshape(240, 3, 4)
+    found = probe_input(run, inputs=pixels)
+    assert found["accuracy"] == probe_layers(run)["accuracy"].sel(layer="late")
+    study = xr.DataTree.from_dict({"bp/0": run})
+    study["input"] = xr.DataArray(run["late"].values, dims=("example", "feature"))
+    xr.testing.assert_allclose(probe_input(study), found)
+    with pytest.raises(ValueError, match="Expected `inputs`, the recorded inputs"):
+        probe_input(run)
+    with pytest.raises(ValueError, match="one input for each of the 240 examples"):
+        probe_input(run, inputs=pixels[:5])
+
+
+def _without(run: xr.Dataset) -> xr.Dataset:
+    return run.drop_vars("label")
+
+
+def _lost(run: xr.Dataset) -> xr.Dataset:
+    label = run["label"].astype(float)
+    label[:3] = np.nan
+    return run.assign_coords(label=label)
+
+
+def _rare(run: xr.Dataset) -> xr.Dataset:
+    label = run["label"].copy()
+    label[0] = 9
+    return run.assign_coords(label=label)
+
+
+def _spoilt(run: xr.Dataset) -> xr.Dataset:
+    return run.assign(middle=run["middle"] * np.nan)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without, "Expected `target` to be one of angle, group, but got 'label'"),
+        (_lost, "`target` 'label' to be known for every example, but 3 of 240"),
+        (
+            lambda r: r.assign_coords(label=r["label"] * 0),
+            "have at least 2 classes, but",
+        ),
+        (_rare, r"class of `target` 'label' to have at least 2 examples.*\[9\] have 1"),
+        (_spoilt, "Expected layer 'middle' to be finite, but 2880 of 2880 values are"),
+    ],
+)
+def test_one_sentence_names_what_is_wrong(
+    planted: Maker, change: Callable[[xr.Dataset], xr.Dataset], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        probe_layers(change(planted()))
+
+
+def test_a_bad_step_is_named(planted: Maker) -> None:
+    run = planted(steps=2)
+    run["late"][1, 0, 0] = np.inf
+    with pytest.raises(ValueError, match="layer 'late'.*1 of 2880 values at step 10"):
+        probe_layers(run)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"target": np.arange(5) % 2},
+            r"each of the 240 examples, but got shape \(5,\)",
+        ),
+        ({"target": np.full(240, 0.5)}, "'array' to vary, but every example has 0.5"),
+        ({"test_size": 2.0}, "Expected `test_size` to be between 0 and 1, but got 2.0"),
+        ({"test_size": 0.005}, "at least 4 examples on either side.* 238 and 2"),
+        ({"control": np.arange(240)}, "none of 240 groups is shared"),
+        ({"control": np.zeros(240)}, "at least 2 groups among the training examples"),
+        ({"control": "grop"}, "Did you mean 'group'"),
+        ({"estimator": "linea"}, "Did you mean 'linear'"),
+        (
+            {"target": "angle", "estimator": KNeighborsClassifier()},
+            "be a regressor for",
+        ),
+        (
+            {"target": np.array(["a", "b"] * 120), "estimator": LinearRegression()},
+            "to be numbers for a regression, but got values of type",
+        ),
+    ],
+)
+def test_options_that_cannot_be(
+    planted: Maker, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        probe_layers(planted(), **options)
+
+
+def test_a_class_left_without_training_examples_is_named(planted: Maker) -> None:
+    run = planted()
+    label = run["label"].values.copy()
+    label[:2] = 7
+    with pytest.raises(ValueError, match=r"training example of every class.*\[7\]"):
+        probe_layers(run, label, test_size=0.8)
+
+
+def test_what_is_no_recording_or_estimator(planted: Maker) -> None:
+    with pytest.raises(TypeError, match="Expected `run` to be a recording"):
+        probe_layers([planted(), 3])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="Expected `run` to be a recording"):
+        probe_layers(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="list of recordings, but got none"):
+        probe_layers([])
+    with pytest.raises(TypeError, match="estimator or one of knn, linear, ridge"):
+        probe_layers(planted(), estimator=3)  # type: ignore[arg-type]
