@@ -8,7 +8,7 @@ from torch import Tensor
 from repsim.claims.base import Evidence, Gate, claim
 from repsim.claims.drawing import figure
 from repsim.claims.lab import Lab
-from repsim.claims.linear_systems import count, train
+from repsim.claims.linear_systems import orthogonal, train
 from repsim.datasets import to_tensors, toy
 
 DIMS = (2, 100)
@@ -109,17 +109,7 @@ def _task(
     x = torch.stack([x for x, _ in pairs])
     y = torch.nn.functional.one_hot(torch.stack([y for _, y in pairs]), 2).to(x)
     sizes = [dims, *([WIDTH] * HIDDEN if deep else []), 2]
-    return x, y, torch.stack([_start(sizes, seed) for seed in seeds]), sizes
-
-
-def _start(sizes: list[int], seed: int) -> Tensor:
-    """Return orthogonal weights and zero biases, flat."""
-    generator = torch.Generator().manual_seed(seed)
-    parts = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
-        weight = torch.nn.init.orthogonal_(torch.empty(a, b), generator=generator)
-        parts += [weight.flatten(), torch.zeros(b)]
-    return torch.cat(parts)[: count(sizes)]
+    return x, y, torch.stack([orthogonal(sizes, seed) for seed in seeds]), sizes
 
 
 def _table(lab: Lab) -> Table:

@@ -27,7 +27,8 @@ def fit_predictor(h: Tensor, y: Tensor, delta: Tensor) -> Tensor:
         (d + k + 1, d): A, B and the row C, stacked.
     """
     design = torch.cat([h, y, torch.ones(len(h), 1, dtype=h.dtype)], 1)
-    return torch.linalg.lstsq(design, delta, driver="gelsd").solution
+    found: Tensor = torch.linalg.lstsq(design, delta, driver="gelsd").solution
+    return found
 
 
 def predict(phi: Tensor, h: Tensor, y: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ def _critical_residuals(seed: int, activation: str) -> tuple[float, ...]:
     sizes = [int(np.prod(s)) for s in shapes]
 
     def unpack(vector: Tensor) -> list[Tensor]:
-        parts = vector.split(sizes)
+        parts = torch.split(vector, sizes)
         return [part.reshape(s) for part, s in zip(parts, shapes, strict=True)]
 
     def forward(vector: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,20 +115,24 @@ def _critical_residuals(seed: int, activation: str) -> tuple[float, ...]:
 def _minimise(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     """Return a point with a vanishing gradient: BFGS, then Newton steps."""
 
-    def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
-        theta = torch.from_numpy(values.copy()).requires_grad_()
-        value = loss(theta)
-        return float(value.detach()), torch.autograd.grad(value, theta)[0].numpy()
+    def gradient(theta: Tensor) -> Tensor:
+        theta = theta.clone().requires_grad_()
+        return torch.autograd.grad(loss(theta), theta)[0]
 
-    options = {"maxiter": 1000, "gtol": 1e-7}
-    found = minimize(objective, start.numpy(), jac=True, method="BFGS", options=options)
+    found = minimize(
+        lambda values: float(loss(torch.from_numpy(values))),
+        start.numpy(),
+        jac=lambda values: gradient(torch.from_numpy(values)).numpy(),
+        method="BFGS",
+        options={"maxiter": 1000, "gtol": 1e-7},
+    )
     theta = torch.from_numpy(found.x)
     for _ in range(60):
-        gradient = torch.from_numpy(objective(theta.numpy())[1])
-        if gradient.norm() < 1e-13:
+        slope = gradient(theta)
+        if slope.norm() < 1e-13:
             break
-        hessian = torch.autograd.functional.hessian(loss, theta)
-        theta = theta - torch.linalg.pinv(hessian, rtol=1e-10) @ gradient
+        hessian = torch.func.hessian(loss)(theta)
+        theta = theta - torch.linalg.pinv(hessian, rtol=1e-10) @ slope
     return theta
 
 

@@ -62,6 +62,16 @@ def count(sizes: list[int]) -> int:
     return sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
 
 
+def orthogonal(sizes: list[int], seed: int) -> Tensor:
+    """Return orthogonal weights and zero biases of affine layers, flat."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for a, b in zip(sizes, sizes[1:], strict=False):
+        weight = torch.nn.init.orthogonal_(torch.empty(a, b), generator=generator)
+        parts += [weight.flatten(), torch.zeros(b)]
+    return torch.cat(parts)
+
+
 def output_error(output: Tensor, y: Tensor, loss: str) -> tuple[Tensor, Tensor]:
     """Return the mean loss of every seed and the per-sample error e."""
     if loss == "mse":
@@ -185,4 +195,7 @@ class _Sigmoid:
         return predicted
 
 
-_PREDICTORS = {"linear": _Linear, "sigmoid": _Sigmoid}
+_PREDICTORS: dict[str, type[_Linear] | type[_Sigmoid]] = {
+    "linear": _Linear,
+    "sigmoid": _Sigmoid,
+}

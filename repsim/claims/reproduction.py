@@ -245,7 +245,7 @@ def _bar(
         def count(label: str, number: int) -> None:
             bar.set_postfix_str(label, refresh=False)
             # Stopping at matched accuracy may train a few more than were foreseen.
-            bar.total = max(bar.total, bar.n + number)
+            bar.total = max(float(bar.total or 0), bar.n + number)
             bar.update(number)
 
         lab.tick = count

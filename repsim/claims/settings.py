@@ -45,15 +45,18 @@ class Scale:
     learned_steps: int = 2000
 
 
-_QUICK = {"toy_steps": (1000, 400), "surface_steps": 300, "learned_steps": 1000}
 _GRID = (3e-4, 1e-3, 3e-3)
 _DEPTHS = (3, 10, 20, 50)
 
 SCALES = {
-    ("digits", True): Scale(8, 48, 300, 128, _GRID, (3, 8, 20), 200, **_QUICK),
     ("digits", False): Scale(20, 64, 500, 128, _GRID, _DEPTHS, 200),
-    ("images", True): Scale(10, 48, 200, 128, _GRID, (3, 10, 20), 150, **_QUICK),
+    ("digits", True): Scale(
+        8, 48, 300, 128, _GRID, (3, 8, 20), 200, (1000, 400), 300, 1000
+    ),
     ("images", False): Scale(20, 64, 500, 128, _GRID, _DEPTHS, 200),
+    ("images", True): Scale(
+        10, 48, 200, 128, _GRID, (3, 10, 20), 150, (1000, 400), 300, 1000
+    ),
 }
 
 
@@ -101,12 +104,6 @@ class Settings:
             f"loss surfaces of {now.surface_steps} updates instead of "
             f"{then.surface_steps}",
         ]
-
-
-LOOKED = (
-    "untrained", "bp", "sg", "sg_shared", "sg_2", "sg_4", "sg_every", "dfa",
-)  # fmt: skip
-"""The conditions whose layers are measured; of the others only the accuracy is."""
 
 
 def conditions(depth: int) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -108,7 +108,7 @@ def measure(cell: Cell, root: str | None, folder: Path) -> dict[str, Any]:
     finally:
         torch.set_num_threads(threads)
     if activations is not None:
-        np.savez(folder / f"{cell.key}.npz", **activations)
+        np.savez(folder / f"{cell.key}.npz", allow_pickle=False, **activations)
     write(path, json.dumps(result))
     return result
 
@@ -213,11 +213,9 @@ def _look(
     layers = list(rule.hidden)
     stack = rdms(run, layers=layers)
     result["margin"] = class_margin(stack).values.tolist()
-    for name, metric in (
-        ("distance", "euclidean"),
-        ("distance_correlation", "correlation"),
-    ):
-        result[name] = rdm_distance(stack, metric=metric).values.tolist()
+    result["distance"] = rdm_distance(stack).values.tolist()
+    apart = rdm_distance(stack, metric="correlation")
+    result["distance_correlation"] = apart.values.tolist()
     result["cosine"] = _cosines(rule, x, y)
     result["probe"] = _probes(rule, source, test)
     result["splits"] = [layers.index(name) + 1 for name in rule.splits]

@@ -210,7 +210,8 @@ def _lower(net: nn.Module, rule: Rule) -> list[Tensor]:
 )
 def two_gradients(lab: Lab) -> Evidence:
     """Measure one update of the rule against its definition."""
-    upper, lower = [], []
+    upper: list[float] = []
+    lower: list[float] = []
     for seed in lab.seeds:
         net = mlp(8, [16] * 4, 4, batch_norm=False, seed=seed)
         rule = _rule(lab, net, seed)
