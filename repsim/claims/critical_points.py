@@ -131,9 +131,16 @@ def _minimise(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         slope = gradient(theta)
         if slope.norm() < 1e-13:
             break
-        hessian = torch.func.hessian(loss)(theta)
+        hessian = _hessian(loss, theta)
         theta = theta - torch.linalg.pinv(hessian, rtol=1e-10) @ slope
     return theta
+
+
+def _hessian(loss: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    theta = theta.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(theta), theta, create_graph=True)
+    rows = [torch.autograd.grad(s, theta, retain_graph=True)[0] for s in slope]
+    return torch.stack(rows)
 
 
 @claim(
