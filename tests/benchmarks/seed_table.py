@@ -30,6 +30,9 @@ def table(results: dict[str, xr.Dataset]) -> str:
         cells = []
         for result in results.values():
             one = result.sel(layer=layer)
+            if not np.isfinite(float(one["p_value"])):
+                cells.append("–")
+                continue
             if result.attrs["smallest_p"] > result.attrs["level"]:
                 # This test can find nothing; the sentence beneath says why.
                 cells.append(f"{float(one['effect']):+.2f}, –")
