@@ -114,8 +114,8 @@ def save_recording(
     others = [str(n) for n in run.data_vars if n not in names]
     if others:
         msg = (
-            f"Expected every variable to lie on `example`, but {', '.join(others)} does "
-            "not; save it beside the recording, or drop it with run.drop_vars."
+            f"Expected every variable to lie on `example`, but {', '.join(others)} do "
+            "not; save them beside the recording, or use run.drop_vars first."
         )
         raise ValueError(msg)
     validate(run)
