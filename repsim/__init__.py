@@ -14,6 +14,7 @@ except ImportError as error:
     raise ImportError(msg) from error
 
 from repsim import callbacks as callbacks
+from repsim import claims as claims
 from repsim import inference as inference
 from repsim import learning as learning
 from repsim import measures as measures

@@ -1,10 +1,11 @@
 """Which critical points synthetic gradients keep, and which they add (float64)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy import optimize
 from torch import Tensor
 
 from repsim.claims.base import Evidence, Gate, claim
@@ -119,7 +120,8 @@ def _minimise(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         theta = theta.clone().requires_grad_()
         return torch.autograd.grad(loss(theta), theta)[0]
 
-    found = minimize(
+    search: Any = optimize.minimize  # scipy's own types know no options by name
+    found = search(
         lambda values: float(loss(torch.from_numpy(values))),
         start.numpy(),
         jac=lambda values: gradient(torch.from_numpy(values)).numpy(),

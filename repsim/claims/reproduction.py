@@ -24,6 +24,7 @@ from repsim.claims.lab import Lab
 from repsim.claims.page import write_page
 from repsim.claims.settings import IMAGES, Settings
 from repsim.claims.trained import write
+from repsim.datasets import load
 from repsim.datasets.files import data_root
 from repsim.datasets.messages import unknown
 from repsim.learning import names
@@ -135,8 +136,12 @@ def reproduce(
     """
     chosen = _chosen(claims)
     settings, notes = _settings(quick, dataset, root, seeds, seed, rule)
+    if any(claim.uses for claim in chosen):
+        # Missing or damaged data are found before anything is written.
+        load(settings.dataset, "train", root=root, limit=1)
+    processes = _jobs(jobs) if rule == "sg" else 1
     folder = _folder(out)
-    lab = Lab(settings, folder, root, _jobs(jobs) if rule == "sg" else 1)
+    lab = Lab(settings, folder, root, processes)
     todo = [claim for claim in chosen if _kept(claim, lab, folder) is None]
     with _bar(lab, todo, notes, progress) as name:
         results = [_run(claim, lab, folder, name) for claim in chosen]

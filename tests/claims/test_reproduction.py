@@ -176,7 +176,9 @@ def test_what_was_asked_wrongly(tmp_path: Path) -> None:
     for sentence, options in wrong:
         with pytest.raises(ValueError, match=sentence):
             reproduce(**{"quick": True, "out": out, "progress": False, **options})
-    assert not (out / "claims.json").exists()
+    with pytest.raises(FileNotFoundError, match="data folder"):
+        reproduce(["C10"], dataset="mnist", root=tmp_path / "none", out=out)
+    assert not out.exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="to be a folder"):
         reproduce(["C2"], quick=True, out=tmp_path / "file", progress=False)
