@@ -79,6 +79,14 @@ def test_the_published_toy_values() -> None:
     )
 
 
+def test_the_frozen_value_of_pytorch_cka() -> None:
+    # pytorch-cka 1.1.3, cka_from_features in float64 on the same numbers.
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(32, 5))
+    y = np.tanh(x @ rng.normal(size=(5, 4))) + 0.3 * rng.normal(size=(32, 4))
+    assert cka(x, y) == pytest.approx(0.6557989889035404, abs=1e-12)
+
+
 def test_one_unit_against_one_unit_is_the_squared_correlation(
     rng: np.random.Generator,
 ) -> None:
