@@ -248,6 +248,13 @@ def weight_norms(lab: Lab) -> Evidence:
         f"slope {name}": np.polyfit(range(v.shape[1]), v.T, 1)[0].tolist()
         for name, v in scaled.items()
     }
+    # Column i holds layer i + 2: the split is behind layer `lab.split`.
+    halves = {"below": slice(0, lab.split - 1), "above": slice(lab.split - 1, None)}
+    for where, part in halves.items():
+        v = scaled["sg"][:, part]
+        slopes = np.polyfit(range(v.shape[1]), v.T, 1)[0] if v.shape[1] > 1 else []
+        if len(slopes):
+            measured[f"slope sg, {where} the split"] = slopes.tolist()
     drawn, axes = figure(figsize=(6.6, 3.8))
     profile(
         axes[0, 0], scaled, ylabel="‖W‖², mean over layers = 1", splits=_splits(study),

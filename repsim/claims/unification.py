@@ -66,8 +66,16 @@ def one_frame(lab: Lab) -> Evidence:
     ends = {name: final(study[name], "test_accuracy") for name in ROWS}
     measured |= {f"test accuracy {name}": values for name, values in ends.items()}
     rates = lab.tuned(ROWS)
-    table = {name: _row(lab, name) | {"rate": rates[name]} for name in ROWS}
+    table = {
+        name: _row(lab, name)
+        | {"rate": rates[name], "test accuracy": _spread(ends[name])}
+        for name in ROWS
+    }
     return Evidence(measured, _draw(ends), {"unification": table})
+
+
+def _spread(values: list[float]) -> str:
+    return f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
 
 
 def _row(lab: Lab, label: str) -> dict[str, Any]:
