@@ -99,12 +99,12 @@ def _distances(turned: torch.Tensor) -> np.ndarray:
         own += weight * torch.einsum("ij,ij->i", part, part)
 
     def band(start: int, stop: int) -> torch.Tensor:
-        out = own[start:stop, None] + own[None, start:]
+        out = own[start:]
         for weight, part in zip(weights, turned, strict=True):
-            out.addmm_(part[start:stop], part[start:].T, alpha=-2 * weight)
+            out = torch.addmm(out, part[start:stop], part[start:].T, alpha=-2 * weight)
         return out
 
-    return collect(n, turned.dtype, band)
+    return collect(own, band)
 
 
 def _folds(folds: ArrayLike | torch.Tensor) -> torch.Tensor:

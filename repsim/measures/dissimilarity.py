@@ -122,7 +122,8 @@ def dissimilarities(
             f"metric={metric!r}; drop one of them."
         )
         raise ValueError(msg)
-    return condensed(x, metric), int(undefined_rows(x, metric).sum())
+    undefined = undefined_rows(x, metric)
+    return condensed(x, metric, undefined), int(undefined.sum())
 
 
 def _empty_rows(count: int, n: int, metric: str) -> str:
