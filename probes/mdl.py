@@ -23,6 +23,10 @@ GRID = tuple(10.0**power for power in range(-5, 3))
 
 SMALLEST = 10
 
+EVIDENCE = 10.0
+"""Bits a value of C must have saved before it is believed: labels that share nothing
+with a layer save b bits by luck with a chance of at most 2⁻ᵇ (Ville's inequality)."""
+
 
 def codelength_layers(
     run: xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset] | Iterable[xr.Dataset],
@@ -42,8 +46,9 @@ def codelength_layers(
 
     so a short code needs a probe that is accurate and learns from few examples. Each
     block's regularisation is the one that would have coded the earlier blocks best,
-    the uniform code (C = 0) among them: what the labels do not share with the layer
-    costs next to nothing beyond log₂ k an example.
+    once that saved 10 bits over the uniform code (C = 0), which stands until then: what
+    the labels do not share with the layer costs next to nothing beyond log₂ k an
+    example.
 
     Parameters
     ----------
@@ -180,6 +185,8 @@ class _Coder:
         options = (0.0, *self.grid)
         for block in range(1, len(bits)):
             best = int(history.argmin())
+            if history[0] - history[best] < EVIDENCE:
+                best = 0
             choice[block] = options[best]
             last = block == len(bits) - 1
             tried = [best - 1] * (best > 0) if last else range(len(self.grid))

@@ -3,12 +3,12 @@
     OMP_NUM_THREADS=1 python -P tests/benchmarks/probes.py [--repeats 5] [--history]
 
 The features are three layers of a 20-layer MLP (batch norm, ReLU) after a short
-training on generated images. Both probes fit the same arrays; CPU seconds, medians, the order
-rotated within each repeat. "Excess" is how far the objective lies above the best one
-known, (F − F*) / F*, both evaluated in float64. scikit-learn stops by its gradient and
-is timed as it comes, and once with the largest `tol` of 1e-4, 3e-5, … at which its
-objective is no worse than ours. `--history` times probe_layers over a training history,
-scaled down as it says.
+training on generated images. Both probes fit the same arrays; CPU seconds, medians,
+the order rotated within each repeat. "Excess" is how far the objective lies above the
+best one known, (F − F*) / F*, both evaluated in float64. scikit-learn stops by its
+gradient and is timed as it comes, and once with the largest `tol` of 1e-4, 3e-5, … at
+which its objective is no worse than ours. `--history` times probe_layers over a
+training history, scaled down as it says.
 """
 
 import argparse
