@@ -18,7 +18,17 @@ LEVELS = [
     {"rdm_profiles", "dissimilarities", "rdm_models", "noise_ceilings"},
     {"second_level", "embedding", "drawing"},
     {"plot_curves", "plot_rdms", "plot_networks"},
-    {"training", "training_data", "training_log", "comparison", "sides", "streaming", "probes", "inference", "plot"},
+    {
+        "training",
+        "training_data",
+        "training_log",
+        "comparison",
+        "sides",
+        "streaming",
+        "probes",
+        "inference",
+        "plot",
+    },
     {"runs", "cells", "threads", "conditions", "spec", "analyses", "claims"},
     {"report", "cli"},
 ]
