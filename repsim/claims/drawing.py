@@ -46,7 +46,7 @@ def curves(
     x: Values | None = None,
 ) -> Figure:
     """Return a figure with one line a name."""
-    drawn, grid = figure(figsize=(6.2, 3.8))
+    drawn, grid = figure(figsize=(7.6, 3.8))
     axes = grid[0, 0]
     colour = palette(series)
     for name, values in series.items():
@@ -55,7 +55,10 @@ def curves(
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if log:
         axes.set_yscale("log")
-    axes.legend(fontsize="small", frameon=False)
+    # Outside: curves that fall over many orders of magnitude leave no corner free.
+    axes.legend(
+        fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1)
+    )
     return drawn
 
 
