@@ -252,8 +252,8 @@ def weight_norms(lab: Lab) -> Evidence:
     halves = {"below": slice(0, lab.split - 1), "above": slice(lab.split - 1, None)}
     for where, part in halves.items():
         v = scaled["sg"][:, part]
-        slopes = np.polyfit(range(v.shape[1]), v.T, 1)[0] if v.shape[1] > 1 else []
-        if len(slopes):
+        if v.shape[1] > 1:
+            slopes = np.polyfit(range(v.shape[1]), v.T, 1)[0]
             measured[f"slope sg, {where} the split"] = slopes.tolist()
     drawn, axes = figure(figsize=(6.6, 3.8))
     profile(
