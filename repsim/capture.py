@@ -45,6 +45,7 @@ def tap(
 
     Examples
     --------
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> with tap(net, ["0", "2"]) as seen:
     ...     out = net(torch.ones(5, 4))
@@ -139,6 +140,7 @@ def record(
 
     Examples
     --------
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> run = record(net, torch.ones(5, 4), layers=["0", "2"])
     >>> dict(run.sizes)

@@ -1,5 +1,7 @@
 """What every test has: seeded generators, a quiet backend, closed figures."""
 
+from collections.abc import Iterator
+
 import matplotlib
 import numpy as np
 import pytest
@@ -9,13 +11,13 @@ matplotlib.use("agg")
 
 
 @pytest.fixture
-def rng():
+def rng() -> np.random.Generator:
     """A seeded NumPy generator."""
     return np.random.default_rng(0)
 
 
 @pytest.fixture(autouse=True)
-def _close_figures():
+def _close_figures() -> Iterator[None]:
     yield
     from matplotlib import pyplot
 
@@ -23,11 +25,13 @@ def _close_figures():
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
     """Leave out what needs the network, an accelerator or patience unless asked."""
     asked = config.getoption("markexpr")
     for item in items:

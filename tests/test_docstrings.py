@@ -2,6 +2,7 @@
 
 import doctest
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 ROOMS = ["repsim", "repsim.probes", "repsim.datasets"]
 
 
-def _modules():
-    found = []
+def _modules() -> list[str]:
+    found: list[str] = []
     pending = list(ROOMS)
     while pending:
         name = pending.pop()
@@ -24,7 +25,9 @@ def _modules():
 
 
 @pytest.mark.parametrize("name", _modules())
-def test_examples_run(name, tmp_path, monkeypatch):
+def test_examples_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     failed, _ = doctest.testmod(import_module(name), optionflags=flags)

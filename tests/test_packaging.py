@@ -2,6 +2,7 @@
 
 import ast
 import tomllib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,13 +35,15 @@ LEVELS = [
 ]
 
 
-def _level(room):
+def _level(room: str) -> int:
     return next(i for i, level in enumerate(LEVELS) if room in level)
 
 
-def _files():
+def _files() -> Iterator[tuple[str, Path]]:
     for name in ("repsim", "repsim.probes", "repsim.datasets"):
-        folder = Path(find_spec(name).origin).parent
+        spec = find_spec(name)
+        assert spec is not None and spec.origin is not None
+        folder = Path(spec.origin).parent
         for path in sorted(folder.rglob("*.py")):
             parts = [
                 *name.split(".")[1:],
@@ -50,7 +53,7 @@ def _files():
                 yield parts[0], path
 
 
-def _imports(path):
+def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -59,12 +62,12 @@ def _imports(path):
                 yield f"{node.module}.{alias.name}"
 
 
-def test_every_room_has_a_level():
-    known = set().union(*LEVELS)
+def test_every_room_has_a_level() -> None:
+    known: set[str] = set().union(*LEVELS)
     assert {room for room, _ in _files()} <= known
 
 
-def test_arrows_point_one_way():
+def test_arrows_point_one_way() -> None:
     wrong = []
     for room, path in _files():
         for name in _imports(path):
@@ -79,7 +82,7 @@ def test_arrows_point_one_way():
     assert wrong == []
 
 
-def test_learning_knows_nothing_of_xarray():
+def test_learning_knows_nothing_of_xarray() -> None:
     for room, path in _files():
         if room == "learning":
             assert not any(n.split(".")[0] == "xarray" for n in _imports(path)), path
@@ -88,7 +91,7 @@ def test_learning_knows_nothing_of_xarray():
 @pytest.mark.skipif(
     not (ROOT / "pyproject.toml").exists(), reason="runs beside pyproject.toml"
 )
-def test_every_folder_is_in_the_package_list():
+def test_every_folder_is_in_the_package_list() -> None:
     listed = set(
         tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
             "packages"

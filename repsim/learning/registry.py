@@ -60,11 +60,6 @@ def register(name: str, factory: RuleFactory) -> None:
     Examples
     --------
     >>> from repsim.learning.base import Rule
-    from repsim.learning.checks import require
-    from repsim.learning.direct import DirectFeedbackAlignment
-    from repsim.learning.feedback import FeedbackAlignment
-    from repsim.learning.kickback import Kickback
-    from repsim.learning.noise import Noise
     >>> class Half(Rule):
     ...     '''Backpropagation, with half the error below the first block.'''
     ...     name, cuts = "half", property(lambda self: self.hidden[:1])
