@@ -207,9 +207,9 @@ def _wide(name: str, part: pd.DataFrame, inner: list[Any]) -> xr.DataArray:
             f"{tuple(shape)}, but got {len(part)}."
         )
         raise ValueError(msg)
-    where = [pd.Index(axes[c]).get_indexer(part[c]) for c in lead]
+    where = [pd.Index(axes[c]).get_indexer(pd.Index(part[c])) for c in lead]
     where += [part[c].to_numpy(np.int64) for c in mine]
-    values = np.empty(shape, part["value"].dtype)
+    values = np.empty(shape, part["value"].to_numpy().dtype)
     values[tuple(where)] = part["value"].to_numpy()
     dims = [*lead, *(f"{_layer(name)}_{c}" for c in mine)]
     return xr.DataArray(values, axes, dims)

@@ -92,7 +92,8 @@ def compare(
     precision = _precision(chosen, precision, [left, right])
     device = _device(device)
     moments: list[int | None] = [None] if steps is None else list(range(len(steps)))
-    values, flat = [], Flat()
+    values: list[np.ndarray] = []
+    flat = Flat()
     how: dict[str, Any] = {}
     with once():
         for moment in tqdm(moments, disable=not progress or len(moments) == 1):
@@ -100,6 +101,9 @@ def compare(
             ys = None if right is left else right.rows(moment)
             if not values and chosen.describe is not None:
                 how = chosen.describe(xs, ys, **(chosen.defaults() | options))
+                if left.steps is None or right.steps is None:
+                    # The single moment is read again for every step.
+                    how["reads"] = how.get("reads", 1) * len(moments)
             values.append(
                 chosen.all_pairs(
                     xs,

@@ -256,7 +256,8 @@ def _correlations(a: Basis, b: Basis, measure: str) -> torch.Tensor:
     """Return the canonical correlations."""
     n = len(a.x)
     refuse_full_rank(measure, n, a.directions.shape[1], b.directions.shape[1])
-    return torch.linalg.svdvals(a.directions.T @ b.directions).clamp(max=1)
+    cosines: torch.Tensor = torch.linalg.svdvals(a.directions.T @ b.directions)
+    return cosines.clamp(max=1)
 
 
 def _mean(a: Basis, b: Basis) -> float:

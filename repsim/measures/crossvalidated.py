@@ -87,7 +87,8 @@ def _contrasts(x: torch.Tensor) -> torch.Tensor:
     folds = len(x)
     start = torch.cat([torch.ones(folds, 1), torch.eye(folds)[:, : folds - 1]], 1)
     basis, _ = torch.linalg.qr(start.to(x))
-    return (basis.T @ x.reshape(folds, -1)).reshape(x.shape)
+    turned: torch.Tensor = basis.T @ x.reshape(folds, -1)
+    return turned.reshape(x.shape)
 
 
 def _distances(turned: torch.Tensor) -> np.ndarray:

@@ -355,6 +355,8 @@ def plan(
     feature = products.operations(n, p, q or None, "feature")
     stored = any(getattr(source, "stored", False) for source in every)
     fits = n * (sum(p) + sum(q)) * 8 <= streamed.BUDGET
+    # Holding all numbers beats the square of a layer with more units than that.
+    fits = fits or n * (sum(p) + sum(q)) < max(p + q) ** 2
     if sample < feature and (fits or not stored):
         return Plan("sample", False, 1)
     if not stored:
