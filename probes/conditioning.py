@@ -46,7 +46,10 @@ class Conditioned:
 
     def start(self, logits: Tensor | None = None) -> Place:
         """Return the better of the classes' frequencies and given logits (K, n)."""
-        cold = place(self.problem, self._frequencies())
+        constant = self._frequencies()
+        flat = constant[:, -1:].to(self.problem.features.dtype)
+        n = len(self.problem.features)
+        cold = place(self.problem, constant, flat.expand(-1, n).contiguous())
         if logits is None:
             return cold
         warm = place(self.problem, self._towards(logits))

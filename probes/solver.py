@@ -40,7 +40,7 @@ class Place(NamedTuple):
     residual: Tensor
 
 
-def place(problem: Problem, theta: Tensor) -> Place:
+def place(problem: Problem, theta: Tensor, logits: Tensor | None = None) -> Place:
     """Return the point of given coefficients.
 
     Parameters
@@ -49,13 +49,16 @@ def place(problem: Problem, theta: Tensor) -> Place:
         What is minimised.
     theta : Tensor, shape (K, d + 1)
         Coefficients, double precision.
+    logits : Tensor, optional
+        Theirs, where they are known.
 
     Returns
     -------
     Place
         With logits and residuals in the features' precision.
     """
-    logits = problem.logits(theta)
+    if logits is None:
+        logits = problem.logits(theta)
     value, residual = problem.loss(logits)
     return Place(theta, logits, value + 0.5 * problem.ridge(theta, theta), residual)
 

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -P tests/benchmarks/probes.py [--repeats 5] [--history]
 
-The features are three layers of a 20-layer MLP (batch norm, ReLU) after a short
+The features are layers of a 20-layer MLP (batch norm, ReLU) after a short
 training on generated images. Both probes fit the same arrays; CPU seconds, medians,
 the order rotated within each repeat. "Excess" is how far the objective lies above the
 best one known, (F − F*) / F*, both evaluated in float64. scikit-learn stops by its
@@ -27,7 +27,6 @@ from sklearn.linear_model import LogisticRegression
 from repsim.probes import LinearProbe, probe_layers
 
 EXAMPLES, CLASSES, DEPTH = 10_000, 10, 20
-SHOWN = (1, 10, 20)
 TRAINING = {50: 600, 512: 150}
 
 
@@ -43,7 +42,9 @@ def images(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(values, 0).astype(np.float32), labels
 
 
-def activations(width: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def activations(
+    width: int, shown: list[int]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yield layer number, activations and labels."""
     torch.manual_seed(0)
     x, y = (torch.from_numpy(a) for a in images(np.random.default_rng(0)))
@@ -63,7 +64,7 @@ def activations(width: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     with torch.no_grad():
         for number, block in enumerate(blocks, start=1):
             x = block(x)
-            if number in SHOWN:
+            if number in shown:
                 yield number, x.numpy().copy(), y.numpy()
 
 
@@ -147,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--widths", type=int, nargs="+", default=[50, 512])
+    parser.add_argument("--layers", type=int, nargs="+", default=[1, 10, 20])
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
     parser.add_argument("--history", action="store_true")
     options = parser.parse_args()
@@ -163,7 +165,7 @@ def main() -> None:
     out(f"n = {EXAMPLES}, {CLASSES} classes, {options.dtype}\n")
     for width in options.widths:
         rows = []
-        for number, x, y in activations(width):
+        for number, x, y in activations(width, options.layers):
             row, line = compare(x.astype(options.dtype), y, options.repeats)
             rows.append(row)
             out(f"| {width} | {number} | {line} |\n")
