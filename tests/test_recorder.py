@@ -232,6 +232,15 @@ def test_an_exception_in_the_pass_leaves_all_in_place(
     assert recorder.dataset()["step"].values.tolist() == [0, 2]
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Let SIGINT raise, also where a shell in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_during_a_pass_waits_until_all_is_back(tmp_path: Path) -> None:
     model = _mlp()
     pressed = []
