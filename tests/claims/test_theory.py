@@ -112,6 +112,6 @@ def test_implied_loss_has_the_predictor_as_its_gradient() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("claim", ["C4", "C5", "C6", "C7", "T9", "C8"])
+@pytest.mark.parametrize("claim", ["C5", "C6", "C7", "T9", "C8"])
 def test_convergence_and_surfaces(claim: str, tmp_path: Path) -> None:
     assert verdict(claim, tmp_path, seeds=5) == "holds"
