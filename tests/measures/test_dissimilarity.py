@@ -139,7 +139,7 @@ def test_rsa_refuses_unequal_examples() -> None:
 
 
 def test_rsa_of_a_constant_side_is_nan(rng: np.random.Generator) -> None:
-    with pytest.warns(UserWarning, match="Constant over the examples"):
+    with pytest.warns(UserWarning, match="constant over the examples"):
         assert np.isnan(repsim.rsa(np.ones((5, 3)), rng.normal(size=(5, 3))))
 
 
