@@ -84,7 +84,6 @@ def record(
     model: Any,
     batches: Any,
     layers: Layers = "*",
-    *,
     labels: Any = None,
     examples: Any = None,
     store: Any = None,
@@ -92,6 +91,7 @@ def record(
     reduce: Reduce = None,
     forward: Forward | None = None,
     step: int | None = None,
+    *,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Record what the layers of a network answer to a set of examples.

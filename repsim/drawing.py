@@ -33,11 +33,8 @@ _TITLES = {
 
 def scale(name: str, *, under: bool = False) -> Colormap:
     """Return a copy of a colour map in which missing and low cells stand out."""
-    colours = colormaps[name].copy()
-    colours.set_bad(MISSING)
-    if under:
-        colours.set_under(UNDER)
-    return colours
+    below = {"under": UNDER} if under else {}
+    return colormaps[name].with_extremes(bad=MISSING, **below)
 
 
 def measure_label(data: xr.DataArray) -> str:

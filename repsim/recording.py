@@ -102,7 +102,6 @@ class Recorder:
         model: Any,
         inputs: Any,
         layers: Layers = "*",
-        *,
         labels: Any = None,
         examples: Any = None,
         every: int = 100,
@@ -117,6 +116,7 @@ class Recorder:
         batch_size: int = 256,
         errors: Errors = None,
         attrs: Mapping[str, Any] | None = None,
+        *,
         level: int = 1,
         keepbits: int | None = None,
     ) -> None:
