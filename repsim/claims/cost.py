@@ -44,15 +44,14 @@ def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:
     tuned = {"sg" if label == "sg_shared" else label for label in trained}
     networks = len(tuned) * len(scale.grid) + len(trained) * seeds
     seconds = sum(claim.seconds(lab.settings) for claim in claims)
-    if networks:
-        update = _update(lab.settings)
-        seconds += networks * scale.steps * update * RULES_PER_BP
+    curves = 4 * (seeds + len(scale.grid)) if OWN in uses else 0
+    if networks or curves:
+        update = _update(lab.settings) * RULES_PER_BP
+        seconds += networks * scale.steps * update
         seconds += len(trained) * seeds * LOOKING * scale.depth / 20
-        if OWN in uses:
-            layers = 4 * seeds * sum(scale.depths)
-            seconds += layers / scale.depth * scale.curve_steps * update * RULES_PER_BP
-            networks += 4 * seeds * len(scale.depths)
-    return networks, seconds
+        deep = curves * sum(scale.depths) / scale.depth
+        seconds += deep * scale.curve_steps * update
+    return networks + curves * len(scale.depths), seconds
 
 
 def sentence(networks: int, seconds: float, jobs: int) -> str:

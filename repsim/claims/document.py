@@ -76,7 +76,7 @@ def _origin(about: Mapping[str, Any]) -> str:
     command += " --quick" if settings["quick"] else ""
     command += f" --seeds {settings['seeds']} --seed {settings['seed']}"
     lines = [
-        f"Made by `{command}` at commit `{(about['commit'] or 'unknown')[:12]}` "
+        f"Made by `{command}` at commit `{_short(about['commit'])}` "
         f"(repsim {about['repsim_version']}, torch {about['torch_version']}, Python "
         f"{about['python']}, {about['created']}).",
         f"Shared networks: {scale['depth']} × {scale['width']} (Linear, ReLU, batch "
@@ -85,6 +85,11 @@ def _origin(about: Mapping[str, Any]) -> str:
         *about["notes"],
     ]
     return "\n".join(lines) + "\n"
+
+
+def _short(commit: str | None) -> str:
+    """Return a commit's first figures, and the mark that files had changed."""
+    return "unknown" if commit is None else commit[:12] + "+" * commit.endswith("+")
 
 
 def _verdicts(results: Sequence[Result]) -> str:

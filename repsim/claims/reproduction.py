@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 import warnings
@@ -10,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import torch
 from tqdm import tqdm
@@ -327,16 +330,30 @@ def _about(settings: Settings, notes: list[str]) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the checkout's commit where the package is installed from one."""
-    for folder in Path(__file__).resolve().parents[2:4]:
-        head = folder / ".git" / "HEAD"
-        if head.is_file():
-            text = head.read_text().strip()
-            if not text.startswith("ref: "):
-                return text
-            ref = folder / ".git" / text[5:]
-            return ref.read_text().strip() if ref.is_file() else None
-    return None
+    """Return the commit the package was installed from, if it came from one.
+
+    pip notes it for a package from a repository; for one from a folder (also an
+    editable one) git is asked, and says with "+" that files have changed since.
+    """
+    origin = json.loads(distribution("repsim").read_text("direct_url.json") or "{}")
+    if "vcs_info" in origin:
+        return str(origin["vcs_info"]["commit_id"])
+    if "dir_info" not in origin:
+        return None
+    folder = url2pathname(urlparse(origin["url"]).path)
+    try:
+        head, changed = (
+            subprocess.run(
+                ["git", "-C", folder, *words],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + "+" * bool(changed)
 
 
 def _short(result: Result) -> str:

@@ -45,15 +45,16 @@ class Scale:
     learned_steps: int = 2000
 
 
+_WIDE = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 _GRID = (3e-4, 1e-3, 3e-3)
 _DEPTHS = (3, 10, 20, 50)
 
 SCALES = {
-    ("digits", False): Scale(20, 64, 500, 128, _GRID, _DEPTHS, 200),
+    ("digits", False): Scale(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
     ("digits", True): Scale(
         8, 48, 300, 128, _GRID, (3, 8, 20), 200, (1000, 400), 300, 1000
     ),
-    ("images", False): Scale(20, 64, 500, 128, _GRID, _DEPTHS, 200),
+    ("images", False): Scale(20, 128, 1500, 128, _WIDE, _DEPTHS, 400),
     ("images", True): Scale(
         10, 48, 200, 128, _GRID, (3, 10, 20), 150, (1000, 400), 300, 1000
     ),
@@ -99,6 +100,8 @@ class Settings:
             f"{then.depth} × {then.width} for {then.steps}",
             f"learning curves to depth {now.depths[-1]} for {now.curve_steps} updates "
             f"instead of depth {then.depths[-1]} for {then.curve_steps}",
+            f"{len(now.grid)} learning rates to choose from instead of "
+            f"{len(then.grid)}",
             f"artificial sets for {now.toy_steps[0]} and {now.toy_steps[1]} updates "
             f"instead of {then.toy_steps[0]} and {then.toy_steps[1]}",
             f"loss surfaces of {now.surface_steps} updates instead of "

@@ -5,12 +5,14 @@ import os
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from sklearn.linear_model import RidgeClassifier
 
 from repsim import learning
 from repsim.capture import record
@@ -73,7 +75,7 @@ class Cell:
     @property
     def key(self) -> str:
         """A name for the file that holds the numbers."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps([asdict(self), version("repsim")], sort_keys=True)
         return f"{self.label}-{self.seed}-{sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -94,7 +96,8 @@ def measure(cell: Cell, root: str | None, folder: Path) -> dict[str, Any]:
     dict
         Curves (`step`, `loss`, `accuracy`, `test_accuracy`), and where the layers
         are measured `margin`, `distance`, `distance_correlation`, `probe`,
-        `displacement`, `weight_norm`, `cosine` (a number a hidden layer), `splits`.
+        `probe_train`, `regression`, `displacement`, `weight_norm`, `cosine` (a number
+        a hidden layer), `splits`.
     """
     path = folder / f"{cell.key}.json"
     if path.is_file():
@@ -215,7 +218,7 @@ def _look(
     apart = rdm_distance(stack, metric="correlation")
     result["distance_correlation"] = apart.values.tolist()
     result["cosine"] = _cosines(rule, x, y)
-    result["probe"] = _probes(rule, source, test)
+    result |= _probes(rule, source, test)
     result["splits"] = [layers.index(name) + 1 for name in rule.splits]
     activations = {name: run[name].values.astype(np.float32) for name in layers}
     activations |= {"example": run["example"].values, "label": run["label"].values}
@@ -243,12 +246,17 @@ def _cosines(rule: Rule, x: torch.Tensor, y: torch.Tensor) -> list[float]:
     return found
 
 
-def _probes(rule: Rule, source: xr.Dataset, test: xr.Dataset) -> list[float]:
-    """Return held-out accuracy of a linear probe on every hidden layer."""
+def _probes(rule: Rule, source: xr.Dataset, test: xr.Dataset) -> dict[str, list[float]]:
+    """Return accuracies of linear probes, logistic and regression, by hidden layer."""
     fit = _record(rule, source.isel(example=slice(PROBED[0])))
     score = _record(rule, test.isel(example=slice(PROBED[1])))
-    found = []
+    found: dict[str, list[float]] = {"probe": [], "probe_train": [], "regression": []}
     for name in rule.hidden:
-        probe = LinearProbe().fit(fit[name].values, fit["label"].values)
-        found.append(float(probe.score(score[name].values, score["label"].values)))
+        known = fit[name].values, fit["label"].values
+        unseen = score[name].values, score["label"].values
+        logistic = LinearProbe().fit(*known)
+        found["probe"].append(float(logistic.score(*unseen)))
+        found["probe_train"].append(float(logistic.score(*known)))
+        regression = RidgeClassifier().fit(known[0].astype(np.float64), known[1])
+        found["regression"].append(float(regression.score(*unseen)))
     return found
