@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike
 from repsim.datasets.messages import unknown
 from repsim.datasets.recordings import matrix, matrix_layers, networks
 from repsim.measures.dissimilarity import MINIMUM, dissimilarities
-from repsim.measures.pairs import METRICS, Metric, n_pairs
+from repsim.measures.inputs import check_finite
+from repsim.measures.pairs import METRICS, Metric
+from repsim.measures.triangle import n_pairs
 from repsim.rdm_profiles import class_margin as class_margin
 from repsim.rdm_profiles import rdm_distance as rdm_distance
 
@@ -97,10 +99,11 @@ def rdms(
     empty: list[str] = []
     for s in range(steps or 1):
         for k, name in enumerate(names):
-            data = _finite(matrix(run, name, s if steps else None), name, run, s)
-            where = _device(device)
-            x = torch.as_tensor(data).to(where, getattr(torch, kind))
-            values[s, k], undefined = dissimilarities(x, metric, noise)
+            x = torch.as_tensor(matrix(run, name, s if steps else None))
+            at = f" at step {run['step'].values[s]}" if "step" in run.coords else ""
+            check_finite(x, f"layer {name!r}{at}")
+            x = x.to(_device(device), getattr(torch, kind))
+            _, undefined = dissimilarities(x, metric, noise, out=values[s, k])
             if undefined and name not in empty:
                 empty.append(name)
     if empty:
@@ -123,17 +126,6 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
-
-
-def _finite(data: np.ndarray, name: str, run: xr.Dataset, step: int) -> np.ndarray:
-    if not np.isfinite(data).all():
-        where = f" at step {run['step'].values[step]}" if "step" in run.coords else ""
-        msg = (
-            f"Expected finite activations, but layer {name!r} has NaN or infinite "
-            f"values{where}."
-        )
-        raise ValueError(msg)
-    return data
 
 
 def _labelled(

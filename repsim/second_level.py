@@ -8,7 +8,7 @@ import xarray as xr
 
 from repsim.datasets.messages import unknown
 from repsim.measures.comparators import METHODS, Method, compare_rdms
-from repsim.measures.pairs import n_pairs
+from repsim.measures.triangle import n_pairs
 from repsim.rdm_profiles import expect_pairs
 
 Items = Literal["layers", "networks"]

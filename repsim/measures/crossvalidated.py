@@ -5,8 +5,9 @@ import torch
 from numpy.typing import ArrayLike
 
 from repsim.datasets.messages import unknown
+from repsim.measures.inputs import check_finite
 from repsim.measures.noise import checked, whiten
-from repsim.measures.pairs import collect
+from repsim.measures.triangle import triangle
 
 _PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
@@ -71,41 +72,31 @@ def crossnobis(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     x = x.to(device, _PRECISIONS[precision])
-    # A common offset of a fold is no distance, but it would cost digits.
-    x = x - x.mean(1, keepdim=True)
     if noise is not None:
-        x = whiten(x, checked(noise, x.shape[-1]))
-    return _distances(_contrasts(x))
+        x = whiten(x - x.mean(1, keepdim=True), checked(noise, x.shape[-1]))
+    return _distances(x)
 
 
-def _contrasts(x: torch.Tensor) -> torch.Tensor:
-    """Return folds turned so that the first is their scaled mean, the rest contrasts.
+def _distances(x: torch.Tensor) -> np.ndarray:
+    """Return the distances by one product of the folds' mean and contrasts.
 
     The matrix of all ordered pairs of different folds, 11ᵀ − I, has the eigenvalues
-    F − 1 (the mean) and −1 (F − 1 contrasts): F products instead of F (F − 1).
+    F − 1 (the mean) and −1 (F − 1 contrasts): with the folds turned to these, side by
+    side, F products do instead of F (F − 1).
     """
-    folds = len(x)
+    folds, n, units = x.shape
     start = torch.cat([torch.ones(folds, 1), torch.eye(folds)[:, : folds - 1]], 1)
     basis, _ = torch.linalg.qr(start.to(x))
-    turned: torch.Tensor = basis.T @ x.reshape(folds, -1)
-    return turned.reshape(x.shape)
-
-
-def _distances(turned: torch.Tensor) -> np.ndarray:
-    folds, n = turned.shape[:2]
-    pairs = folds * (folds - 1)
-    weights = [(folds - 1) / pairs] + [-1 / pairs] * (folds - 1)
-    own = torch.zeros(n, dtype=turned.dtype, device=turned.device)
-    for weight, part in zip(weights, turned, strict=True):
-        own += weight * torch.einsum("ij,ij->i", part, part)
-
-    def band(start: int, stop: int) -> torch.Tensor:
-        out = own[start:]
-        for weight, part in zip(weights, turned, strict=True):
-            out = torch.addmm(out, part[start:stop], part[start:].T, alpha=-2 * weight)
-        return out
-
-    return collect(own, band)
+    turned = x.new_empty(n, folds, units)
+    for k in range(folds):
+        turned[:, k] = torch.tensordot(basis[:, k], x, 1)
+    # A common offset of a fold is no distance, but it would cost digits.
+    turned -= turned.mean(0)
+    weights = x.new_full((folds,), -1 / (folds * (folds - 1)))
+    weights[0] = 1 / folds
+    own = torch.linalg.vector_norm(turned, dim=2).square() @ weights
+    rows = turned.reshape(n, folds * units)
+    return triangle(rows, -2 * weights.repeat_interleave(units), own, own)
 
 
 def _folds(folds: ArrayLike | torch.Tensor) -> torch.Tensor:
@@ -122,7 +113,5 @@ def _folds(folds: ArrayLike | torch.Tensor) -> torch.Tensor:
         raise ValueError(msg)
     if not given.is_floating_point():
         given = given.double()
-    if not bool(torch.isfinite(given).all()):
-        msg = "Expected `folds` to be finite, but got NaN or infinite values."
-        raise ValueError(msg)
+    check_finite(given, "`folds`")
     return given

@@ -22,7 +22,8 @@ from repsim.measures.inputs import (
     warn_constant,
 )
 from repsim.measures.noise import checked, whiten
-from repsim.measures.pairs import METRICS, Metric, condensed, n_pairs, undefined_rows
+from repsim.measures.pairs import METRICS, Metric, condensed, undefined_rows
+from repsim.measures.triangle import n_pairs
 
 MINIMUM = 3
 """Fewer examples than this have no geometry to compare."""
@@ -87,7 +88,10 @@ def rdm(
 
 
 def dissimilarities(
-    x: torch.Tensor, metric: str, noise: ArrayLike | None = None
+    x: torch.Tensor,
+    metric: str,
+    noise: ArrayLike | None = None,
+    out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, int]:
     """Return condensed distances in `x`'s dtype, and how many rows are undefined.
 
@@ -99,6 +103,8 @@ def dissimilarities(
         One of `METRICS`.
     noise : array_like, shape (unit, unit), optional
         Covariance for ``mahalanobis``.
+    out : ndarray, shape (pair,), optional
+        Where to write, of `x`'s dtype.
 
     Returns
     -------
@@ -123,7 +129,7 @@ def dissimilarities(
         )
         raise ValueError(msg)
     undefined = undefined_rows(x, metric)
-    return condensed(x, metric, undefined), int(undefined.sum())
+    return condensed(x, metric, undefined, out), int(undefined.sum())
 
 
 def _empty_rows(count: int, n: int, metric: str) -> str:
@@ -281,7 +287,7 @@ def _rdm_stack(
             out[k] = np.nan
         else:
             x = x.to(device, getattr(torch, precision))
-            out[k], undefined = dissimilarities(x, metric)
+            _, undefined = dissimilarities(x, metric, out=out[k])
             empty.append(undefined)
         done()
     return out

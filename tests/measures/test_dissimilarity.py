@@ -10,6 +10,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 import repsim
+from repsim.measures import triangle
 from repsim.measures.dissimilarity import rsa_pairs
 from repsim.measures.pairs import METRICS, condensed
 
@@ -74,11 +75,32 @@ def test_any_container_and_dtype_gives_float64(rng: np.random.Generator) -> None
 
 
 def test_bands_cover_every_pair(rng: np.random.Generator) -> None:
-    for n in (127, 128, 129, 300):
+    for n in (191, 192, 193, 400):
         x = torch.as_tensor(rng.normal(size=(n, 4)))
         np.testing.assert_allclose(
             condensed(x, "cosine"), pdist(x.numpy(), "cosine"), atol=1e-12
         )
+
+
+@pytest.mark.parametrize("metric", ["correlation", "cosine", "sqeuclidean"])
+def test_every_routine_of_the_product_is_right_in_float32(
+    rng: np.random.Generator, metric: str
+) -> None:
+    # Large enough for oneDNN where there is one; without it, the BLAS.
+    # Units first in memory, as a transposed tensor has them.
+    x = torch.as_tensor(rng.normal(size=(400, 420)), dtype=torch.float32).T
+    expected = pdist(x.double().numpy(), metric)
+    assert triangle._product(x) is not triangle._elsewhere
+    vendors = condensed(x, metric)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triangle, "_WORTH", 1 << 60)
+        plain = condensed(x, metric)
+        patch.setattr(triangle, "_product", lambda rows: triangle._elsewhere)
+        torches = condensed(x, metric)
+    scale = max(1, expected.max())
+    for found in (vendors, plain, torches):
+        assert found.dtype == np.float32
+        assert np.abs(found - expected).max() < 2e-6 * scale
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,0 +1,114 @@
+"""The upper triangle of a symmetric product, condensed, without the square matrix.
+
+Everything that is a function of inner products (correlation, cosine, Euclidean,
+crossnobis) is one product of all rows with each other, of which a band of rows right of
+the diagonal exists at a time: n = 5,000 examples need the 12.5 million pairs themselves
+and one band.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+_BAND = 192
+_WORTH = 1 << 26
+"""Multiplications from which a vendor's routine repays choosing and preparing it."""
+
+Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]
+"""(x, y, offsets) -> x yᵀ + offsets."""
+
+
+def n_pairs(n: int) -> int:
+    """Return the number of pairs among n things."""
+    return n * (n - 1) // 2
+
+
+def triangle(
+    rows: torch.Tensor,
+    scale: float | torch.Tensor,
+    across: torch.Tensor,
+    down: torch.Tensor | None = None,
+    *,
+    limits: tuple[float | None, float | None] | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    r"""Return all :math:`a_j + b_i + \sum_k s_k x_{ik} x_{jk}` with i < j, condensed.
+
+    Parameters
+    ----------
+    rows : Tensor, shape (n, unit)
+        x: float32 or float64, on any device.
+    scale : float or Tensor of shape (unit,)
+        s.
+    across : Tensor, shape (n,)
+        a, added along each row of the square matrix.
+    down : Tensor, shape (n,), optional
+        b, added to each row as a whole.
+    limits : (low, high), optional
+        Where to clip; None leaves a side open. NaN stays NaN.
+    out : ndarray, shape (n (n - 1) / 2,), optional
+        Where to write.
+
+    Returns
+    -------
+    ndarray, shape (n (n - 1) / 2,)
+        In scipy's pair order and the rows' dtype.
+    """
+    n, rows = len(rows), rows.contiguous()
+    added = None if down is None else down.cpu().numpy()
+    if out is None:
+        out = np.empty(n_pairs(n), _dtype(rows))
+    product = _product(rows)
+    at = first = 0
+    for start in range(0, n, _BAND):
+        stop = min(start + _BAND, n)
+        band = product(rows[start:stop] * scale, rows[start:], across[start:])
+        for i in range(start, stop):
+            row = band[i - start, i - start + 1 :]
+            here = out[at : at + len(row)]
+            if added is None:
+                here[:] = row
+            else:
+                np.add(row, added[i], out=here)
+            at += len(row)
+        if limits is not None:
+            # The band is still in the cache.
+            np.clip(out[first:at], *limits, out=out[first:at])
+            first = at
+    return out
+
+
+def _product(rows: torch.Tensor) -> Product:
+    """Return the fastest routine here for bands of these rows."""
+    if rows.device.type != "cpu":
+        return _elsewhere
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    worth = len(rows) ** 2 * rows.shape[1] >= _WORTH
+    if rows.dtype == torch.float32 and there and worth:
+        return _onednn
+    # One buffer for all bands: a fresh one is a page fault every 4 KiB.
+    buffer = np.empty(_BAND * len(rows), _dtype(rows))
+
+    def blas(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.ndarray:
+        band = buffer[: len(x) * len(y)].reshape(len(x), len(y))
+        np.matmul(x.numpy(), y.numpy().T, out=band)
+        band += offsets.numpy()
+        return band
+
+    return blas
+
+
+def _elsewhere(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.ndarray:
+    return np.asarray(torch.addmm(offsets, x, y.T).cpu())
+
+
+def _onednn(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.ndarray:
+    # Compiled for the processor it meets, also where `torch.mm`'s library makes do
+    # with instructions half as wide because another firm built the processor.
+    found = torch.nn.functional.linear(x.to_mkldnn(), y, offsets)
+    return np.asarray(found.to_dense())
+
+
+def _dtype(rows: torch.Tensor) -> str:
+    return str(rows.dtype).removeprefix("torch.")
