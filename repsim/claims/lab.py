@@ -1,9 +1,12 @@
 """What an experiment may use: settings, seeds, rules, and networks trained once."""
 
+import inspect
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -175,8 +178,12 @@ class Lab:
         return [recording(cell, self.folder) for cell in cells]
 
     def kept(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return what `compute` gives, JSON-able, computed once for these settings."""
-        text = json.dumps(asdict(self.settings), sort_keys=True)
+        """Return what `compute` gives, JSON-able, computed once.
+
+        Again with other settings, and when the module that computes it has changed.
+        """
+        made_by = compute.__module__
+        text = json.dumps([asdict(self.settings), source_hash(made_by)], sort_keys=True)
         path = self.folder / f"{name}-{sha256(text.encode()).hexdigest()[:12]}.json"
         if not path.is_file():
             write(path, json.dumps(compute()))
@@ -201,6 +208,12 @@ class Lab:
             cells = [replace(cell, steps=steps) for cell in self.cells(better)]
             both[better] = self.numbers(cells)
         return both
+
+
+@lru_cache
+def source_hash(module: str) -> str:
+    """Return a hash of a module's source: what it found holds for this code alone."""
+    return sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()[:12]
 
 
 def _measure(cell: Cell, root: str | None, folder: Path) -> Cell:

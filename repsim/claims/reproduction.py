@@ -23,7 +23,7 @@ from tqdm import tqdm
 from repsim.claims import cost
 from repsim.claims.base import Claim, registered, summarise
 from repsim.claims.drawing import against_bounds
-from repsim.claims.lab import Lab
+from repsim.claims.lab import Lab, source_hash
 from repsim.claims.page import write_page
 from repsim.claims.settings import IMAGES, Settings
 from repsim.claims.trained import write
@@ -261,8 +261,9 @@ def _bar(
 
 
 def _place(claim: Claim, lab: Lab, folder: Path) -> Path:
-    """Return the file of a claim's result under these settings and thresholds."""
-    text = json.dumps([asdict(lab.settings), _gates(claim), version("repsim")])
+    """Return the file of a claim's result: these settings, thresholds and code."""
+    made_by = version("repsim"), source_hash(claim.run.__module__)
+    text = json.dumps([asdict(lab.settings), _gates(claim), *made_by])
     return (
         folder / "results" / f"{claim.id}-{sha256(text.encode()).hexdigest()[:12]}.json"
     )

@@ -40,7 +40,7 @@ class Scale:
     grid: tuple[float, ...]
     depths: tuple[int, ...]
     curve_steps: int
-    toy_steps: tuple[int, int] = (2000, 600)
+    toy_steps: tuple[int, int] = (6000, 6000)
     surface_steps: int = 1000
     learned_steps: int = 2000
 
@@ -52,11 +52,11 @@ _DEPTHS = (3, 10, 20, 50)
 SCALES = {
     ("digits", False): Scale(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
     ("digits", True): Scale(
-        8, 48, 300, 128, _GRID, (3, 8, 20), 200, (1000, 400), 300, 1000
+        8, 48, 300, 128, _GRID, (3, 8, 20), 200, (3000, 400), 300, 1000
     ),
     ("images", False): Scale(20, 128, 1500, 128, _WIDE, _DEPTHS, 400),
     ("images", True): Scale(
-        10, 48, 200, 128, _GRID, (3, 10, 20), 150, (1000, 400), 300, 1000
+        10, 48, 200, 128, _GRID, (3, 10, 20), 150, (3000, 400), 300, 1000
     ),
 }
 
