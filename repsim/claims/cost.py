@@ -8,7 +8,7 @@ import torch
 from repsim import learning
 from repsim.claims.base import Claim
 from repsim.claims.lab import Lab
-from repsim.claims.settings import Settings
+from repsim.claims.settings import LOOKED, Settings
 from repsim.networks import mlp
 
 RULES_PER_BP = 1.5
@@ -48,7 +48,7 @@ def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:
     if networks or curves:
         update = _update(lab.settings) * RULES_PER_BP
         seconds += networks * scale.steps * update
-        seconds += len(trained) * seeds * LOOKING * scale.depth / 20
+        seconds += len(uses & {*LOOKED}) * seeds * LOOKING * scale.depth / 20
         deep = curves * sum(scale.depths) / scale.depth
         seconds += deep * scale.curve_steps * update
     return networks + curves * len(scale.depths), seconds

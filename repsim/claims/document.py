@@ -12,13 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repsim.claims.reproduction import number
 from repsim.claims.trained import write
 
-BEGIN = (
-    "<!-- claims: begin (python -m repsim.claims.document claims.json this-page) -->"
-)
-END = "<!-- claims: end -->"
+COMMAND = "python -m repsim.claims.document claims.json this-page"
 
 Result = Mapping[str, Any]
 
@@ -31,7 +27,7 @@ def document(claims: Path, page: Path) -> None:
     claims : Path
         claims.json of a reproduction; about.json beside it.
     page : Path
-        A Markdown page; without markers they are added at its end, and a page that
+        A Markdown page; markers that it lacks are added at its end, and a page that
         does not exist is made.
 
     Raises
@@ -42,31 +38,34 @@ def document(claims: Path, page: Path) -> None:
     results = json.loads(claims.read_text("utf-8"))
     about = json.loads((claims.parent / "about.json").read_text("utf-8"))
     text = page.read_text("utf-8") if page.is_file() else ""
-    if BEGIN not in text or END not in text:
-        text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n".lstrip()
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    write(page, f"{before}{BEGIN}\n{render(results, about)}{END}{after}")
+    text = replaced(text, "verdicts", _verdicts(results))
+    details = [_origin(about), *(_section(result) for result in results)]
+    write(page, replaced(text, "claims", "\n".join(details)))
 
 
-def render(results: Sequence[Result], about: Mapping[str, Any]) -> str:
-    """Return the generated part of the page.
+def replaced(text: str, name: str, content: str) -> str:
+    """Return a page with a content between the markers of a name.
 
     Parameters
     ----------
-    results : sequence of mapping
-        As in claims.json.
-    about : mapping
-        As in about.json.
+    text : str
+        The page.
+    name : str
+        The markers' name; where they are missing, they are added at the end.
+    content : str
+        What to put between them.
 
     Returns
     -------
     str
-        Markdown: where the numbers come from, the verdicts, and every claim.
+        The page; everything outside the markers is as it was.
     """
-    parts = [_origin(about), _verdicts(results)]
-    parts += [_section(result) for result in results]
-    return "\n".join(parts)
+    begin, end = f"<!-- {name}: begin ({COMMAND}) -->", f"<!-- {name}: end -->"
+    if begin not in text or end not in text:
+        text = f"{text.rstrip()}\n\n{begin}\n{end}\n".lstrip()
+    before, rest = text.split(begin, 1)
+    after = rest.split(end, 1)[1]
+    return f"{before}{begin}\n{content}{end}{after}"
 
 
 def _origin(about: Mapping[str, Any]) -> str:
@@ -93,24 +92,18 @@ def _short(commit: str | None) -> str:
 
 
 def _verdicts(results: Sequence[Result]) -> str:
-    rows = [
-        "| id | claim | measured | verdict |",
-        "| --- | --- | --- | --- |",
-    ]
+    """Return the verdicts at a glance; an id leads to its numbers below."""
+    rows = ["| id | verdict | claim |", "| --- | --- | --- |"]
     for r in results:
-        gated = [gate["quantity"] for gate in r["gates"]] or list(r["measured"])[:2]
-        shown = "; ".join(
-            f"{name}: {number(r['measured'][name])}{_bound(r, name)}" for name in gated
-        )
-        rows.append(
-            f"| {r['id']} | {r['statement']} | {_cell(shown)} | {r['verdict']} |"
-        )
+        shown = r["verdict"] if r["verdict"] != "does not hold" else "**does not hold**"
+        link = f"[{r['id']}](#{_anchor(r)})"
+        rows.append(f"| {link} | {shown} | {_cell(r['statement'])} |")
     return "\n".join(rows) + "\n"
 
 
-def _bound(result: Result, name: str) -> str:
-    gates = [g for g in result["gates"] if g["quantity"] == name]
-    return "".join(f" ({g['relation']} {g['bound']:g})" for g in gates)
+def _anchor(result: Result) -> str:
+    """Return the anchor that Markdown viewers give to a claim's heading."""
+    return f"{result['id']}-{result['verdict']}".lower().replace(" ", "-")
 
 
 def _cell(text: str) -> str:
@@ -126,14 +119,19 @@ def _section(result: Result) -> str:
         f"*Source:* {result['source']}. *Experiment:* {result['experiment']} "
         f"*Demanded:* {result['threshold']}.",
         "",
-        "| measured | mean | sd | low | high | n |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| measured | demanded | mean | sd | low | high | n |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
+    bounds = {
+        gate["quantity"]: f"{'mean ' * (gate['of'] == 'mean')}{gate['relation']} "
+        f"{gate['bound']:g}"
+        for gate in result["gates"]
+    }
     for name, summary in result["measured"].items():
         values = " | ".join(
             _text(summary[k]) for k in ("mean", "sd", "low", "high", "n")
         )
-        lines.append(f"| {_cell(name)} | {values} |")
+        lines.append(f"| {_cell(name)} | {bounds.get(name, '')} | {values} |")
     if result["note"]:
         lines += ["", result["note"]]
     for name, table in result["tables"].items():

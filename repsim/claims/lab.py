@@ -17,7 +17,7 @@ from joblib import Parallel, delayed
 from torch import nn
 
 from repsim import learning
-from repsim.claims.settings import RULE, Settings, conditions
+from repsim.claims.settings import LOOKED, RULE, Settings, conditions
 from repsim.claims.trained import Cell, measure, recording, write
 from repsim.learning.base import Rule
 
@@ -95,6 +95,7 @@ class Lab:
             activation="relu",
             steps=0 if label == "untrained" else scale.steps,
             batch_size=scale.batch_size,
+            look=label in LOOKED,
         )
         return replace(made, **changes)
 

@@ -40,12 +40,12 @@ class Scale:
     grid: tuple[float, ...]
     depths: tuple[int, ...]
     curve_steps: int
-    toy_steps: tuple[int, int] = (6000, 6000)
+    toy_steps: tuple[int, int] = (3000, 3000)
     surface_steps: int = 1000
     learned_steps: int = 2000
 
 
-_WIDE = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+_WIDE = (1e-4, 3e-4, 1e-3, 3e-3)
 _GRID = (3e-4, 1e-3, 3e-3)
 _DEPTHS = (3, 10, 20, 50)
 
@@ -54,7 +54,7 @@ SCALES = {
     ("digits", True): Scale(
         8, 48, 300, 128, _GRID, (3, 8, 20), 200, (3000, 400), 300, 1000
     ),
-    ("images", False): Scale(20, 128, 1500, 128, _WIDE, _DEPTHS, 400),
+    ("images", False): Scale(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
     ("images", True): Scale(
         10, 48, 200, 128, _GRID, (3, 10, 20), 150, (3000, 400), 300, 1000
     ),
@@ -107,6 +107,10 @@ class Settings:
             f"loss surfaces of {now.surface_steps} updates instead of "
             f"{then.surface_steps}",
         ]
+
+
+LOOKED = ("untrained", "bp", "sg", "sg_shared", "sg_2", "sg_4", "sg_every", "dfa")
+"""Conditions whose layers are measured; of the others claims ask for accuracy alone."""
 
 
 def conditions(depth: int) -> dict[str, tuple[str, dict[str, Any]]]:

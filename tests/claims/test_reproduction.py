@@ -18,7 +18,7 @@ from repsim.claims import (
     reproduce,
     settings,
 )
-from repsim.claims.document import BEGIN, END, document, main
+from repsim.claims.document import document, main, replaced
 from repsim.claims.lab import Lab
 from repsim.claims.settings import Scale, Settings
 from repsim.claims.trained import sorted_examples
@@ -151,15 +151,18 @@ def test_examples_are_sorted_by_label() -> None:
 def test_document_keeps_the_prose(tmp_path: Path) -> None:
     found = reproduce(["C2", "T10"], quick=True, out=tmp_path / "out", progress=False)
     page = tmp_path / "paper.md"
-    page.write_text(f"# Paper\n\nProse.\n\n{BEGIN}\nstale text\n{END}\n\nMore.\n")
+    stale = replaced("# Paper\n", "verdicts", "stale text\n")
+    page.write_text(f"{replaced(f'{stale}Prose.', 'claims', 'stale too')}More.\n")
     main([str(found.path), str(page)])
     text = page.read_text()
-    assert text.startswith("# Paper\n\nProse.") and text.endswith("More.\n")
-    assert "stale" not in text and "| C2 |" in text and "### T10: holds" in text
-    assert "true gradient: 6 (== 6)" in text
+    verdicts, details = text.split("\nProse.\n")
+    assert text.startswith("# Paper\n") and text.endswith("\nMore.\n")
+    assert "stale" not in text and "| holds | Synthetic gradients can add" in verdicts
+    assert "[T10](#t10-holds)" in verdicts and "### T10: holds" in details
+    assert "| true gradient | == 6 | 6 |" in details
     fresh = tmp_path / "fresh.md"
     document(found.path, fresh)
-    assert fresh.read_text().startswith(BEGIN)
+    assert fresh.read_text().startswith("<!-- verdicts: begin")
 
 
 def test_what_was_asked_wrongly(tmp_path: Path) -> None:
