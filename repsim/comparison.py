@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from repsim.datasets.messages import unknown
 from repsim.datasets.recordings import same_examples
 from repsim.measures import registry
+from repsim.measures.devices import device_named
 from repsim.measures.inputs import is_constant
 from repsim.measures.registry import Measure
 from repsim.sides import LayerRows, Side, same_steps
@@ -90,7 +91,7 @@ def compare(
     left, right = _sides(a, b, layers, layers_b)
     steps = _common_steps(left, right)
     precision = _precision(chosen, precision, [left, right])
-    device = _device(device)
+    device = str(device_named(device))
     moments: list[int | None] = [None] if steps is None else list(range(len(steps)))
     values: list[np.ndarray] = []
     flat = Flat()
@@ -272,13 +273,6 @@ def _precision(measure: Measure, asked: str | None, sides: Sequence[Side]) -> st
     kinds = set().union(*(side.dtypes for side in sides))
     narrow = all(kind.kind == "f" and kind.itemsize <= 4 for kind in kinds)
     return "float32" if narrow else "float64"
-
-
-def _device(device: str) -> str:
-    """Return where to compute."""
-    if device != "auto":
-        return str(torch.device(device))
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _attrs(

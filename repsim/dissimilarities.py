@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from repsim.datasets.messages import unknown
 from repsim.datasets.recordings import matrix, matrix_layers, networks
+from repsim.measures.devices import device_named
 from repsim.measures.dissimilarity import MINIMUM, dissimilarities
 from repsim.measures.inputs import check_finite
 from repsim.measures.pairs import METRICS, Metric
@@ -64,8 +65,8 @@ def rdms(
     TypeError
         If `run` is neither a recording nor a study.
     ValueError
-        If a layer, metric or precision is unknown, a layer holds maps or values that
-        are not finite, or there are fewer than three examples.
+        If a layer, metric, precision or device is unknown, a layer holds maps or
+        values that are not finite, or there are fewer than three examples.
 
     Examples
     --------
@@ -97,12 +98,12 @@ def rdms(
     kind = precision or _precision(run, names)
     values = np.empty((steps or 1, len(names), n_pairs(n)), kind)
     empty: list[str] = []
+    where = device_named(device)
     for s in range(steps or 1):
         for k, name in enumerate(names):
             x = torch.as_tensor(matrix(run, name, s if steps else None))
-            at = f" at step {run['step'].values[s]}" if "step" in run.coords else ""
-            check_finite(x, f"layer {name!r}{at}")
-            x = x.to(_device(device), getattr(torch, kind))
+            check_finite(x, f"layer {name!r}{_moment(run, s)}")
+            x = x.to(where, getattr(torch, kind))
             _, undefined = dissimilarities(x, metric, noise, out=values[s, k])
             if undefined and name not in empty:
                 empty.append(name)
@@ -122,10 +123,10 @@ def _precision(run: xr.Dataset, names: list[str]) -> str:
     return "float64" if wide else "float32"
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+def _moment(run: xr.Dataset, s: int) -> str:
+    if "step" not in run.coords:
+        return ""
+    return f" at step {np.atleast_1d(run['step'].values)[s]}"
 
 
 def _labelled(

@@ -37,7 +37,8 @@ def embed(
     -------
     DataArray, dims (item, axis)
         In the unit of the distances, with one coordinate on `item` for every
-        `<name>_a`, `<name>_b` of the RDM. `attrs["stress"]` is Kruskal's stress-1
+        `<name>_a`, `<name>_b` of the RDM. `attrs["stress"]` is Kruskal's stress-1,
+        :math:`\sqrt{\sum (d_{ij} - \|y_i - y_j\|)^2 / \sum \|y_i - y_j\|^2}`
         (0: perfect); `attrs["explained"]` the share of positive eigenvalues kept.
 
     Raises
@@ -127,5 +128,5 @@ def _distances(points: np.ndarray) -> np.ndarray:
 
 def _stress(points: np.ndarray, square: np.ndarray) -> float:
     apart = _distances(points)
-    total = np.sum(square**2)
-    return float(np.sqrt(np.sum((square - apart) ** 2) / total)) if total else 0.0
+    missed, total = np.sum((square - apart) ** 2), np.sum(apart**2)
+    return float(np.sqrt(missed / total)) if total else float(missed > 0)

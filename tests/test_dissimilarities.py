@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import pearsonr, rankdata
+from sklearn.manifold import MDS, ClassicalMDS
 
 import repsim
 from repsim.embedding import embed
@@ -116,6 +117,8 @@ def test_rdms_say_what_is_wrong() -> None:
         repsim.rdms(run, metric="euclid")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`precision` to be one of float32"):
         repsim.rdms(run, precision="float16")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Expected `device` .* but got 'gpu'"):
+        repsim.rdms(run, device="gpu")
     with pytest.raises(ValueError, match="at least 3 examples, but got 2"):
         repsim.rdms(run.isel(example=slice(2)))
     broken = run.copy(deep=True)
@@ -124,6 +127,8 @@ def test_rdms_say_what_is_wrong() -> None:
         ValueError, match="layer 'hidden_2' at step 10 to be finite, but"
     ):
         repsim.rdms(broken)
+    with pytest.raises(ValueError, match="layer 'hidden_2' at step 10 to be finite"):
+        repsim.rdms(broken.isel(step=1))
     with pytest.raises(TypeError, match="Expected a recording"):
         repsim.rdms(np.eye(3))  # type: ignore[arg-type]
 
@@ -398,6 +403,26 @@ def test_metric_scaling_lowers_the_stress() -> None:
     classical, metric = (embed(rdm, method=m) for m in ("classical", "metric"))  # type: ignore[arg-type]
     assert metric.attrs["stress"] < classical.attrs["stress"]
     assert metric["condition"].values[:9].tolist() == ["bp"] * 9
+
+
+def test_embeddings_are_scikit_learns() -> None:
+    rdm = repsim.network_rdm(repsim.rdms(study()))
+    square = repsim.squareform(rdm.values)
+    expected = ClassicalMDS(metric="precomputed").fit_transform(square)
+    found = embed(rdm)
+    signs = np.sign((found.values * expected).sum(0))
+    np.testing.assert_allclose(found, expected * signs, atol=1e-10)
+    peer = MDS(
+        metric="precomputed",
+        init="classical_mds",
+        n_init=1,
+        eps=1e-12,
+        max_iter=3000,
+        normalized_stress=True,
+    )
+    peer.fit(square)
+    ours = embed(rdm, method="metric")
+    assert ours.attrs["stress"] == pytest.approx(peer.stress_, abs=1e-6)
 
 
 def test_embedding_says_what_is_wrong() -> None:

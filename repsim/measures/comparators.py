@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import ArrayLike
 
 from repsim.datasets.messages import unknown
@@ -75,8 +76,8 @@ def compare_rdms(
     Raises
     ------
     ValueError
-        If the method is unknown, the numbers of pairs differ or are below three, or
-        a value is infinite.
+        If the method is unknown, the numbers of pairs differ or are below three, a
+        value is infinite, or an RDM is square.
 
     Notes
     -----
@@ -251,12 +252,22 @@ def _tau(score: int, pairs: int, ties_x: int, ties_y: int, method: str) -> float
 def _stack(rdms: ArrayLike | torch.Tensor, name: str) -> tuple[np.ndarray, bool]:
     """Return RDMs as a stack of floats, and whether a single vector came."""
     if isinstance(rdms, torch.Tensor):
-        rdms = rdms.detach().cpu().numpy()
+        rdms = rdms.detach().cpu()
+        rdms = (rdms.float() if rdms.dtype == torch.bfloat16 else rdms).numpy()
+    elif isinstance(rdms, xr.DataArray) and "pair" in rdms.dims:
+        rdms = rdms.transpose(..., "pair")
     stack = np.asarray(rdms)
     if stack.ndim not in (1, 2):
         msg = (
             f"Expected `{name}` to have shape (pair,) or (k, pair), but got "
             f"{stack.shape}; stack further dims first."
+        )
+        raise ValueError(msg)
+    if _square(stack):
+        msg = (
+            f"Expected `{name}` to be condensed, but got a square RDM of "
+            f"{len(stack)} examples; take its upper triangle, as "
+            "scipy.spatial.distance.squareform does."
         )
         raise ValueError(msg)
     if stack.shape[-1] < LEAST:
@@ -271,6 +282,13 @@ def _stack(rdms: ArrayLike | torch.Tensor, name: str) -> tuple[np.ndarray, bool]
         msg = f"Expected `{name}` to be finite or NaN, but got infinite distances."
         raise ValueError(msg)
     return np.atleast_2d(stack), stack.ndim == 1
+
+
+def _square(stack: np.ndarray) -> bool:
+    """Return whether a stack is one square RDM: symmetric, zero from x to itself."""
+    if stack.ndim != 2 or len(stack) != stack.shape[1] or np.diag(stack).any():
+        return False
+    return bool(np.array_equal(stack, stack.T, equal_nan=True))
 
 
 def _dropped(count: int, m: int) -> str:

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from repsim.datasets.messages import unknown
+from repsim.measures.devices import device_named
 from repsim.measures.inputs import check_finite
 from repsim.measures.noise import checked, whiten
 from repsim.measures.triangle import triangle
@@ -69,9 +70,7 @@ def crossnobis(
         precision = "float64" if x.dtype == torch.float64 else "float32"
     if precision not in _PRECISIONS:
         raise ValueError(unknown("precision", precision, _PRECISIONS))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    x = x.to(device, _PRECISIONS[precision])
+    x = x.to(device_named(device), _PRECISIONS[precision])
     if noise is not None:
         x = whiten(x - x.mean(1, keepdim=True), checked(noise, x.shape[-1]))
     return _distances(x)
@@ -100,18 +99,27 @@ def _distances(x: torch.Tensor) -> np.ndarray:
 
 
 def _folds(folds: ArrayLike | torch.Tensor) -> torch.Tensor:
-    given = (
-        folds.detach()
-        if isinstance(folds, torch.Tensor)
-        else torch.as_tensor(np.asarray(folds))
-    )
-    if given.ndim != 3 or given.shape[0] < 2 or given.shape[1] < 3:
+    given = folds.detach() if isinstance(folds, torch.Tensor) else _stacked(folds)
+    if given.ndim != 3 or given.shape[0] < 2 or given.shape[1] < 3 or not given.numel():
         msg = (
             "Expected `folds` to have shape (fold, example, unit) with at least two "
-            f"folds and three examples, but got {tuple(given.shape)}."
+            f"folds, three examples and one unit, but got {tuple(given.shape)}."
         )
         raise ValueError(msg)
     if not given.is_floating_point():
         given = given.double()
     check_finite(given, "`folds`")
     return given
+
+
+def _stacked(folds: ArrayLike) -> torch.Tensor:
+    try:
+        return torch.as_tensor(np.asarray(folds))
+    except (TypeError, ValueError) as error:
+        shapes = [np.shape(fold) for fold in folds]  # type: ignore[union-attr]
+        msg = (
+            "Expected `folds` to be numbers of the same shape (example, unit) in each "
+            f"fold, but got {', '.join(str(s) for s in shapes)}; keep the examples "
+            "that every fold has."
+        )
+        raise ValueError(msg) from error

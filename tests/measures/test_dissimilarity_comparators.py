@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, rankdata
@@ -138,6 +140,7 @@ def test_an_rdm_without_structure_is_nan_with_a_warning(
         ([1.0], [1.0], {}, "at least three examples, but got 1 pairs"),
         ([1.0, np.inf, 2], [1.0, 2, 3], {}, "infinite distances"),
         (np.ones((2, 2, 3)), [1.0, 2, 3], {}, r"\(pair,\) or \(k, pair\)"),
+        (1 - np.eye(4), 1 - np.eye(4), {}, "got a square RDM of 4 examples"),
         (
             np.arange(4.0),
             np.arange(4.0),
@@ -151,6 +154,16 @@ def test_bad_rdms_are_one_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=match):
         repsim.compare_rdms(a, b, **options)  # type: ignore[arg-type]
+
+
+def test_rdms_come_in_any_container(rng: np.random.Generator) -> None:
+    a, b = stacks(rng, 6, ties=True)
+    expected = repsim.compare_rdms(a, b)
+    sideways = xr.DataArray(b.T, dims=("pair", "layer"))
+    np.testing.assert_array_equal(repsim.compare_rdms(a, sideways), expected)
+    half = torch.as_tensor(np.round(a)).to(torch.bfloat16)
+    found = repsim.compare_rdms(half, half.double().numpy())
+    np.testing.assert_array_equal(np.diag(found), 1)
 
 
 def slow_excess(x: np.ndarray, y: np.ndarray) -> int:

@@ -125,10 +125,12 @@ def test_dead_units_can_be_shrunk_but_not_inverted(rng: np.random.Generator) -> 
 @pytest.mark.parametrize(
     ("shape", "options", "match"),
     [
-        ((1, 4, 3), {}, "at least two folds and three examples"),
+        ((1, 4, 3), {}, "at least two folds, three examples"),
         ((2, 2, 3), {}, r"but got \(2, 2, 3\)"),
         ((4, 3), {}, r"shape \(fold, example, unit\)"),
+        ((2, 4, 0), {}, "and one unit"),
         ((2, 4, 3), {"precision": "float16"}, "Expected `precision`"),
+        ((2, 4, 3), {"device": "gpu"}, "cpu or an accelerator .* got 'gpu'"),
         ((2, 4, 3), {"noise": np.eye(2)}, r"shape \(3, 3\)"),
     ],
 )
@@ -137,6 +139,11 @@ def test_bad_folds_are_one_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=match):
         repsim.crossnobis(np.ones(shape), **options)  # type: ignore[arg-type]
+
+
+def test_folds_share_their_examples() -> None:
+    with pytest.raises(ValueError, match=r"got \(4, 3\), \(5, 3\); keep the examples"):
+        repsim.crossnobis([np.ones((4, 3)), np.ones((5, 3))])
 
 
 def test_folds_and_residuals_must_be_finite() -> None:

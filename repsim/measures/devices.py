@@ -1,0 +1,41 @@
+"""Where to compute."""
+
+import torch
+
+
+def device_named(name: str | torch.device) -> torch.device:
+    """Return the device of a name, checked by putting a number there.
+
+    Parameters
+    ----------
+    name : str or torch.device
+        "auto" takes an accelerator where there is one, else the CPU.
+
+    Returns
+    -------
+    torch.device
+        One that works.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+
+    Examples
+    --------
+    >>> device_named("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        msg = (
+            f"Expected `device` to be auto, cpu or an accelerator of this machine, but "
+            f"got {str(name)!r}, which torch cannot use here; auto takes one where "
+            "there is one."
+        )
+        raise ValueError(msg) from error
+    return found
