@@ -403,15 +403,15 @@ def reproduce(
 
     Example: repsim reproduce --quick --claims C1,C4 --out reproduce
     """
-    from repsim.claims import registered
     from repsim.claims import reproduce as run_claims
-    from repsim.datasets.messages import unknown
+    from repsim.claims.reproduction import chosen_claims, make_settings
 
     wanted = _names(claims)
-    known = list(registered())
-    for name in wanted or []:
-        if name not in known:
-            raise typer.BadParameter(unknown("claim", name, known))
+    try:
+        chosen_claims(wanted)
+        make_settings(quick, dataset, root, seeds, seed)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     with _continues():
         found = run_claims(
             wanted,

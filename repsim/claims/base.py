@@ -44,6 +44,8 @@ class Gate:
         Where the bound comes from.
     of : {"every", "mean"}
         Whether every value (every seed) must keep it, or their mean.
+    seeds : int
+        Networks a condition without which the quantity cannot be judged.
     """
 
     quantity: str
@@ -51,6 +53,7 @@ class Gate:
     bound: float
     origin: str
     of: Statistic = "every"
+    seeds: int = 1
 
     def kept(self, values: Sequence[float]) -> bool:
         """Return whether the values keep the bound; none, or a NaN, does not."""
@@ -123,18 +126,23 @@ class Claim:
     uses: tuple[str, ...] = ()
     seconds: "Callable[[Settings], float]" = field(default=lambda settings: 1.0)
 
-    def judge(self, measured: Mapping[str, Sequence[float]]) -> str:
+    def judge(
+        self, measured: Mapping[str, Sequence[float]], seeds: int | None = None
+    ) -> str:
         """Return the verdict on measured values.
 
         Parameters
         ----------
         measured : mapping of str to sequence of float
             Quantity -> values.
+        seeds : int or None
+            Networks a condition; None is as many as the gates need.
 
         Returns
         -------
         str
-            "holds", "does not hold", or "reported" where there is no gate.
+            "holds", "does not hold", or "reported" where there is no gate, or one
+            that takes more seeds while the others are kept.
 
         Examples
         --------
@@ -142,10 +150,15 @@ class Claim:
         >>> claim.judge({"gap": [0.5]}), claim.judge({"gap": [0.5, 2.0]})
         ('holds', 'does not hold')
         """
-        if not self.gates:
-            return REPORTED
-        kept = all(gate.kept(measured.get(gate.quantity, ())) for gate in self.gates)
-        return HOLDS if kept else FAILS
+        open_ = self.unjudged(seeds)
+        gates = [gate for gate in self.gates if gate not in open_]
+        if not all(gate.kept(measured.get(gate.quantity, ())) for gate in gates):
+            return FAILS
+        return HOLDS if gates and not open_ else REPORTED
+
+    def unjudged(self, seeds: int | None) -> list[Gate]:
+        """Return the gates that so many seeds cannot judge."""
+        return [g for g in self.gates if seeds is not None and seeds < g.seeds]
 
     @property
     def threshold(self) -> str:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -48,12 +49,19 @@ def _splits(study: dict[str, list[Numbers]]) -> dict[str, list[int]]:
         "rules, all with their own initial weights, permuted over networks."
     ),
     gates=[
-        Gate("margin gained above the split, bp − sg, lower bound", ">", 0.0, WELCH),
+        Gate(
+            "margin gained above the split, bp − sg, lower bound",
+            ">",
+            0.0,
+            WELCH,
+            seeds=2,
+        ),
         Gate(
             "share of layers that differ more than seeds do",
             ">=",
             0.5,
             "ours: q < 0.05 at half of the layers",
+            seeds=2,
         ),
     ],
     uses=(*SHOWN, "sg_shared"),
@@ -64,7 +72,6 @@ def layers_differ(lab: Lab) -> Evidence:
     margin = along_depth(study, "margin")
     at = lab.split - 1
     gained = {k: (v[:, -1] - v[:, at]).tolist() for k, v in margin.items()}
-    test = seed_test(_tree(lab, ("bp", "sg")), "bp", "sg", "cka")
     shared = _matched_cka(lab, "bp", "sg_shared")
     measured = {
         "margin gained above the split, bp − sg, lower bound": [
@@ -75,23 +82,34 @@ def layers_differ(lab: Lab) -> Evidence:
         "distance of sg's largest margin from the split (layers)": [
             float(abs(int(row.argmax()) - at)) for row in margin["sg"]
         ],
+        "CKA bp–sg with shared initial weights": shared,
+    }
+    accuracies = {
+        k: {"test accuracy": final(v, "test_accuracy")}
+        for k, v in study.items()
+        if k != "untrained"
+    }
+    drawn, axes = figure(1, 2, figsize=(10.4, 3.8))
+    shown = {k: v for k, v in margin.items() if k != "sg_shared"}
+    profile(axes[0, 0], shown, ylabel="class margin", splits=_splits(study))
+    if len(lab.seeds) < 2:
+        axes[0, 1].set_axis_off()
+        return Evidence(measured, drawn, {"accuracy": accuracies})
+    test = seed_test(_tree(lab, ("bp", "sg")), "bp", "sg", "cka")
+    _draw_test(axes[0, 1], test)
+    measured |= {
         "share of layers that differ more than seeds do": [
             float((test["q_value"].values < 0.05).mean())
         ],
         "CKA within rules, mean over layers": [float(test["within"].mean())],
         "CKA bp–sg, mean over layers": [float(test["between"].mean())],
-        "CKA bp–sg with shared initial weights": shared,
     }
-    tables = {
-        "by layer": {
-            str(name): [float(v) for v in test[name].values]
-            for name in ("within", "between", "difference", "p_value", "q_value")
-        },
-        "test accuracy": {
-            k: final(v, "test_accuracy") for k, v in study.items() if k != "untrained"
-        },
+    columns = ("within", "between", "difference", "p_value", "q_value")
+    by_layer = {
+        str(layer): {name: float(v[name]) for name in columns}
+        for layer, v in ((name, test.sel(layer=name)) for name in test["layer"].values)
     }
-    return Evidence(measured, _draw_margins(study, margin, test), tables)
+    return Evidence(measured, drawn, {"CKA by layer": by_layer, "accuracy": accuracies})
 
 
 def _tree(lab: Lab, labels: tuple[str, ...]) -> xr.DataTree:
@@ -110,19 +128,23 @@ def _matched_cka(lab: Lab, first: str, second: str) -> list[float]:
     return [float(np.diag(compare(a, b, "cka").values).mean()) for a, b in pairs]
 
 
-def _draw_margins(
-    study: dict[str, list[Numbers]], margin: dict[str, np.ndarray], test: xr.Dataset
-) -> Figure:
-    drawn, axes = figure(1, 2, figsize=(10.4, 3.8))
-    shown = {k: v for k, v in margin.items() if k != "sg_shared"}
-    profile(axes[0, 0], shown, ylabel="class margin", splits=_splits(study))
+def _draw_test(axes: Axes, test: xr.Dataset) -> None:
+    """Draw CKA of matched layers within and between rules; filled where q < 0.05."""
     layer = np.arange(1, test.sizes["layer"] + 1)
-    axes[0, 1].plot(layer, test["within"], "o-", ms=3, label="within rules (seeds)")
-    axes[0, 1].plot(layer, test["between"], "o-", ms=3, label="bp against sg")
-    axes[0, 1].set(xlabel="hidden layer", ylabel="CKA of matched layers", ylim=(0, 1))
-    axes[0, 1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 1].legend(frameon=False)
-    return drawn
+    axes.plot(layer, test["within"], "o-", ms=3, label="within rules (seeds)")
+    (between,) = axes.plot(layer, test["between"], "-", label="bp against sg")
+    differs = test["q_value"].values < 0.05
+    for mask, face in ((differs, between.get_color()), (~differs, "white")):
+        axes.plot(
+            layer[mask], test["between"].values[mask], "o", ms=5, mfc=face,
+            color=between.get_color(),
+        )  # fmt: skip
+    axes.set(
+        xlabel="hidden layer", ylabel="CKA of matched layers", ylim=(0, 1),
+        title="filled: differs more than seeds do (q < 0.05)",
+    )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False)
 
 
 @claim(
@@ -136,7 +158,9 @@ def _draw_margins(
         "RDMs (one minus correlation) of 400 test examples sorted by label; number of "
         "hidden layers whose RDM correlates at least 0.9 with the last one's."
     ),
-    gates=[Gate("settled layers, bp − sg_every, lower bound", ">", 0.0, WELCH)],
+    gates=[
+        Gate("settled layers, bp − sg_every, lower bound", ">", 0.0, WELCH, seeds=2)
+    ],
     uses=SHOWN,
 )
 def geometry_settles(lab: Lab) -> Evidence:
@@ -273,7 +297,8 @@ def weight_norms(lab: Lab) -> Evidence:
     source="Czarnecki et al. 2017, section 5 and supplement",
     experiment=(
         "Logistic probes on every hidden layer, fitted on training and scored on test "
-        "examples; the better rule stopped where it reaches the other's test accuracy."
+        "examples; the better rule stopped where it reaches the other's test accuracy. "
+        "Reported beside: training accuracy, and regression probes."
     ),
     gates=[
         Gate(
@@ -289,7 +314,6 @@ def probes_stay_similar(lab: Lab) -> Evidence:
     first = min(2, probes["bp"].shape[1] - 1)
     gap = np.abs(probes["sg"].mean(0) - probes["bp"].mean(0))[first:]
     study = lab.study(SHOWN)
-    everything = along_depth(study, "probe")
     measured = {
         "largest |probe sg − probe bp| from layer 3 on": [float(gap.max())],
         **{f"test accuracy {k}": final(v, "test_accuracy") for k, v in matched.items()},
@@ -297,14 +321,17 @@ def probes_stay_similar(lab: Lab) -> Evidence:
             f"probe of the last layer {k}": v[:, -1].tolist() for k, v in probes.items()
         },
     }
-    drawn, axes = figure(1, 2, figsize=(10.4, 3.8))
-    profile(
-        axes[0, 0], probes, ylabel="probe's test accuracy", splits=_splits(matched),
-        title="at matched test accuracy",
-    )  # fmt: skip
-    profile(
-        axes[0, 1], everything, ylabel="probe's test accuracy", splits=_splits(study),
-        title="after equal steps",
-    )  # fmt: skip
-    steps = {k: v[0]["cell"]["steps"] for k, v in matched.items()}
-    return Evidence(measured, drawn, {"steps at matched accuracy": steps})
+    drawn, axes = figure(2, 2, figsize=(10.4, 7.2))
+    panels = (
+        ("logistic probe, test", "at matched test accuracy", matched, "probe"),
+        ("logistic probe, test", "after equal updates", study, "probe"),
+        ("logistic probe, training", "after equal updates", study, "probe_train"),
+        ("regression probe, test", "after equal updates", study, "regression"),
+    )
+    for panel, (what, when, shown, name) in zip(axes.flat, panels, strict=True):
+        profile(
+            panel, along_depth(shown, name), ylabel=f"accuracy, {what}",
+            splits=_splits(shown), title=when,
+        )  # fmt: skip
+    steps = {k: {"updates": v[0]["cell"]["steps"]} for k, v in matched.items()}
+    return Evidence(measured, drawn, {"at matched accuracy": steps})

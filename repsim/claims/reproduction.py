@@ -137,8 +137,8 @@ def reproduce(
     >>> found.results[0]["verdict"]
     'holds'
     """
-    chosen = _chosen(claims)
-    settings, notes = _settings(quick, dataset, root, seeds, seed, rule)
+    chosen = chosen_claims(claims)
+    settings, notes = make_settings(quick, dataset, root, seeds, seed, rule)
     if any(claim.uses for claim in chosen):
         # Missing or damaged data are found before anything is written.
         load(settings.dataset, "train", root=root, limit=1)
@@ -157,7 +157,8 @@ def reproduce(
     return Reproduction(results, path, page, notes)
 
 
-def _chosen(claims: Sequence[str] | None) -> list[Claim]:
+def chosen_claims(claims: Sequence[str] | None) -> list[Claim]:
+    """Return claims by id, each once, or all; ValueError for one that is not there."""
     known = registered()
     if claims is None:
         return list(known.values())
@@ -171,14 +172,18 @@ def _chosen(claims: Sequence[str] | None) -> list[Claim]:
     return [known[name] for name in wanted]
 
 
-def _settings(
+def make_settings(
     quick: bool,
     dataset: str | None,
     root: str | os.PathLike[str] | None,
     seeds: int | None,
     seed: int,
-    rule: str,
+    rule: str = "sg",
 ) -> tuple[Settings, list[str]]:
+    """Return the settings of `reproduce`, and what was chosen for the user or cut.
+
+    ValueError for a name that does not exist or a number out of range.
+    """
     if rule not in names():
         raise ValueError(unknown("rule", rule, names()))
     seeds = 5 if seeds is None else seeds
@@ -193,8 +198,8 @@ def _settings(
         dataset = "mnist" if not quick and _has_mnist(root) else "digits"
         if dataset == "digits" and not quick:
             notes.append(
-                "MNIST was not found, so the networks learn digits; name its folder "
-                "with root= (--root) or REPSIM_DATA."
+                f"MNIST was not found{_below(root)}, so the networks learn digits; "
+                "name its folder with root= (--root) or REPSIM_DATA."
             )
     if dataset not in ("digits", *IMAGES):
         raise ValueError(unknown("dataset", dataset, ("digits", *IMAGES)))
@@ -205,6 +210,14 @@ def _settings(
     if seeds < 5:
         notes.append("Fewer than five seeds: read stochastic claims with care.")
     return settings, notes
+
+
+def _below(root: str | os.PathLike[str] | None) -> str:
+    """Return where a folder named by the user was looked at, as part of a sentence."""
+    if root is None:
+        return ""
+    missing = "" if Path(root).is_dir() else ", which does not exist"
+    return f" below {os.fspath(root)!r}{missing}"
 
 
 def _has_mnist(root: str | os.PathLike[str] | None) -> bool:
@@ -223,7 +236,11 @@ def _folder(out: str | os.PathLike[str]) -> Path:
             f"Expected {str(folder)!r} to be a folder, but it is a file; name another."
         )
         raise FileExistsError(msg)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"Expected {str(folder)!r} to be a folder to write in, but: {error}."
+        raise type(error)(msg) from error
     return folder
 
 
@@ -289,6 +306,10 @@ def _run(claim: Claim, lab: Lab, folder: Path, name: Callable[[str], None]) -> R
         warnings.simplefilter("always")
         evidence = claim.run(lab)
     told = dict.fromkeys(str(w.message) for w in said if w.category is UserWarning)
+    unjudged = [
+        f"Not judged, because it takes {gate.seeds} seeds: {gate.quantity}."
+        for gate in claim.unjudged(lab.settings.seeds)
+    ]
     drawn = evidence.figure or against_bounds(claim, evidence.measured)
     drawn.savefig(folder / "figures" / f"{claim.id}.png", dpi=130)
     result = {
@@ -300,8 +321,8 @@ def _run(claim: Claim, lab: Lab, folder: Path, name: Callable[[str], None]) -> R
         "measured": {k: summarise(v) for k, v in evidence.measured.items()},
         "threshold": claim.threshold,
         "gates": _gates(claim),
-        "verdict": claim.judge(evidence.measured),
-        "note": " ".join([evidence.note, *told]).strip(),
+        "verdict": claim.judge(evidence.measured, lab.settings.seeds),
+        "note": " ".join([evidence.note, *told, *unjudged]).strip(),
         "tables": dict(evidence.tables),
         "dataset": lab.settings.dataset,
         "quick": lab.settings.quick,
@@ -364,7 +385,8 @@ def _short(result: Result) -> str:
     for name in names or list(result["measured"])[:2]:
         gate = next((g for g in result["gates"] if g["quantity"] == name), None)
         demand = f" ({gate['relation']} {gate['bound']:g})" if gate else ""
-        parts.append(f"{name} {number(result['measured'][name])}{demand}")
+        found = result["measured"].get(name)
+        parts.append(f"{name} {number(found) if found else 'not measured'}{demand}")
     return "; ".join(parts)
 
 

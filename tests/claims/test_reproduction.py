@@ -1,6 +1,8 @@
 """Running claims: what is written, what is kept, what is said when asked wrongly."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,44 @@ def test_without_mnist_digits_are_used_and_said(
     (raw / "train-images-idx3-ubyte").write_bytes(b"")
     found = reproduce(["C2"], root=tmp_path, out=tmp_path / "out", progress=False)
     assert found.results[0]["dataset"] == "mnist"
+
+
+def test_one_seed_leaves_comparisons_of_seeds_open(tiny: None, tmp_path: Path) -> None:
+    found = reproduce(
+        ["C11", "C12"], quick=True, seeds=1, out=tmp_path, jobs=1, progress=False
+    )
+    for result in found.results:
+        assert result["verdict"] == "reported"
+        assert "Not judged, because it takes 2 seeds" in result["note"]
+    assert "more than seeds do not measured (>= 0.5)" in found.table()
+
+
+def test_an_explicit_folder_without_mnist_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "none"
+    found = reproduce(["C2"], root=missing, out=tmp_path / "out", progress=False)
+    assert f"MNIST was not found below '{missing}', which does not" in found.notes[0]
+    with pytest.raises(OSError, match="to be a folder to write in"):
+        reproduce(["C2"], quick=True, out="/dev/null/x", progress=False)
+
+
+def test_the_quick_command_runs_every_claim_on_digits(tmp_path: Path) -> None:
+    # The command itself with one seed: five take minutes.
+    words = ["reproduce", "--quick", "--seeds", "1", "--json", "--out", "out"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "from repsim.cli import main; main()", *words],
+        capture_output=True, text=True, cwd=tmp_path, timeout=900, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results == json.loads((tmp_path / "out/claims.json").read_text())
+    assert [r["id"] for r in results] == list(registered())
+    verdict = {r["id"]: r["verdict"] for r in results}
+    exact = ("C1", "C2", "C3", "C5", "C6", "C17", "M1", "M2", "T5", "T9", "T10", "T11")
+    assert {verdict[name] for name in exact} == {"holds"}
+    assert verdict["C15"] == verdict["E3"] == "reported"
+    assert "To do:" in done.stderr and "Quick: networks of" in done.stderr
+    page = (tmp_path / "out/claims.html").read_text()
+    assert page.count("data:image/png;base64,") == len(results)
 
 
 @pytest.mark.slow

@@ -48,6 +48,14 @@ def test_what_was_not_measured_does_not_hold() -> None:
     assert a_claim(Gate("q", ">", 0.0, "t")).judge({"other": [1.0]}) == "does not hold"
 
 
+def test_what_takes_more_seeds_is_reported() -> None:
+    claim = a_claim(Gate("a", ">", 0.0, "t"), Gate("b", ">", 0.0, "t", seeds=2))
+    assert claim.judge({"a": [1.0]}, seeds=1) == "reported"
+    assert claim.judge({"a": [-1.0]}, seeds=1) == "does not hold"
+    assert claim.judge({"a": [1.0]}, seeds=2) == "does not hold"
+    assert claim.judge({"a": [1.0], "b": [1.0]}, seeds=2) == "holds"
+
+
 def test_without_a_gate_the_numbers_are_reported() -> None:
     assert a_claim().judge({"q": [1.0]}) == "reported"
     assert "no number" in a_claim().threshold
