@@ -11,7 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-_BAND = 192
+_BANDS = (64, 192)
+"""Fewest and most rows of a band: narrow ones waste less left of the diagonal."""
+
 _WORTH = 1 << 26
 """Multiplications from which a vendor's routine repays choosing and preparing it."""
 
@@ -59,10 +61,11 @@ def triangle(
     added = None if down is None else down.cpu().numpy()
     if out is None:
         out = np.empty(n_pairs(n), _dtype(rows))
-    product = _product(rows)
+    height = min(max(n // 8, _BANDS[0]), _BANDS[1])
+    product = _product(rows, height)
     at = first = 0
-    for start in range(0, n, _BAND):
-        stop = min(start + _BAND, n)
+    for start in range(0, n, height):
+        stop = min(start + height, n)
         band = product(rows[start:stop] * scale, rows[start:], across[start:])
         for i in range(start, stop):
             row = band[i - start, i - start + 1 :]
@@ -79,8 +82,8 @@ def triangle(
     return out
 
 
-def _product(rows: torch.Tensor) -> Product:
-    """Return the fastest routine here for bands of these rows."""
+def _product(rows: torch.Tensor, height: int) -> Product:
+    """Return the fastest routine here for bands of `height` of these rows."""
     if rows.device.type != "cpu":
         return _elsewhere
     there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -88,7 +91,7 @@ def _product(rows: torch.Tensor) -> Product:
     if rows.dtype == torch.float32 and there and worth:
         return _onednn
     # One buffer for all bands: a fresh one is a page fault every 4 KiB.
-    buffer = np.empty(_BAND * len(rows), _dtype(rows))
+    buffer = np.empty(height * len(rows), _dtype(rows))
 
     def blas(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.ndarray:
         band = buffer[: len(x) * len(y)].reshape(len(x), len(y))

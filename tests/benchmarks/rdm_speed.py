@@ -1,11 +1,13 @@
 """RDMs and their comparison beside rsatoolbox and scipy: CPU seconds, one thread.
 
-Run: python -P tests/benchmarks/rdm_speed.py [--n 1000] [--repeats 5]
+Run: python -P tests/benchmarks/rdm_speed.py --n 1000 3000 [--repeats 5]
 
-Peers and we take turns on the same float32 activations of correlated ReLU units
-(--layers layers are timed, the table is scaled to 20); scipy's pdist, a tenth as fast,
-is timed on one layer. Comparisons are 20 × 20 RDMs, all 400 cells; tau on --tau RDMs a
-side, scaled to 400 cells with its sorting.
+RDMs of 20 layers of correlated ReLU units: ours is one call of `repsim.rdms` on a
+recording, labels and checks included (or 20 of `repsim.crossnobis`); peers are timed on
+--layers of them and scaled to 20. Everybody takes turns, in an order that rotates.
+"half a product" is the time numpy takes for half of x yᵀ, the least that any of them
+must compute in that dtype (crossnobis of two folds: twice that).
+Comparisons are 20 × 20 RDMs at the first --n, all 400 cells; tau on --tau RDMs a side.
 """
 
 import argparse
@@ -19,11 +21,11 @@ from importlib.metadata import version
 import numpy as np
 import rsatoolbox
 import torch
+import xarray as xr
 from scipy.spatial.distance import pdist
 from threadpoolctl import threadpool_limits
 
 import repsim
-from repsim.measures.dissimilarity import dissimilarities
 
 LAYERS = 20
 Task = Callable[[], object]
@@ -34,6 +36,7 @@ COMPARE = {
     "rho-a": "rho-a",
     "whitened_cosine": "cosine_cov",
     "tau-a": "tau-a",
+    "tau-a with ties": "tau-a",
 }
 
 
@@ -85,58 +88,73 @@ def toolbox_crossnobis(folds: np.ndarray) -> np.ndarray:
     return np.asarray(rdm.dissimilarities[0]) * d
 
 
+def recording(layers: np.ndarray) -> xr.Dataset:
+    """Return 20 layers as a recording, going round those given."""
+    return xr.Dataset(
+        {
+            f"hidden_{k}": (("example", f"hidden_{k}_unit"), layers[k % len(layers)])
+            for k in range(LAYERS)
+        }
+    )
+
+
 def rdms(n: int, d: int, layers: int, repeats: int) -> None:
     """Print the table of RDMs."""
-    xs = activations(n, d, layers)
+    narrow = activations(n, d, layers)
     rng = np.random.default_rng(1)
     noise = rng.normal(size=(layers, 2, n, d)).astype(np.float32)
-    folds = xs[:, None] + noise
-    wide, scale = xs.astype(np.float64), LAYERS / layers
+    data = {"float32": narrow, "float64": narrow.astype(np.float64)}
+    print(f"\n| 20 RDMs, n = {n:,}, d = {d} | dtype | repsim | rsatoolbox | scipy |"
+          " half a product | ratios | error, of the largest |")  # fmt: skip
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for metric, peer in (
         ("correlation", "correlation"),
         ("sqeuclidean", "euclidean"),
         ("crossnobis", "crossnobis"),
     ):
         tasks: dict[str, Task] = {}
-        if metric == "crossnobis":
-            tasks["repsim float32"] = lambda: [repsim.crossnobis(f) for f in folds]
-            tasks["repsim float64"] = lambda: [
-                repsim.crossnobis(f, precision="float64") for f in folds
-            ]
-            tasks["rsatoolbox"] = lambda: [toolbox_crossnobis(f) for f in folds]
-        else:
-            for kind, data in (("float32", xs), ("float64", wide)):
-                tensors = [torch.from_numpy(x) for x in data]
-                tasks[f"repsim {kind}"] = lambda t=tensors, m=metric: [  # type: ignore[misc]
-                    dissimilarities(x, m)[0] for x in t
+        folds = {k: v[:, None] + noise.astype(k) for k, v in data.items()}
+        for kind, xs in data.items():
+            run, two, again = recording(xs), folds[kind], xs[0].copy()
+            if metric == "crossnobis":
+                tasks[f"repsim {kind}"] = lambda f=two: [  # type: ignore[misc]
+                    repsim.crossnobis(f[k % layers], device="cpu")
+                    for k in range(LAYERS)
                 ]
-                tasks[f"rsatoolbox {kind}"] = lambda v=data, p=peer: [  # type: ignore[misc]
+                tasks[f"rsatoolbox {kind}"] = lambda f=two: [  # type: ignore[misc]
+                    toolbox_crossnobis(one) for one in f
+                ]
+            else:
+                tasks[f"repsim {kind}"] = lambda r=run, m=metric: (
+                    repsim.rdms(  # type: ignore[misc]
+                        r, metric=m, device="cpu"
+                    ).values
+                )
+                tasks[f"rsatoolbox {kind}"] = lambda v=xs, p=peer: [  # type: ignore[misc]
                     toolbox_rdm(x, p) for x in v
                 ]
-            tasks["scipy"] = lambda m=metric: pdist(wide[0], m)  # type: ignore[misc]
+            tasks[f"product {kind}"] = lambda a=xs[0], b=again: a @ b.T  # type: ignore[misc]
+        if metric != "crossnobis":
+            tasks["scipy"] = lambda m=metric: pdist(data["float64"][0], m)  # type: ignore[misc]
         found = rotate(tasks, repeats)
-        times = {
-            name: seconds * (LAYERS if name == "scipy" else scale)
-            for name, (seconds, _) in found.items()
-        }
-        exact = found["repsim float64"][1][0]  # type: ignore[index]
-        narrow = found["repsim float32"][1][0]  # type: ignore[index]
-        error = np.abs(narrow - exact).max() / np.abs(exact).max()
-        row(f"{metric}, n = {n}", times, f"float32 error {error:.0e} of the largest")
-
-
-def row(name: str, times: dict[str, float], note: str) -> None:
-    """Print one row: seconds of each, ratios to our float32 and float64."""
-    cells = " · ".join(f"{k} {v:.3f}" for k, v in times.items())
-    ours = {k: v for k, v in times.items() if k.startswith("repsim")}
-    ratios = []
-    for kind, seconds in ours.items():
-        precision = kind.removeprefix("repsim").strip()
-        for peer, other in times.items():
-            same = peer in ("scipy", "rsatoolbox") or peer.endswith(precision)
-            if not peer.startswith("repsim") and same:
-                ratios.append(f"{other / seconds:.1f} × {peer} ({precision or 'f64'})")
-    print(f"| {name} | {cells} | {'; '.join(ratios)} | {note} |", flush=True)
+        exact = np.asarray(found["rsatoolbox float64"][1][0])  # type: ignore[index]
+        if metric != "crossnobis":
+            exact = np.asarray(found["scipy"][1])
+        for kind in data:
+            ours = found[f"repsim {kind}"][0]
+            theirs = found[f"rsatoolbox {kind}"][0] * LAYERS / layers
+            scipy = found["scipy"][0] * LAYERS if "scipy" in found else None
+            share = LAYERS / 2 * (2 if metric == "crossnobis" else 1)
+            least = found[f"product {kind}"][0] * share
+            error = np.abs(found[f"repsim {kind}"][1][0] - exact).max()  # type: ignore[index]
+            ratios = f"{theirs / ours:.1f} × rsatoolbox"
+            ratios += f", {scipy / ours:.1f} × scipy" if scipy else ""
+            print(
+                f"| {metric} | {kind} | {ours:.3f} s | {theirs:.3f} s | "
+                f"{f'{scipy:.3f} s' if scipy else '–'} | {least:.3f} s | {ratios} | "
+                f"{error / np.abs(exact).max():.0e} |",
+                flush=True,
+            )
 
 
 def comparisons(n: int, tau: int, repeats: int) -> None:
@@ -146,29 +164,40 @@ def comparisons(n: int, tau: int, repeats: int) -> None:
     base = rng.random(m)
     a, b = (base + rng.random((LAYERS, m)) / 2 for _ in range(2))
     peer = sys.modules["rsatoolbox.rdm.compare"].compare  # type: ignore[attr-defined]
+    print(
+        f"\n| RDMs of n = {n:,}, float64 | repsim | rsatoolbox | ratio | difference |"
+    )
+    print("| --- | --- | --- | --- | --- |")
     for ours, theirs in COMPARE.items():
-        k = tau if ours == "tau-a" else LAYERS
+        ties = ours.endswith(" with ties")
+        x, y = (np.round(v, 3) for v in (a, b)) if ties else (a, b)
+        method = ours.removesuffix(" with ties")
+        k = tau if method in ("tau-a", "kendall") else LAYERS
         tasks: dict[str, Task] = {
-            "repsim": lambda o=ours, k=k: repsim.compare_rdms(  # type: ignore[misc]
-                a[:k], b[:k], method=o
+            "repsim": lambda x=x[:k], y=y[:k], o=method: repsim.compare_rdms(  # type: ignore[misc]
+                x, y, method=o
             ),
-            "rsatoolbox": lambda t=theirs, k=k: peer(a[:k], b[:k], t),  # type: ignore[misc]
+            "rsatoolbox": lambda x=x[:k], y=y[:k], t=theirs: peer(x, y, t),  # type: ignore[misc]
         }
         found = rotate(tasks, repeats)
         error = np.abs(
             np.asarray(found["repsim"][1]) - np.asarray(found["rsatoolbox"][1])
         ).max()
-        times = {name: seconds for name, (seconds, _) in found.items()}
-        row(f"{ours}, {k} × {k}, n = {n}", times, f"difference {error:.0e}")
+        ours_s, theirs_s = found["repsim"][0], found["rsatoolbox"][0]
+        print(
+            f"| {ours}, {k} × {k} | {ours_s:.3f} s | {theirs_s:.3f} s | "
+            f"{theirs_s / ours_s:.1f} × | {error:.0e} |",
+            flush=True,
+        )
 
 
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--n", type=int, nargs="+", default=[1000])
     parser.add_argument("--d", type=int, default=512)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--tau", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--tau", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=["rdms", "comparisons"])
     given = parser.parse_args()
@@ -177,11 +206,11 @@ def main() -> None:
     threadpool_limits(1)
     names = ("rsatoolbox", "scipy", "numpy", "torch")
     print(", ".join(f"{name} {version(name)}" for name in names))
-    print("| work | CPU s | ratio | result |\n| --- | --- | --- | --- |")
     if given.only != "comparisons":
-        rdms(given.n, given.d, given.layers, given.repeats)
+        for n in given.n:
+            rdms(n, given.d, given.layers, given.repeats)
     if given.only != "rdms":
-        comparisons(given.n, given.tau, given.repeats)
+        comparisons(given.n[0], given.tau, given.repeats)
 
 
 if __name__ == "__main__":
