@@ -149,16 +149,18 @@ def _labelled(
 
 def _pair_coords(run: xr.Dataset) -> dict[str, tuple[str, np.ndarray]]:
     n = run.sizes["example"]
-    i, j = np.triu_indices(n, 1)
     ids = run["example"].values if "example" in run.coords else np.arange(n)
     found = {"example": _compact(ids)}
     if "label" in run.coords and run["label"].dims == ("example",):
         found["label"] = _compact(run["label"].values)
-    return {
-        f"{name}_{side}": ("pair", values[index])
-        for name, values in found.items()
-        for side, index in (("a", i), ("b", j))
-    }
+    coords = {}
+    for name, values in found.items():
+        # Without the indices of all pairs, which would take as much as the RDMs.
+        first = np.repeat(values, np.arange(n - 1, -1, -1))
+        coords[f"{name}_a"] = ("pair", first)
+        second = np.concatenate([values[i + 1 :] for i in range(n)])
+        coords[f"{name}_b"] = ("pair", second)
+    return coords
 
 
 def _compact(values: np.ndarray) -> np.ndarray:

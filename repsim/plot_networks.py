@@ -265,7 +265,12 @@ def dynamics(
         _family(data, along, axes, kwargs)
     reference = data.attrs.get("reference")
     kind = "L2" if data.attrs.get("distance") == "euclidean" else "1 − r"
-    target = "the final step" if along == "step" else reference
+    last = str(data[along].values[-1]) if along in data.coords else reference
+    target = str(reference) if along == "layer" else f"step {reference}"
+    if reference == "previous":
+        target = f"the {along} before"
+    elif along == "step" and str(reference) == str(last):
+        target = "the final step"
     axes.set_ylabel(f"RDM distance to {target} ({kind})")
     axes.set_ylim(bottom=0)
     return axes

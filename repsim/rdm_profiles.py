@@ -129,13 +129,14 @@ def rdm_distance(
     metric : {"euclidean", "correlation"}
         Distance between two RDMs.
     reference : str or int, optional
-        Label along that dim to compare with instead of the last: "hidden_20".
+        Label along that dim to compare with instead of the last: "hidden_20"; or
+        "previous", each with the one before it, which shows where RDMs break.
 
     Returns
     -------
     DataArray, dims (…, layer)
-        Zero at the reference. Pairs that are NaN in any RDM of a comparison are left
-        out of it.
+        Zero at the reference; NaN where there is none before. Pairs that are NaN in
+        any RDM of a comparison are left out of it.
 
     Raises
     ------
@@ -155,17 +156,17 @@ def rdm_distance(
         raise ValueError(unknown("along", along, dims))
     if metric not in ("euclidean", "correlation"):
         raise ValueError(unknown("metric", metric, ["euclidean", "correlation"]))
-    at = _position(rdms, along, reference)
+    names = [str(v) for v in rdms[along].values] if along in rdms.coords else []
+    kept, at = _reference(reference, names, rdms.sizes[along])
     values = rdms.transpose(..., along, "pair")
     flat = values.values.reshape(-1, *values.shape[-2:])
-    out = np.stack([_distances(block, block[at], metric) for block in flat])
+    out = np.stack([_distances(block, at, metric) for block in flat])
     result = xr.DataArray(
         out.reshape(values.shape[:-1]),
         dims=values.dims[:-1],
         coords={k: v for k, v in values.coords.items() if "pair" not in v.dims},
         name="rdm_distance",
     )
-    kept = str(rdms[along].values[at]) if along in rdms.coords else at
     result = result.assign_attrs(
         {
             **rdms.attrs,
@@ -178,21 +179,26 @@ def rdm_distance(
     return result.transpose(*[d for d in rdms.dims if d != "pair"])
 
 
-def _position(rdms: xr.DataArray, along: str, reference: str | int | None) -> int:
+def _reference(
+    reference: str | int | None, names: list[str], size: int
+) -> tuple[str | int, list[int]]:
+    """Return the reference's name, and what each place is compared with."""
     if reference is None:
-        return rdms.sizes[along] - 1
-    known = [str(v) for v in rdms[along].values]
-    if str(reference) not in known:
-        raise ValueError(unknown("reference", reference, known))
-    return known.index(str(reference))
+        return (names[-1] if names else size - 1), [size - 1] * size
+    if reference == "previous" and "previous" not in names:
+        return "previous", list(range(-1, size - 1))
+    if str(reference) not in names:
+        raise ValueError(unknown("reference", reference, [*names, "previous"]))
+    return str(reference), [names.index(str(reference))] * size
 
 
-def _distances(block: np.ndarray, last: np.ndarray, metric: str) -> np.ndarray:
-    """Return the distance of each row to `last`, a row at a time in float64."""
-    target = last.astype(np.float64)
-    out = np.empty(len(block))
+def _distances(block: np.ndarray, at: list[int], metric: str) -> np.ndarray:
+    """Return the distance of each row to another, a row at a time in float64."""
+    out = np.full(len(block), np.nan)
     for k, row in enumerate(block):
-        a, b = row.astype(np.float64), target
+        if at[k] < 0:
+            continue
+        a, b = row.astype(np.float64), block[at[k]].astype(np.float64)
         keep = np.isfinite(a) & np.isfinite(b)
         if not keep.all():
             a, b = a[keep], b[keep]

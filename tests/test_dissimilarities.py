@@ -192,6 +192,9 @@ def test_rdm_distance_along_depth_and_training(metric: str) -> None:
     a, b = rdms.values[0, 0], rdms.values[0, 2]
     expected = np.linalg.norm(a - b) if metric == "euclidean" else 1 - pearsonr(a, b)[0]
     assert float(depth[0, 0]) == pytest.approx(expected)
+    before = repsim.rdm_distance(rdms, metric=metric, reference="previous")  # type: ignore[arg-type]
+    assert np.isnan(before.values[:, 0]).all()
+    assert float(before[0, 2]) == pytest.approx(float(depth[0, 1]))
     early = repsim.rdm_distance(rdms, reference="hidden_1")
     assert float(early.sel(layer="hidden_1").max()) == 0
 

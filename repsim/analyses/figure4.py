@@ -16,6 +16,11 @@ from repsim.rdm_profiles import rdm_distance
 
 TITLE = "Dissimilarity matrices layer by layer (the paper's Figure 4)"
 ORDER = 45
+_LINES = {
+    "euclidean": {"metric": "euclidean"},
+    "correlation": {"metric": "correlation"},
+    "change": {"metric": "correlation", "reference": "previous"},
+}
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
@@ -31,7 +36,8 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     Dataset
         `rdm` (condition, layer, pair) of each condition's first network;
         `euclidean` and `correlation` (condition, seed, layer), the distances of every
-        network's RDMs to that of its last hidden layer.
+        network's RDMs to that of its last hidden layer; `change`, one minus the
+        correlation with the layer before.
 
     Raises
     ------
@@ -39,10 +45,7 @@ def compute(study: xr.DataTree) -> xr.Dataset:
         If there are fewer than three examples or two layers.
     """
     squares: dict[str, xr.DataArray] = {}
-    found: dict[str, dict[str, dict[str, xr.DataArray]]] = {
-        "euclidean": {},
-        "correlation": {},
-    }
+    found: dict[str, dict[str, dict[str, xr.DataArray]]] = {name: {} for name in _LINES}
     for (condition, seed), run in networks(study).items():
         names = hidden(run)
         if run.sizes["example"] < 3 or len(names) < 2:
@@ -53,8 +56,8 @@ def compute(study: xr.DataTree) -> xr.Dataset:
             stack.reset_coords("step", drop=True) if "step" in stack.coords else stack
         )
         squares.setdefault(condition, stack)
-        for metric, of in found.items():
-            line = rdm_distance(stack, metric=metric)  # type: ignore[arg-type]
+        for name, of in found.items():
+            line = rdm_distance(stack, **_LINES[name])  # type: ignore[arg-type]
             of.setdefault(condition, {})[seed] = line.drop_attrs()
     grid = xr.concat(
         list(squares.values()),
@@ -67,7 +70,7 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     reference = str(next(iter(squares.values()))["layer"].values[-1])
     return xr.Dataset(
         {"rdm": grid.drop_attrs()}
-        | {metric: _study.stack(of) for metric, of in found.items()},
+        | {name: _study.stack(of) for name, of in found.items()},
         attrs=_study.provenance(
             analysis="figure4",
             metric="correlation",
@@ -84,17 +87,17 @@ def hidden(run: xr.Dataset) -> list[str]:
 
 
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
-    """Return the RDM grid and the distances to the last layer."""
+    """Return the RDM grid, and distances to the last layer and to the one before."""
     splits = _all_splits(result)
     grid = result["rdm"].assign_attrs(measure="rdm", metric="correlation")
     drawn = plot.rdm_grid(grid, splits=splits)
-    figure, axes = plt.subplots(1, 2, figsize=(13, 4.4), layout="constrained")
-    for ax, metric in zip(axes, ("euclidean", "correlation"), strict=True):
-        lines = result[metric].assign_attrs(
+    figure, axes = plt.subplots(1, 3, figsize=(16, 4.2), layout="constrained")
+    for ax, (name, options) in zip(axes, _LINES.items(), strict=True):
+        lines = result[name].assign_attrs(
             measure="rdm_distance",
-            distance=metric,
+            distance=options["metric"],
             along="layer",
-            reference=result.attrs["reference"],
+            reference=options.get("reference", result.attrs["reference"]),
         )
         plot.dynamics(lines, ax=ax, splits=splits)
     return {"rdm_grid": drawn.figure, "rdm_distance": figure}
@@ -118,26 +121,46 @@ def caption(result: xr.Dataset) -> str:
         "dark blocks on the diagonal are classes; a thick right edge marks a layer "
         "after which the gradient is synthesised. Below: distance of each layer's "
         f"dissimilarities to those of {reference}, as the Euclidean norm over pairs "
-        "and as one minus their correlation, which ignores their scale; line: mean "
-        "over seeds, band: one standard deviation; dotted: splits (ticks where there "
-        "is one after every layer)."
+        "and as one minus their correlation, which ignores their scale; right: to "
+        "those of the layer before, where a break would be a peak; line: mean over "
+        "seeds, band: one standard deviation; dotted: splits (ticks where there is one "
+        "after every layer)."
     )
 
 
 def summary(result: xr.Dataset) -> Mapping[str, Any]:
-    """Return where RDMs settle (r ≥ 0.9 to the last) and the largest step in depth."""
+    """Return where RDMs settle (r ≥ 0.9 to the last), and the change at splits.
+
+    Where some condition has few splits, every condition is measured there:
+    `change_into_<layer>` is one minus the correlation with the layer before the
+    split, `…_over_neighbours` its ratio to the mean of the changes one layer earlier
+    and one later (1: no break), with the least and most of the seeds.
+    """
     mean = result["correlation"].mean("seed")
+    names = [str(v) for v in result["layer"].values]
+    split = {s for at in _study.marks(result).values() for s in at}
+    after = [k + 1 for k, name in enumerate(names) if name in split]
     numbers: dict[str, Any] = {}
-    for name in mean["condition"].values:
-        line = mean.sel(condition=name).dropna("layer")
-        values, names = line.values, line["layer"].values
-        far = np.flatnonzero(values > 0.1)
-        drops = -np.diff(values)
-        # The last difference always falls to zero: it is no break.
-        at = int(np.argmax(drops[:-1])) if len(drops) > 1 else 0
-        numbers[str(name)] = {
-            "settled_from": str(names[far[-1] + 1 if len(far) else 0]),
-            "largest_fall_after": str(names[at]),
-            "largest_fall": round(float(drops[at]), 4),
-        }
+    for condition in mean["condition"].values:
+        line = mean.sel(condition=condition).dropna("layer")
+        far = np.flatnonzero(line.values > 0.1)
+        settled = str(line["layer"].values[far[-1] + 1 if len(far) else 0])
+        numbers[str(condition)] = {"settled_from": settled}
+        changes = result["change"].sel(condition=condition).dropna("seed", how="all")
+        for k in after:
+            if 2 <= k < len(names) - 1:
+                found = _break(changes.transpose("seed", "layer").values, k)
+                numbers[str(condition)] |= {
+                    f"change_into_{names[k]}{end}": v for end, v in found.items()
+                }
     return numbers
+
+
+def _break(changes: np.ndarray, k: int) -> dict[str, Any]:
+    """Return the change into a layer, and how far it stands out from the next ones."""
+    ratios = changes[:, k] / changes[:, [k - 1, k + 1]].mean(1)
+    return {
+        "": round(float(np.nanmean(changes[:, k])), 4),
+        "_over_neighbours": round(float(np.nanmean(ratios)), 2),
+        "_least_and_most": [round(float(f(ratios)), 2) for f in (np.nanmin, np.nanmax)],
+    }

@@ -1,5 +1,7 @@
 """The paper's Figure 4 and the second-level comparison, from small studies."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -60,7 +62,27 @@ def test_figure4_is_collected_computed_and_drawn() -> None:
     assert left.get_ylabel() == "RDM distance to hidden_4 (L2)"
     assert any(list(line.get_xdata()) == [1.5, 1.5] for line in left.lines)
     assert "hidden_4" in figure4.caption(result)
-    assert set(figure4.summary(result)) == {"bp", "sg"}
+    changes = [np.corrcoef(a, b)[0, 1] for a, b in pairwise(result["rdm"][0].values)]
+    found = result["change"].sel(condition="bp").isel(seed=0)
+    np.testing.assert_allclose(found[1:], 1 - np.array(changes), atol=1e-5)
+    assert np.isnan(found[0])
+    assert figures["rdm_distance"].axes[2].get_ylabel() == (
+        "RDM distance to the layer before (1 − r)"
+    )
+
+
+def test_the_break_is_measured_where_the_split_is() -> None:
+    result = figure4.compute(study())
+    numbers = figure4.summary(result)
+    assert set(numbers) == {"bp", "sg"}
+    # The split is after hidden_2; bp is measured at the same place.
+    change = result["change"].sel(condition="bp").values
+    ratio = change[:, 2] / change[:, [1, 3]].mean(1)
+    assert numbers["bp"]["change_into_hidden_3_over_neighbours"] == pytest.approx(
+        ratio.mean(), abs=0.006
+    )
+    least, most = numbers["sg"]["change_into_hidden_3_least_and_most"]
+    assert least <= numbers["sg"]["change_into_hidden_3_over_neighbours"] <= most
 
 
 def test_networks_of_one_rule_are_neighbours() -> None:

@@ -3,8 +3,9 @@
 Run: python -P tests/benchmarks/rdm_speed.py --n 1000 3000 [--repeats 5]
 
 RDMs of 20 layers of correlated ReLU units: ours is one call of `repsim.rdms` on a
-recording, labels and checks included (or 20 of `repsim.crossnobis`); peers are timed on
---layers of them and scaled to 20. Everybody takes turns, in an order that rotates.
+recording, labels and checks included (or one of `repsim.crossnobis` a layer), peers
+take one layer after the other. With --layers below 20 everybody gets as many and the
+table is scaled to 20; pdist is timed on one. They take turns, in an order that rotates.
 "half a product" is the time numpy takes for half of x yᵀ, the least that any of them
 must compute in that dtype (crossnobis of two folds: twice that).
 Comparisons are 20 × 20 RDMs at the first --n, all 400 cells; tau on --tau RDMs a side.
@@ -89,11 +90,11 @@ def toolbox_crossnobis(folds: np.ndarray) -> np.ndarray:
 
 
 def recording(layers: np.ndarray) -> xr.Dataset:
-    """Return 20 layers as a recording, going round those given."""
+    """Return layers as a recording."""
     return xr.Dataset(
         {
-            f"hidden_{k}": (("example", f"hidden_{k}_unit"), layers[k % len(layers)])
-            for k in range(LAYERS)
+            f"hidden_{k}": (("example", f"hidden_{k}_unit"), x)
+            for k, x in enumerate(layers)
         }
     )
 
@@ -118,8 +119,7 @@ def rdms(n: int, d: int, layers: int, repeats: int) -> None:
             run, two, again = recording(xs), folds[kind], xs[0].copy()
             if metric == "crossnobis":
                 tasks[f"repsim {kind}"] = lambda f=two: [  # type: ignore[misc]
-                    repsim.crossnobis(f[k % layers], device="cpu")
-                    for k in range(LAYERS)
+                    repsim.crossnobis(one, device="cpu") for one in f
                 ]
                 tasks[f"rsatoolbox {kind}"] = lambda f=two: [  # type: ignore[misc]
                     toolbox_crossnobis(one) for one in f
@@ -141,7 +141,7 @@ def rdms(n: int, d: int, layers: int, repeats: int) -> None:
         if metric != "crossnobis":
             exact = np.asarray(found["scipy"][1])
         for kind in data:
-            ours = found[f"repsim {kind}"][0]
+            ours = found[f"repsim {kind}"][0] * LAYERS / layers
             theirs = found[f"rsatoolbox {kind}"][0] * LAYERS / layers
             scipy = found["scipy"][0] * LAYERS if "scipy" in found else None
             share = LAYERS / 2 * (2 if metric == "crossnobis" else 1)
@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, nargs="+", default=[1000])
     parser.add_argument("--d", type=int, default=512)
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--layers", type=int, default=LAYERS)
     parser.add_argument("--tau", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=["rdms", "comparisons"])
