@@ -184,7 +184,7 @@ def _draw_table(gaps: dict[str, np.ndarray]) -> Figure:
     for i, j in np.ndindex(*mean.shape):
         differs = abs(mean[i, j]) > 1e-3
         axes.text(
-            j, i, f"{mean[i, j]:.4f}\n[{low[i, j]:.4f}, {high[i, j]:.4f}]",
+            j, i, f"{mean[i, j]:z.4f}\n[{low[i, j]:z.4f}, {high[i, j]:z.4f}]",
             ha="center", va="center", fontsize=7,
             weight="bold" if differs else "normal",
             color="white" if abs(mean[i, j]) > 0.7 * limit else "black",

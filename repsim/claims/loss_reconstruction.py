@@ -313,4 +313,9 @@ def _draw_surfaces(found: "dict[str, dict]") -> Figure:  # type: ignore[type-arg
             axes[block * len(rows) + i, 0].set_ylabel(
                 f"update {moments[t]}", fontsize="small"
             )
+    drawn.suptitle(
+        "Loss of the second label over the inputs: true, and implied by each layer's "
+        "predictor (colours of a row: the true loss's range)",
+        fontsize="medium",
+    )
     return drawn

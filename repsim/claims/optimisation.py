@@ -300,13 +300,20 @@ def _draw_curves(study: dict[str, list[Numbers]], rates: dict[str, str]) -> Figu
 
 def _draw_grid(grid: dict[str, dict[float, float]]) -> Figure:
     drawn, axes = figure(figsize=(5.6, 3.6))
+    colour = colours(grid)
     for name, losses in grid.items():
-        axes[0, 0].plot(list(losses), list(losses.values()), "o-", label=name)
+        axes[0, 0].plot(
+            list(losses), list(losses.values()), "o-", label=name, color=colour[name]
+        )
     axes[0, 0].set(
         xscale="log", yscale="log",
         xlabel="learning rate", ylabel="final training loss",
-        title="The grid over which both rules are tuned (one network each)",
+        title="The grid both rules are tuned over, one network each",
     )  # fmt: skip
+    axes[0, 0].title.set_fontsize("medium")
+    rates = sorted({rate for losses in grid.values() for rate in losses})
+    axes[0, 0].set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes[0, 0].minorticks_off()
     axes[0, 0].legend(frameon=False)
     return drawn
 

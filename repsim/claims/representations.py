@@ -195,7 +195,7 @@ def _draw_rdms(lab: Lab, study: dict[str, list[Numbers]]) -> Figure:
         stack = squareform(rdms(run, layers=[f"hidden_{i}" for i in layers]))
         for column, i in enumerate(layers):
             panel = axes[row, column]
-            panel.imshow(stack.values[column], vmin=0, vmax=1.5, cmap="magma")
+            shown = panel.imshow(stack.values[column], vmin=0, vmax=1.5, cmap="magma")
             panel.set_xticks([])
             panel.set_yticks([])
             if row == 0:
@@ -212,6 +212,10 @@ def _draw_rdms(lab: Lab, study: dict[str, list[Numbers]]) -> Figure:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, -1].set_title("L2 distance to the last RDM", fontsize="small")
     axes[-1, -1].set_xlabel("hidden layer", fontsize="small")
+    drawn.colorbar(
+        shown, ax=axes[:, : len(layers)], orientation="horizontal", shrink=0.4,
+        aspect=40, pad=0.01, label="1 − correlation; examples sorted by label",
+    )  # fmt: skip
     return drawn
 
 
