@@ -49,9 +49,9 @@ from repsim.measures.dissimilarity import rdm as rdm
 from repsim.measures.dissimilarity import rsa as rsa
 from repsim.measures.noise import noise_covariance as noise_covariance
 from repsim.noise_ceilings import noise_ceiling as noise_ceiling
+from repsim.rdm_fits import partial_rsa as partial_rsa
+from repsim.rdm_fits import rdm_regression as rdm_regression
 from repsim.rdm_models import model_rdms as model_rdms
-from repsim.rdm_models import partial_rsa as partial_rsa
-from repsim.rdm_models import rdm_regression as rdm_regression
 from repsim.rdm_profiles import class_margin as class_margin
 from repsim.rdm_profiles import rdm_distance as rdm_distance
 from repsim.recording import Recorder as Recorder

@@ -18,8 +18,8 @@ from repsim.drawing import (
     title,
 )
 from repsim.plot_curves import layer_curve as layer_curve
+from repsim.plot_dynamics import dynamics as dynamics
 from repsim.plot_networks import dendrogram as dendrogram
-from repsim.plot_networks import dynamics as dynamics
 from repsim.plot_networks import mds as mds
 from repsim.plot_rdms import rdm_grid as rdm_grid
 

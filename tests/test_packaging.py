@@ -16,9 +16,9 @@ LEVELS = [
     {"capture", "recording", "selection", "batches", "privacy", "provenance"}
     | {"hooks", "rows", "session"}
     | {"schedule", "signals", "callbacks", "measures", "learning", "networks"},
-    {"rdm_profiles", "dissimilarities", "rdm_models", "noise_ceilings"},
+    {"rdm_profiles", "dissimilarities", "rdm_models", "rdm_fits", "noise_ceilings"},
     {"second_level", "embedding", "drawing"},
-    {"plot_curves", "plot_rdms", "plot_networks"},
+    {"plot_curves", "plot_rdms", "plot_networks", "plot_dynamics"},
     {
         "training",
         "training_data",

@@ -13,7 +13,8 @@ from repsim.analyses import NotApplicable, _study
 from repsim.analyses.figure4 import hidden
 from repsim.datasets.recordings import networks
 from repsim.dissimilarities import rdms, squareform
-from repsim.rdm_models import model_rdms, rdm_regression
+from repsim.rdm_fits import rdm_regression
+from repsim.rdm_models import model_rdms
 from repsim.second_level import items_of, network_rdm
 
 TITLE = "Do networks cluster by rule or by seed?"

@@ -8,7 +8,7 @@ from repsim.datasets.messages import unknown
 from repsim.measures.devices import device_named
 from repsim.measures.inputs import check_finite
 from repsim.measures.noise import checked, whiten
-from repsim.measures.triangle import triangle
+from repsim.measures.triangle import lengths, triangle
 
 _PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
@@ -93,7 +93,7 @@ def _distances(x: torch.Tensor) -> np.ndarray:
     turned -= turned.mean(0)
     weights = x.new_full((folds,), -1 / (folds * (folds - 1)))
     weights[0] = 1 / folds
-    own = torch.linalg.vector_norm(turned, dim=2).square() @ weights
+    own = (lengths(turned).square() @ weights.double()).to(x.dtype)
     rows = turned.reshape(n, folds * units)
     return triangle(rows, -2 * weights.repeat_interleave(units), own, own)
 

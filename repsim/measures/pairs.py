@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from repsim.measures.triangle import triangle
+from repsim.measures.triangle import lengths, triangle
 
 Metric = Literal[
     "correlation", "cosine", "euclidean", "sqeuclidean", "cityblock", "mahalanobis"
@@ -67,13 +67,13 @@ def condensed(
         return out
     if metric in ("correlation", "cosine"):
         rows = x - x.mean(1, keepdim=True) if metric == "correlation" else x.clone()
-        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        norms = lengths(rows).to(rows.dtype)[:, None]
         norms[undefined_rows(x, metric) if undefined is None else undefined] = torch.nan
         rows /= norms
         return triangle(rows, -1, torch.ones_like(rows[:, 0]), limits=(0, 2), out=out)
     # Distances do not see a common offset, but rounding does.
     rows = x - x.mean(0, keepdim=True)
-    squares = torch.linalg.vector_norm(rows, dim=1).square()
+    squares = lengths(rows).square().to(rows.dtype)
     out = triangle(rows, -2, squares, squares, limits=(0, None), out=out)
     _mend(out, rows, squares)
     return np.sqrt(out, out=out) if metric == "euclidean" else out

@@ -82,6 +82,18 @@ def test_bands_cover_every_pair(rng: np.random.Generator) -> None:
         )
 
 
+@pytest.mark.parametrize("units", [512, 5000])
+def test_float32_keeps_six_digits_however_wide_the_layer(
+    rng: np.random.Generator, units: int
+) -> None:
+    # Correlated ReLU units, as of a trained layer: sums of many positive products.
+    hidden = rng.normal(size=(370, 32)) @ rng.normal(size=(32, units))
+    x = np.maximum(hidden + rng.normal(size=hidden.shape), 0).astype(np.float32)
+    found = condensed(torch.as_tensor(x), "correlation")
+    expected = pdist(x.astype(np.float64), "correlation")
+    assert np.abs(found - expected).max() < 1.5e-6
+
+
 @pytest.mark.parametrize("metric", ["correlation", "cosine", "sqeuclidean"])
 def test_every_routine_of_the_product_is_right_in_float32(
     rng: np.random.Generator, metric: str
