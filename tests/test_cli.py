@@ -127,6 +127,8 @@ def test_rdm_and_probe_write_pictures(folder: Path, tmp_path: Path) -> None:
         (["rdm", "missing.zarr"], 1, "missing.zarr"),
         (["probe", "missing.zarr"], 1, "missing.zarr"),
         (["reproduce", "--claims", "C99"], 2, "C99"),
+        (["reproduce", "--seeds", "0"], 2, "`seeds` to be at least 1"),
+        (["reproduce", "--dataset", "lin_2"], 2, "`dataset` to be one of digits"),
         (["nonsense"], 2, "No such command"),
     ],
 )

@@ -17,7 +17,7 @@ from repsim.claims.settings import Settings
 from repsim.learning import Cut
 from repsim.learning.synthetic import SyntheticGradient
 
-EXACT = ["C1", "C2", "C3", "T5", "T10", "T11", "M1", "M2"]
+EXACT = ["C1", "C2", "C3", "C17", "T5", "T10", "T11", "M1", "M2"]
 
 
 class StartsAway(SyntheticGradient):
