@@ -65,15 +65,17 @@ def condensed(
             return found
         out[:] = found
         return out
-    if metric in ("correlation", "cosine"):
-        rows = x - x.mean(1, keepdim=True) if metric == "correlation" else x.clone()
-        norms = lengths(rows).to(rows.dtype)[:, None]
-        norms[undefined_rows(x, metric) if undefined is None else undefined] = torch.nan
-        rows /= norms
-        return triangle(rows, -1, torch.ones_like(rows[:, 0]), limits=(0, 2), out=out)
     # Distances do not see a common offset, but rounding does.
-    rows = x - x.mean(0, keepdim=True)
-    squares = lengths(rows).square().to(rows.dtype)
+    if metric in ("correlation", "cosine"):
+        # Half the squared distance of rows of length one.
+        rows = x - x.mean(1, keepdim=True) if metric == "correlation" else x.clone()
+        away = undefined_rows(x, metric) if undefined is None else undefined
+        rows /= lengths(rows).masked_fill(away, torch.inf).to(x.dtype)[:, None]
+        rows -= rows.mean(0)
+        halves = (lengths(rows).square() / 2).masked_fill(away, torch.nan).to(x.dtype)
+        return triangle(rows, -1, halves, halves, limits=(0, 2), out=out)
+    rows = x - x.mean(0)
+    squares = lengths(rows).square().to(x.dtype)
     out = triangle(rows, -2, squares, squares, limits=(0, None), out=out)
     _mend(out, rows, squares)
     return np.sqrt(out, out=out) if metric == "euclidean" else out

@@ -17,9 +17,6 @@ _BANDS = (64, 192)
 _WORTH = 1 << 26
 """Multiplications from which a vendor's routine repays choosing and preparing it."""
 
-_SUM = 256
-"""Most products in one float32 sum."""
-
 Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]
 """(x, y, offsets) -> x yᵀ + offsets."""
 
@@ -121,15 +118,9 @@ def _elsewhere(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.nd
 
 def _onednn(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.ndarray:
     # Compiled for the processor it meets, also where `torch.mm`'s library makes do
-    # with instructions half as wide because another firm built the processor. It adds
-    # one product to the next: short sums, added up, keep more digits.
-    linear = torch.nn.functional.linear
-    parts = zip(torch.split(x, _SUM, 1), torch.split(y, _SUM, 1), strict=True)
-    first, second = next(parts)
-    found = linear(first.to_mkldnn(), second, offsets).to_dense()
-    for first, second in parts:
-        found += linear(first.to_mkldnn(), second).to_dense()
-    return np.asarray(found)
+    # with instructions half as wide because another firm built the processor.
+    found = torch.nn.functional.linear(x.to_mkldnn(), y, offsets)
+    return np.asarray(found.to_dense())
 
 
 def _dtype(rows: torch.Tensor) -> str:
