@@ -65,8 +65,9 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     path = Path(named).expanduser()
     if not path.is_dir():
         msg = (
-            f"Expected the data folder {str(path)!r} to exist, but it does not; "
-            f"create it, or name another with root= or {ROOT_VARIABLE}."
+            f"Expected the data folder {str(path)!r} to exist, but it "
+            f"{'is a file' if path.exists() else 'does not'}; create it, or name "
+            f"another with root= or {ROOT_VARIABLE}."
         )
         raise FileNotFoundError(msg)
     return path

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,39 @@ def import_plugins(spec: Spec) -> None:
     ----------
     spec : Spec
         The study.
+
+    Raises
+    ------
+    ImportError
+        If a module is missing, or raises while it is imported.
     """
-    if spec.plugins and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    for plugin in spec.plugins:
-        import_module(plugin)
+    import_modules(spec.plugins)
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Import modules by name, also from the working folder.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Their names.
+
+    Raises
+    ------
+    ImportError
+        If a module is missing, or raises while it is imported.
+    """
+    for name in names:
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
+        try:
+            import_module(name)
+        except Exception as error:  # Whatever the user's module raises.
+            msg = (
+                f"Expected the plugin {name!r} to import, but got "
+                f"{type(error).__name__}: {error}."
+            )
+            raise ImportError(msg) from error
 
 
 def build(
@@ -74,16 +102,13 @@ def build(
     ValueError
         If the rule or one of its options does not exist or does not fit.
     """
-    device = spec.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     network = networks.mlp(
         features,
         hidden=[spec.width] * spec.depth,
         classes=classes,
         activation=spec.activation,
         seed=init_seed,
-    ).to(device)
+    ).to(_device(spec.device))
     options = {"lr": lr, "seed": run_seed, **dict(condition.options)}
     try:
         return learning.make(condition.rule, network, **options)
@@ -92,6 +117,19 @@ def build(
             f"Expected options that rule {condition.rule!r} takes, but got "
             f"{condition.text!r}: {error}."
         )
+        raise ValueError(msg) from error
+
+
+def _device(name: str) -> torch.device:
+    """Return a device that works here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    # Torch says that a device is unknown or missing in either way.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"Expected `device` to work here, but got {name!r}: {reason}."
         raise ValueError(msg) from error
 
 

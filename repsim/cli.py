@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -141,12 +140,12 @@ def study(
         check(make_spec(conditions, dataset, seeds, **options), jobs)
     except (ValueError, ImportError) as error:
         raise typer.BadParameter(" ".join(str(error).split())) from error
-    drawn: list[str] = []
+    done: list[str] = []
 
     def first_plot(folder: Path, condition: str, number: int) -> None:
         # One picture as soon as two networks can be compared; the report redraws it.
-        drawn.append(condition)
-        if len(set(drawn)) == 2 and len(drawn) == 2:
+        done.append(condition)
+        if len(done) == 2:
             for path in preview(folder):
                 if path.suffix == ".png" and not quiet:
                     typer.echo(f"first picture: {path}", err=True)
@@ -273,9 +272,10 @@ def compare(
 
     Example: repsim compare study/runs.zarr/bp/0 study/runs.zarr/sg/0 --out heat.png
     """
+    from repsim.cells import import_modules
     from repsim.comparison import compare as compare_recordings
 
-    _import(plugin)
+    import_modules(plugin or [])
     cells = compare_recordings(
         _open(a, step),
         None if b is None else _open(b, step),
@@ -427,10 +427,3 @@ def reproduce(
     if strict and not found.holds:
         msg = "a claim does not hold (--strict)"
         raise ValueError(msg)
-
-
-def _import(plugins: list[str] | None) -> None:
-    for plugin in plugins or []:
-        if str(Path.cwd()) not in sys.path:
-            sys.path.append(str(Path.cwd()))
-        import_module(plugin)

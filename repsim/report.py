@@ -25,8 +25,8 @@ from repsim.analyses import Analysis, NotApplicable, collect
 from repsim.datasets.recordings import networks
 from repsim.datasets.results import restored, storable
 from repsim.datasets.store import open_study
-from repsim.runs import workers
 from repsim.threads import one_thread
+from repsim.workers import occupied, workers
 
 RUNS, RESULTS, SUMMARY = "runs.zarr", "results.zarr", "study.json"
 
@@ -71,7 +71,8 @@ def write_report(
     names = list(collect())
     found: dict[str, dict[str, Any]] = {}
     with (
-        workers(jobs) as run,
+        occupied(out),
+        workers(jobs, out) as run,
         tqdm(total=len(names), desc="analyses", disable=not progress) as bar,
     ):
         for section in run([joblib.delayed(_section)(out, name) for name in names]):
@@ -105,7 +106,12 @@ def preview(out: str | Path, name: str = "layer_similarity") -> list[Path]:
     """
     out = Path(out)
     analysis = collect()[name]
-    result = analysis.compute(open_study(out / RUNS))
+    whole = {
+        "/".join(key): run
+        for key, run in networks(open_study(out / RUNS)).items()
+        if run.attrs.get("complete") == 1
+    }
+    result = analysis.compute(xr.DataTree.from_dict(whole))
     with _plain_style():
         return [
             path

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from zlib import crc32
 
 import joblib
 import xarray as xr
@@ -33,6 +34,7 @@ from repsim.conditions import Condition
 from repsim.datasets.messages import unknown
 from repsim.datasets.store import open_study
 from repsim.spec import DEFAULT_CONDITIONS, Spec, make_spec, spec_from_json
+from repsim.workers import Run, occupied, workers
 
 RUNS = "runs.zarr"
 SUMMARY = "study.json"
@@ -53,10 +55,10 @@ def run_study(
     """Train every condition with every seed, record it all, and return the study.
 
     Each network has its own initialisation, derived from condition and seed. Where no
-    learning rate is given, each condition's is chosen first from one grid by accuracy
-    on held-out training examples. Run again on the same folder, it continues where it
-    stopped and repeats nothing; more conditions or seeds are added to what is there.
-    The numbers don't depend on `jobs`.
+    learning rate is given, each condition's is chosen first from one grid by
+    cross-entropy on held-out training examples. Run again on the same folder, it
+    continues where it stopped and repeats nothing; more conditions or seeds are added
+    to what is there. The numbers don't depend on `jobs`.
 
     Parameters
     ----------
@@ -93,6 +95,8 @@ def run_study(
         If an option does not fit, or the folder holds a study with other settings.
     FileExistsError
         If `out` is a file.
+    BlockingIOError
+        If another process works in the folder.
 
     Examples
     --------
@@ -107,15 +111,15 @@ def run_study(
         raise FileExistsError(msg)
     spec = make_spec(conditions, dataset, seeds, **options)
     check(spec, jobs)
-    spec = _merge(out, spec)
+    _merge(out, spec)
     began = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    _write_summary(out, spec, {"finished": False})
     store = out / RUNS
-    _write_root(store, spec)
-    with workers(jobs) as run:
-        rates = _tune(out, spec, run, progress)
-        _train(out, spec, rates, run, progress, after_cell)
+    with occupied(out):
+        spec = _merge(out, spec)
+        _write_summary(out, spec, {"finished": False})
+        _write_root(store, spec)
+        rates = _train_all(out, spec, jobs, progress, after_cell)
     walls = _walls(store, spec)
     _write_summary(
         out,
@@ -214,65 +218,85 @@ def _write_root(store: Path, spec: Spec) -> None:
     zarr.open_group(store, mode="r+").attrs["repsim_study"] = 1
 
 
-Run = Callable[[list[Any]], Iterator[Any]]
-
-
-@contextmanager
-def workers(jobs: int | None) -> Iterator[Run]:
-    """Give a function that runs delayed calls and yields their results as they come.
-
-    Parameters
-    ----------
-    jobs : int or None
-        As in `run_study`.
-
-    Yields
-    ------
-    callable
-        From a list of `joblib.delayed` calls to an iterator of results, in any order.
-    """
-    if jobs == 1:
-        yield lambda calls: (f(*a, **k) for f, a, k in calls)
-        return
-    context = joblib.parallel.get_active_backend()[1]
-    number = jobs or (None if context not in (None, 1) else joblib.cpu_count())
-    with joblib.Parallel(number, return_as="generator_unordered") as parallel:
-        yield lambda calls: iter(parallel(calls))
-
-
 Scores = dict[str, dict[str, dict[str, float | None]]]
 
 
-def _tune(out: Path, spec: Spec, run: Run, progress: bool) -> dict[str, float]:
-    """Return each condition's learning rate, tuned where none is given."""
+def _train_all(
+    out: Path,
+    spec: Spec,
+    jobs: int | None,
+    progress: bool,
+    after_cell: Callable[[Path, str, int], None] | None,
+) -> dict[str, float]:
+    """Tune and train what is missing, under one bar; return the learning rates.
+
+    The first network of the first two conditions comes before everything else, so
+    that there is soon something to look at.
+    """
     path = out / TUNING
     scores: Scores = json.loads(path.read_text()) if path.exists() else {}
+    conditions, store = spec.parsed(), out / RUNS
+    for condition in conditions:
+        zarr.open_group(store, mode="a", path=condition.label, zarr_format=3)
+    cells = [
+        (condition, seed)
+        for seed in spec.seeds
+        for condition in conditions
+        if not is_complete(store, condition.label, seed)
+    ]
+    early = [cell for cell in cells[:2] if cell[0] in conditions[:2]]
+    trials = _trials(spec, conditions, scores)
+    total = len(trials) + len(cells)
+    with workers(jobs, out) as run, _bar(total, spec.steps, out, progress) as tell:
+        for part in (early, [cell for cell in cells if cell not in early]):
+            of = [c for c in conditions if c in [cell[0] for cell in part]]
+            _tune(out, spec, _trials(spec, of, scores), scores, run, tell)
+            rates = {c.label: _rate(spec, c, scores) for c in of}
+            _train(store, spec, part, rates, run, tell, after_cell)
+    # Of a finished study nothing is trained, but its tuning may have been lost.
+    return {c.label: _rate(spec, c, scores) for c in conditions}
+
+
+def _trials(
+    spec: Spec, conditions: list[Condition], scores: Scores
+) -> list[tuple[Condition, float]]:
+    """Return the learning rates still to be tried, by condition."""
     # Conditions that differ only in whose initialisation they share are tuned once.
     tuned: dict[str, Condition] = {}
-    for condition in spec.parsed():
+    for condition in conditions:
         if _fixed_rate(spec, condition) is None:
             tuned.setdefault(_tuning_key(condition), condition)
-    calls = [
-        (key, condition, lr)
+    return [
+        (condition, lr)
         for key, condition in tuned.items()
         for lr in spec.grid
         if str(lr) not in scores.get(key, {})
     ]
-    if calls:
-        with _bar(len(calls), spec.steps, "tuning", out, progress) as tell:
-            jobs = [
-                joblib.delayed(_tune_one)(i, spec, condition, lr, tell(str(i)))
-                for i, (_, condition, lr) in enumerate(calls)
-            ]
-            for i, found in run(jobs):
-                tell.finished(str(i))
-                of = scores.setdefault(calls[i][0], {})
-                of[str(calls[i][2])] = {
-                    name: None if math.isnan(value) else value
-                    for name, value in found.items()
-                }
-                _write(path, json.dumps(scores, indent=1))
-    return {c.label: _rate(spec, c, scores) for c in spec.parsed()}
+
+
+def _tune(
+    out: Path,
+    spec: Spec,
+    trials: list[tuple[Condition, float]],
+    scores: Scores,
+    run: Run,
+    tell: "_Tell",
+) -> None:
+    """Score learning rates, and keep every score as soon as it is there."""
+    tell.bar.set_description("tuning")
+    calls = [
+        joblib.delayed(_tune_one)(
+            i, spec, condition, lr, tell(f"{_tuning_key(condition)}-{lr}")
+        )
+        for i, (condition, lr) in enumerate(trials)
+    ]
+    for i, found in run(calls) if calls else ():
+        condition, lr = trials[i]
+        tell.finished(f"{_tuning_key(condition)}-{lr}")
+        scores.setdefault(_tuning_key(condition), {})[str(lr)] = {
+            name: None if math.isnan(value) else value for name, value in found.items()
+        }
+        _write(out / TUNING, json.dumps(scores, indent=1))
 
 
 def _fixed_rate(spec: Spec, condition: Condition) -> float | None:
@@ -310,41 +334,31 @@ def _tune_one(
 
 
 def _train(
-    out: Path,
+    store: Path,
     spec: Spec,
+    cells: list[tuple[Condition, int]],
     rates: dict[str, float],
     run: Run,
-    progress: bool,
+    tell: "_Tell",
     after_cell: Callable[[Path, str, int], None] | None,
 ) -> None:
-    """Train and record the cells that are not complete, seed by seed."""
-    store = out / RUNS
-    cells = [
-        (condition, seed)
-        for seed in spec.seeds
-        for condition in spec.parsed()
-        if not is_complete(store, condition.label, seed)
+    """Train and record cells, and say of each that it is done."""
+    tell.bar.set_description("training")
+    calls = [
+        joblib.delayed(train_cell)(
+            spec,
+            condition,
+            seed,
+            rates[condition.label],
+            store,
+            tell(f"{condition.label}-{seed}"),
+        )
+        for condition, seed in cells
     ]
-    if not cells:
-        return
-    for condition in spec.parsed():
-        zarr.open_group(store, mode="a", path=condition.label, zarr_format=3)
-    with _bar(len(cells), spec.steps, "training", out, progress) as tell:
-        jobs = [
-            joblib.delayed(train_cell)(
-                spec,
-                condition,
-                seed,
-                rates[condition.label],
-                store,
-                tell(f"{condition.label}-{seed}"),
-            )
-            for condition, seed in cells
-        ]
-        for label, seed in run(jobs):
-            tell.finished(f"{label}-{seed}")
-            if after_cell is not None:
-                after_cell(out, label, seed)
+    for label, seed in run(calls) if calls else ():
+        tell.finished(f"{label}-{seed}")
+        if after_cell is not None:
+            after_cell(store.parent, label, seed)
 
 
 def _walls(store: Path, spec: Spec) -> dict[str, float]:
@@ -404,10 +418,11 @@ class _Tell:
         self.done: set[str] = set()
 
     def __call__(self, name: str) -> Path:
-        return self.folder / name
+        """Return the file of one network; its name may hold any sign."""
+        return self.folder / f"{crc32(name.encode()):08x}"
 
     def finished(self, name: str) -> None:
-        self.done.add(name)
+        self.done.add(self(name).name)
 
     def refresh(self) -> None:
         made = 0
@@ -419,16 +434,14 @@ class _Tell:
 
 
 @contextmanager
-def _bar(
-    cells: int, size: int, what: str, out: Path, progress: bool
-) -> Iterator[_Tell]:
+def _bar(cells: int, size: int, out: Path, progress: bool) -> Iterator[_Tell]:
     """Show one bar over all updates of all cells, whichever process makes them."""
     folder = out / ".progress"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     stop = Event()
     with tqdm(
-        total=cells * size, desc=what, unit="update", disable=not progress
+        total=cells * size, unit="update", disable=not progress or not cells
     ) as bar:
         tell = _Tell(folder, size, bar)
 

@@ -248,5 +248,18 @@ def spec_from_json(text: str) -> Spec:
     -------
     Spec
         As it was.
+
+    Raises
+    ------
+    ValueError
+        If the text is not that of such a file.
     """
-    return Spec(**json.loads(text)["spec"])
+    try:
+        return Spec(**json.loads(text)["spec"])
+    except (ValueError, KeyError, TypeError) as error:
+        msg = (
+            "Expected study.json to be what a study of this version writes, but its "
+            f"`spec` cannot be read ({type(error).__name__}: {error}); choose another "
+            "`out`."
+        )
+        raise ValueError(msg) from error

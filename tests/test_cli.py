@@ -122,6 +122,7 @@ def test_rdm_and_probe_write_pictures(folder: Path, tmp_path: Path) -> None:
         (["study", "--depth", "-1"], 2, "`depth` to be at least 1, but got -1"),
         (["study", "--colour"], 2, "No such option"),
         (["study", "--plugin", "no_such_module"], 2, "no_such_module"),
+        (["study", "--device", "foo"], 2, "`device` to work here, but got 'foo'"),
         (["study", "--dataset", "mnist", "--root", "nowhere"], 1, "nowhere"),
         (["compare", "missing.zarr"], 1, "missing.zarr"),
         (["rdm", "missing.zarr"], 1, "missing.zarr"),
@@ -148,6 +149,18 @@ def test_a_mistake_is_one_sentence(
     assert "Traceback" not in said.err
     assert said.err.count("Error") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plugin_that_fails_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken_plugin.py").write_text("def f(:")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert _run("study", "--plugin", "broken_plugin") == 2
+    said = capsys.readouterr().err
+    assert "plugin 'broken_plugin' to import, but got SyntaxError" in said
+    assert "Traceback" not in said
 
 
 def test_a_file_where_the_folder_should_be(

@@ -30,7 +30,7 @@ LEVELS = [
         "inference",
         "plot",
     },
-    {"runs", "cells", "threads", "conditions", "spec", "analyses", "claims"},
+    {"runs", "cells", "workers", "threads", "conditions", "spec", "analyses", "claims"},
     {"report", "cli"},
 ]
 

@@ -46,3 +46,9 @@ def test_a_specification_survives_json() -> None:
     spec = make_spec(["bp", "sg:at=3+4"], seeds=2, seed=5, lr=1e-3)
     assert spec_from_json(json.dumps({"spec": spec.as_dict()})) == spec
     assert spec.seeds == [5, 6]
+
+
+@pytest.mark.parametrize("text", ["xx", "{}", '{"spec": {"a": 1}}'])
+def test_another_file_of_that_name_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"study\.json to be what a study.*choose"):
+        spec_from_json(text)

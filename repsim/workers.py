@@ -1,0 +1,155 @@
+"""Processes that share the work of a study, and who may write into its folder."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import joblib
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock: there nothing is held against others.
+    fcntl = None  # type: ignore[assignment]
+
+Run = Callable[[list[Any]], Iterator[Any]]
+
+WAIT = 60.0
+"""Seconds to wait for workers whose leader died; they look every half second."""
+
+
+@contextmanager
+def occupied(out: Path, wait: float = WAIT) -> Iterator[None]:
+    """Hold a study's folder, so that no other process works in it meanwhile.
+
+    Parameters
+    ----------
+    out : Path
+        The folder, which exists.
+    wait : float
+        Seconds to wait for workers that a killed process left behind.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    BlockingIOError
+        If another process works in the folder.
+
+    Examples
+    --------
+    >>> with occupied(Path(".")):
+    ...     pass
+    """
+    msg = (
+        f"Expected {out} to be free, but another process works in it; wait until it "
+        "has ended, or choose another `out`."
+    )
+    with _lock(out, shared=False, wait=0, msg=msg):
+        # Nobody leads this study; what its late leader's workers do ends first.
+        if _desk(out).is_dir():
+            with _lock(_desk(out), shared=False, wait=wait, msg=msg):
+                pass
+        yield
+
+
+def _desk(out: Path) -> Path:
+    """Return the folder on which workers hold a lock."""
+    return out / "runs.zarr"
+
+
+@contextmanager
+def _lock(folder: Path, *, shared: bool, wait: float, msg: str) -> Iterator[None]:
+    """Hold an advisory lock on a folder; the kernel drops it when a process dies."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _acquire(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, wait, msg)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _acquire(handle: int, kind: int, wait: float, msg: str) -> None:
+    end = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise BlockingIOError(msg) from None
+            time.sleep(0.1)
+        except OSError:
+            # A file system without locks on folders: work on without one.
+            return
+        else:
+            return
+
+
+@contextmanager
+def workers(jobs: int | None, out: Path) -> Iterator[Run]:
+    """Give a function that runs delayed calls and yields their results as they come.
+
+    Parameters
+    ----------
+    jobs : int or None
+        As in `run_study`.
+    out : Path
+        The study's folder, held by `occupied`.
+
+    Yields
+    ------
+    callable
+        From a list of `joblib.delayed` calls to an iterator of results, in any order.
+    """
+    if jobs == 1:
+        yield lambda calls: (f(*a, **k) for f, a, k in calls)
+        return
+    context = joblib.parallel.get_active_backend()[1]
+    number = jobs or (None if context not in (None, 1) else joblib.cpu_count())
+    leader = os.getpid()
+    with joblib.Parallel(number, return_as="generator_unordered") as parallel:
+        yield lambda calls: iter(
+            parallel(joblib.delayed(_employed)(leader, out, *call) for call in calls)
+        )
+
+
+def _employed(
+    leader: int,
+    out: Path,
+    call: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Run a call in a worker that ends with its leader."""
+    _end_with(leader)
+    msg = f"Expected {out} to be free for a worker, but another study writes to it."
+    with _lock(_desk(out), shared=True, wait=WAIT, msg=msg):
+        return call(*args, **kwargs)
+
+
+@cache
+def _end_with(leader: int) -> None:
+    """End this process soon after the one that started it has died.
+
+    Otherwise a worker whose leader was killed would go on writing while the study is
+    already being continued. A worker on another machine has another parent: it is
+    left to whoever runs it.
+    """
+    if os.getppid() != leader:
+        return
+
+    def watch() -> None:
+        while os.getppid() == leader:
+            time.sleep(0.5)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
