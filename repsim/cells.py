@@ -61,10 +61,8 @@ def import_modules(names: Iterable[str]) -> None:
         try:
             import_module(name)
         except Exception as error:  # Whatever the user's module raises.
-            msg = (
-                f"Expected the plugin {name!r} to import, but got "
-                f"{type(error).__name__}: {error}."
-            )
+            kind = f"{type(error).__name__}: " * (not isinstance(error, ImportError))
+            msg = f"Expected the plugin {name!r} to import, but got {kind}{error}."
             raise ImportError(msg) from error
 
 

@@ -237,7 +237,9 @@ def render(content: Mapping[str, Any], sections: list[dict[str, Any]]) -> str:
     template = Environment(autoescape=True, trim_blocks=True).from_string(page)
     return template.render(
         spec=content["spec"],
-        rates=content.get("learning_rates", {}),
+        rates=content.get("learning_rates")
+        or {text: "" for text in content["spec"].get("conditions", ())},
+        reached=content.get("summary", {}).get("learning_curves", {}),
         versions=content["versions"],
         sections=sections,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

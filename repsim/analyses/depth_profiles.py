@@ -14,6 +14,7 @@ from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import layers, networks
 from repsim.dissimilarities import class_margin, rdm_distance, rdms
+from repsim.drawing import palette
 from repsim.inference import describe, false_discovery, profile_test
 from repsim.probes import probe_layers
 
@@ -184,6 +185,7 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     )  # fmt: skip
     for ax in axes.flat[len(names) :]:
         ax.remove()
+    colours = palette(result["condition"].values)
     for ax, name in zip(axes.flat, names, strict=False):
         curve = result["profile"].sel(statistic=name, drop=True)
         curve = curve.assign_attrs(
@@ -193,7 +195,7 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
         for place, rule in enumerate(result["rule"].values):
             q = result["q_value"].sel(statistic=name, rule=rule).values
             x = np.flatnonzero(q <= LEVEL)
-            colour = f"C{place + 1}"
+            colour = colours[str(rule)]
             height = np.full(len(x), 0.02 + 0.03 * place)
             ax.plot(
                 x, height, "s", ms=4, color=colour, transform=ax.get_xaxis_transform()
@@ -204,10 +206,12 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
 def caption(result: xr.Dataset) -> str:
     """Return the caption: the conclusion first."""
     return (
-        f"{' '.join(result.attrs['sentences'])} Numbers along depth at the last step; "
-        "line: mean over seeds, band: one standard deviation. Squares at the bottom: "
-        f"layers where a rule differs from {result.attrs['reference']} by more than "
-        "permuting the rules' names over whole networks explains (two-sided, false "
+        "\n".join(result.attrs["sentences"])
+        + "\nNumbers along depth at the last step; "
+        "line: mean over seeds, band: one standard deviation. Squares at the "
+        "bottom, in a rule's colour: layers where it differs from "
+        f"{result.attrs['reference']} by more than permuting the rules' "
+        "names over whole networks explains (two-sided, false "
         "discovery rate of 5 % over all layers, rules and statistics)."
     )
 

@@ -201,7 +201,8 @@ def caption(result: xr.Dataset) -> str:
     """Return the caption: the conclusion first, then how to read the figure."""
     reference = result.attrs["reference"]
     return (
-        f"{' '.join(result.attrs['sentences'])} Debiased linear CKA of matching layers "
+        "\n".join(result.attrs["sentences"])
+        + "\nDebiased linear CKA of matching layers "
         f"between networks, all in pairs that do not share an initialisation. Grey: "
         f"pairs of networks of one rule, the reference that any difference must be "
         f"held against (solid {reference}, dotted the other rule, band one standard "
