@@ -51,13 +51,9 @@ _DEPTHS = (3, 10, 20, 50)
 
 SCALES = {
     ("digits", False): Scale(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
-    ("digits", True): Scale(
-        8, 48, 300, 128, _GRID, (3, 8, 20), 200, (3000, 400), 300, 1000
-    ),
+    ("digits", True): Scale(8, 64, 400, 128, _GRID, (3, 8, 20), 200, (3000, 400)),
     ("images", False): Scale(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
-    ("images", True): Scale(
-        10, 48, 200, 128, _GRID, (3, 10, 20), 150, (3000, 400), 300, 1000
-    ),
+    ("images", True): Scale(10, 64, 400, 128, _GRID, (3, 10, 20), 200, (3000, 400)),
 }
 
 
@@ -104,8 +100,6 @@ class Settings:
             f"{len(then.grid)}",
             f"artificial sets for {now.toy_steps[0]} and {now.toy_steps[1]} updates "
             f"instead of {then.toy_steps[0]} and {then.toy_steps[1]}",
-            f"loss surfaces of {now.surface_steps} updates instead of "
-            f"{then.surface_steps}",
         ]
 
 
