@@ -81,9 +81,7 @@ def linear_regression_converges(lab: Lab) -> Evidence:
         {"gap with a fixed predictor rate": fixed},
         "Potential: squared distance from the optimum plus squared error of the "
         "predictor, per example, after each of its updates; a rise counts above "
-        f"{ROUNDING:.1g} of the first value. At a fixed predictor rate the same system "
-        "is slow or diverges: the rate of the predictor, not the model's, is what "
-        "makes it fragile.",
+        f"{ROUNDING:.1g} of the first value. Control: the predictor's rate fixed.",
     )
 
 

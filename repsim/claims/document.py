@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from repsim.claims import registered
 from repsim.claims.trained import write
 
 COMMAND = "python -m repsim.claims.document claims.json this-page"
@@ -39,7 +40,7 @@ def document(claims: Path, page: Path) -> None:
     about = json.loads((claims.parent / "about.json").read_text("utf-8"))
     text = page.read_text("utf-8") if page.is_file() else ""
     text = replaced(text, "verdicts", _verdicts(results))
-    details = [_origin(about), *(_section(result) for result in results)]
+    details = [_origin(about, results), *(_section(result) for result in results)]
     write(page, replaced(text, "claims", "\n".join(details)))
 
 
@@ -68,12 +69,15 @@ def replaced(text: str, name: str, content: str) -> str:
     return f"{before}{begin}\n{content}{end}{after}"
 
 
-def _origin(about: Mapping[str, Any]) -> str:
+def _origin(about: Mapping[str, Any], results: Sequence[Result]) -> str:
     settings = about["settings"]
     scale = settings["scale"]
     command = f"repsim reproduce --dataset {settings['dataset']}"
     command += " --quick" if settings["quick"] else ""
     command += f" --seeds {settings['seeds']} --seed {settings['seed']}"
+    ids = [result["id"] for result in results]
+    if set(ids) != set(registered()):
+        command += f" --claims {','.join(ids)}"
     lines = [
         f"Made by `{command}` at commit `{_short(about['commit'])}` "
         f"(repsim {about['repsim_version']}, torch {about['torch_version']}, Python "

@@ -162,6 +162,7 @@ def test_document_keeps_the_prose(tmp_path: Path) -> None:
     assert "stale" not in text and "| holds | Synthetic gradients can add" in verdicts
     assert "[T10](#t10-holds)" in verdicts and "### T10: holds" in details
     assert "| true gradient | == 6 | 6 |" in details
+    assert "--quick --seeds 5 --seed 0 --claims C2,T10`" in details
     fresh = tmp_path / "fresh.md"
     document(found.path, fresh)
     assert fresh.read_text().startswith("<!-- verdicts: begin")
