@@ -16,7 +16,8 @@ td, th { padding: 0.2rem 0.7rem; text-align: left; border-bottom: 1px solid #ddd
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 section { border-top: 2px solid #ddd; margin-top: 2rem; }
 img { max-width: 100%; }
-.verdict { padding: 0.1rem 0.6rem; border-radius: 0.8rem; color: white; }
+.verdict { padding: 0.1rem 0.6rem; border-radius: 0.8rem; color: white;
+           white-space: nowrap; }
 .holds { background: #1a7f37; } .fails { background: #b3261e; }
 .reported { background: #57606a; } .small { color: #57606a; font-size: 0.9rem; }
 """
@@ -46,7 +47,8 @@ def write_page(
     notes = "".join(f"<li>{escape(note)}</li>" for note in about["notes"])
     versions = (
         f"repsim {about['repsim_version']}, torch {about['torch_version']}, "
-        f"Python {about['python']}, {about['created']}"
+        f"Python {about['python']}, commit {about['commit'] or 'unknown'}, "
+        f"{about['created']}"
     )
     body = [
         "<h1>The paper's claims, measured</h1>",
