@@ -404,7 +404,7 @@ def reproduce(
     Example: repsim reproduce --quick --claims C1,C4 --out reproduce
     """
     from repsim.claims import reproduce as run_claims
-    from repsim.claims.reproduction import chosen_claims, make_settings
+    from repsim.claims.choices import chosen_claims, make_settings
 
     wanted = _names(claims)
     try:

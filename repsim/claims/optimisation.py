@@ -1,5 +1,7 @@
 """How well and how fast deep networks learn from synthetic gradients."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -109,7 +111,7 @@ def learns_faster(lab: Lab) -> Evidence:
 def learning_curves(lab: Lab) -> Evidence:
     """Measure learning curves by depth and activation: Figure 3."""
     scale = lab.settings.scale
-    nets = [
+    nets: list[dict[str, Any]] = [
         {"depth": depth, "activation": activation, "steps": scale.curve_steps}
         for activation in ("relu", "sigmoid")
         for depth in scale.depths

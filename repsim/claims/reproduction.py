@@ -2,8 +2,6 @@
 
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 import warnings
@@ -11,26 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from importlib.metadata import distribution, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
-import torch
 from tqdm import tqdm
 
 from repsim.claims import cost
-from repsim.claims.base import Claim, registered, summarise
+from repsim.claims.base import Claim, summarise
+from repsim.claims.choices import chosen_claims, make_settings
 from repsim.claims.drawing import against_bounds
 from repsim.claims.lab import Lab, source_hash
 from repsim.claims.page import write_page
-from repsim.claims.settings import IMAGES, Settings
+from repsim.claims.provenance import about
 from repsim.claims.trained import write
 from repsim.datasets import load
-from repsim.datasets.files import data_root
-from repsim.datasets.messages import unknown
-from repsim.learning import names
 
 Result = dict[str, Any]
 
@@ -148,85 +141,13 @@ def reproduce(
     todo = [claim for claim in chosen if _kept(claim, lab, folder) is None]
     with _bar(lab, todo, notes, progress) as name:
         results = [_run(claim, lab, folder, name) for claim in chosen]
-    content = _about(settings, notes)
+    content = about(settings, notes)
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     path, page = folder / "claims.json", folder / "claims.html"
     write(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    about = folder / "about.json"
-    write(about, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write(folder / "about.json", text + "\n")
     write_page(page, results, content, folder / "figures")
     return Reproduction(results, path, page, notes)
-
-
-def chosen_claims(claims: Sequence[str] | None) -> list[Claim]:
-    """Return claims by id, each once, or all; ValueError for one that is not there."""
-    known = registered()
-    if claims is None:
-        return list(known.values())
-    wanted = list(dict.fromkeys([claims] if isinstance(claims, str) else claims))
-    for name in wanted:
-        if name not in known:
-            raise ValueError(unknown("claim", name, known))
-    if not wanted:
-        msg = "Expected at least one claim, but got none; None runs all."
-        raise ValueError(msg)
-    return [known[name] for name in wanted]
-
-
-def make_settings(
-    quick: bool,
-    dataset: str | None,
-    root: str | os.PathLike[str] | None,
-    seeds: int | None,
-    seed: int,
-    rule: str = "sg",
-) -> tuple[Settings, list[str]]:
-    """Return the settings of `reproduce`, and what was chosen for the user or cut.
-
-    ValueError for a name that does not exist or a number out of range.
-    """
-    if rule not in names():
-        raise ValueError(unknown("rule", rule, names()))
-    seeds = 5 if seeds is None else seeds
-    if seeds < 1 or seed < 0:
-        msg = (
-            "Expected `seeds` to be at least 1 and `seed` at least 0, but got "
-            f"{seeds} and {seed}."
-        )
-        raise ValueError(msg)
-    notes = []
-    if dataset is None:
-        dataset = "mnist" if not quick and _has_mnist(root) else "digits"
-        if dataset == "digits" and not quick:
-            notes.append(
-                f"MNIST was not found{_below(root)}, so the networks learn digits; "
-                "name its folder with root= (--root) or REPSIM_DATA."
-            )
-    if dataset not in ("digits", *IMAGES):
-        raise ValueError(unknown("dataset", dataset, ("digits", *IMAGES)))
-    settings = Settings(dataset, quick, seeds, seed, rule)
-    notes += [f"Data: {dataset}, {seeds} seeds from {seed}, rule under test {rule}."]
-    if quick:
-        notes.append("Quick: " + "; ".join(settings.cuts()) + ".")
-    if seeds < 5:
-        notes.append("Fewer than five seeds: read stochastic claims with care.")
-    return settings, notes
-
-
-def _below(root: str | os.PathLike[str] | None) -> str:
-    """Return where a folder named by the user was looked at, as part of a sentence."""
-    if root is None:
-        return ""
-    missing = "" if Path(root).is_dir() else ", which does not exist"
-    return f" below {os.fspath(root)!r}{missing}"
-
-
-def _has_mnist(root: str | os.PathLike[str] | None) -> bool:
-    try:
-        folder = data_root(root) / "MNIST" / "raw"
-    except FileNotFoundError:
-        return False
-    stem = "train-images-idx3-ubyte"
-    return (folder / stem).is_file() or (folder / f"{stem}.gz").is_file()
 
 
 def _folder(out: str | os.PathLike[str]) -> Path:
@@ -336,46 +257,6 @@ def _run(claim: Claim, lab: Lab, folder: Path, name: Callable[[str], None]) -> R
 
 def _gates(claim: Claim) -> list[dict[str, Any]]:
     return [asdict(gate) for gate in claim.gates]
-
-
-def _about(settings: Settings, notes: list[str]) -> dict[str, Any]:
-    return {
-        "settings": asdict(settings),
-        "notes": notes,
-        "repsim_version": version("repsim"),
-        "commit": _commit(),
-        "torch_version": torch.__version__,
-        "python": platform.python_version(),
-        "processor": platform.machine(),
-        "created": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    }
-
-
-def _commit() -> str | None:
-    """Return the commit the package was installed from, if it came from one.
-
-    pip notes it for a package from a repository; for one from a folder (also an
-    editable one) git is asked, and says with "+" that files have changed since.
-    """
-    origin = json.loads(distribution("repsim").read_text("direct_url.json") or "{}")
-    if "vcs_info" in origin:
-        return str(origin["vcs_info"]["commit_id"])
-    if "dir_info" not in origin:
-        return None
-    folder = url2pathname(urlparse(origin["url"]).path)
-    try:
-        head, changed = (
-            subprocess.run(
-                ["git", "-C", folder, *words],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + "+" * bool(changed)
 
 
 def _short(result: Result) -> str:
