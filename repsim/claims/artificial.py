@@ -57,8 +57,8 @@ def ends_at_the_same_loss(lab: Lab) -> Evidence:
         "gap noisy_100, log loss, linear": gaps["noisy_100 log linear"].tolist(),
     }
     note = (
-        "The deep network under the log loss ends away from backpropagation too, where "
-        "the paper reports the same solution; the number of its steps is not known."
+        "For the deep network under the log loss, not gated here, the paper reports "
+        "the same solution as backpropagation; the number of its steps is not known."
     )
     return Evidence(measured, _draw_table(gaps), {"final loss": table}, note)
 
