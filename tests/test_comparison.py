@@ -253,6 +253,12 @@ def test_other_warnings_come_once_too() -> None:
         (lambda r: r, {"layers_b": ["h9"]}, ValueError, "`layers_b` to be one of"),
         (lambda r: r, {"measure": "kca"}, ValueError, "Did you mean 'cka'"),
         (lambda r: r, {"measure": 3}, TypeError, "`measure` to be a name or a"),
+        (
+            lambda r: r,
+            {"measure": lambda x, y: "near"},
+            TypeError,
+            "'<lambda>' to return one number, but got str",
+        ),
         (lambda r: r, {"precision": "float46"}, ValueError, "Did you mean 'float"),
         (
             lambda r: r,

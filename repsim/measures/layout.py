@@ -263,8 +263,9 @@ def _fill(
         raw = raw.to(out.dtype)
     # The first row comes off before the mean: differences of near numbers are exact,
     # sums of them are not, and a constant layer becomes exactly 0.
-    torch.sub(raw, raw[:1], out=out)
-    out -= out.mean(dim=0, keepdim=True)
+    # Both in the layer's own memory, whose rows are not strewn over the group's.
+    shifted = raw - raw[:1]
+    torch.sub(shifted, shifted.mean(dim=0, keepdim=True), out=out)
     scale = 1.0
     if rounded:
         out.copy_(out.bfloat16())

@@ -1,6 +1,7 @@
 """HSIC averaged over batches: cheaper than all examples at once, and another number."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -28,9 +29,14 @@ def check_batch(batch: int, n: int, kernel: str) -> None:
     ValueError
         If a batch is too small or too large, or the kernel is not linear.
     """
-    if not 4 <= batch <= n:
+    if (
+        isinstance(batch, bool)
+        or not isinstance(batch, Integral)
+        or not 4 <= batch <= n
+    ):
         msg = (
-            f"Expected `batch` to lie in [4, {n}] for {n} examples, but got {batch!r}."
+            f"Expected `batch` to lie in [4, {n}], a whole number, for {n} examples, "
+            f"but got {batch!r}."
         )
         raise ValueError(msg)
     if kernel != "linear":
@@ -39,7 +45,7 @@ def check_batch(batch: int, n: int, kernel: str) -> None:
 
 
 def batch_edges(n: int, batch: int) -> list[int]:
-    """Return where batches begin and end: none is smaller than asked.
+    """Return where batches begin and end: equal ones, nearest to the size asked for.
 
     What remains is spread over all batches. As a batch of its own, weighted like the
     others, four rows over would put 0.12 of error into a CKA.
@@ -47,16 +53,16 @@ def batch_edges(n: int, batch: int) -> list[int]:
     Parameters
     ----------
     n : int
-        Examples in all.
+        Examples in all, at least 4.
     batch : int
-        Examples a batch, at least.
+        Examples a batch, about.
 
     Returns
     -------
     list of int
-        From 0 to n.
+        From 0 to n, in batches of 4 or more.
     """
-    count = max(1, n // batch)
+    count = max(1, min(round(n / batch), n // 4))
     return [round(i * n / count) for i in range(count + 1)]
 
 

@@ -1,5 +1,6 @@
 """Neighbourhoods: do two representations put the same examples near each other."""
 
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -71,8 +72,11 @@ def _neighbours(x: torch.Tensor, *, k: int, metric: NeighbourMetric) -> torch.Te
     if metric not in ("cosine", "euclidean"):
         raise ValueError(unknown("metric", metric, ["cosine", "euclidean"]))
     n = len(x)
-    if not 1 <= k < n:
-        msg = f"Expected `k` to lie in [1, {n}) for {n} examples, but got {k!r}."
+    if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k < n:
+        msg = (
+            f"Expected `k` to lie in [1, {n}), a whole number, for {n} examples, but "
+            f"got {k!r}."
+        )
         raise ValueError(msg)
     if metric == "cosine":
         norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from repsim.measures.layout import Layout, membership
+from repsim.measures.layout import Group, Layout, membership
 
 TILE = 512
 """Rows of a Gram tile: large enough for the product, small enough for the cache."""
@@ -141,8 +141,7 @@ def feature_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
                     squares[a.layers, b.layers] = part
                     advance(part.size)
         for group in x.groups:
-            for layer, values in zip(group.numbers, group.parts(), strict=True):
-                squares[layer, layer] = own_square(values)
+            squares[group.numbers, group.numbers] = own_squares(group)
     norms = x.norms.cpu().numpy()
     diagonal = norms @ norms.T
     return Sums.centred(norms.shape[1], squares - diagonal, diagonal, norms.sum(1))
@@ -195,6 +194,30 @@ def block_squares(
     return np.asarray((membership(rows, thin).T @ thin).cpu().numpy())
 
 
+def own_squares(group: Group) -> np.ndarray:
+    """Return ‖XᵀX‖² of every layer of a group, in one call where all are narrow.
+
+    Parameters
+    ----------
+    group : Group
+        Layers beside each other, centred.
+
+    Returns
+    -------
+    ndarray of float64, shape (layers,)
+        ⟨K, K⟩.
+    """
+    parts = group.parts()
+    (n, width), same = parts[0].shape, len({part.shape[1] for part in parts}) == 1
+    if len(parts) == 1 or not same or width > min(n, TILE // 4):
+        return np.array([own_square(part) for part in parts])
+    layers = group.x.view(n, len(parts), width)
+    own = torch.bmm(layers.permute(1, 2, 0), layers.permute(1, 0, 2))
+    own = own.float() if own.dtype == torch.bfloat16 else own
+    lengths = torch.linalg.vector_norm(own, dim=2).double()
+    return np.asarray(lengths.square().sum(dim=1).cpu().numpy())
+
+
 def own_square(x: torch.Tensor) -> float:
     """Return ‖XᵀX‖² = ‖XXᵀ‖², by the smaller of the two, one triangle of blocks.
 
@@ -220,6 +243,7 @@ def own_square(x: torch.Tensor) -> float:
 
 def _square(x: torch.Tensor) -> float:
     """Return the sum of squares, added up in float64 over rows."""
+    x = x.float() if x.dtype == torch.bfloat16 else x
     return float(torch.linalg.vector_norm(x, dim=1).double().square().sum())
 
 

@@ -88,7 +88,7 @@ class Measure:
         float
             The value, in the units of the measure.
         """
-        return float(self.function(x, y, **options))
+        return self._number(self.function(x, y, **options))
 
     def defaults(self) -> dict[str, Any]:
         """Return the options with their defaults, those of the pair and of all pairs.
@@ -178,10 +178,21 @@ class Measure:
             if not (flat_x[i] or flat_y[j])
         ]
         for i, j in tqdm(cells, desc=self.name, disable=not progress):
-            values[i, j] = self.function(left[i], right[j], **options)
+            values[i, j] = self._number(self.function(left[i], right[j], **options))
             if half:
                 values[j, i] = values[i, j]
         return values
+
+    def _number(self, value: Any) -> float:
+        """Return what the function gave as a number, or say that it is none."""
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            msg = (
+                f"Expected measure {self.name!r} to return one number, but got "
+                f"{type(value).__name__}; a measure is f(x, y) -> float."
+            )
+            raise TypeError(msg) from error
 
 
 _MEASURES: dict[str, Measure] = {}

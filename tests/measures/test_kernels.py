@@ -10,7 +10,7 @@ import xarray as xr
 from scipy.spatial.distance import cdist
 
 from repsim import measures
-from repsim.measures import cka, grams, hsic, layout, products, streamed
+from repsim.measures import cka, grams, hsic, layout, minibatch, products, streamed
 
 
 def linear_kernel(x: np.ndarray, bandwidth: float = 1.0) -> np.ndarray:
@@ -298,9 +298,31 @@ def test_batches_are_averaged_by_rows(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize(
+    ("n", "batch", "sizes"),
+    [(2000, 256, {250}), (1796, 256, {256, 257}), (6, 4, {6}), (1003, 1003, {1003})],
+)
+def test_batches_are_as_near_to_the_size_asked_as_can_be(
+    n: int, batch: int, sizes: set[int]
+) -> None:
+    edges = minibatch.batch_edges(n, batch)
+    assert (edges[0], edges[-1]) == (0, n)
+    assert set(np.diff(edges).tolist()) == sizes
+
+
+def test_own_squares_of_equal_layers_are_those_one_by_one(
+    rng: np.random.Generator,
+) -> None:
+    xs = [rng.normal(size=(300, 7)) for _ in range(3)]
+    group = layout.Layout.of(xs, None, "float64", "cpu").groups[0]
+    one = [float((x.T @ x).square().sum()) for x in group.parts()]
+    np.testing.assert_allclose(products.own_squares(group), one, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"batch": 3}, r"`batch` to lie in \[4, 30\]"),
+        ({"batch": 10.5}, r"`batch` to lie in \[4, 30\], a whole number"),
         ({"batch": 31}, r"`batch` to lie in \[4, 30\]"),
         ({"batch": 10, "kernel": "rbf"}, "`kernel` to be linear with `batch`"),
     ],

@@ -41,8 +41,8 @@ def test_rows_of_zeros_are_far_from_all(rng: np.random.Generator) -> None:
     assert mutual_knn(x, x, k=3) == 1.0
 
 
-@pytest.mark.parametrize("k", [0, 20, -1])
-def test_too_many_neighbours(rng: np.random.Generator, k: int) -> None:
+@pytest.mark.parametrize("k", [0, 20, -1, 2.5, True])
+def test_neighbours_that_are_refused(rng: np.random.Generator, k: Any) -> None:
     x = rng.normal(size=(20, 3))
     with pytest.raises(ValueError, match=r"`k` to lie in \[1, 20\)"):
         mutual_knn(x, x, k=k)
