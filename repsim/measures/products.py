@@ -211,9 +211,9 @@ def own_squares(group: Group) -> np.ndarray:
     (n, width), same = parts[0].shape, len({part.shape[1] for part in parts}) == 1
     if len(parts) == 1 or not same or width > min(n, TILE // 4):
         return np.array([own_square(part) for part in parts])
-    layers = group.x.view(n, len(parts), width)
+    rows = group.x.float() if group.x.dtype == torch.bfloat16 else group.x
+    layers = rows.view(n, len(parts), width)
     own = torch.bmm(layers.permute(1, 2, 0), layers.permute(1, 0, 2))
-    own = own.float() if own.dtype == torch.bfloat16 else own
     lengths = torch.linalg.vector_norm(own, dim=2).double()
     return np.asarray(lengths.square().sum(dim=1).cpu().numpy())
 
@@ -231,6 +231,8 @@ def own_square(x: torch.Tensor) -> float:
     float
         ⟨K, K⟩.
     """
+    # torch rounds products of bfloat16 to it; over few of them this does not average.
+    x = x.float() if x.dtype == torch.bfloat16 and min(x.shape) <= TILE // 2 else x
     wide = x.T if x.shape[1] <= x.shape[0] else x
     total, step = 0.0, max(128, min(4 * TILE, -(-len(wide) // 4)))
     for start in range(0, len(wide), step):
