@@ -14,6 +14,9 @@ WIDE = 2048
 FEW = 128
 """Up to so many examples float64 is free, and the estimators cancel most."""
 
+MANY = 256
+"""Examples and units from which bfloat16 products are rounded without harm."""
+
 MODEST = 1e4
 """Fourth powers of numbers up to so far from 1 fit into float32."""
 
@@ -123,7 +126,7 @@ class Layout:
                 scales[i], constant[i] = _fill(
                     out, norms[i], sources[i], precision == "bfloat16"
                 )
-            dtype = working_dtype(precision, device)
+            dtype = working_dtype(precision, device, n, widths)
             groups.append(Group(group.x.to(dtype), layers, ends))
         return cls(groups, norms, scales, constant)
 
@@ -146,8 +149,13 @@ def at_least(precision: str, n: int) -> str:
     return "float64" if n <= FEW else precision
 
 
-def working_dtype(precision: str, device: str) -> torch.dtype:
+def working_dtype(
+    precision: str, device: str, n: int, widths: Sequence[int]
+) -> torch.dtype:
     """Return the dtype of the products: bfloat16 only where it is multiplied as such.
+
+    torch rounds such a product to bfloat16 again; over few numbers that does not
+    average out, so small problems multiply the rounded values in float32.
 
     Parameters
     ----------
@@ -155,14 +163,19 @@ def working_dtype(precision: str, device: str) -> torch.dtype:
         What was asked for.
     device : str
         Where.
+    n : int
+        Examples.
+    widths : sequence of int
+        Units of each layer.
 
     Returns
     -------
     dtype
-        float32 for bfloat16 on a CPU without such products: the values are rounded
-        to bfloat16 all the same, only the speed differs.
+        float32 for bfloat16 on a CPU without such products, or for few examples or
+        units: the values are rounded to bfloat16 all the same, only the speed differs.
     """
-    if precision == "bfloat16" and not multiplies_bfloat16(device):
+    few = n < MANY or min(widths) < MANY
+    if precision == "bfloat16" and (few or not multiplies_bfloat16(device)):
         return torch.float32
     return DTYPES[precision]
 

@@ -109,7 +109,8 @@ def batch_hsic(
     blocks = Blocks(sources, precision, device, edges)
     ends = np.cumsum([int(source.shape[1]) for source in sources]).tolist()
     rows = max(b - a for a, b in zip(edges, edges[1:], strict=False))
-    dtype = working_dtype(precision, device)
+    widths = [int(source.shape[1]) for source in sources]
+    dtype = working_dtype(precision, device, rows, widths)
     buffer = torch.empty(count * rows * rows, dtype=dtype, device=device)
     values, traces = np.zeros((count, count)), np.zeros(count)
     for block in blocks:

@@ -72,7 +72,7 @@ def streamed_sums(
         moments = Moments(
             [widths[i] for i in one.layers],
             one.split,
-            working_dtype(precision, device),
+            working_dtype(precision, device, n, widths),
             device,
             rounded=precision == "bfloat16",
         )
