@@ -27,12 +27,14 @@ def n_pairs(n: int) -> int:
 
 
 def lengths(rows: torch.Tensor) -> torch.Tensor:
-    """Return the Euclidean norm of each row of (…, unit), added up in float64."""
+    """Return the Euclidean norm of each row of (…, unit) in float64.
+
+    Short sums are added up in float64: all digits of float32, no wide copy of `rows`.
+    """
     parts = [
-        torch.linalg.vector_norm(part, dim=-1, dtype=torch.float64)
-        for part in torch.split(rows, 1024, -1)
+        torch.linalg.vector_norm(part, dim=-1) for part in torch.split(rows, 128, -1)
     ]
-    found: torch.Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
+    found: torch.Tensor = torch.linalg.vector_norm(torch.stack(parts).double(), dim=0)
     return found
 
 
