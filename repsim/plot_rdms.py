@@ -178,7 +178,7 @@ def _classes(axes: Axes, classes: Sequence[tuple[str, int, int]], name: bool) ->
     if name and classes:
         every = -(-len(classes) // 12)
         centres = [(s + e - 1) / 2 for _, s, e in classes][::every]
-        axes.set_yticks(centres, [c for c, _, _ in classes][::every], fontsize=5)
+        axes.set_yticks(centres, [c for c, _, _ in classes][::every], fontsize=6)
         axes.tick_params(length=0, pad=1)
 
 
