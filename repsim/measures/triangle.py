@@ -29,12 +29,15 @@ def n_pairs(n: int) -> int:
 def lengths(rows: torch.Tensor) -> torch.Tensor:
     """Return the Euclidean norm of each row of (…, unit) in float64.
 
-    Short sums are added up in float64: all digits of float32, no wide copy of `rows`.
+    Long rows are added up by parts: one float32 sum over thousands loses digits.
     """
     parts = [
-        torch.linalg.vector_norm(part, dim=-1) for part in torch.split(rows, 128, -1)
+        torch.linalg.vector_norm(part, dim=-1).double()
+        for part in torch.split(rows, 1024, -1)
     ]
-    found: torch.Tensor = torch.linalg.vector_norm(torch.stack(parts).double(), dim=0)
+    if len(parts) == 1:
+        return parts[0]
+    found: torch.Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
     return found
 
 
@@ -79,14 +82,12 @@ def triangle(
     for start in range(0, n, height):
         stop = min(start + height, n)
         band = product(rows[start:stop] * scale, rows[start:], across[start:])
-        for i in range(start, stop):
-            row = band[i - start, i - start + 1 :]
-            here = out[at : at + len(row)]
-            if added is None:
-                here[:] = row
-            else:
-                np.add(row, added[i], out=here)
-            at += len(row)
+        if added is not None:
+            band += added[start:stop, None]
+        for i in range(stop - start):
+            width = n - start - i - 1
+            out[at : at + width] = band[i, i + 1 :]
+            at += width
         if limits is not None:
             # The band is still in the cache.
             np.clip(out[first:at], *limits, out=out[first:at])
