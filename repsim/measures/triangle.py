@@ -35,8 +35,6 @@ def lengths(rows: torch.Tensor) -> torch.Tensor:
         torch.linalg.vector_norm(part, dim=-1).double()
         for part in torch.split(rows, 1024, -1)
     ]
-    if len(parts) == 1:
-        return parts[0]
     found: torch.Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
     return found
 
