@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from repsim.measures.layout import Layout
+from repsim.measures.matmul import Rows
 from repsim.measures.products import TILE, Advance, Sums, pair_products
 
 
@@ -139,7 +140,7 @@ def median_distance(x: torch.Tensor, norms: torch.Tensor) -> float:
     """
     n, found = len(x), []
     for i in range(0, n, TILE):
-        tile = x[i : i + TILE] @ x[i:].T
+        tile = Rows(x[i : i + TILE]).times(x[i:])
         tile = tile.float() if tile.dtype == torch.bfloat16 else tile
         squared_distances(tile, norms[i : i + TILE], norms[i:])
         upper = torch.ones_like(tile, dtype=torch.bool).triu_(1)
@@ -166,7 +167,7 @@ def _tiled(
             high, wide = rows.stop - i, columns.stop - j
             tiles = buffer[: count * high * wide].view(count, high, wide)
             for layer, tile in zip(layers, tiles, strict=True):
-                torch.mm(layer[rows], layer[columns].T, out=tile)
+                tile.copy_(Rows(layer[rows]).times(layer[columns]))
             tiles = tiles.float() if tiles.dtype == torch.bfloat16 else tiles
             if kernels is not None:
                 for tile, norm, kernel in zip(tiles, norms, kernels, strict=True):

@@ -8,6 +8,7 @@ import torch
 
 from repsim.measures.inputs import Matrix
 from repsim.measures.layout import at_least, working_dtype
+from repsim.measures.matmul import Rows
 from repsim.measures.products import Advance, Sums, pair_products
 from repsim.measures.streamed import Blocks
 
@@ -135,7 +136,7 @@ def _batch_sums(
     tiles = buffer[: count * n * n].view(count, n, n)
     for i, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
         layer = block[:, start:end]
-        torch.mm(layer, layer.T, out=tiles[i])
+        tiles[i] = Rows(layer).times(layer)
     tiles = tiles.float() if tiles.dtype == torch.bfloat16 else tiles
     diagonals = tiles.diagonal(dim1=1, dim2=2)
     norms = diagonals.double().clone().cpu().numpy()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from repsim.measures.layout import WIDE, grouped, membership
+from repsim.measures.matmul import Rows
 from repsim.measures.products import Sums, block_squares
 
 
@@ -106,10 +107,10 @@ class Moments:
         self._norm_norm += norm.double().T @ norm.double()
         for (rows, columns), product in zip(self._tiles, self._products, strict=True):
             a, b = x[:, self._columns(rows)], x[:, self._columns(columns)]
-            if self._dtype == torch.bfloat16:
-                product += a.T @ b
-            else:
+            if self._dtype == torch.float64:
                 product.addmm_(a.T, b)
+            else:
+                product += Rows(a.T).times(b.T)
 
     def shift(self, by: torch.Tensor) -> None:
         """Carry all sums to another origin.

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from repsim.measures.layout import Group, Layout, membership
+from repsim.measures.matmul import Rows
 
 TILE = 512
 """Rows of a Gram tile: large enough for the product, small enough for the cache."""
@@ -127,17 +128,19 @@ def feature_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
     squares = np.zeros((x.count, x.count))
     if split is None:
         for i, a in enumerate(x.groups):
+            units = Rows(a.x.T)
             for b in x.groups[i:]:
-                part = block_squares(a.x.T @ b.x, a.ends, b.ends)
+                part = block_squares(units.times(b.x.T), a.ends, b.ends)
                 part = (part + part.T) / 2 if a is b else part
                 squares[a.layers, b.layers] = part
                 squares[b.layers, a.layers] = part.T
                 advance(part.size)
     else:
         for a in x.groups:
+            units = Rows(a.x.T)
             for b in x.groups:
                 if a.layers.start < split <= b.layers.start:
-                    part = block_squares(a.x.T @ b.x, a.ends, b.ends)
+                    part = block_squares(units.times(b.x.T), a.ends, b.ends)
                     squares[a.layers, b.layers] = part
                     advance(part.size)
         for group in x.groups:
@@ -236,10 +239,11 @@ def own_square(x: torch.Tensor) -> float:
     wide = x.T if x.shape[1] <= x.shape[0] else x
     total, step = 0.0, max(128, min(4 * TILE, -(-len(wide) // 4)))
     for start in range(0, len(wide), step):
-        rows, rest = wide[start : start + step], wide[start + step :]
-        total += _square(rows @ rows.T)
+        part, rest = wide[start : start + step], wide[start + step :]
+        rows = Rows(part)
+        total += _square(rows.times(part))
         if len(rest):
-            total += 2 * _square(rows @ rest.T)
+            total += 2 * _square(rows.times(rest))
     return total
 
 

@@ -11,11 +11,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from repsim.measures.matmul import Rows
+
 _BANDS = (64, 192)
 """Fewest and most rows of a band: narrow ones waste less left of the diagonal."""
 
 _WORTH = 1 << 26
-"""Multiplications from which a vendor's routine repays choosing and preparing it."""
+"""Multiplications from which single precision repays leaving the buffer for bands."""
 
 Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]
 """(x, y, offsets) -> x yᵀ + offsets."""
@@ -95,12 +97,9 @@ def triangle(
 
 def _product(rows: torch.Tensor, height: int) -> Product:
     """Return the fastest routine here for bands of `height` of these rows."""
-    if rows.device.type != "cpu":
-        return _elsewhere
-    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     worth = len(rows) ** 2 * rows.shape[1] >= _WORTH
-    if rows.dtype == torch.float32 and there and worth:
-        return _onednn
+    if rows.device.type != "cpu" or (rows.dtype == torch.float32 and worth):
+        return _torch
     # One buffer for all bands: a fresh one is a page fault every 4 KiB.
     buffer = np.empty(height * len(rows), _dtype(rows))
 
@@ -113,15 +112,8 @@ def _product(rows: torch.Tensor, height: int) -> Product:
     return blas
 
 
-def _elsewhere(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.ndarray:
-    return np.asarray(torch.addmm(offsets, x, y.T).cpu())
-
-
-def _onednn(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.ndarray:
-    # Compiled for the processor it meets, also where `torch.mm`'s library makes do
-    # with instructions half as wide because another firm built the processor.
-    found = torch.nn.functional.linear(x.to_mkldnn(), y, offsets)
-    return np.asarray(found.to_dense())
+def _torch(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.ndarray:
+    return np.asarray(Rows(x).times(y, offsets).cpu())
 
 
 def _dtype(rows: torch.Tensor) -> str:

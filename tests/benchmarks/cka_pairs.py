@@ -24,6 +24,7 @@ import torch
 import xarray as xr
 
 import repsim
+from repsim.measures.matmul import Rows
 
 LAYERS = 20
 CASES = {
@@ -163,13 +164,17 @@ def has(package: str) -> bool:
 
 
 def peak() -> float:
-    """Return the float32 matrix peak, GF/s of a 2,048³ product."""
+    """Return the float32 matrix peak, GF/s of a 2,048³ product by torch's best."""
     a = torch.ones(2048, 2048)
-    a @ a
-    started = time.process_time()
-    for _ in range(3):
-        a @ a
-    return 3 * 2 * 2048**3 / (time.process_time() - started) / 1e9
+    rows = Rows(a)
+    best = 0.0
+    for product in (lambda: a @ a, lambda: rows.times(a)):
+        product()
+        started = time.process_time()
+        for _ in range(3):
+            product()
+        best = max(best, 3 * 2 * 2048**3 / (time.process_time() - started) / 1e9)
+    return best
 
 
 def exact(case: str, kind: str, folder: Path) -> np.ndarray:

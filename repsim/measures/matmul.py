@@ -1,0 +1,59 @@
+"""Products of float32 rows by the fastest routine that torch brings."""
+
+import torch
+
+_WORTH = 1 << 22
+"""Multiplications from which another routine repays preparing its left side."""
+
+
+class Rows:
+    """The left side of products x yᵀ, prepared once for several right sides.
+
+    Parameters
+    ----------
+    x : Tensor, shape (rows, columns)
+        On any device, of any dtype and layout.
+
+    Notes
+    -----
+    In float32 on a CPU the product is oneDNN's, which is compiled for the processor
+    it meets; the library behind `torch.mm` makes do with instructions half as wide
+    where another firm built the processor. Everywhere else it is `torch.mm`.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> Rows(x).times(x).tolist()
+    [[5.0, 11.0], [11.0, 25.0]]
+    """
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self._x = x
+        there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        self._able = x.device.type == "cpu" and x.dtype == torch.float32 and there
+        self._prepared: torch.Tensor | None = None
+
+    def times(
+        self, y: torch.Tensor, offsets: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return x yᵀ + offsets.
+
+        Parameters
+        ----------
+        y : Tensor, shape (others, columns)
+            The right side.
+        offsets : Tensor, shape (others,), optional
+            Added to each row.
+
+        Returns
+        -------
+        Tensor, shape (rows, others)
+            A new one.
+        """
+        if self._able and self._x.numel() * len(y) >= _WORTH:
+            if self._prepared is None:
+                self._prepared = self._x.to_mkldnn()
+            return torch.nn.functional.linear(self._prepared, y, offsets).to_dense()
+        if offsets is None:
+            return self._x @ y.T
+        return torch.addmm(offsets, self._x, y.T)
