@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from repsim.probes.problem import Problem, whitening
+from repsim.probes.metric import metric
+from repsim.probes.problem import Problem
 from repsim.probes.solver import Place, place
 
 ROWS = 1024
@@ -78,7 +79,7 @@ class Conditioned:
             goal = goal - offset[:, None].to(goal.dtype)
         pull = (goal * problem.shares.to(goal.dtype)) @ problem.features
         slope = torch.zeros_like(theta)
-        slope[:, :-1] = pull * problem.curvature
+        slope[:, :-1] = pull * problem.metric.curvature
         return theta + problem.precondition(slope)
 
 
@@ -130,8 +131,7 @@ def condition(
         shares=shares,
         penalty=penalty,
         intercept=intercept,
-        whitening=whitening(z, shares * curvature, penalty),
-        curvature=curvature,
+        metric=metric(z, shares, penalty, curvature),
     )
     return Conditioned(problem, mean, scale, basis)
 

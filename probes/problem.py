@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-SAMPLE = 2000
-TRIALS = 10
+from repsim.probes.metric import Metric, renewed
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,8 @@ class Problem:
         Positive weights of the squared coefficients; double precision.
     intercept : bool
         Whether b is free; 0 otherwise.
-    whitening : Tensor, shape (d, d)
-        Inverse of the metric's lower Cholesky factor; double precision.
-    curvature : float
-        The metric's value for an intercept.
+    metric : Metric
+        What steers the descent.
     """
 
     features: Tensor
@@ -43,8 +40,7 @@ class Problem:
     shares: Tensor
     penalty: Tensor
     intercept: bool
-    whitening: Tensor
-    curvature: float
+    metric: Metric
 
     def logits(self, theta: Tensor) -> Tensor:
         """Return the logits (K, n), in the features' precision."""
@@ -81,11 +77,8 @@ class Problem:
         return float((theta[:, :-1] * self.penalty * other[:, :-1]).sum())
 
     def precondition(self, slope: Tensor) -> Tensor:
-        """Return the inverse metric times gradients (…, d + 1)."""
-        out = torch.empty_like(slope)
-        out[:, :-1] = slope[:, :-1] @ self.whitening.T @ self.whitening
-        out[:, -1] = slope[:, -1] / self.curvature
-        return out
+        """Return the inverse metric times a gradient (K, d + 1)."""
+        return self.metric.inverse(slope)
 
     def refreshed(self, residual: Tensor) -> "Problem":
         """Return the problem with the metric of the curvature found here."""
@@ -95,62 +88,14 @@ class Problem:
         else:
             ones = torch.ones_like(self.codes, dtype=chances.dtype)
             chances = chances.scatter_add(0, self.codes, ones)
-        weight = (chances * (1 - chances)).mean(0).clamp_(min=0).double() * self.shares
         return replace(
             self,
-            whitening=whitening(self.features, weight, self.penalty),
-            curvature=max(float(weight.sum()), 1e-12),
+            metric=renewed(
+                self.metric,
+                self.features,
+                chances.clamp_(0, 1),
+                self.shares,
+                self.penalty,
+                self.intercept,
+            ),
         )
-
-
-def whitening(features: Tensor, weight: Tensor, penalty: Tensor) -> Tensor:
-    """Return the inverse Cholesky factor of a weighted covariance plus the penalty.
-
-    As a product of two factors the inverse metric stays positive whatever rounding
-    does, and with as few columns as there are classes it is three times faster than
-    triangular solves.
-
-    It steers and moves no minimum, so what makes it cheap or possible is welcome:
-    a few thousand examples stand for all of them, and where rounding leaves a
-    collinear covariance indefinite the diagonal grows until there is a factor.
-
-    Parameters
-    ----------
-    features : Tensor, shape (n, d)
-        Centred features.
-    weight : Tensor, shape (n,)
-        Weights of the examples.
-    penalty : Tensor, shape (d,)
-        Added to the diagonal.
-
-    Returns
-    -------
-    Tensor, shape (d, d)
-        Lower triangle, double precision.
-    """
-    n, d = features.shape
-    sample = max(4 * d, SAMPLE)
-    total = float(weight.sum())
-    if n > 2 * sample:
-        draw = torch.Generator().manual_seed(0)
-        chosen = torch.randperm(n, generator=draw)[:sample].to(features.device)
-        features, weight = features[chosen], weight[chosen]
-    flat = bool((weight == weight[0]).all())
-    root = weight.sqrt().to(features.dtype)[:, None]
-    scaled = features if flat else features * root
-    gram = (scaled.T @ scaled).double()
-    if flat:
-        gram *= float(weight[0])
-    gram *= total / max(float(weight.sum()), 1e-300)
-    diagonal = gram.diagonal()
-    jitter = torch.finfo(features.dtype).eps * float(diagonal.max())
-    diagonal += penalty
-    eye = torch.eye(d, dtype=gram.dtype, device=gram.device)
-    for _ in range(TRIALS):
-        diagonal += jitter
-        found, info = torch.linalg.cholesky_ex(gram)
-        if not int(info):
-            inverse: Tensor = torch.linalg.solve_triangular(found, eye, upper=False)
-            return inverse
-        jitter *= 10
-    return eye

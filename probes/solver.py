@@ -16,7 +16,7 @@ from repsim.probes.memory import Memory
 from repsim.probes.problem import Problem
 
 TRIALS = 30
-REFRESH = (30, 90, 270, 810)
+REFRESH = (8, 20, 40, 80, 160, 320, 640)
 WINDOW = 6
 
 

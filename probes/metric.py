@@ -1,0 +1,276 @@
+"""The metric a descent is measured in: the curvature, cheaply, and kept up to date.
+
+It steers and moves no minimum, so what makes it cheap is welcome: a sample of the
+examples stands for all of them, and only the directions of most variance are coupled
+across classes.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+SAMPLE = 2000
+"""Examples that stand for all of them in a covariance, at least."""
+
+COUPLED = 700
+"""Most coefficients whose curvature is kept as one matrix, across classes."""
+
+SPECTRAL = 1024
+"""Most features of which the principal directions are worth their time."""
+
+JITTER = 1e-6
+
+
+@dataclass(frozen=True)
+class Metric:
+    r"""A positive form on coefficients, and its inverse.
+
+    In the coordinates of `factor`, T, the penalised covariance
+    :math:`c\,X^T S X + \Lambda` is the identity, c the curvature of the loss where the
+    descent begins. That is the metric to begin with (Böhning's bound, with the
+    classes' frequencies for the uniform ones). Renewed on the way, it is the loss's
+    Hessian on the first coordinates, those of most variance, of all classes together,
+    and a diagonal on the others.
+
+    Parameters
+    ----------
+    factor : Tensor, shape (d, d)
+        T; its columns sorted by variance where they are principal directions.
+    variances : Tensor or None, shape (d,)
+        What the covariance is along them; None where they are no principal directions.
+    curvature : float
+        c, also the metric's value for an intercept.
+    block : Tensor or None
+        Lower Cholesky factor of the Hessian over (class, first coordinates and
+        intercept); None at the start.
+    rest : Tensor or None, shape (K, d - r)
+        The other coordinates' values.
+    """
+
+    factor: Tensor
+    variances: Tensor | None
+    curvature: float
+    block: Tensor | None = None
+    rest: Tensor | None = None
+
+    def inverse(self, slope: Tensor) -> Tensor:
+        """Return the inverse metric times a gradient (K, d + 1).
+
+        Parameters
+        ----------
+        slope : Tensor, shape (K, d + 1)
+            The intercept in the last column, 0 where it is not free.
+
+        Returns
+        -------
+        Tensor, shape (K, d + 1)
+            The steepest direction, uphill.
+        """
+        out = torch.empty_like(slope)
+        along = slope[:, :-1] @ self.factor
+        if self.block is None or self.rest is None:
+            out[:, -1] = slope[:, -1] / self.curvature
+        else:
+            k, first = len(slope), len(self.factor) - self.rest.shape[1]
+            goal = torch.cat([along[:, :first], slope[:, -1:]], 1).to(self.block.dtype)
+            if len(self.block) == k * first:  # no intercept
+                goal = goal[:, :-1]
+            found = torch.cholesky_solve(goal.reshape(-1, 1), self.block)
+            found = found.view(k, -1).to(slope.dtype)
+            along = torch.cat([found[:, :first], along[:, first:] / self.rest], 1)
+            out[:, -1] = found[:, -1] if found.shape[1] > first else 0
+        out[:, :-1] = along @ self.factor.T
+        return out
+
+
+def renewed(
+    metric: Metric,
+    features: Tensor,
+    chances: Tensor,
+    shares: Tensor,
+    penalty: Tensor,
+    intercept: bool,
+) -> Metric:
+    """Return the metric of the curvature at given chances.
+
+    Parameters
+    ----------
+    metric : Metric
+        The one before.
+    features : Tensor, shape (n, d)
+        Centred features.
+    chances : Tensor, shape (K, n)
+        The classes' probabilities; of two classes, those of the second.
+    shares : Tensor, shape (n,)
+        Weights of the examples.
+    penalty : Tensor, shape (d,)
+        Of the squared coefficients.
+    intercept : bool
+        Whether the intercept is free.
+
+    Returns
+    -------
+    Metric
+        With a block of all classes where the directions are principal and the classes
+        are not too many; otherwise of the curvature's mean over classes.
+    """
+    weights = chances * (1 - chances) * shares.to(chances.dtype)
+    first = min(features.shape[1], COUPLED // len(chances) - 1)
+    if metric.variances is not None and first > 0:
+        found = _coupled(metric, features, chances, weights, shares, first, intercept)
+        if found is not None:
+            return found
+    mean = weights.mean(0).double()
+    curvature = max(float(mean.sum()), 1e-12)
+    return whitened(_covariance(features, mean), penalty, curvature)
+
+
+def _coupled(
+    metric: Metric,
+    features: Tensor,
+    chances: Tensor,
+    weights: Tensor,
+    shares: Tensor,
+    first: int,
+    intercept: bool,
+) -> Metric | None:
+    """Return the metric with a block over the first coordinates, if it has a factor."""
+    assert metric.variances is not None
+    k = len(chances)
+    chosen, standing = _drawn(weights.sum(0), 2 * k * (first + 1))
+    root = (standing * shares[chosen]).sqrt().to(features.dtype)[:, None]
+    lead = features[chosen] @ metric.factor[:, :first].to(features.dtype) * root
+    if intercept:
+        lead = torch.cat([lead, root], 1)
+    hessian = _hessian(lead, chances[:, chosen])
+    # The penalty is what the covariance leaves of the identity.
+    penalty = 1 - metric.curvature * metric.variances
+    ridge = penalty.new_zeros(lead.shape[1])
+    ridge[:first] = penalty[:first]
+    hessian.diagonal().add_((ridge + JITTER).repeat(k))
+    block, failed = torch.linalg.cholesky_ex(hessian)
+    if int(failed):
+        return None
+    here = weights.sum(1).double()[:, None]
+    rest = here * metric.variances[first:] + penalty[first:] + JITTER
+    return replace(metric, block=block, rest=rest)
+
+
+def _drawn(weight: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return examples drawn by their weight, and what each of them stands for."""
+    n = len(weight)
+    if n <= size:
+        everything = torch.arange(n, device=weight.device)
+        return everything, torch.ones(n, dtype=torch.float64, device=weight.device)
+    share = weight.double().clamp(min=0) + 1e-30
+    odds = (size * share / share.sum()).clamp(max=1)
+    odds = (odds * (size / float(odds.sum()))).clamp(max=1)
+    draw = torch.Generator().manual_seed(0)
+    lots = torch.rand(n, generator=draw, dtype=odds.dtype).to(odds.device)
+    chosen = torch.nonzero(lots < odds)[:, 0]
+    return chosen, 1 / odds[chosen]
+
+
+def _hessian(lead: Tensor, chances: Tensor) -> Tensor:
+    """Return the loss's Hessian over (class, coordinate), weights in the features."""
+    k, q = len(chances), lead.shape[1]
+    if k == 1:
+        scaled = lead * (chances[0] * (1 - chances[0])).clamp(min=0).sqrt()[:, None]
+        return (scaled.T @ scaled).double()
+    each = (lead[:, None, :] * chances.T[:, :, None]).reshape(len(lead), k * q)
+    hessian = torch.empty(k * q, k * q, dtype=lead.dtype, device=lead.device)
+    for a in range(k):
+        rows, beyond = slice(a * q, (a + 1) * q), slice(a * q, k * q)
+        mine = each[:, rows].T
+        torch.mm(mine, each[:, beyond], out=(part := hessian.new_empty(q, (k - a) * q)))
+        part.neg_()
+        part[:, :q] += mine @ lead
+        hessian[beyond, rows] = part.T
+    return hessian.double()
+
+
+def metric(
+    features: Tensor, weight: Tensor, penalty: Tensor, curvature: float
+) -> Metric:
+    """Return the metric at the start of a descent.
+
+    Parameters
+    ----------
+    features : Tensor, shape (n, d)
+        Centred features, of root mean square 1.
+    weight : Tensor, shape (n,)
+        Weights of the examples, which sum to 1.
+    penalty : Tensor, shape (d,)
+        Of the squared coefficients, positive.
+    curvature : float
+        Of the loss, where the descent begins.
+
+    Returns
+    -------
+    Metric
+        In principal directions up to 1,024 features.
+    """
+    covariance = _covariance(features, weight)
+    if len(covariance) > SPECTRAL:
+        return whitened(covariance * curvature, penalty, curvature)
+    root = penalty.rsqrt()
+    ratio = covariance * root * root[:, None]
+    # Single precision does where its rounding is small beside the penalty, 1 here.
+    rounding = torch.finfo(torch.float32).eps * float(ratio.diagonal().sum())
+    if rounding < 0.1:
+        ratio = ratio.float()
+    values, vectors = torch.linalg.eigh(ratio)
+    values = values.double().flip(0).clamp_(min=0)
+    vectors = vectors.double().flip(1)
+    total = curvature * values + 1
+    factor = root[:, None] * vectors / total.sqrt()
+    return Metric(factor, values / total, curvature)
+
+
+def whitened(form: Tensor, penalty: Tensor, curvature: float) -> Metric:
+    """Return the metric of a covariance plus a penalty, without its directions.
+
+    Parameters
+    ----------
+    form : Tensor, shape (d, d)
+        Covariance times curvature.
+    penalty : Tensor, shape (d,)
+        Added to the diagonal, which grows until rounding leaves a factor.
+    curvature : float
+        Of the loss.
+
+    Returns
+    -------
+    Metric
+        With the inverse Cholesky factor as coordinates.
+    """
+    form = form.clone()
+    diagonal = form.diagonal()
+    jitter = torch.finfo(torch.float32).eps * float(diagonal.max())
+    diagonal += penalty
+    eye = torch.eye(len(form), dtype=form.dtype, device=form.device)
+    for _ in range(10):
+        diagonal += jitter
+        found, failed = torch.linalg.cholesky_ex(form)
+        if not int(failed):
+            inverse = torch.linalg.solve_triangular(found, eye, upper=False)
+            return Metric(inverse.T, None, curvature)
+        jitter *= 10
+    return Metric(eye, None, curvature)
+
+
+def _covariance(features: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted covariance of a sample of the examples, double precision."""
+    n, d = features.shape
+    sample, total = max(4 * d, SAMPLE), float(weight.sum())
+    if n > 2 * sample:
+        draw = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(n, generator=draw)[:sample].to(features.device)
+        features, weight = features[chosen], weight[chosen]
+    if bool((weight == weight[0]).all()):
+        gram = (features.T @ features).double() * float(weight[0])
+    else:
+        scaled = features * weight.sqrt().to(features.dtype)[:, None]
+        gram = (scaled.T @ scaled).double()
+    return gram * (total / max(float(weight.sum()), 1e-300))
