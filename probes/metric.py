@@ -19,7 +19,8 @@ COUPLED = 700
 SPECTRAL = 1024
 """Most features of which the principal directions are worth their time."""
 
-JITTER = 1e-6
+JITTER = 1e-5
+"""Added to the Hessian in coordinates in which it began as the identity."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,17 @@ class Metric:
         Tensor, shape (K, d + 1)
             The steepest direction, uphill.
         """
-        out = torch.empty_like(slope)
+        out, slope = torch.empty_like(slope), slope.to(self.factor.dtype)
         along = slope[:, :-1] @ self.factor
         if self.block is None or self.rest is None:
             out[:, -1] = slope[:, -1] / self.curvature
         else:
             k, first = len(slope), len(self.factor) - self.rest.shape[1]
-            goal = torch.cat([along[:, :first], slope[:, -1:]], 1).to(self.block.dtype)
-            if len(self.block) == k * first:  # no intercept
-                goal = goal[:, :-1]
-            found = torch.cholesky_solve(goal.reshape(-1, 1), self.block)
-            found = found.view(k, -1).to(slope.dtype)
+            free = len(self.block) // k - first
+            goal = torch.cat([along[:, :first], slope[:, slope.shape[1] - free :]], 1)
+            found = torch.cholesky_solve(goal.view(-1, 1), self.block).view(k, -1)
             along = torch.cat([found[:, :first], along[:, first:] / self.rest], 1)
-            out[:, -1] = found[:, -1] if found.shape[1] > first else 0
+            out[:, -1] = found[:, -1] if free else 0
         out[:, :-1] = along @ self.factor.T
         return out
 
@@ -139,20 +138,20 @@ def _coupled(
     assert metric.variances is not None
     k = len(chances)
     chosen, standing = _drawn(weights.sum(0), 2 * k * (first + 1))
-    root = (standing * shares[chosen]).sqrt().to(features.dtype)[:, None]
-    lead = features[chosen] @ metric.factor[:, :first].to(features.dtype) * root
+    root = (standing * shares[chosen]).sqrt().to(features.dtype)
+    lead = metric.factor[:, :first].T @ features[chosen].T * root
     if intercept:
-        lead = torch.cat([lead, root], 1)
+        lead = torch.cat([lead, root[None]])
     hessian = _hessian(lead, chances[:, chosen])
     # The penalty is what the covariance leaves of the identity.
     penalty = 1 - metric.curvature * metric.variances
-    ridge = penalty.new_zeros(lead.shape[1])
-    ridge[:first] = penalty[:first]
-    hessian.diagonal().add_((ridge + JITTER).repeat(k))
+    ridge = penalty.new_full((len(lead),), JITTER)
+    ridge[:first] += penalty[:first]
+    hessian.diagonal().add_(ridge.repeat(k))
     block, failed = torch.linalg.cholesky_ex(hessian)
     if int(failed):
         return None
-    here = weights.sum(1).double()[:, None]
+    here = weights.sum(1, keepdim=True)
     rest = here * metric.variances[first:] + penalty[first:] + JITTER
     return replace(metric, block=block, rest=rest)
 
@@ -173,21 +172,22 @@ def _drawn(weight: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _hessian(lead: Tensor, chances: Tensor) -> Tensor:
-    """Return the loss's Hessian over (class, coordinate), weights in the features."""
-    k, q = len(chances), lead.shape[1]
+    """Return the loss's Hessian over (class, coordinate), weights in the features.
+
+    Of what is symmetric half is computed; the other half is left at zero.
+    """
+    k, q = len(chances), len(lead)
     if k == 1:
-        scaled = lead * (chances[0] * (1 - chances[0])).clamp(min=0).sqrt()[:, None]
-        return (scaled.T @ scaled).double()
-    each = (lead[:, None, :] * chances.T[:, :, None]).reshape(len(lead), k * q)
-    hessian = torch.empty(k * q, k * q, dtype=lead.dtype, device=lead.device)
-    for a in range(k):
-        rows, beyond = slice(a * q, (a + 1) * q), slice(a * q, k * q)
-        mine = each[:, rows].T
-        torch.mm(mine, each[:, beyond], out=(part := hessian.new_empty(q, (k - a) * q)))
-        part.neg_()
-        part[:, :q] += mine @ lead
-        hessian[beyond, rows] = part.T
-    return hessian.double()
+        scaled = lead * (chances * (1 - chances)).clamp_(min=0).sqrt_()
+        return scaled @ scaled.T
+    each = (chances[:, None, :] * lead).view(k * q, -1)
+    hessian = lead.new_zeros(k * q, k * q)
+    for a in range(0, k * q, q):
+        mine = each[a : a + q]
+        part = mine @ each[a:].T
+        part[:, :q] -= mine @ lead.T
+        hessian[a:, a : a + q] = part.T.neg_()
+    return hessian
 
 
 def metric(
@@ -219,13 +219,13 @@ def metric(
     # Single precision does where its rounding is small beside the penalty, 1 here.
     rounding = torch.finfo(torch.float32).eps * float(ratio.diagonal().sum())
     if rounding < 0.1:
-        ratio = ratio.float()
+        ratio = ratio.to(features.dtype)
     values, vectors = torch.linalg.eigh(ratio)
-    values = values.double().flip(0).clamp_(min=0)
-    vectors = vectors.double().flip(1)
+    values, vectors = values.double().flip(0).clamp_(min=0), vectors.flip(1)
     total = curvature * values + 1
-    factor = root[:, None] * vectors / total.sqrt()
-    return Metric(factor, values / total, curvature)
+    factor = vectors * root[:, None] / total.sqrt()
+    kept = factor.to(features.dtype), (values / total).to(features.dtype)
+    return Metric(*kept, curvature)
 
 
 def whitened(form: Tensor, penalty: Tensor, curvature: float) -> Metric:
