@@ -167,7 +167,7 @@ def _tiled(
             high, wide = rows.stop - i, columns.stop - j
             tiles = buffer[: count * high * wide].view(count, high, wide)
             for layer, tile in zip(layers, tiles, strict=True):
-                tile.copy_(Rows(layer[rows]).times(layer[columns]))
+                Rows(layer[rows]).times(layer[columns], out=tile)
             tiles = tiles.float() if tiles.dtype == torch.bfloat16 else tiles
             if kernels is not None:
                 for tile, norm, kernel in zip(tiles, norms, kernels, strict=True):

@@ -34,7 +34,10 @@ class Rows:
         self._prepared: torch.Tensor | None = None
 
     def times(
-        self, y: torch.Tensor, offsets: torch.Tensor | None = None
+        self,
+        y: torch.Tensor,
+        offsets: torch.Tensor | None = None,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return x yᵀ + offsets.
 
@@ -44,16 +47,19 @@ class Rows:
             The right side.
         offsets : Tensor, shape (others,), optional
             Added to each row.
+        out : Tensor, shape (rows, others), optional
+            Where to write.
 
         Returns
         -------
         Tensor, shape (rows, others)
-            A new one.
+            `out`, or a new one.
         """
         if self._able and self._x.numel() * len(y) >= _WORTH:
             if self._prepared is None:
                 self._prepared = self._x.to_mkldnn()
-            return torch.nn.functional.linear(self._prepared, y, offsets).to_dense()
+            found = torch.nn.functional.linear(self._prepared, y, offsets).to_dense()
+            return found if out is None else out.copy_(found)
         if offsets is None:
-            return self._x @ y.T
-        return torch.addmm(offsets, self._x, y.T)
+            return torch.mm(self._x, y.T, out=out)
+        return torch.addmm(offsets, self._x, y.T, out=out)

@@ -136,7 +136,7 @@ def _batch_sums(
     tiles = buffer[: count * n * n].view(count, n, n)
     for i, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
         layer = block[:, start:end]
-        tiles[i] = Rows(layer).times(layer)
+        Rows(layer).times(layer, out=tiles[i])
     tiles = tiles.float() if tiles.dtype == torch.bfloat16 else tiles
     diagonals = tiles.diagonal(dim1=1, dim2=2)
     norms = diagonals.double().clone().cpu().numpy()

@@ -28,6 +28,7 @@ def test_equals_the_product_in_float64(
     for found, expected in (
         (rows.times(y), exact),
         (rows.times(y, offsets), exact + offsets.double()),
+        (rows.times(y, out=torch.empty(n, others, dtype=dtype)), exact),
     ):
         assert found.dtype == dtype
         assert (found.double() - expected).abs().max() < bound * exact.abs().max()
