@@ -214,7 +214,7 @@ def metric(
     covariance = _covariance(features, weight)
     if len(covariance) > SPECTRAL:
         return whitened(covariance * curvature, penalty, curvature)
-    root = penalty.rsqrt()
+    root = penalty.clamp(min=1e-30).rsqrt()
     ratio = covariance * root * root[:, None]
     # Single precision does where its rounding is small beside the penalty, 1 here.
     rounding = torch.finfo(torch.float32).eps * float(ratio.diagonal().sum())

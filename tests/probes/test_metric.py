@@ -1,0 +1,69 @@
+"""The metric of a descent against Hessians written out."""
+
+import numpy as np
+import pytest
+import torch
+
+from repsim.probes.conditioning import condition
+from repsim.probes.metric import SPECTRAL, metric, renewed, whitened
+from repsim.probes.solver import place
+
+
+def drawn(n: int, d: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(n, d)) * np.logspace(-1, 1, d))
+    return x, torch.from_numpy(rng.integers(k, size=n))
+
+
+def test_at_the_start_it_is_the_covariance_with_the_penalty() -> None:
+    x, _ = drawn(300, 6, 3)
+    shares, penalty = torch.full((300,), 1 / 300.0).double(), torch.rand(6).double()
+    form = 0.2 * x.T @ x / 300 + torch.diag(penalty)
+    slope = torch.randn(3, 7).double()
+    expected = torch.linalg.solve(form, slope[:, :-1].T).T
+    factored = whitened(0.2 * x.T @ x / 300, penalty, 0.2)
+    for found in (metric(x, shares, penalty, 0.2), factored):
+        out = found.inverse(slope)
+        torch.testing.assert_close(out[:, :-1], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(out[:, -1], slope[:, -1] / 0.2)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("k", [2, 4])
+def test_renewed_it_is_the_hessian_of_all_classes(k: int, intercept: bool) -> None:
+    x, codes = drawn(200, 5, k)
+    shares = torch.rand(200).double()
+    shares /= shares.sum()
+    problem = condition(x, codes, k, shares, 0.01, intercept).problem
+    theta = torch.randn(problem.rows, 6).double()
+    theta[:, -1] *= intercept
+    here = place(problem, theta)
+
+    def value(flat: torch.Tensor) -> torch.Tensor:
+        t = flat.view(theta.shape)
+        logits = t[:, :-1] @ problem.features.T + t[:, -1:] * intercept
+        if k == 2:
+            logits = torch.cat([torch.zeros_like(logits), logits])
+        chosen = logits.gather(0, problem.codes)[0]
+        losses = logits.logsumexp(0) - chosen
+        return losses @ shares + 0.5 * (t[:, :-1].square() * problem.penalty).sum()
+
+    full = torch.autograd.functional.hessian(value, theta.flatten())
+    slope = torch.randn_like(theta)
+    slope[:, -1] -= slope[:, -1].mean() if k > 2 else 0
+    slope[:, -1] *= intercept
+    found = problem.refreshed(here.residual).precondition(slope)
+    back = (full @ found.flatten()).view(slope.shape)
+    torch.testing.assert_close(back, slope, rtol=0.02, atol=0.02)
+
+
+def test_many_features_or_classes_take_the_mean_over_classes() -> None:
+    x, codes = drawn(60, 4, 3)
+    shares = torch.full((60,), 1 / 60.0).double()
+    penalty = torch.full((4,), 0.1).double()
+    chances = torch.full((500, 60), 1 / 500.0).double()
+    found = renewed(metric(x, shares, penalty, 0.1), x, chances, shares, penalty, True)
+    assert found.block is None
+    wide = torch.randn(30, SPECTRAL + 1)
+    even, ridge = torch.full((30,), 1 / 30.0), torch.ones(SPECTRAL + 1).double()
+    assert metric(wide, even.double(), ridge, 0.1).variances is None
