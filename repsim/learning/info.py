@@ -1,6 +1,9 @@
 """What a rule says about itself, in the words of the unification table."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Lock = bool | Literal["partly"]
 
 
 @dataclass(frozen=True)
@@ -15,10 +18,11 @@ class Info:
         The error at a block's output h_i, as a formula.
     learned : str
         What is trained, or fixed, to form that error.
-    update_locked : bool
-        Whether a block must wait for the blocks above to run forward.
-    backward_locked : bool
-        Whether it must wait for them to run backward, too.
+    update_locked : bool or "partly"
+        Whether a block must wait for the blocks above to run forward; partly: only
+        for those up to the next cut.
+    backward_locked : bool or "partly"
+        Whether it must wait for them to run backward, too; partly as above.
     sees_error : bool
         Whether the error at the output is used directly.
     source : str
@@ -28,7 +32,7 @@ class Info:
     method: str
     error: str
     learned: str
-    update_locked: bool
-    backward_locked: bool
+    update_locked: Lock
+    backward_locked: Lock
     sees_error: bool
     source: str

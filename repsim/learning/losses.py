@@ -22,7 +22,13 @@ def mse(output: Tensor, y: Tensor) -> Tensor:
 
     Integer labels are compared as one-hot vectors.
     """
-    target = one_hot(y, output.shape[1]).to(output.dtype)
+    target = one_hot(y, output.shape[-1]).to(output.dtype)
+    if target.shape != output.shape:
+        msg = (
+            f"Expected labels `y` of the shape {tuple(output.shape)} of the outputs, "
+            f"or integers, but got {tuple(y.shape)}."
+        )
+        raise ValueError(msg)
     return 0.5 * (output - target).square().sum() / len(output)
 
 
@@ -135,8 +141,8 @@ def check_labels(y: Tensor, n: int, classes: int, what: str = "y") -> Tensor:
     Raises
     ------
     ValueError
-        If there are not n labels, one lies outside 0 … classes − 1, or a float
-        label is NaN or infinite.
+        If there are not n labels, integers have a second axis, one lies outside
+        0 … classes − 1, or a float label is NaN or infinite.
     """
     if y.ndim == 0 or len(y) != n:
         msg = f"Expected `{what}` to have {n} labels, one a row of `x`, but got shape "
@@ -146,7 +152,10 @@ def check_labels(y: Tensor, n: int, classes: int, what: str = "y") -> Tensor:
             msg = f"Expected `{what}` to be finite, but got NaN or inf."
             raise ValueError(msg)
         return y
-    if y.ndim == 1 and n:
+    if y.ndim != 1:
+        msg = f"Expected integer labels `{what}` of shape ({n},), but got "
+        raise ValueError(msg + f"{tuple(y.shape)}.")
+    if n:
         low, high = (int(v) for v in torch.aminmax(y.long()))
         if low < 0 or high >= classes:
             msg = (

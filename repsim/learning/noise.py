@@ -33,7 +33,7 @@ class Noise(Rule):
     Raises
     ------
     ValueError
-        If `sigma` is negative.
+        If `sigma` is negative or not finite.
     """
 
     name: ClassVar[str] = "noise"
@@ -62,8 +62,8 @@ class Noise(Rule):
         super().__init__(
             network, lr=lr, loss=loss, optimizer=optimizer, blocks=blocks, seed=seed
         )
-        if sigma < 0:
-            msg = f"Expected `sigma` to be at least 0, but got {sigma}."
+        if not 0 <= sigma < float("inf"):
+            msg = f"Expected `sigma` to be at least 0 and finite, but got {sigma}."
             raise ValueError(msg)
         self.sigma = sigma
         self.options["sigma"] = sigma

@@ -36,7 +36,7 @@ def make_optimizer(
     Raises
     ------
     ValueError
-        If `lr` is not positive, or there is nothing to train.
+        If `lr` is not positive and finite, or there is nothing to train.
     TypeError
         If the factory returns something else.
 
@@ -50,7 +50,7 @@ def make_optimizer(
     if not trained:
         msg = "Expected a network with trainable parameters, but got none."
         raise ValueError(msg)
-    if not lr > 0:
+    if not 0 < lr < float("inf"):
         msg = f"Expected a positive learning rate, but got {lr}."
         raise ValueError(msg)
     if factory is None:

@@ -6,7 +6,8 @@ above. Ours: the sigmoid's exact form, the λ-mixture of targets in place of the
 errors, and the weight of the propagated regression loss.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -49,8 +50,8 @@ PROPAGATED = Info(
     method="SG+prop",
     error="S_i(h_i, y) + dL_S,i/dh_i",
     learned="S, and the network towards what S can predict",
-    update_locked=True,
-    backward_locked=False,
+    update_locked="partly",
+    backward_locked="partly",
     sees_error=False,
     source="Czarnecki et al. 2017; weight of the second term ours",
 )
@@ -86,10 +87,11 @@ class SyntheticGradient(Rule):
         λ of BP(λ): the target's cotangent at the next cut is (1 − λ)·(error used
         there) + λ·(target there). "bootstrapped" is 0; "true" is 1, the exact
         gradient, which is not decoupled and meant for diagnosis.
-    predictor_hidden : sequence of int
-        Hidden sizes of the "mlp" predictor.
+    predictor_hidden : sequence of int or None
+        Hidden sizes of the "mlp" predictor, and of no other; None is (1024, 1024).
     kernel_size : int
-        Side of the predictors' kernels on maps, odd; 1 or 3 as a rule.
+        Side of the predictors' kernels on maps, odd; 1 or 3 as a rule, and 1 where
+        no split is on maps.
     prop : float
         Weight of the regression loss's own gradient in the network's error
         ("SG+prop"); 0 for none.
@@ -126,7 +128,7 @@ class SyntheticGradient(Rule):
         predictor: str = "linear",
         conditioned: bool = True,
         targets: Targets = "bootstrapped",
-        predictor_hidden: Sequence[int] = (1024, 1024),
+        predictor_hidden: Sequence[int] | None = None,
         kernel_size: int = 1,
         prop: float = 0.0,
         seed: int = 0,
@@ -136,8 +138,14 @@ class SyntheticGradient(Rule):
         )
         if predictor not in KINDS:
             raise ValueError(unknown("predictor", predictor, KINDS))
+        require(isinstance(kernel_size, int), kernel_size, "`kernel_size` to be an int")
         if kernel_size < 1 or kernel_size % 2 == 0:
-            msg = f"Expected `kernel_size` to be odd, but got {kernel_size}."
+            msg = (
+                f"Expected `kernel_size` to be positive and odd, but got {kernel_size}."
+            )
+            raise ValueError(msg)
+        if not 0 <= prop < float("inf"):
+            msg = f"Expected `prop` to be finite and at least 0, but got {prop}."
             raise ValueError(msg)
         numbers = places(at, len(self.hidden))
         self.splits = [self.hidden[number - 1] for number in numbers]
@@ -145,7 +153,8 @@ class SyntheticGradient(Rule):
         self.sg_lr = sg_lr if sg_lr is not None else lr * (10 if everywhere else 1)
         self.kind, self.conditioned = predictor, conditioned
         self.trace, self.prop = _trace(targets), float(prop)
-        self.predictor_hidden, self.kernel_size = tuple(predictor_hidden), kernel_size
+        self.predictor_hidden = _hidden_sizes(predictor, predictor_hidden)
+        self.kernel_size = kernel_size
         self.pulls = self.trace > 0
         self._stack: LinearStack | None = None
         self._single: dict[str, Predictor] = {}
@@ -165,6 +174,14 @@ class SyntheticGradient(Rule):
         classes = shapes[self.last][-1] if self.conditioned else 0
         like = next(self.network.parameters())
         sizes = {shapes[name] for name in self.splits}
+        maps = [name for name in self.splits if self._has_maps(name, shapes[name])]
+        if self.kernel_size != 1 and not maps:
+            msg = (
+                "Expected `kernel_size` to be 1 where no gradient is synthesised on "
+                f"maps ({', '.join(self.splits)} have none), but got "
+                f"{self.kernel_size}."
+            )
+            raise ValueError(msg)
         self._stack, self._single = None, {}
         if self.kind == "linear" and len(sizes) == 1 and len(next(iter(sizes))) == 1:
             (units,) = next(iter(sizes))
@@ -273,7 +290,10 @@ class UnconditionedSyntheticGradient(SyntheticGradient):
     variants: ClassVar[tuple[Info, ...]] = (UNCONDITIONED,)
 
     def __init__(self, network: nn.Module, **options: Any) -> None:
-        super().__init__(network, **{"conditioned": False, **options})
+        if options.setdefault("conditioned", False):
+            msg = "Expected `conditioned` to be False for rule 'dni'; use rule 'sg'."
+            raise ValueError(msg)
+        super().__init__(network, **options)
 
 
 def places(at: At, depth: int) -> list[int]:
@@ -309,7 +329,12 @@ def places(at: At, depth: int) -> list[int]:
         if not all(part.strip().isdigit() for part in at.split("+")):
             raise ValueError(unknown("at", at, ["middle", "every", "hidden numbers"]))
         at = [int(part) for part in at.split("+")]
-    numbers = sorted([at] if isinstance(at, int) else at)
+    listed = [at] if isinstance(at, int) else at
+    wanted = "`at` to be 'middle', 'every' or a list of hidden-layer numbers"
+    require(isinstance(listed, Iterable), at, wanted)
+    for number in listed:
+        require(isinstance(number, Integral), number, f"{wanted}, which are whole")
+    numbers = sorted(listed)
     wrong = [n for n in numbers if not 1 <= n <= depth]
     if wrong or not numbers or len(set(numbers)) < len(numbers):
         msg = (
@@ -318,6 +343,23 @@ def places(at: At, depth: int) -> list[int]:
         )
         raise ValueError(msg)
     return [int(n) for n in numbers]
+
+
+def _hidden_sizes(predictor: str, sizes: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the hidden sizes of the predictors, none but for "mlp"."""
+    if predictor != "mlp":
+        if sizes is None:
+            return ()
+        msg = (
+            "Expected `predictor_hidden` only with predictor='mlp', but got it with "
+            f"{predictor!r}."
+        )
+        raise ValueError(msg)
+    found = (1024, 1024) if sizes is None else tuple(sizes)
+    if not all(isinstance(size, Integral) and size > 0 for size in found):
+        msg = f"Expected `predictor_hidden` to hold positive sizes, but got {found}."
+        raise ValueError(msg)
+    return found
 
 
 def _trace(targets: Targets) -> float:

@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1)
-    rates = [1e-4, 3e-4, 1e-3, 3e-3]
+    rates = [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
     parser.add_argument("--rates", type=float, nargs="+", default=rates)
     options = parser.parse_args()
     Path(options.out).mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Diagnostics against their definitions, written out again."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -130,7 +131,37 @@ def test_closed_form_and_line_integral_agree() -> None:
     integral = learning.reconstructed_loss(other, h, points=2)
     torch.testing.assert_close(closed.values, integral.values)
     assert closed.path_difference == pytest.approx(integral.path_difference)
-    assert closed.path_difference > 0.05 and closed.curl == pytest.approx(integral.curl)
+    assert closed.curl == pytest.approx(integral.curl)
+    # Two paths from 0, straight and over the mean m, differ by h(A - A')m'/2.
+    mean = h.mean(0)
+    gap = h @ (a - a.T) @ mean / 2
+    straight = 0.5 * ((h @ a) * h).sum(1) + h @ s.C.detach()
+    expected = gap.square().mean().sqrt() / straight.std(correction=0)
+    assert closed.path_difference == pytest.approx(float(expected), rel=1e-9)
+    torch.testing.assert_close(closed.values, straight.detach())
+
+
+def test_the_line_integral_is_that_of_a_slow_sum() -> None:
+    s = make_predictor("mlp", (4,), 0, maps=False, hidden=(6,)).double()
+    with torch.no_grad():
+        for k, p in enumerate(s.parameters()):
+            p.copy_(_normal(*p.shape, seed=k))
+    h = _normal(9, 4, seed=20)
+
+    def slow(*corners: Tensor, pieces: int = 20_000) -> Tensor:
+        total = torch.zeros(9, dtype=torch.float64)
+        for a, b in pairwise(corners):
+            for t in (torch.arange(pieces).double() + 0.5).split(1000):
+                at = a + t[:, None, None] / pieces * (b - a)
+                total += (s(at, None) * (b - a)).sum((0, 2)).detach() / pieces
+        return total
+
+    start, mean = torch.zeros_like(h), h.mean(0).expand_as(h)
+    straight, bent = slow(start, h), slow(start, mean, h)
+    found = learning.reconstructed_loss(s, h, points=400)
+    torch.testing.assert_close(found.values, straight, atol=1e-4, rtol=1e-4)
+    gap = (straight - bent).square().mean().sqrt() / straight.std(correction=0)
+    assert found.path_difference == pytest.approx(float(gap), abs=1e-4)
 
 
 def test_wrong_anchors_are_refused() -> None:

@@ -36,6 +36,7 @@ X, Y = torch.ones(4, 5), torch.tensor([0, 1, 2, 0])
         (X * torch.nan, Y, "Expected `x` to be finite, but got NaN or inf"),
         (X * torch.inf, Y, "Expected `x` to be finite, but got NaN or inf"),
         (X, torch.full((4, 3), torch.nan), "Expected `y` to be finite"),
+        (X, Y[:, None], r"integer labels `y` of shape \(4,\), but got \(4, 1\)"),
     ],
 )
 @pytest.mark.parametrize("name", ["bp", "sg", "dfa"])
@@ -192,6 +193,7 @@ def test_wrong_options() -> None:
         ),
         ({"loss": 3}, TypeError, "Expected `loss` to be a name or a function"),
         ({"lr": -1.0}, ValueError, "Expected a positive learning rate, but got -1.0"),
+        ({"lr": float("inf")}, ValueError, "Expected a positive learning rate"),
         ({"lr": float("nan")}, ValueError, "Expected a positive learning rate"),
         ({"optimizer": 3}, TypeError, "Expected `optimizer` to be a factory"),
         (
@@ -208,8 +210,9 @@ def test_wrong_options() -> None:
     for options, kind, message in cases:
         with pytest.raises(kind, match=message):
             learning.make("bp", _mlp(), **options)
-    with pytest.raises(ValueError, match="Expected `sigma` to be at least 0"):
-        learning.make("noise", _mlp(), sigma=-1.0)
+    for sigma in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="Expected `sigma` to be at least 0"):
+            learning.make("noise", _mlp(), sigma=sigma)
     with pytest.raises(ValueError, match="trainable parameters, but got none"):
         make_optimizer([], 0.1)
     with pytest.raises(ValueError, match="trainable parameters, but got none"):
@@ -227,3 +230,10 @@ def test_names_of_rules() -> None:
         learning.register("a:b", learning.Rule)
     with pytest.raises(TypeError, match="Expected `factory` to be a function"):
         learning.register("a", 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 2)])
+def test_squared_error_never_broadcasts(shape: tuple[int, ...]) -> None:
+    rule = learning.make("bp", _mlp(), loss="mse")
+    with pytest.raises(ValueError, match=r"of the shape \(4, 3\) of the outputs, or"):
+        rule.step(X, torch.ones(shape))

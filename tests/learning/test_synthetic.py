@@ -247,7 +247,7 @@ def test_convolutional_networks_train(kernel_size: int, predictor: str) -> None:
         lr=1e-2,
         predictor=predictor,
         kernel_size=kernel_size,
-        predictor_hidden=(8,),
+        predictor_hidden=(8,) if predictor == "mlp" else None,
     )
     g = torch.Generator().manual_seed(0)
     x, y = (
@@ -280,11 +280,28 @@ def test_wrong_options_are_refused() -> None:
         ("predictor", "linaer", "Expected `predictor` to be one of linear.*'linear'"),
         ("targets", "tru", "Expected `targets` to be one of bootstrapped, true"),
         ("targets", 1.5, "Expected `targets` between 0 and 1, but got 1.5"),
-        ("kernel_size", 2, "Expected `kernel_size` to be odd, but got 2"),
+        ("kernel_size", 2, "Expected `kernel_size` to be positive and odd, but got 2"),
+        (
+            "kernel_size",
+            3,
+            "`kernel_size` to be 1 where no .* maps .hidden_2 have none",
+        ),
+        ("predictor_hidden", (3,), "only with predictor='mlp', but got .* 'linear'"),
+        ("prop", -1.0, "Expected `prop` to be finite and at least 0, but got -1.0"),
+        ("prop", float("nan"), "Expected `prop` to be finite and at least 0"),
         ("sg_lr", 0.0, "Expected a positive learning rate, but got 0.0"),
     ):
         with pytest.raises(ValueError, match=message):
             _rule(**{option: value})
+    for at in (1.5, [1.5], ["hidden_1"], None):
+        with pytest.raises(TypeError, match="Expected `at` to be 'middle', 'every' or"):
+            _rule(at=at)
+    with pytest.raises(ValueError, match="to hold positive sizes, but got .0,."):
+        _rule(predictor="mlp", predictor_hidden=(0,))
+    with pytest.raises(TypeError, match="Expected `kernel_size` to be an int, but got"):
+        _rule(kernel_size=1.5)
+    with pytest.raises(ValueError, match="`conditioned` to be False for rule 'dni'"):
+        learning.make("dni", networks.mlp(5, [6], 3), conditioned=True)
     with pytest.raises(
         TypeError, match="Expected `targets` to be a number, but got list"
     ):
