@@ -5,7 +5,8 @@
     python -P tests/benchmarks/calibration.py show --out calibration.json
 
 Every simulation adds its rows to the file and skips those already there, so it can be
-stopped and continued; `show` prints the tables of docs/inference.md.
+stopped and continued; `show` prints the tables of docs/inference.md, and with `--into`
+writes them there.
 """
 
 import argparse
@@ -370,22 +371,56 @@ SIMULATIONS = {
     "tests": tests,
     "power": power,
 }
-HIDDEN = {"name", "repeats"}
 
 
-def show(rows: list[Row]) -> None:
-    """Print one Markdown table per simulation."""
+def table(rows: list[Row]) -> str:
+    """Return the rows of one simulation as a Markdown table."""
+    hidden = {"name"}
+    columns = [key for key in rows[0] if key not in hidden]
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for row in sorted(rows, key=_order):
+        lines.append("| " + " | ".join(_cell(row.get(key)) for key in columns) + " |")
+    return "\n".join(lines)
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    """Keep the order in which rows were made, but sort cells by measure and size."""
+    return (row["measure"], row["n"], row["p"]) if "coverage" in row else ()
+
+
+def verdict(rows: list[Row]) -> str:
+    """Return which intervals cover outside 93 to 97 %, in a sentence."""
+    size = len({(r["n"], r["p"], r["kind"]) for r in rows})
+    outside = [
+        f"{r['measure']}, n = {r['n']}, p = {r['p']}, {r['kind']}: {r['coverage']:.3f}"
+        for r in rows
+        if not 0.93 <= r["coverage"] <= 0.97
+    ]
+    inside = len(rows) - len(outside)
+    text = (
+        f"{inside} of {len(rows)} intervals cover 93 to 97 % ({size} of 36 cells run)"
+    )
+    return text + (f"; outside: {'; '.join(outside)}." if outside else ".")
+
+
+def show(rows: list[Row], page: Path | None) -> None:
+    """Print one Markdown table per simulation, or write them into a page."""
+    text = page.read_text() if page else ""
     for which in SIMULATIONS:
         of = [row for row in rows if row["name"].startswith(which)]
         if not of:
             continue
-        columns = [key for key in of[0] if key not in HIDDEN]
-        counts = sorted({row["repeats"] for row in of})
-        print(f"\n{which}, {' or '.join(str(c) for c in counts)} repeats\n")
-        print("| " + " | ".join(columns) + " |")
-        print("| " + " | ".join("---" for _ in columns) + " |")
-        for row in of:
-            print("| " + " | ".join(_cell(row.get(key)) for key in columns) + " |")
+        found = table(of)
+        if which == "intervals":
+            found += "\n\n" + verdict(of)
+        if page is None:
+            print(f"\n{which}\n\n{found}")
+            continue
+        start, end = f"<!-- {which} -->", f"<!-- end {which} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}\n\n{found}\n\n{end}{rest.split(end)[1]}"
+    if page:
+        page.write_text(text)
 
 
 def _cell(value: Any) -> str:
@@ -405,11 +440,12 @@ def main() -> None:
         "--kinds", nargs="+", default=["independent", "power law", "classes"]
     )
     parser.add_argument("--out", type=Path, default=Path("calibration.json"))
+    parser.add_argument("--into", type=Path, help="the page that `show` writes into")
     options = parser.parse_args()
     rows = json.loads(options.out.read_text()) if options.out.exists() else []
     for what in options.what:
         if what == "show":
-            show(rows)
+            show(rows, options.into)
             continue
         done = {row["name"] for row in rows}
         for row in SIMULATIONS[what](options, done):
