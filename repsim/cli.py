@@ -176,6 +176,7 @@ def _open(path: Path, step: str = "all") -> Any:
     """Open a recording at one moment, or at all."""
     from repsim.datasets.store import open_recording
 
+    _refuse_study(path)
     run = open_recording(path)
     if "step" not in run.dims or step == "all":
         return run
@@ -189,6 +190,22 @@ def _open(path: Path, step: str = "all") -> Any:
         )
         raise typer.BadParameter(msg)
     return run.sel(step=int(step))
+
+
+def _refuse_study(path: Path) -> None:
+    """Say what to name instead where the path is a whole study."""
+    root = path / "runs.zarr" if (path / "runs.zarr").is_dir() else path
+    try:
+        attributes = json.loads((root / "zarr.json").read_text())["attributes"]
+    except (OSError, ValueError, KeyError):
+        return  # open_recording says what is wrong
+    if "repsim_study" in attributes:
+        there = ", ".join(sorted(str(p.parent) for p in root.glob("*/*/zarr.json")))
+        msg = (
+            f"Expected a recording, but got {path}, which is a study of several; name "
+            f"one of {there or 'its recordings, of which it has none yet'}."
+        )
+        raise ValueError(msg)
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -83,7 +83,8 @@ def write_report(
     numbers = {s["name"]: s["summary"] for s in sections if s["summary"]}
     content["summary"] = numbers
     _replace(out / SUMMARY, json.dumps(content, indent=1))
-    page = render(content, sections)
+    recorded = next(iter(networks(open_study(out / RUNS)).values()))
+    page = render(content, sections, recorded.sizes["example"])
     _replace(out / "report.html", page)
     return out / "report.html"
 
@@ -212,7 +213,11 @@ def _replace(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-def render(content: Mapping[str, Any], sections: list[dict[str, Any]]) -> str:
+def render(
+    content: Mapping[str, Any],
+    sections: list[dict[str, Any]],
+    examples: int | None = None,
+) -> str:
     """Return the page: one HTML file that needs nothing else.
 
     Parameters
@@ -221,6 +226,8 @@ def render(content: Mapping[str, Any], sections: list[dict[str, Any]]) -> str:
         What `study.json` holds.
     sections : list of dict
         name, title, figures (stem, png in base64), caption, summary, missing.
+    examples : int or None
+        How many were recorded; None takes the wanted number from the spec.
 
     Returns
     -------
@@ -242,5 +249,6 @@ def render(content: Mapping[str, Any], sections: list[dict[str, Any]]) -> str:
         reached=content.get("summary", {}).get("learning_curves", {}),
         versions=content["versions"],
         sections=sections,
+        examples=content["spec"].get("examples") if examples is None else examples,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )

@@ -113,6 +113,17 @@ def test_rdm_and_probe_write_pictures(folder: Path, tmp_path: Path) -> None:
     assert "hidden_2" in (tmp_path / "probe.csv").read_text()
 
 
+@pytest.mark.parametrize("command", ["compare", "rdm", "probe"])
+def test_a_study_is_not_a_recording(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (folder, folder / "runs.zarr"):
+        assert _run(command, str(path)) == 1
+        said = capsys.readouterr().err
+        assert "a study of several; name one of" in said
+        assert str(folder / "runs.zarr" / "bp" / "0") in said
+
+
 @pytest.mark.parametrize(
     ("words", "status", "sentence"),
     [

@@ -93,10 +93,10 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return one figure: a panel a baseline that the study has."""
     there = [k for k in KINDS if bool(result["cka"].sel(baseline=k).notnull().any())]
     figure, axes = plt.subplots(
-        1, len(there), figsize=(5.2 * len(there), 3.8), squeeze=False, sharey=True,
+        len(there), 1, figsize=(8.5, 3.4 * len(there)), squeeze=False, sharey=True,
         layout="constrained",
     )  # fmt: skip
-    for ax, kind in zip(axes[0], there, strict=True):
+    for ax, kind in zip(axes[:, 0], there, strict=True):
         curve = result["cka"].sel(baseline=kind, drop=True)
         curve = curve.assign_attrs(long_name="debiased CKA")
         plot.layer_curve(curve, ax=ax, splits=_study.marks(result))

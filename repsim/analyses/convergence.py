@@ -1,5 +1,6 @@
 """When in training each layer takes its final form: CKA to the final network."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,14 +63,18 @@ def compute(study: xr.DataTree) -> xr.Dataset:
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return one heat map a condition, steps × layers."""
     names = [str(name) for name in result["condition"].values]
+    columns = len(names) if len(names) < 4 else 2
+    rows = math.ceil(len(names) / columns)
     figure, axes = plt.subplots(
-        1,
-        len(names),
-        figsize=(4.4 * len(names), 3.8),
+        rows,
+        columns,
+        figsize=(4.4 * columns, 3.8 * rows),
         squeeze=False,
         layout="constrained",
     )
-    for ax, name in zip(axes.flat, names, strict=True):
+    for ax in axes.flat[len(names) :]:
+        ax.remove()
+    for ax, name in zip(axes.flat, names, strict=False):
         cell = result["cka"].sel(condition=name).mean("seed")
         cell = cell.assign_attrs(measure="cka").transpose("layer", "step")
         plot.heatmap(cell, ax=ax)
@@ -83,7 +88,8 @@ def caption(result: xr.Dataset) -> str:
         "Debiased linear CKA between each layer at a recorded step and the same layer "
         "of the same network at the end of training, mean over seeds. A row that is "
         "bright early belongs to a layer that takes its final form early. The columns "
-        "are the recorded steps, which are denser at the beginning."
+        "are the recorded steps, which are denser at the beginning. The spread over "
+        "seeds is not drawn; the single networks are in `results.zarr`."
     )
 
 

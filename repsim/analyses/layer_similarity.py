@@ -174,9 +174,11 @@ def caption(result: xr.Dataset) -> str:
         "differently only where its map falls below that one. `untrained` is "
         f"{reference} before its first update. The same colour scale (0–1) "
         "everywhere; a dashed line marks a split, after whose layer the gradient is "
-        "synthesised; cells below 0 have the under-colour. The curves, where drawn, "
-        "show matching layers with and without a shared initialisation: networks that "
-        "began alike stay alike, whatever the rule."
+        "synthesised, and is left out where a rule has more than four of them, as at "
+        "every layer; cells below 0 have the under-colour. The curves, where drawn, "
+        "show the mean over pairs for matching layers, with and without a shared "
+        "initialisation; the spread of pairs that do not share one is in the section "
+        "on seeds."
     )
 
 

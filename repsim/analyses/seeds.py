@@ -156,12 +156,12 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return one figure: CKA within the reference and between rules, by layer."""
     rules, moments = result["condition"].values, result["moment"].values
     figure, axes = plt.subplots(
-        len(moments), len(rules),
-        figsize=(max(6.5, 4.4 * len(rules)), 3.3 * len(moments)),
+        len(rules), len(moments),
+        figsize=(max(6.5, 4.8 * len(moments)), 1.0 + 3.0 * len(rules)),
         squeeze=False, sharex=True, sharey=True, layout="constrained",
     )  # fmt: skip
-    for row, moment in zip(axes, moments, strict=True):
-        for ax, rule in zip(row, rules, strict=True):
+    for row, rule in zip(axes, rules, strict=True):
+        for ax, moment in zip(row, moments, strict=True):
             _panel(ax, result.sel(condition=rule, moment=moment), str(rule))
             reference = result.attrs["reference"]
             ax.set_title(f"{reference} and {rule}, {moment}", fontsize=10)
@@ -174,7 +174,7 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
         handles,
         labels,
         loc="outside lower center",
-        ncols=3 if len(rules) > 1 else 2,
+        ncols=3 if len(moments) > 1 else 2,
         frameon=False,
     )
     return {"seeds": figure}

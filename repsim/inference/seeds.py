@@ -19,7 +19,8 @@ from repsim.measures.registry import Measure
 SPREAD = (
     "The test asks whether networks of different rules are less alike than networks "
     "of one rule; it also reacts when the rules differ in spread alone, so compare "
-    "`within_a` with `within_b` before reading a difference as a different place."
+    "the similarity within the one rule (`within_a`) with that within the other "
+    "(`within_b`) before reading a difference as a different place."
 )
 """What a small p does not say by itself."""
 
