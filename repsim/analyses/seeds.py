@@ -19,6 +19,8 @@ ORDER = 1
 
 MOMENTS = ("equal steps", "equal accuracy")
 LEVEL = 0.05
+NEAR = 0.01
+"""Test accuracies farther apart are not called equal."""
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
@@ -147,6 +149,9 @@ def _sentences(result: xr.Dataset, attrs: dict[str, Any]) -> list[str]:
                 strict=True,
             )
             taken = [f"{rule} {a:.3f} at step {s:.0f}" for rule, a, s in rules]
+            gap = float(np.ptp(one["accuracy"].values))
+            if moment == "equal accuracy" and gap > NEAR:
+                taken.append(f"not equal: the nearest recorded are {gap:.3f} apart")
             where += f" (test accuracy {', '.join(taken)})"
         found.append(f"{where}: {describe(one.assign_attrs(attrs))}")
     return found

@@ -249,7 +249,9 @@ def closed_form(
 def _labels(run: xr.Dataset, over: str) -> np.ndarray:
     known = [str(n) for n, c in run.coords.items() if c.dims == ("example",)]
     if over not in known:
-        raise ValueError(unknown("over", over, ["example", "seed", *known]))
+        raise ValueError(
+            unknown("over", over, list(dict.fromkeys(["example", "seed", *known])))
+        )
     return np.asarray(run[over].values)
 
 

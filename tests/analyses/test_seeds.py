@@ -51,6 +51,19 @@ def test_both_moments_are_the_seed_tests(study: xr.DataTree) -> None:
     assert bool((found["q_value"] >= found["p_value"] - 1e-12).all())
 
 
+def test_unequal_accuracies_are_not_called_equal(study: xr.DataTree) -> None:
+    tree = grown(study)
+    assert "not equal" not in seeds.caption(seeds.compute(tree))
+    nodes = {node.path: node.to_dataset() for node in tree.subtree if node.has_data}
+    for path, log in nodes.items():
+        if path.startswith("/sg/") and path.endswith("/training"):
+            log["test_accuracy"] = ("step", [0.2, 0.3, 0.6])
+    text = seeds.caption(seeds.compute(xr.DataTree.from_dict(nodes)))
+    # Of backpropagation's moments that of 0.5 + 0.01 seed is nearest to 0.6.
+    gap = 0.6 - np.mean([0.5 + 0.01 * int(seed) for seed in tree["bp"].children])
+    assert f"not equal: the nearest recorded are {gap:.3f} apart" in text
+
+
 def test_the_conclusion_leads_the_caption(study: xr.DataTree) -> None:
     found = seeds.compute(grown(study))
     text = seeds.caption(found)
