@@ -403,6 +403,24 @@ def verdict(rows: list[Row]) -> str:
     return text + (f"; outside: {'; '.join(outside)}." if outside else ".")
 
 
+def level(rows: list[Row]) -> str:
+    """Return which tests reject a true null outside 4 to 6 %, in a sentence."""
+    null = [row for row in rows if row["case"] == "same"]
+    outside = [
+        f"{r['test']}, {r['seeds']} seeds: {r['rejects']:.3f}, "
+        f"{abs(r['rejects'] - 0.05) / (0.05 * 0.95 / r['repeats']) ** 0.5:.1f} "
+        "standard errors from 0.05"
+        for r in null
+        if not 0.04 <= r["rejects"] <= 0.06
+    ]
+    inside = len(null) - len(outside)
+    text = f"{inside} of {len(null)} tests reject 4 to 6 % of true nulls"
+    return text + (f"; outside: {'; '.join(outside)}." if outside else ".")
+
+
+VERDICTS = {"intervals": verdict, "tests": level}
+
+
 def show(rows: list[Row], page: Path | None) -> None:
     """Print one Markdown table per simulation, or write them into a page."""
     text = page.read_text() if page else ""
@@ -411,8 +429,8 @@ def show(rows: list[Row], page: Path | None) -> None:
         if not of:
             continue
         found = table(of)
-        if which == "intervals":
-            found += "\n\n" + verdict(of)
+        if which in VERDICTS:
+            found += "\n\n" + VERDICTS[which](of)
         if page is None:
             print(f"\n{which}\n\n{found}")
             continue
