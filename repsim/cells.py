@@ -18,6 +18,7 @@ from repsim.conditions import Condition, derived_seed
 from repsim.datasets.results import storable
 from repsim.datasets.store import is_complete as store_complete
 from repsim.datasets.store import remove_recording
+from repsim.measures.devices import device_named
 from repsim.recording import Recorder
 from repsim.spec import Spec
 from repsim.threads import one_thread
@@ -106,7 +107,7 @@ def build(
         classes=classes,
         activation=spec.activation,
         seed=init_seed,
-    ).to(_device(spec.device))
+    ).to(device_named(spec.device))
     options = {"lr": lr, "seed": run_seed, **dict(condition.options)}
     try:
         return learning.make(condition.rule, network, **options)
@@ -115,19 +116,6 @@ def build(
             f"Expected options that rule {condition.rule!r} takes, but got "
             f"{condition.text!r}: {error}."
         )
-        raise ValueError(msg) from error
-
-
-def _device(name: str) -> torch.device:
-    """Return a device that works here."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros(1, device=name).device
-    # Torch says that a device is unknown or missing in either way.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        msg = f"Expected `device` to work here, but got {name!r}: {reason}."
         raise ValueError(msg) from error
 
 

@@ -33,9 +33,8 @@ def device_named(name: str | torch.device) -> torch.device:
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         msg = (
-            f"Expected `device` to be auto, cpu or an accelerator of this machine, but "
-            f"got {str(name)!r}, which torch cannot use here; auto takes one where "
-            "there is one."
+            f"Expected `device` to work here, but got {str(name)!r}, which torch "
+            "cannot use here; auto takes an accelerator where there is one, or the CPU."
         )
         raise ValueError(msg) from error
     return found
