@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
 
 UNDER = "#e34a6f"
 """Below the scale: a colour that the maps do not contain."""
@@ -95,6 +96,17 @@ def layer_axis(axes: Axes, names: Sequence[str]) -> None:
         text.set_rotation_mode("anchor" if len(names) <= 12 else "default")
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_xlabel("layer")
+
+
+def share_legend(figure: Figure) -> None:
+    """Put the legend that all panels share above them, where it covers no curve."""
+    drawn = [ax for ax in figure.axes if ax.get_legend() is not None]
+    handles, names = drawn[0].get_legend_handles_labels()
+    for ax in drawn:
+        ax.get_legend().remove()  # type: ignore[union-attr]
+    figure.legend(
+        handles, names, loc="outside upper center", ncols=len(names), frameon=False
+    )
 
 
 def split_positions(splits: Iterable[str], names: Sequence[str]) -> list[float]:

@@ -87,6 +87,8 @@ def heatmap(
     axes.invert_yaxis()
     small = "x-small" if max(len(rows), len(columns)) > 12 else "small"
     axes.tick_params(labelsize=small, length=2)
+    axes.tick_params(axis="x", rotation=90 if len("".join(columns)) > 30 else 0)
+    axes.tick_params(axis="y", rotation=0)
     axes.set(xlabel=x, ylabel=y, title=title(matrix))
     dims = [str(dim) for dim in matrix.dims]
     whose = splits if isinstance(splits, Mapping) else dict.fromkeys(dims, splits or ())

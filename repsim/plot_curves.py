@@ -18,6 +18,9 @@ from repsim.drawing import (
     split_positions,
 )
 
+_MARKERS = "osD^vP"
+_DASHES: list[Any] = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1, 1, 1))]
+
 
 def layer_curve(
     curve: xr.DataArray,
@@ -75,12 +78,14 @@ def layer_curve(
     axes = plt.gca() if ax is None else ax
     colours = palette(groups)
     at = np.arange(len(names))
-    for name, values in groups.items():
+    for k, (name, values) in enumerate(groups.items()):
+        # Dashes over a solid line show both where two conditions coincide.
         style: dict[str, Any] = {
             "color": colours[name],
-            "marker": "o",
-            "markersize": 3.5,
+            "marker": _MARKERS[k % len(_MARKERS)],
+            "markersize": 4,
             "linewidth": 1.8,
+            "linestyle": _DASHES[k % len(_DASHES)],
         }
         if name:
             style["label"] = name
@@ -98,7 +103,7 @@ def layer_curve(
     layer_axis(axes, names)
     axes.set_ylabel(measure_label(curve))
     if any(groups) or baselines:
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(framealpha=0.8, edgecolor="none", fontsize="small")
     return axes
 
 

@@ -84,7 +84,10 @@ def mds(
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel="dimension 1", ylabel="dimension 2", title=_fit(points))
     if any(conditions):
-        axes.legend(frameon=False, fontsize="small")
+        # Beside the points: a marker under the legend would read as one of its keys.
+        axes.legend(
+            frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1)
+        )
     return axes
 
 

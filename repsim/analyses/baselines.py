@@ -12,6 +12,7 @@ from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.comparison import compare
 from repsim.datasets.recordings import layers, networks
+from repsim.drawing import share_legend
 
 TITLE = "What was there before training"
 ORDER = 35
@@ -101,6 +102,7 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
         curve = curve.assign_attrs(long_name="debiased CKA")
         plot.layer_curve(curve, ax=ax, splits=_study.marks(result))
         ax.set_title(kind)
+    share_legend(figure)
     return {"baselines": figure}
 
 

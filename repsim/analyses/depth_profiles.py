@@ -14,7 +14,7 @@ from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import layers, networks
 from repsim.dissimilarities import class_margin, rdm_distance, rdms
-from repsim.drawing import palette
+from repsim.drawing import palette, share_legend
 from repsim.inference import describe, false_discovery, profile_test
 from repsim.probes import probe_layers
 
@@ -192,6 +192,8 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
             long_name=WORDS.get(name, name) + UNITS.get(name, "")
         )
         plot.layer_curve(curve, ax=ax, splits=_study.marks(result))
+        low, high = ax.get_ylim()
+        ax.set_ylim(low - 0.03 * (len(result["rule"]) + 1) * (high - low), high)
         for place, rule in enumerate(result["rule"].values):
             q = result["q_value"].sel(statistic=name, rule=rule).values
             x = np.flatnonzero(q <= LEVEL)
@@ -200,6 +202,7 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
             ax.plot(
                 x, height, "s", ms=4, color=colour, transform=ax.get_xaxis_transform()
             )
+    share_legend(figure)
     return {"depth_profiles": figure}
 
 

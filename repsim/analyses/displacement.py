@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
+from repsim.drawing import share_legend
 
 TITLE = "Where the weights move"
 ORDER = 70
@@ -53,6 +54,7 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     axes[0].set_title("displacement of the weights")
     plot.layer_curve(norm, ax=axes[1], splits=_study.marks(result))
     axes[1].set_title("squared norm of the weights")
+    share_legend(figure)
     return {"displacement": figure}
 
 

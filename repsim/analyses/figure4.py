@@ -12,6 +12,7 @@ from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import layers, networks
 from repsim.dissimilarities import rdms
+from repsim.drawing import share_legend
 from repsim.rdm_profiles import rdm_distance
 
 TITLE = "Dissimilarity matrices layer by layer (the paper's Figure 4)"
@@ -100,6 +101,7 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
             reference=options.get("reference", result.attrs["reference"]),
         )
         plot.dynamics(lines, ax=ax, splits=splits)
+    share_legend(figure)
     return {"rdm_grid": drawn.figure, "rdm_distance": figure}
 
 
