@@ -12,6 +12,8 @@ from typing import Annotated, Any, cast
 import typer
 from tqdm.auto import tqdm
 
+from repsim.console import listed, open_run, parsed_options, plain_numbers, write_result
+
 app = typer.Typer(
     name="repsim",
     help="Where, and when in training, two ways of learning differ inside a network.",
@@ -172,96 +174,6 @@ def study(
     _say(content, as_json, [*lines, f"report: {page}"])
 
 
-def _open(path: Path, step: str = "all") -> Any:
-    """Open a recording at one moment, or at all."""
-    from repsim.datasets.store import open_recording
-
-    _refuse_study(path)
-    run = open_recording(path)
-    if "step" not in run.dims or step == "all":
-        return run
-    if step == "last":
-        return run.isel(step=-1)
-    there = [int(s) for s in run["step"].values]
-    if not step.isdigit() or int(step) not in there:
-        msg = (
-            f"Expected --step to be last, all or one of {there}, but got {step!r} "
-            f"for {path}."
-        )
-        raise typer.BadParameter(msg)
-    return run.sel(step=int(step))
-
-
-def _refuse_study(path: Path) -> None:
-    """Say what to name instead where the path is a whole study."""
-    root = path / "runs.zarr" if (path / "runs.zarr").is_dir() else path
-    try:
-        attributes = json.loads((root / "zarr.json").read_text())["attributes"]
-    except (OSError, ValueError, KeyError):
-        return  # open_recording says what is wrong
-    if "repsim_study" in attributes:
-        there = ", ".join(sorted(str(p.parent) for p in root.glob("*/*/zarr.json")))
-        msg = (
-            f"Expected a recording, but got {path}, which is a study of several; name "
-            f"one of {there or 'its recordings, of which it has none yet'}."
-        )
-        raise ValueError(msg)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",")]
-
-
-def _options(pairs: list[str] | None) -> dict[str, Any]:
-    """Return name=value pairs, values as JSON where they are, else as text."""
-    found: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            msg = f"Expected --option NAME=VALUE, but got {pair!r}."
-            raise typer.BadParameter(msg)
-        try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
-    return found
-
-
-def _numbers(result: Any) -> dict[str, Any]:
-    """Return a labelled result as plain values for JSON; NaN as null."""
-    plain = result.to_dict()
-    return dict(json.loads(json.dumps(plain, default=str).replace("NaN", "null")))
-
-
-def _write(result: Any, out: Path | None, draw: Any) -> list[str]:
-    """Write numbers (CSV, JSON, netCDF) or a picture with its numbers beside it."""
-    if out is None:
-        return []
-    out.parent.mkdir(parents=True, exist_ok=True)
-    frame = (
-        result.to_dataframe(name="value")
-        if hasattr(result, "name")
-        else (result.to_dataframe())
-    )
-    kind = out.suffix.lower()
-    if kind == ".csv":
-        frame.to_csv(out)
-        return [str(out)]
-    if kind == ".json":
-        out.write_text(json.dumps(_numbers(result), indent=1))
-        return [str(out)]
-    if kind not in (".png", ".svg", ".pdf"):
-        msg = (
-            f"Expected --out to end in .png, .svg, .pdf, .csv or .json, but got {out}."
-        )
-        raise typer.BadParameter(msg)
-    figure = draw(result)
-    figure.savefig(out, dpi=150, facecolor="white", bbox_inches="tight")
-    table = out.with_suffix(".csv")
-    frame.to_csv(table)
-    return [str(out), str(table)]
-
-
 @app.command()
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="A recording.")],
@@ -294,14 +206,14 @@ def compare(
 
     import_modules(plugin or [])
     cells = compare_recordings(
-        _open(a, step),
-        None if b is None else _open(b, step),
+        open_run(a, step),
+        None if b is None else open_run(b, step),
         measure,
-        layers=_names(layers),
-        layers_b=_names(layers_b),
+        layers=listed(layers),
+        layers_b=listed(layers_b),
         precision=precision,
         device=device,
-        **_options(option),
+        **parsed_options(option),
     )
 
     def draw(result: Any) -> Any:
@@ -312,10 +224,10 @@ def compare(
             raise typer.BadParameter(msg)
         return plot.heatmap(result).figure
 
-    wrote = _write(cells, out, draw)
+    wrote = write_result(cells, out, draw)
     table = cells.to_pandas() if cells.ndim == 2 else cells.to_dataframe("value")
     lines = [table.round(4).to_string(), *(f"wrote {path}" for path in wrote)]
-    _say(_numbers(cells), as_json, lines)
+    _say(plain_numbers(cells), as_json, lines)
 
 
 @app.command()
@@ -334,17 +246,17 @@ def rdm(
     from repsim.dissimilarities import rdms
 
     wanted = cast(Any, metric)  # checked there, with the nearest match
-    found = rdms(_open(run, step), metric=wanted, layers=_names(layers))
+    found = rdms(open_run(run, step), metric=wanted, layers=listed(layers))
 
     def draw(result: Any) -> Any:
         from repsim import plot
 
         return plot.rdm_grid(result).figure
 
-    wrote = _write(found, out, draw)
+    wrote = write_result(found, out, draw)
     mean = found.mean("pair").to_dataframe(name=f"mean {metric} dissimilarity")
     _say(
-        _numbers(found),
+        plain_numbers(found),
         as_json,
         [mean.round(4).to_string(), *(f"wrote {path}" for path in wrote)],
     )
@@ -372,9 +284,9 @@ def probe(
     from repsim.datasets.recordings import select_layers
     from repsim.probes import probe_layers
 
-    recording = _open(run, step)
+    recording = open_run(run, step)
     if layers is not None:
-        wanted = select_layers(recording, _names(layers))
+        wanted = select_layers(recording, listed(layers))
         recording = recording[wanted].assign_attrs(layers=wanted)
     found = probe_layers(
         recording,
@@ -390,9 +302,9 @@ def probe(
         shown = "accuracy" if "accuracy" in result else "r2"
         return plot.layer_curve(result[shown]).figure
 
-    wrote = _write(found, out, draw)
+    wrote = write_result(found, out, draw)
     table = found.to_dataframe().round(4).to_string()
-    _say(_numbers(found), as_json, [table, *(f"wrote {path}" for path in wrote)])
+    _say(plain_numbers(found), as_json, [table, *(f"wrote {path}" for path in wrote)])
 
 
 @app.command()
@@ -423,7 +335,7 @@ def reproduce(
     from repsim.claims import reproduce as run_claims
     from repsim.claims.choices import chosen_claims, make_settings
 
-    wanted = _names(claims)
+    wanted = listed(claims)
     try:
         chosen_claims(wanted)
         make_settings(quick, dataset, root, seeds, seed)

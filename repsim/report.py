@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from repsim.analyses import Analysis, NotApplicable, collect
+from repsim.datasets.layout import write_whole
 from repsim.datasets.recordings import networks
 from repsim.datasets.results import restored, storable
 from repsim.datasets.store import open_study
@@ -82,10 +82,10 @@ def write_report(
     sections = [found[name] for name in names]
     numbers = {s["name"]: s["summary"] for s in sections if s["summary"]}
     content["summary"] = numbers
-    _replace(out / SUMMARY, json.dumps(content, indent=1))
+    write_whole(out / SUMMARY, json.dumps(content, indent=1).encode())
     recorded = next(iter(networks(open_study(out / RUNS)).values()))
     page = render(content, sections, recorded.sizes["example"])
-    _replace(out / "report.html", page)
+    write_whole(out / "report.html", page.encode())
     return out / "report.html"
 
 
@@ -204,13 +204,6 @@ def _save(figure: Figure, folder: Path, stem: str) -> tuple[bytes, Path, Path]:
     figure.savefig(svg, format="svg", facecolor="white", metadata={"Date": None})
     plt.close(figure)
     return buffer.getvalue(), png, svg
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file in one move."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
 
 
 def render(

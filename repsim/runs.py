@@ -1,23 +1,16 @@
 """Run a study: conditions × seeds → recordings, resumable."""
 
 import json
-import math
-import os
 import platform
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
-from zlib import crc32
 
 import joblib
 import xarray as xr
 import zarr
-from tqdm.auto import tqdm
 
 from repsim import datasets
 from repsim.cells import (
@@ -28,17 +21,18 @@ from repsim.cells import (
     load,
     recorded,
     train_cell,
-    tune_cell,
 )
 from repsim.conditions import Condition
+from repsim.datasets.layout import write_whole
 from repsim.datasets.messages import unknown
 from repsim.datasets.store import open_study
+from repsim.progress import Tell, study_bar
 from repsim.spec import DEFAULT_CONDITIONS, Spec, make_spec, spec_from_json
+from repsim.tuning import TUNING, Scores, chosen_rate, trials, tune
 from repsim.workers import Run, occupied, workers
 
 RUNS = "runs.zarr"
 SUMMARY = "study.json"
-TUNING = "tuning.json"
 
 
 def run_study(
@@ -95,6 +89,8 @@ def run_study(
         If an option does not fit, or the folder holds a study with other settings.
     FileExistsError
         If `out` is a file.
+    OSError
+        If the folder cannot be made.
     BlockingIOError
         If another process works in the folder.
 
@@ -106,14 +102,12 @@ def run_study(
     ['bp']
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        msg = f"Expected `out` to be a folder or a new name, but {out} is a file."
-        raise FileExistsError(msg)
+    _refuse_file(out)
     spec = make_spec(conditions, dataset, seeds, **options)
     check(spec, jobs)
     _merge(out, spec)
     began = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
+    _make(out)
     store = out / RUNS
     with occupied(out):
         spec = _merge(out, spec)
@@ -161,6 +155,23 @@ def check(spec: Spec, jobs: int | None = None) -> None:
     for condition in spec.parsed():
         build(spec, condition, 0, 0, spec.lr or spec.grid[0], 4, 2)
     load(spec)
+
+
+def _refuse_file(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        msg = f"Expected `out` to be a folder or a new name, but {out} is a file."
+        raise FileExistsError(msg)
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = (
+            f"Expected `out` to be a folder that can be made, but {out} cannot: "
+            f"{error.strerror}; choose another `out`."
+        )
+        raise type(error)(msg) from error
 
 
 def _merge(out: Path, spec: Spec) -> Spec:
@@ -218,9 +229,6 @@ def _write_root(store: Path, spec: Spec) -> None:
     zarr.open_group(store, mode="r+").attrs["repsim_study"] = 1
 
 
-Scores = dict[str, dict[str, dict[str, float | None]]]
-
-
 def _train_all(
     out: Path,
     spec: Spec,
@@ -245,92 +253,16 @@ def _train_all(
         if not is_complete(store, condition.label, seed)
     ]
     early = [cell for cell in cells[:2] if cell[0] in conditions[:2]]
-    trials = _trials(spec, conditions, scores)
-    total = len(trials) + len(cells)
-    with workers(jobs, out) as run, _bar(total, spec.steps, out, progress) as tell:
+    todo = trials(spec, conditions, scores)
+    total = len(todo) + len(cells)
+    with workers(jobs, out) as run, study_bar(total, spec.steps, out, progress) as tell:
         for part in (early, [cell for cell in cells if cell not in early]):
             of = [c for c in conditions if c in [cell[0] for cell in part]]
-            _tune(out, spec, _trials(spec, of, scores), scores, run, tell)
-            rates = {c.label: _rate(spec, c, scores) for c in of}
+            tune(out, spec, trials(spec, of, scores), scores, run, tell)
+            rates = {c.label: chosen_rate(spec, c, scores) for c in of}
             _train(store, spec, part, rates, run, tell, after_cell)
     # Of a finished study nothing is trained, but its tuning may have been lost.
-    return {c.label: _rate(spec, c, scores) for c in conditions}
-
-
-def _trials(
-    spec: Spec, conditions: list[Condition], scores: Scores
-) -> list[tuple[Condition, float]]:
-    """Return the learning rates still to be tried, by condition."""
-    # Conditions that differ only in whose initialisation they share are tuned once.
-    tuned: dict[str, Condition] = {}
-    for condition in conditions:
-        if _fixed_rate(spec, condition) is None:
-            tuned.setdefault(_tuning_key(condition), condition)
-    return [
-        (condition, lr)
-        for key, condition in tuned.items()
-        for lr in spec.grid
-        if str(lr) not in scores.get(key, {})
-    ]
-
-
-def _tune(
-    out: Path,
-    spec: Spec,
-    trials: list[tuple[Condition, float]],
-    scores: Scores,
-    run: Run,
-    tell: "_Tell",
-) -> None:
-    """Score learning rates, and keep every score as soon as it is there."""
-    tell.bar.set_description("tuning")
-    calls = [
-        joblib.delayed(_tune_one)(
-            i, spec, condition, lr, tell(f"{_tuning_key(condition)}-{lr}")
-        )
-        for i, (condition, lr) in enumerate(trials)
-    ]
-    for i, found in run(calls) if calls else ():
-        condition, lr = trials[i]
-        tell.finished(f"{_tuning_key(condition)}-{lr}")
-        scores.setdefault(_tuning_key(condition), {})[str(lr)] = {
-            name: None if math.isnan(value) else value for name, value in found.items()
-        }
-        _write(out / TUNING, json.dumps(scores, indent=1))
-
-
-def _fixed_rate(spec: Spec, condition: Condition) -> float | None:
-    rate = dict(condition.options).get("lr", spec.lr)
-    return None if rate is None else float(rate)
-
-
-def _tuning_key(condition: Condition) -> str:
-    return json.dumps([condition.rule, *condition.options])
-
-
-def _rate(spec: Spec, condition: Condition, scores: Scores) -> float:
-    """Return the learning rate with the smallest held-out loss."""
-    fixed = _fixed_rate(spec, condition)
-    if fixed is not None:
-        return fixed
-    losses = {
-        lr: loss
-        for lr in spec.grid
-        if (loss := scores[_tuning_key(condition)][str(lr)]["loss"]) is not None
-    }
-    if not losses:
-        msg = (
-            f"Expected one of the learning rates {spec.grid} to train condition "
-            f"{condition.label!r}, but all diverged; give --lr or another grid."
-        )
-        raise ValueError(msg)
-    return min(losses, key=lambda lr: losses[lr])
-
-
-def _tune_one(
-    number: int, spec: Spec, condition: Condition, lr: float, tell: Path
-) -> tuple[int, dict[str, float]]:
-    return number, tune_cell(spec, condition, lr, tell)
+    return {c.label: chosen_rate(spec, c, scores) for c in conditions}
 
 
 def _train(
@@ -339,7 +271,7 @@ def _train(
     cells: list[tuple[Condition, int]],
     rates: dict[str, float],
     run: Run,
-    tell: "_Tell",
+    tell: Tell,
     after_cell: Callable[[Path, str, int], None] | None,
 ) -> None:
     """Train and record cells, and say of each that it is done."""
@@ -400,61 +332,4 @@ def _write_summary(out: Path, spec: Spec, extra: dict[str, Any]) -> None:
         },
         **extra,
     }
-    _write(path, json.dumps(content, indent=1))
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one move, so that a kill leaves the old or the new one."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text)
-    os.replace(beside, path)
-
-
-class _Tell:
-    """Files in which workers say how far they are, summed into one bar."""
-
-    def __init__(self, folder: Path, size: int, bar: Any) -> None:
-        self.folder, self.size, self.bar = folder, size, bar
-        self.done: set[str] = set()
-
-    def __call__(self, name: str) -> Path:
-        """Return the file of one network; its name may hold any sign."""
-        return self.folder / f"{crc32(name.encode()):08x}"
-
-    def finished(self, name: str) -> None:
-        self.done.add(self(name).name)
-
-    def refresh(self) -> None:
-        made = 0
-        for path in self.folder.iterdir():
-            if path.name not in self.done:
-                made += int(path.read_text() or 0)
-        self.bar.n = min(made + self.size * len(self.done), self.bar.total)
-        self.bar.refresh()
-
-
-@contextmanager
-def _bar(cells: int, size: int, out: Path, progress: bool) -> Iterator[_Tell]:
-    """Show one bar over all updates of all cells, whichever process makes them."""
-    folder = out / ".progress"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    stop = Event()
-    with tqdm(
-        total=cells * size, unit="update", disable=not progress or not cells
-    ) as bar:
-        tell = _Tell(folder, size, bar)
-
-        def watch() -> None:
-            while not stop.wait(0.5):
-                tell.refresh()
-
-        watcher = Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield tell
-        finally:
-            stop.set()
-            watcher.join()
-            tell.refresh()
-            shutil.rmtree(folder, ignore_errors=True)
+    write_whole(path, json.dumps(content, indent=1).encode())

@@ -30,8 +30,9 @@ LEVELS = [
         "inference",
         "plot",
     },
-    {"runs", "cells", "workers", "threads", "conditions", "spec", "analyses", "claims"},
-    {"report", "cli"},
+    {"runs", "cells", "workers", "threads", "conditions", "spec", "analyses", "claims"}
+    | {"tuning", "progress"},
+    {"report", "cli", "console"},
 ]
 
 

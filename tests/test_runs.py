@@ -130,6 +130,8 @@ def test_a_file_in_the_folder_s_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="is a file"):
         run_study(["bp"], seeds=1, out=path, lr=1e-3, jobs=1, **SMALL)
     assert path.read_text() == "mine"
+    with pytest.raises(OSError, match=r"can be made, but .*taken/in.* Not a directory"):
+        run_study(["bp"], seeds=1, out=path / "in", lr=1e-3, jobs=1, **SMALL)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""What the commands share: open a recording, read options, write a result."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def open_run(path: Path, step: str = "all") -> Any:
+    """Open a recording at one moment, or at all."""
+    from repsim.datasets.store import open_recording  # slow; not for --help
+
+    _refuse_study(path)
+    run = open_recording(path)
+    if "step" not in run.dims or step == "all":
+        return run
+    if step == "last":
+        return run.isel(step=-1)
+    there = [int(s) for s in run["step"].values]
+    if not step.isdigit() or int(step) not in there:
+        msg = (
+            f"Expected --step to be last, all or one of {there}, but got {step!r} "
+            f"for {path}."
+        )
+        raise typer.BadParameter(msg)
+    return run.sel(step=int(step))
+
+
+def _refuse_study(path: Path) -> None:
+    """Say what to name instead where the path is a whole study."""
+    root = path / "runs.zarr" if (path / "runs.zarr").is_dir() else path
+    try:
+        attributes = json.loads((root / "zarr.json").read_text())["attributes"]
+    except (OSError, ValueError, KeyError):
+        return  # open_recording says what is wrong
+    if "repsim_study" in attributes:
+        there = ", ".join(sorted(str(p.parent) for p in root.glob("*/*/zarr.json")))
+        msg = (
+            f"Expected a recording, but got {path}, which is a study of several; name "
+            f"one of {there or 'its recordings, of which it has none yet'}."
+        )
+        raise ValueError(msg)
+
+
+def listed(text: str | None) -> list[str] | None:
+    """Return what commas separate."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def parsed_options(pairs: list[str] | None) -> dict[str, Any]:
+    """Return name=value pairs, values as JSON where they are, else as text."""
+    found: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            msg = f"Expected --option NAME=VALUE, but got {pair!r}."
+            raise typer.BadParameter(msg)
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def plain_numbers(result: Any) -> dict[str, Any]:
+    """Return a labelled result as plain values for JSON; NaN as null."""
+    plain = result.to_dict()
+    text = json.dumps(plain, default=str)
+    # JSON has no infinity either; as text it is at least not lost.
+    return dict(json.loads(text, parse_constant=lambda x: None if x == "NaN" else x))
+
+
+def write_result(result: Any, out: Path | None, draw: Any) -> list[str]:
+    """Write numbers (CSV, JSON, netCDF) or a picture with its numbers beside it."""
+    if out is None:
+        return []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    frame = (
+        result.to_dataframe(name="value")
+        if hasattr(result, "name")
+        else (result.to_dataframe())
+    )
+    kind = out.suffix.lower()
+    if kind == ".csv":
+        frame.to_csv(out)
+        return [str(out)]
+    if kind == ".json":
+        out.write_text(json.dumps(plain_numbers(result), indent=1))
+        return [str(out)]
+    if kind not in (".png", ".svg", ".pdf"):
+        msg = (
+            f"Expected --out to end in .png, .svg, .pdf, .csv or .json, but got {out}."
+        )
+        raise typer.BadParameter(msg)
+    figure = draw(result)
+    figure.savefig(out, dpi=150, facecolor="white", bbox_inches="tight")
+    table = out.with_suffix(".csv")
+    frame.to_csv(table)
+    return [str(out), str(table)]
