@@ -1,0 +1,39 @@
+"""The README's code runs as written, and CI calls its test command."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "README.md").exists(), reason="runs beside README.md"
+)
+
+
+def _blocks(kind: str) -> list[str]:
+    text = (ROOT / "README.md").read_text("utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for language, block in found if language == kind]
+
+
+def test_the_code_runs_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from repsim.measures import registry
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_MEASURES", dict(registry._MEASURES))
+    names: dict[str, object] = {}
+    blocks = _blocks("python")
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 2
+    assert (tmp_path / "heat.png").stat().st_size > 10_000
+    assert names["cells"].dims == ("step", "layer_a", "layer_b")  # type: ignore[attr-defined]
+
+
+def test_exactly_two_commands_set_up_and_ci_runs_the_second() -> None:
+    commands = [block.strip() for block in _blocks("")]
+    assert commands == ["pip install -e . && repsim study", "pip install tox && tox"]
+    assert commands[1] in (ROOT / ".ci" / "run").read_text()
