@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator
 
 from repsim.datasets.recordings import networks
 from repsim.probes.layers import probe_layers
+from repsim.probes.targets import expect_same_order
 
 
 def probe_input(
@@ -46,7 +47,7 @@ def probe_input(
     Raises
     ------
     ValueError
-        If there are no inputs, or not one for each example.
+        If there are no inputs, not one for each example, or in another order.
 
     Examples
     --------
@@ -70,6 +71,7 @@ def probe_input(
             "holds none; pass inputs=…, in the recording's order."
         )
         raise ValueError(msg)
+    expect_same_order(run, inputs, "inputs")
     values = np.asarray(inputs)
     n = run.sizes["example"]
     if not values.ndim or len(values) != n:

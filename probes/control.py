@@ -1,5 +1,7 @@
 """Control tasks: targets that carry nothing a layer could know about the examples."""
 
+import warnings
+
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
@@ -66,6 +68,11 @@ def grouped(
         If held-out examples have no group in common with training examples, or
         there are fewer than two groups to learn from.
 
+    Warns
+    -----
+    UserWarning
+        If some held-out examples' groups have no training example.
+
     References
     ----------
     .. [1] J. Hewitt, P. Liang, "Designing and interpreting probes with control
@@ -86,6 +93,14 @@ def grouped(
             "control=True to measure what the probe memorises."
         )
         raise ValueError(msg)
+    strange = int((~np.isin(codes[test], learnt)).sum())
+    if strange:
+        warnings.warn(
+            f"{strange} of {len(test)} held-out examples belong to groups without a "
+            "training example: no probe can know their control labels, which lowers "
+            "the control's score and raises the selectivity.",
+            stacklevel=2,
+        )
     rng = np.random.default_rng([seed, 2])
     while True:
         drawn = rng.choice(target.values, size=len(kinds))
@@ -121,7 +136,7 @@ def control_values(
     tuple of str and ndarray
         "shuffled" or the grouping's name, and the values.
     """
-    if control is True:
+    if isinstance(control, (bool, np.bool_)):
         return "shuffled", shuffled(target, train, test, seed)
     name, groups = per_example(run, control, "control")
     groups = groups.astype(str) if groups.dtype.kind == "O" else groups

@@ -55,9 +55,9 @@ def make(estimator: str | BaseEstimator | None, *, continuous: bool) -> Any:
     Raises
     ------
     ValueError
-        If the name does not exist, or a classifier meets a continuous target.
+        If the name does not exist, or the estimator is not of the target's kind.
     TypeError
-        If it is no estimator.
+        If it is no estimator, or a class rather than an instance.
 
     Examples
     --------
@@ -74,19 +74,31 @@ def make(estimator: str | BaseEstimator | None, *, continuous: bool) -> Any:
         if continuous:
             return RidgeCV(alphas=PENALTIES)
         return LinearProbe() if name == "linear" else RidgeClassifierCV(PENALTIES)
-    if not hasattr(estimator, "fit") or not hasattr(estimator, "get_params"):
+    if isinstance(estimator, type) or not isinstance(estimator, BaseEstimator):
         msg = (
             "Expected `estimator` to be a scikit-learn estimator or one of "
-            f"{', '.join(names())}, but got {type(estimator).__name__}."
+            f"{', '.join(names())}, but got {_kind(estimator)}."
         )
         raise TypeError(msg)
-    if continuous and is_classifier(estimator):
+    if continuous and not is_regressor(estimator):
         msg = (
             "Expected `estimator` to be a regressor for a continuous target, but got "
             f"{type(estimator).__name__}; leave it out for ridge regression."
         )
         raise ValueError(msg)
+    if not continuous and not is_classifier(estimator):
+        msg = (
+            "Expected `estimator` to be a classifier for classes, but got "
+            f"{type(estimator).__name__}; leave it out for logistic regression."
+        )
+        raise ValueError(msg)
     return clone(estimator)
+
+
+def _kind(thing: Any) -> str:
+    if isinstance(thing, type):
+        return f"the class {thing.__name__} itself; call it"
+    return type(thing).__name__
 
 
 def regresses(estimator: str | BaseEstimator | None) -> bool:

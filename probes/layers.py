@@ -17,6 +17,24 @@ from repsim.probes.moments import features, frame, moments, over_networks, prove
 from repsim.probes.splits import split
 from repsim.probes.targets import Target, resolve
 
+MEANING = {
+    "accuracy": ("held-out accuracy", "1"),
+    "train_accuracy": ("training accuracy", "1"),
+    "log_loss": ("held-out log loss", "nats"),
+    "v_information": ("V-information", "nats"),
+    "calibration_error": ("held-out calibration error", "1"),
+    "r2": ("held-out R²", "1"),
+    "train_r2": ("training R²", "1"),
+    "rmse": ("held-out RMSE, in the target's unit", "1"),
+    "chance": ("held-out score of the best constant", "1"),
+    "control_accuracy": ("held-out accuracy of the control", "1"),
+    "control_train_accuracy": ("training accuracy of the control", "1"),
+    "control_r2": ("held-out R² of the control", "1"),
+    "control_train_r2": ("training R² of the control", "1"),
+    "selectivity": ("selectivity", "1"),
+}
+"""What each variable is called on an axis, and its unit."""
+
 
 def probe_layers(
     run: xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset] | Iterable[xr.Dataset],
@@ -106,10 +124,14 @@ def probe_layers(
             target,
             estimator=estimator,
             test_size=test_size,
-            control=None if control is False else control,
+            control=None if _is_false(control) else control,
             seed=seed,
         ),
     )
+
+
+def _is_false(control: Any) -> bool:
+    return isinstance(control, (bool, np.bool_)) and not control
 
 
 @dataclass(frozen=True)
@@ -176,6 +198,8 @@ def _probe(
     control: bool | str | ArrayLike | None,
     seed: int,
 ) -> xr.Dataset:
+    cells: dict[tuple[int, ...], dict[str, float]] = {}
+    places = moments(run)
     goal = resolve(run, target, regresses(estimator))
     train, test = split(goal, test_size, seed)
     task = _Task(goal, goal.values, train, test)
@@ -196,8 +220,7 @@ def _probe(
         options["control"] = name
         against = _Task(goal, values, train, test)
         rival = _chained(make(estimator, continuous=goal.continuous))
-    cells = {}
-    for place, moment in moments(run):
+    for place, moment in places:
         x = features(run, moment)
         cells[place] = task.score(probe, x)
         if against is not None:
@@ -206,6 +229,9 @@ def _probe(
             )
     result: xr.Dataset = frame(run, cells)
     result["chance"] = task.chance()
+    for name, variable in result.data_vars.items():
+        long_name, units = MEANING[str(name)]
+        variable.attrs |= {"long_name": long_name, "units": units}
     return result.assign_attrs(provenance(**options))
 
 

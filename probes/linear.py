@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
+from repsim.measures.devices import device_named
 from repsim.probes.conditioning import Conditioned, condition
 from repsim.probes.solver import Solution, minimise
 
@@ -153,7 +154,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _minimise(
         self, x: np.ndarray, codes: np.ndarray, k: int, weight: np.ndarray, known: bool
     ) -> tuple[Solution, Conditioned]:
-        device = _device(self.device)
+        device = device_named(self.device)
         features, places = _tensor(x).to(device), torch.from_numpy(codes).to(device)
         total = float(weight.sum())
         shares = torch.from_numpy(weight / total).to(device)
@@ -270,12 +271,6 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         scores = self.decision_function(X)
         codes = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)
         return np.asarray(self.classes_[codes])
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _tensor(x: np.ndarray) -> Tensor:

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from repsim.probes.estimators import describe, few_examples_each, make
 from repsim.probes.linear import LinearProbe
 from repsim.probes.moments import features, frame, moments, over_networks, provenance
+from repsim.probes.splits import expect_seed
 from repsim.probes.targets import Target, resolve
 
 SHARES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
@@ -26,6 +27,14 @@ SMALLEST = 10
 EVIDENCE = 10.0
 """Bits a value of C must have saved before it is believed: labels that share nothing
 with a layer save b bits by luck with a chance of at most 2⁻ᵇ (Ville's inequality)."""
+
+MEANING = {
+    "codelength": ("code length", "bits"),
+    "uniform": ("uniform code", "bits"),
+    "compression": ("compression", "1"),
+    "block_codelength": ("code length of a block", "bits"),
+    "C": ("inverse penalty", "1"),
+}
 
 
 def codelength_layers(
@@ -115,6 +124,7 @@ def _codelengths(
     estimator: str | BaseEstimator | None,
     seed: int,
 ) -> xr.Dataset:
+    places = moments(run)
     goal = resolve(run, target, regression=False)
     if goal.classes is None:
         msg = (
@@ -129,10 +139,10 @@ def _codelengths(
             f"{type(probe).__name__} gives no probabilities."
         )
         raise ValueError(msg)
-    order = np.random.default_rng([seed, 3]).permutation(len(goal.values))
+    order = np.random.default_rng([expect_seed(seed), 3]).permutation(len(goal.values))
     coder = _Coder(goal, order, probe)
     cells, lengths, choices = {}, {}, {}
-    for place, moment in moments(run):
+    for place, moment in places:
         length, choice = coder.code(features(run, moment))
         total, uniform = float(length.sum()), coder.uniform
         cells[place] = {
@@ -148,6 +158,8 @@ def _codelengths(
         for place, row in values.items():
             filled[place] = row
         result[name] = ((*result["codelength"].dims, "block"), filled)
+    for name, (long_name, units) in MEANING.items():
+        result[name].attrs |= {"long_name": long_name, "units": units}
     return result.assign_coords(block=coder.starts).assign_attrs(
         provenance(
             target=goal.name,
@@ -155,6 +167,7 @@ def _codelengths(
             seed=seed,
             classes=[str(c) for c in goal.classes.tolist()],
             unit="bits",
+            **coder.options(),
         )
     )
 
@@ -175,6 +188,11 @@ class _Coder:
         self._knob = names[-1] if names else None
         self._probe = probe
         self.grid = GRID if names else (np.nan,)
+
+    def options(self) -> dict[str, Any]:
+        """Return what to write in a result's `attrs` about the choice of C."""
+        grid = {"C_grid": list(self.grid)} if self._knob is not None else {}
+        return {"evidence_bits": EVIDENCE, **grid}
 
     def code(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return bits and the regularisation chosen, for each block."""

@@ -1,6 +1,6 @@
 """Walking over a recording's layers and steps, and over several recordings."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -13,8 +13,8 @@ Moment = tuple[str, int | None]
 """A layer's name and a position along `step`, None where there is no such dim."""
 
 
-def moments(run: xr.Dataset) -> Iterator[tuple[tuple[int, ...], Moment]]:
-    """Yield where each result goes, the layer and the position along `step`.
+def moments(run: xr.Dataset) -> list[tuple[tuple[int, ...], Moment]]:
+    """Return where each result goes, the layer and the position along `step`.
 
     Steps run fastest: neighbouring steps of a layer resemble each other most, which
     is where a warm start saves most.
@@ -24,18 +24,40 @@ def moments(run: xr.Dataset) -> Iterator[tuple[tuple[int, ...], Moment]]:
     run : Dataset
         A recording.
 
-    Yields
+    Returns
+    -------
+    list of tuple
+        Indices into an array of dims ([step,] layer), and moments.
+
+    Raises
     ------
-    tuple
-        Index into an array of dims ([step,] layer), and the moment.
+    ValueError
+        If there is no step or no layer, or a layer is no matrix of real numbers.
     """
-    steps = run.sizes.get("step")
-    for place, layer in enumerate(matrix_layers(run)):
-        if steps is None:
-            yield (place,), (layer, None)
-        else:
-            for step in range(steps):
-                yield (step, place), (layer, step)
+    layers, steps = matrix_layers(run), run.sizes.get("step")
+    for layer in layers:
+        if run[layer].dtype.kind not in "fiub":
+            msg = (
+                f"Expected layer {layer!r} to hold real numbers, but got values of "
+                f"type {run[layer].dtype}."
+            )
+            raise ValueError(msg)
+        if not run[layer].size and steps != 0:
+            msg = (
+                f"Expected layer {layer!r} to have units, but got shape "
+                f"{run[layer].shape}."
+            )
+            raise ValueError(msg)
+    if steps is None:
+        return [((place,), (layer, None)) for place, layer in enumerate(layers)]
+    if not steps:
+        msg = "Expected a recording of at least one step, but got none."
+        raise ValueError(msg)
+    return [
+        ((step, place), (layer, step))
+        for place, layer in enumerate(layers)
+        for step in range(steps)
+    ]
 
 
 def features(run: xr.Dataset, moment: Moment) -> np.ndarray:
@@ -149,7 +171,7 @@ def over_networks(
     TypeError
         If something is not a recording.
     ValueError
-        If there is none.
+        If there is none, or the function raised it, for which recording.
     """
     if isinstance(runs, xr.Dataset):
         return function(runs)
@@ -169,13 +191,28 @@ def over_networks(
             f"or list of recordings, but got {came}."
         )
         raise TypeError(msg) if wrong else ValueError(msg)
-    return _stack([function(run) for run in named.values()], "network", list(named))
+    found = [_named(function, run, f"network {name!r}") for name, run in named.items()]
+    return _stack(found, "network", list(named))
+
+
+def _named(
+    function: Callable[[xr.Dataset], xr.Dataset], run: xr.Dataset, name: str
+) -> xr.Dataset:
+    """Return the function's result, or say whose recording it was that failed."""
+    try:
+        return function(run)
+    except ValueError as error:
+        msg = f"In {name}: {error}"
+        raise ValueError(msg) from error
 
 
 def _over_study(
     study: xr.DataTree, function: Callable[[xr.Dataset], xr.Dataset]
 ) -> xr.Dataset:
-    found = {key: function(run) for key, run in networks(study).items()}
+    found = {
+        (condition, seed): _named(function, run, f"{condition}/{seed}")
+        for (condition, seed), run in networks(study).items()
+    }
     conditions = list(dict.fromkeys(condition for condition, _ in found))
     seeds = sorted({seed for _, seed in found}, key=lambda s: (not s.isdigit(), s))
     if all(seed.isdigit() for seed in seeds):

@@ -1,9 +1,38 @@
 """One split of the examples, shared by every layer, step and control."""
 
+from numbers import Integral, Real
+
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from repsim.probes.targets import Target
+from repsim.probes.targets import Target, some
+
+
+def expect_seed(seed: int) -> int:
+    """Return a seed that makes a result repeatable.
+
+    Parameters
+    ----------
+    seed : int
+        What the user gave.
+
+    Returns
+    -------
+    int
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number of 0 … 2³² − 1.
+    """
+    if not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
+        msg = (
+            "Expected `seed` to be a whole number from 0 to 4294967295, but got "
+            f"{seed!r}."
+        )
+        raise ValueError(msg)
+    return int(seed)
 
 
 def split(target: Target, test_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +59,7 @@ def split(target: Target, test_size: float, seed: int) -> tuple[np.ndarray, np.n
         If `test_size` is out of range, or leaves a class without an example on
         either side.
     """
-    if not isinstance(test_size, float) or not 0 < test_size < 1:
+    if not isinstance(test_size, Real) or not 0 < float(test_size) < 1:
         msg = f"Expected `test_size` to be between 0 and 1, but got {test_size!r}."
         raise ValueError(msg)
     n = len(target.values)
@@ -44,8 +73,8 @@ def split(target: Target, test_size: float, seed: int) -> tuple[np.ndarray, np.n
         raise ValueError(msg)
     train, test = train_test_split(
         np.arange(n),
-        test_size=test_size,
-        random_state=seed,
+        test_size=float(test_size),
+        random_state=expect_seed(seed),
         stratify=None if target.classes is None else target.values,
     )
     if target.classes is not None:
@@ -54,7 +83,7 @@ def split(target: Target, test_size: float, seed: int) -> tuple[np.ndarray, np.n
             msg = (
                 f"Expected a training example of every class of `target` "
                 f"{target.name!r}, but `test_size`={test_size} leaves none of "
-                f"{target.classes[lost].tolist()!r}; hold out less."
+                f"{some(target.classes[lost])}; hold out less."
             )
             raise ValueError(msg)
     return np.sort(train), np.sort(test)

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 
 from repsim.datasets.messages import unknown
 
+SHOWN = 5
+
 
 @dataclass(frozen=True)
 class Target:
@@ -35,6 +37,23 @@ class Target:
         return self.classes is None
 
 
+def some(classes: np.ndarray) -> str:
+    """Return the first few of many classes, for a sentence.
+
+    Parameters
+    ----------
+    classes : ndarray
+        Classes.
+
+    Returns
+    -------
+    str
+        Five of them at most, and how many more there are.
+    """
+    more = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
+    return f"{classes[:SHOWN].tolist()!r}{more}"
+
+
 def per_example(run: xr.Dataset, values: str | ArrayLike, what: str) -> tuple[str, Any]:
     """Return the name and the values, one for each example, of what a user gave.
 
@@ -55,8 +74,8 @@ def per_example(run: xr.Dataset, values: str | ArrayLike, what: str) -> tuple[st
     Raises
     ------
     ValueError
-        If the name does not exist, the length or the dims are wrong, or values are
-        missing.
+        If the name does not exist, the length or the dims are wrong, values are
+        missing, or are labelled with other examples than the recording's.
     """
     if isinstance(values, str):
         known = [
@@ -71,6 +90,7 @@ def per_example(run: xr.Dataset, values: str | ArrayLike, what: str) -> tuple[st
     else:
         name = str(getattr(values, "name", None) or "array")
         array = np.asarray(values)
+        expect_same_order(run, values, what)
     n = run.sizes["example"]
     if array.shape != (n,):
         msg = (
@@ -78,6 +98,10 @@ def per_example(run: xr.Dataset, values: str | ArrayLike, what: str) -> tuple[st
             f"got shape {array.shape}."
         )
         raise ValueError(msg)
+    # What is stored as objects may be numbers, and is judged as what it is.
+    array = (
+        np.asarray(pd.Series(array).infer_objects()) if array.dtype == "O" else array
+    )
     lost = int(pd.isna(array).sum())
     if array.dtype.kind == "f":
         lost = int((~np.isfinite(array)).sum())
@@ -89,6 +113,36 @@ def per_example(run: xr.Dataset, values: str | ArrayLike, what: str) -> tuple[st
         )
         raise ValueError(msg)
     return name, array
+
+
+def expect_same_order(run: xr.Dataset, values: Any, what: str) -> None:
+    """Raise where values carry ids of examples that are not the recording's, in order.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording.
+    values : DataArray or anything else
+        What a user gave; only a DataArray over `example` can be in disorder.
+    what : str
+        The argument's name, for the error's sentence.
+
+    Raises
+    ------
+    ValueError
+        If the ids differ.
+    """
+    if not isinstance(values, xr.DataArray):
+        return
+    if "example" not in run.coords or "example" not in values.coords:
+        return
+    if not np.array_equal(values["example"], run["example"]):
+        msg = (
+            f"Expected `{what}` to have the recording's examples in their order, but "
+            "its `example` coordinate differs; reorder it, as in "
+            f'{what}.sel(example=run["example"]).'
+        )
+        raise ValueError(msg)
 
 
 def resolve(run: xr.Dataset, target: str | ArrayLike, regression: bool) -> Target:
@@ -128,10 +182,10 @@ def resolve(run: xr.Dataset, target: str | ArrayLike, regression: bool) -> Targe
         )
         raise ValueError(msg)
     if counts.min() < 2:
-        rare = classes[counts < 2].tolist()
+        rare = some(classes[counts < 2])
         msg = (
             f"Expected every class of `target` {name!r} to have at least 2 examples, "
-            f"one to learn from and one held out, but {rare!r} have 1; leave them "
+            f"one to learn from and one held out, but {rare} have 1; leave them "
             "out with run.isel(example=…)."
         )
         raise ValueError(msg)

@@ -41,7 +41,8 @@ def scale(name: str, *, under: bool = False) -> Colormap:
 def measure_label(data: xr.DataArray) -> str:
     """Return the name of what the cells hold, from `attrs` or the array's name."""
     if "long_name" in data.attrs:
-        return str(data.attrs["long_name"])
+        units = data.attrs.get("units", "1")
+        return str(data.attrs["long_name"]) + (f" ({units})" if units != "1" else "")
     name = str(data.attrs.get("measure") or data.name or "value")
     label = _TITLES.get(name, name.replace("_", " "))
     if name == "rdm_distance":

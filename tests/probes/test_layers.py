@@ -14,7 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from repsim import plot
-from repsim.probes import LinearProbe, names, probe_input, probe_layers
+from repsim.probes import (
+    LinearProbe,
+    codelength_layers,
+    names,
+    probe_input,
+    probe_layers,
+)
 
 Maker = Callable[..., xr.Dataset]
 
@@ -95,7 +101,7 @@ def test_a_study_keeps_conditions_seeds_and_layers_in_order(planted: Maker) -> N
         result["accuracy"].sel(condition=["sg"]).dropna("seed"),
         baselines={"chance": 0.25},
     )
-    assert axes.get_ylabel() == "accuracy"
+    assert axes.get_ylabel() == "held-out accuracy"
 
 
 def test_shuffled_control_is_what_the_probe_memorises(planted: Maker) -> None:
@@ -242,6 +248,109 @@ def test_one_sentence_names_what_is_wrong(
         probe_layers(change(planted()))
 
 
+def test_of_several_recordings_the_spoilt_one_is_named(planted: Maker) -> None:
+    runs = {"bp/0": planted(), "bp/1": _spoilt(planted(1))}
+    with pytest.raises(ValueError, match="In bp/1: Expected layer 'middle' to be fin"):
+        probe_layers(xr.DataTree.from_dict(runs))
+    with pytest.raises(ValueError, match="In network 1: Expected layer 'middle'"):
+        probe_layers(list(runs.values()))
+
+
+def test_numbers_kept_as_objects_are_numbers(planted: Maker) -> None:
+    run = planted()
+    angle = run["angle"].values.astype(object)
+    np.testing.assert_array_equal(
+        probe_layers(run, angle)["r2"], probe_layers(run, "angle")["r2"]
+    )
+    assert (
+        "label" in codelength_layers(run, run["label"].astype(object)).attrs["target"]
+    )
+
+
+def test_values_for_other_examples_are_refused(planted: Maker) -> None:
+    run = planted().assign_coords(example=np.arange(240) + 7)
+    order = np.random.default_rng(0).permutation(240)
+    label, pixels = run["label"][order], run["late"][order]
+    for options in ({"target": label}, {"control": label}):
+        with pytest.raises(
+            ValueError, match=r"examples in their order.*\.sel\(example"
+        ):
+            probe_layers(run, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Expected `inputs` to have the recording's"):
+        probe_input(run, inputs=pixels)
+    back = label.sel(example=run["example"])
+    xr.testing.assert_equal(
+        probe_layers(run, back)["accuracy"], probe_layers(run)["accuracy"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.isel(step=[]), "recording of at least one step, but got none"),
+        (lambda r: r.isel(late_unit=[]), r"'late' to have units.* \(2, 240, 0\)"),
+        (lambda r: r.assign(late=r["late"] * 1j), "real numbers.*type complex64"),
+        (lambda r: r.assign(late=r["late"].astype(str)), "real numbers.*type <U"),
+        (lambda r: r[[]], "a recording with layers"),
+    ],
+)
+def test_layers_that_cannot_be_probed(
+    planted: Maker, change: Callable[[xr.Dataset], xr.Dataset], message: str
+) -> None:
+    run = change(planted(steps=2))
+    for function in (probe_layers, codelength_layers):
+        with pytest.raises(ValueError, match=message):
+            function(run)
+
+
+@pytest.mark.parametrize("seed", [-1, None, 0.5, "0", 2**32])
+def test_a_seed_is_a_whole_number(planted: Maker, seed: Any) -> None:
+    for function in (probe_layers, codelength_layers):
+        with pytest.raises(ValueError, match="Expected `seed` to be a whole number"):
+            function(planted(), seed=seed)
+
+
+def test_groups_the_probe_never_saw_are_said(planted: Maker) -> None:
+    run = planted()
+    group = run["group"].values.copy()
+    group[held_out(run)[:4]] = [90, 91, 92, 93]
+    with pytest.warns(UserWarning, match="4 of 60 held-out examples belong to groups"):
+        probe_layers(run, control=group)
+
+
+def held_out(run: xr.Dataset) -> np.ndarray:
+    """Return the positions of the held-out examples of seed 0."""
+    places, y = np.arange(run.sizes["example"]), run["label"].values
+    return np.sort(
+        train_test_split(places, test_size=60, random_state=0, stratify=y)[1]
+    )
+
+
+def test_many_rare_classes_are_counted_not_listed(planted: Maker) -> None:
+    with pytest.raises(
+        ValueError, match=r"\[0, 1, 2, 3, 4\] and 235 more have 1; leave"
+    ):
+        probe_layers(planted(), np.arange(240))
+
+
+def test_numbers_of_other_types_say_the_same(planted: Maker) -> None:
+    run = planted()
+    plain = probe_layers(run, control=True)
+    other = probe_layers(
+        run, test_size=np.float32(0.25), control=np.True_, seed=np.int64(0)
+    )
+    xr.testing.assert_equal(plain, other)
+    xr.testing.assert_equal(probe_layers(run, control=np.False_), probe_layers(run))
+
+
+def test_every_variable_has_a_name_and_a_unit(planted: Maker) -> None:
+    for target in ("label", "angle"):
+        found = probe_layers(planted(), target, control=True)
+        assert all("units" in v.attrs for v in found.data_vars.values())
+    loss = probe_layers({"a": planted(), "b": planted()})["log_loss"]
+    assert plot.layer_curve(loss).get_ylabel() == "held-out log loss (nats)"
+
+
 def test_a_bad_step_is_named(planted: Maker) -> None:
     run = planted(steps=2)
     run["late"][1, 0, 0] = np.inf
@@ -263,6 +372,9 @@ def test_a_bad_step_is_named(planted: Maker) -> None:
         ({"control": np.zeros(240)}, "at least 2 groups among the training examples"),
         ({"control": "grop"}, "Did you mean 'group'"),
         ({"estimator": "linea"}, "Did you mean 'linear'"),
+        ({"estimator": StandardScaler()}, "be a classifier for classes, but got Stan"),
+        ({"estimator": LinearProbe(device="gpu")}, "Expected `device` to work here"),
+        ({"target": "angle", "estimator": StandardScaler()}, "be a regressor for"),
         (
             {"target": "angle", "estimator": KNeighborsClassifier()},
             "be a regressor for",
@@ -297,3 +409,5 @@ def test_what_is_no_recording_or_estimator(planted: Maker) -> None:
         probe_layers([])
     with pytest.raises(TypeError, match="estimator or one of knn, linear, ridge"):
         probe_layers(planted(), estimator=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="got the class LinearProbe itself; call it"):
+        probe_layers(planted(), estimator=LinearProbe)  # type: ignore[arg-type]

@@ -34,6 +34,8 @@ def test_what_a_layer_knows_shortens_the_code(planted: Maker) -> None:
     assert (abs(found["compression"].sel(layer="early") - 1) < 0.03).all()
     ratio = found["uniform"] / found["codelength"]
     np.testing.assert_allclose(found["compression"], ratio)
+    assert found.attrs["evidence_bits"] == 10
+    assert found.attrs["C_grid"] == [10.0**p for p in range(-5, 3)]
     total = found["block_codelength"].sum("block")
     np.testing.assert_allclose(total, found["codelength"])
 
