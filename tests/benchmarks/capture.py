@@ -3,7 +3,7 @@
     python tests/benchmarks/capture.py            # all three tables, about a minute
     python tests/benchmarks/capture.py overhead   # or one: overhead, codecs, memory
 
-Process CPU time of all threads, one thread for torch, interleaved, medians.
+CPU time is the process's, all threads together; one thread for torch; medians.
 """
 
 import argparse
@@ -26,6 +26,7 @@ import repsim
 from repsim.datasets.layout import Codec
 
 EXAMPLES, LAYERS, WIDTH, BATCH = 256, 20, 256, 128
+_Times = tuple[float, float]  # CPU seconds, wall-clock seconds
 
 
 def _network(seed: int = 0) -> nn.Sequential:
@@ -33,45 +34,97 @@ def _network(seed: int = 0) -> nn.Sequential:
     return repsim.networks.mlp(784, hidden=[WIDTH] * LAYERS, classes=10)
 
 
-def overhead(rounds: int = 7, updates: int = 20, records: int = 4) -> None:
-    """Print the time of a recording to disk over that of the updates between two."""
-    net = _network()
-    optimiser = torch.optim.Adam(net.parameters(), lr=3e-4, fused=True)
-    x, y = torch.randn(BATCH, 784), torch.randint(0, 10, (BATCH,))
-    update_times, record_times = [], []
+def overhead(rounds: int = 9) -> None:
+    """Print the time of a training loop with a recorder over that of its twin."""
+    _say(f"\n{EXAMPLES} examples, {LAYERS} layers of {WIDTH}, batch {BATCH};")
+    _say(f"{rounds} × 100 updates with a recorder and without, in turns\n")
+    _say("| recorded every | clock | plain update | recorder's share | whole run |")
+    _say("| --- | --- | --- | --- | --- |")
+    for every in (100, 10):
+        turns, ends = _twins(rounds, every)
+        for clock in (0, 1):
+            plain = [t[False][clock] for t in turns]
+            ratios = sorted(t[True][clock] / t[False][clock] - 1 for t in turns)
+            whole = sum(t[True][clock] for t in turns) + ends[clock]
+            _say(
+                f"| {every} | {('CPU', 'wall')[clock]} "
+                f"| {10 * statistics.median(plain):.1f} ms "
+                f"| {statistics.median(ratios):+.1%} "
+                f"({ratios[0]:+.1%} to {ratios[-1]:+.1%}) "
+                f"| {whole / sum(plain) - 1:+.1%} |"
+            )
+
+
+def _twins(rounds: int, every: int) -> tuple[list[dict[bool, _Times]], _Times]:
+    """Train equal networks in turns of 100 updates, one of them recorded.
+
+    Returns the times of each turn, with the recorder and without, and those of opening
+    and closing the recording.
+    """
+    x, y = torch.rand(100 * BATCH, 784), torch.randint(0, 10, (100 * BATCH,))
+    plain, recorded = _Loop(x, y), _Loop(x, y)
+    turns: list[dict[bool, _Times]] = []
     with tempfile.TemporaryDirectory() as folder:
-        with repsim.Recorder(
-            net,
+        begin = _clocks()
+        recorder = repsim.Recorder(
+            recorded.net,
             torch.rand(EXAMPLES, 784),
             layers="hidden_*",
-            every=10**9,
+            every=every,
             store=f"{folder}/s.zarr",
-        ) as recorder:
-            for _ in range(rounds):
-                begin = time.process_time()
-                for _ in range(updates):
-                    optimiser.zero_grad()
-                    F.cross_entropy(net(x), y).backward()
-                    optimiser.step()
-                    recorder.step()  # none is due
-                update_times.append((time.process_time() - begin) / updates)
-                recorder.dataset()
-                begin = time.process_time()
-                for _ in range(records):
-                    recorder._count += 1
-                    recorder.snapshot()
-                recorder._sink._flush()  # type: ignore[attr-defined]
-                record_times.append((time.process_time() - begin) / records)
-            begin = time.process_time()
-        closing = (time.process_time() - begin) / (rounds * records + 1)
-    update, record = map(statistics.median, (update_times, record_times))
-    _say(f"\n{EXAMPLES} examples, {LAYERS} layers of {WIDTH}, batch {BATCH}")
-    _say(f"one update {1e3 * update:.1f} ms, one recording {1e3 * record:.1f} ms and")
-    _say(f"{1e3 * closing:.1f} ms when the store is packed at the end\n")
-    _say("| recorded every | of training time |")
-    _say("| --- | --- |")
-    for every in (1, 10, 100):
-        _say(f"| {every} | {(record + closing) / update / every:.1%} |")
+        ).__enter__()
+        opening = _since(begin)
+        # Half a period ahead: the background has written a recording before the other
+        # network's turn.
+        plain.train(every // 2, None)
+        recorded.train(every // 2, recorder)
+        for i in range(rounds):
+            turns.append({})
+            for watched in (True, False) if i % 2 else (False, True):
+                begin = _clocks()
+                if watched:
+                    recorded.train(100, recorder)
+                else:
+                    plain.train(100, None)
+                turns[-1][watched] = _since(begin)
+        begin = _clocks()
+        recorder.__exit__(None, None, None)
+        closing = _since(begin)
+        held = recorder.dataset().sizes["step"]
+    assert held == 1 + (rounds * 100 + every // 2) // every
+    weights = zip(plain.net.parameters(), recorded.net.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+    return turns, (opening[0] + closing[0], opening[1] + closing[1])
+
+
+def _clocks() -> _Times:
+    return time.process_time(), time.perf_counter()
+
+
+def _since(begin: _Times) -> _Times:
+    now = _clocks()
+    return now[0] - begin[0], now[1] - begin[1]
+
+
+class _Loop:
+    """One network in training, on the same batches as its twin."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.net = _network()
+        self._optimiser = torch.optim.Adam(self.net.parameters(), lr=3e-4, fused=True)
+        self._x, self._y, self._count = x, y, 0
+
+    def train(self, updates: int, recorder: repsim.Recorder | None) -> None:
+        """Make so many updates."""
+        for _ in range(updates):
+            start = self._count % 100 * BATCH
+            rows = slice(start, start + BATCH)
+            self._optimiser.zero_grad()
+            F.cross_entropy(self.net(self._x[rows]), self._y[rows]).backward()
+            self._optimiser.step()
+            self._count += 1
+            if recorder is not None:
+                recorder.step()
 
 
 def codecs(rounds: int = 5) -> None:
