@@ -1,6 +1,7 @@
 """Many small objects into shards of up to 64 MiB, without decoding them."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -76,11 +77,15 @@ def _pack(folder: Path, array: Array) -> None:
         return
     shards = tuple(n * c for n, c in zip(per_shard, array.chunks, strict=True))
     outer = [-(-n // p) for n, p in zip(grid, per_shard, strict=True)]
-    for place in product(*(range(n) for n in outer)):
-        target = folder.joinpath("c", *map(str, place))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        corner = [i * n for i, n in zip(place, per_shard, strict=True)]
-        _write_shard(folder, target, corner, per_shard)
+    try:
+        for place in product(*(range(n) for n in outer)):
+            target = folder.joinpath("c", *map(str, place))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            corner = [i * n for i, n in zip(place, per_shard, strict=True)]
+            _write_shard(folder, target, corner, per_shard)
+    except OSError:
+        shutil.rmtree(folder / "c", ignore_errors=True)  # give the disk its room back
+        raise
     write_document(folder, replace(array, shards=shards).document())
 
 

@@ -1,6 +1,7 @@
 """Recordings to netCDF and pandas, and back."""
 
 import json
+import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from repsim.datasets.places import refused
 from repsim.datasets.recordings import layers
 from repsim.datasets.validation import validate
 
@@ -31,13 +33,22 @@ def to_netcdf(run: xr.Dataset, path: str | Path) -> None:
     ------
     FileExistsError
         If the file exists.
+    OSError
+        If the system does not let it be written.
     """
     target = Path(path)
     if target.exists():
         msg = f"Expected a new file, but {target} exists; choose another name."
         raise FileExistsError(msg)
     attrs = {k: _packed(v) for k, v in run.attrs.items()}
-    run.assign_attrs(attrs).to_netcdf(target, engine="h5netcdf")
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        run.assign_attrs(attrs).to_netcdf(beside, engine="h5netcdf")
+        os.replace(beside, target)
+    except OSError as error:
+        raise refused(error, target, "no part of it was left") from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def from_netcdf(path: str | Path, *, chunks: Any = None) -> xr.Dataset:

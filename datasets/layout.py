@@ -227,8 +227,8 @@ def ensure_group(folder: Path) -> None:
     if target.exists():
         return
     beside = folder / f".{DOCUMENT}.{os.getpid()}.{threading.get_ident()}"
-    beside.write_text(json.dumps(group_document({})), encoding="utf-8")
     try:
+        beside.write_text(json.dumps(group_document({})), encoding="utf-8")
         os.link(beside, target)  # unlike a rename, never replaces another's document
     except FileExistsError:
         pass

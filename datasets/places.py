@@ -1,6 +1,7 @@
 """Where a recording may lie, and what lies there already."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -61,19 +62,51 @@ def prepare(path: Path, root: Path) -> None:
     ------
     FileExistsError
         If something is there.
+    OSError
+        If the system does not let the folder be made.
     """
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        if not only_groups(path):
+    try:
+        taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
+        if taken and not only_groups(path):
             msg = (
                 f"Expected a new place for the recording, but {path} is occupied; "
                 "choose another, or continue it with resume=True and start=."
             )
             raise FileExistsError(msg)
-    if path != root:
-        ensure_group(root)
-        for part in list(path.relative_to(root).parents)[-2::-1]:
-            ensure_group(root / part)
-    path.mkdir(parents=True, exist_ok=True)
+        if path != root:
+            ensure_group(root)
+            for part in list(path.relative_to(root).parents)[-2::-1]:
+                ensure_group(root / part)
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise refused(error, path, "nothing was written there") from error
+
+
+def refused(error: OSError, path: Path, state: str) -> OSError:
+    """Return the sentence for what the system refused, of the error's own class.
+
+    Parameters
+    ----------
+    error : OSError
+        What came.
+    path : Path
+        The recording.
+    state : str
+        What lies there now.
+
+    Returns
+    -------
+    OSError
+        PermissionError for one, with the same number.
+    """
+    reason = os.strerror(error.errno) if error.errno else error
+    msg = (
+        f"Expected to write the recording at {path}, but the system refused "
+        f"({reason}); {state}. Make room or choose another place."
+    )
+    return OSError(error.errno or 0, msg)
 
 
 def only_groups(path: Path) -> bool:

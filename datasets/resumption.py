@@ -15,8 +15,8 @@ from repsim.datasets.layout import (
     read_document,
     write_document,
 )
-from repsim.datasets.marks import clear_objects, marks_array, write_marks
-from repsim.datasets.places import is_aborted, prepare
+from repsim.datasets.objects import clear_objects, marks_array, write_marks
+from repsim.datasets.places import is_aborted, prepare, refused
 from repsim.datasets.writer import FIRST_CAPACITY, Writer
 
 SAME = {
@@ -89,9 +89,13 @@ def resumed_writer(
         raise ValueError(msg)
     kept = [s for s in held if s < start or (s == start and not due(start))]
     stored["complete"] = 0
-    write_document(path, group_document({**stored, "repsim_store": 1}))
     most = max([FIRST_CAPACITY, *(a.shape[0] for a in arrays.values())])
-    live = _made_live(path, arrays, kept, most)
+    try:
+        write_document(path, group_document({**stored, "repsim_store": 1}))
+        live = _made_live(path, arrays, kept, most)
+    except OSError as error:
+        state = f"the complete steps before {start} are kept"
+        raise refused(error, path, state) from error
     writer = Writer(path, examples=examples, capacity=most, attrs=attrs, codec=codec)
     if live:
         writer.adopt(live, kept, {**attrs, **stored})

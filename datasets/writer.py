@@ -17,14 +17,15 @@ from repsim.datasets.layout import (
     object_name,
     write_document,
 )
-from repsim.datasets.marks import (
+from repsim.datasets.objects import (
     clear_objects,
     marks_array,
+    write_block,
     write_coordinate,
     write_marks,
 )
-from repsim.datasets.memory import Blocks, Layer, ordered, plain
-from repsim.datasets.places import check_name, is_aborted
+from repsim.datasets.places import check_name, is_aborted, refused
+from repsim.datasets.sink import Blocks, Gathering, Layer, ordered, plain
 from repsim.datasets.worker import Worker
 
 FIRST_CAPACITY = 64
@@ -62,11 +63,11 @@ class Writer:
         self._codec = codec or Codec()
         self._capacity = capacity or FIRST_CAPACITY
         self._worker = Worker()
-        self._layers: dict[str, Layer] = {}
+        self._gathering = Gathering(self._block_rows)
         self._arrays: dict[str, Array] = {}
-        self._blocks: dict[str, Blocks] = {}
         self._emitted: dict[str, int] = {}
         self._marks: list[int] = []
+        self._committed: Sequence[int] = ()  # those that the background has written
         self._step: int | None = None
         self._index = 0
         self._attrs: dict[str, Any] | None = None
@@ -82,15 +83,16 @@ class Writer:
         """Continue a store that holds these layers and steps."""
         for name, array in arrays.items():
             tail = np.empty((0, *array.shape[2:]), array.dtype)
-            self._layers[name] = Layer(tail, array.dims[1:], array.attrs)
+            self._gathering.layers[name] = Layer(tail, array.dims[1:], array.attrs)
             self._arrays[name] = array
             self._capacity = array.shape[0]
-        self._marks, self._attrs = list(steps), attrs
+        self._marks, self._committed, self._attrs = list(steps), steps, attrs
 
     def begin(self, step: int | None) -> None:
         """Start a moment; the place of one with the same step is taken again."""
         self._step = step
-        self._blocks, self._emitted = {}, {}
+        self._emitted = {}
+        self._gathering.begin()
         self._index = len(self._marks)
         if step is not None and self._marks and self._marks[-1] == step:
             self._marks.pop()
@@ -108,20 +110,14 @@ class Writer:
     ) -> None:
         """Append rows to a layer; full blocks are handed to the background."""
         check_name(name)
-        layer = self._layers.setdefault(name, Layer(rows, dims, attrs))
-        layer.check(name, rows)
-        if name not in self._blocks:
-            self._blocks[name] = Blocks(self._block_rows(name, layer))
-        blocks = self._blocks[name]
-        blocks.put(rows)
+        blocks = self._gathering.put(name, rows, dims, attrs)
         while blocks.full:
             self._emit(name, blocks.full.pop(0), blocks.rows)
 
-    def _block_rows(self, name: str, layer: Layer) -> int:
+    def _block_rows(self, name: str, layer: Layer, _came: int) -> int:
         if name in self._arrays:
             return self._arrays[name].chunks[self._example_axis]
-        row_bytes = int(np.prod(layer.tail, dtype=np.int64)) * layer.dtype.itemsize
-        return block_rows(row_bytes, self._examples)
+        return block_rows(layer.row_bytes, self._examples)
 
     @property
     def _example_axis(self) -> int:
@@ -129,8 +125,7 @@ class Writer:
 
     def abandon(self) -> None:
         """Forget the moment; its objects carry no commit mark."""
-        self._blocks = {}
-        self._layers = {n: s for n, s in self._layers.items() if n in self._arrays}
+        self._gathering.abandon(self._arrays)
 
     def commit(
         self,
@@ -139,13 +134,14 @@ class Writer:
         attrs: Mapping[str, Any],
     ) -> None:
         """Complete the moment: documents of new layers, then the commit mark."""
-        for name, blocks in self._blocks.items():
+        moment = self._gathering.blocks
+        for name, blocks in moment.items():
             self._complete(name, blocks)
-        fresh = [name for name in self._blocks if name not in self._arrays]
+        fresh = [name for name in moment if name not in self._arrays]
         if self._step is not None and self._index >= self._capacity:
             self._grow()
         for name in fresh:
-            array = self._array(name, self._blocks[name])
+            array = self._array(name, moment[name])
             self._arrays[name] = array
             self._submit_document(name, array)
         if self._attrs is None:
@@ -161,7 +157,7 @@ class Writer:
         if self._step is not None:
             self._marks.append(self._step)
             self._submit_marks()
-        self._blocks = {}
+        self._gathering.begin()
 
     def _complete(self, name: str, blocks: Blocks) -> None:
         known = self._arrays.get(name)
@@ -201,7 +197,7 @@ class Writer:
             self._flush()
         finally:
             self._worker.close()
-            if self._attrs is None and is_aborted(self.path):
+            if is_aborted(self.path):
                 shutil.rmtree(self.path)  # nothing was ever complete
 
     def dataset(self) -> xr.Dataset:
@@ -228,13 +224,11 @@ class Writer:
             raise self._told(error) from error
 
     def _told(self, error: OSError) -> OSError:
-        held = f"{len(self._marks)} steps were handed over"
-        msg = (
-            f"Expected to write the recording at {self.path}, but the system refused "
-            f"({error.strerror or error}); {held}, the complete ones can be opened, "
-            "and resume=True with start= continues them."
-        )
-        return OSError(error.errno or 0, msg)
+        if not self._committed:
+            return refused(error, self.path, "nothing of it was complete")
+        held, last = len(self._committed), self._committed[-1]
+        kept = f"{held} complete steps are kept, and resume=True, start={last} goes on"
+        return refused(error, self.path, kept)
 
     def _emit(self, name: str, block: np.ndarray, rows: int) -> None:
         place = self._emitted.get(name, 0)
@@ -242,24 +236,11 @@ class Writer:
         tail = (0,) * (block.ndim - 1)
         index = (self._index,) if self._step is not None else ()
         target = self.path / name / object_name((*index, place, *tail))
-        self._submit(lambda: self._write_object(target, block, rows), block.nbytes)
-
-    def _write_object(self, target: Path, block: np.ndarray, rows: int) -> None:
-        if len(block) < rows:
-            padded = np.zeros((rows, *block.shape[1:]), block.dtype)
-            if padded.dtype.kind in "fc":
-                padded[len(block) :] = np.nan
-            padded[: len(block)] = block
-            block = padded
-        data = self._codec.encode(block)
-        try:
-            target.write_bytes(data)
-        except FileNotFoundError:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
+        codec = self._codec
+        self._submit(lambda: write_block(target, block, rows, codec), block.nbytes)
 
     def _array(self, name: str, blocks: Blocks) -> Array:
-        layer = self._layers[name]
+        layer = self._gathering.layers[name]
         dims, shape = layer.dims, (blocks.total, *layer.tail)
         chunks = (max(1, blocks.rows), *(max(1, n) for n in layer.tail))
         if self._step is not None:
@@ -306,3 +287,4 @@ class Writer:
 
     def _write_marks(self, marks: Sequence[int]) -> None:
         write_marks(self.path / "step", marks)
+        self._committed = marks

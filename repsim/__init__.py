@@ -27,8 +27,8 @@ from repsim.comparison import compare as compare
 from repsim.datasets.recordings import layers as layers
 from repsim.datasets.reduction import reduce as reduce
 from repsim.datasets.store import open_recording as open_recording
-from repsim.datasets.store import open_study as open_study
 from repsim.datasets.store import save_recording as save_recording
+from repsim.datasets.studies import open_study as open_study
 from repsim.dissimilarities import rdms as rdms
 from repsim.dissimilarities import squareform as squareform
 from repsim.embedding import embed as embed

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from repsim.batches import Batch, Forward, InputsHash, as_array, batches_of
 from repsim.datasets.layout import Codec
-from repsim.datasets.memory import Sink
 from repsim.datasets.places import locate
 from repsim.datasets.resumption import resumed_writer
+from repsim.datasets.sink import Sink
 from repsim.privacy import same_random_numbers, undisturbed
 from repsim.provenance import provenance, reduce_name
 from repsim.rows import Reduce
@@ -197,7 +197,8 @@ class Recorder:
         except OSError as other:
             if error is None:
                 raise
-            error.add_note(str(other))  # the first error is the one to see
+            if str(other) != str(error):  # the first error is the one to see
+                error.add_note(str(other))
 
     def step(self) -> None:
         """Count one update, and record where one is due."""

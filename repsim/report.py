@@ -24,7 +24,7 @@ from repsim.analyses import Analysis, NotApplicable, collect
 from repsim.datasets.layout import write_whole
 from repsim.datasets.recordings import networks
 from repsim.datasets.results import restored, storable
-from repsim.datasets.store import open_study
+from repsim.datasets.studies import open_study
 from repsim.threads import one_thread
 from repsim.workers import occupied, workers
 

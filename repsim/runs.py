@@ -25,7 +25,7 @@ from repsim.cells import (
 from repsim.conditions import Condition
 from repsim.datasets.layout import write_whole
 from repsim.datasets.messages import unknown
-from repsim.datasets.store import open_study
+from repsim.datasets.studies import open_study
 from repsim.progress import Tell, study_bar
 from repsim.spec import DEFAULT_CONDITIONS, Spec, make_spec, spec_from_json
 from repsim.tuning import TUNING, Scores, chosen_rate, trials, tune

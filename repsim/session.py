@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from repsim.batches import Batch, Forward, InputsHash, as_array
 from repsim.datasets.layout import Codec
-from repsim.datasets.memory import Memory, Sink
+from repsim.datasets.memory import Memory
 from repsim.datasets.places import locate, prepare
+from repsim.datasets.sink import Sink
 from repsim.datasets.writer import Writer
 from repsim.hooks import Hooks, recording
 from repsim.rows import Reduce, as_rows, check_reduce, dims_of, reduced

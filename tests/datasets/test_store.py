@@ -19,7 +19,7 @@ import zarr
 from torch import nn
 
 import repsim
-from repsim.datasets import compaction, layout, marks, worker
+from repsim.datasets import compaction, layout, objects, worker
 from repsim.datasets.layout import ensure_group
 from repsim.datasets.places import locate
 from repsim.datasets.store import is_complete, remove_recording
@@ -171,7 +171,7 @@ def test_memory_of_many_marks_is_kept(store: Path) -> None:
 
 def test_a_step_without_its_mark_is_not_shown_and_is_replaced(store: Path) -> None:
     before = _broken_off(store, 4)
-    marks.write_marks(store / "step", [0, 1, 2])  # died before the marks of 3 and 4
+    objects.write_marks(store / "step", [0, 1, 2])  # died before the marks of 3 and 4
     (store / "0" / "c.4.0.0").write_bytes(b"half")
     run = repsim.open_recording(store)
     xr.testing.assert_identical(run.load(), before.isel(step=slice(3)))

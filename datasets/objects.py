@@ -1,4 +1,4 @@
-"""Commit marks, small coordinates, and objects that are no longer wanted."""
+"""Objects on the disk: blocks of a layer, commit marks, small coordinates."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +15,23 @@ from repsim.datasets.layout import (
 )
 
 MARKS = 1024
-
 """Commit marks in one object of `step`."""
+
+
+def write_block(target: Path, block: np.ndarray, rows: int, codec: Codec) -> None:
+    """Write an object of so many examples; those that a last block lacks are NaN."""
+    if len(block) < rows:
+        padded = np.zeros((rows, *block.shape[1:]), block.dtype)
+        if padded.dtype.kind in "fc":
+            padded[len(block) :] = np.nan
+        padded[: len(block)] = block
+        block = padded
+    data = codec.encode(block)
+    try:
+        target.write_bytes(data)
+    except FileNotFoundError:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
 
 
 def marks_array(capacity: int) -> Array:

@@ -1,0 +1,165 @@
+"""Where activations go: the interface of a sink, and a moment as it arrives."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+
+
+class Sink(Protocol):
+    """What takes activations, batch by batch and moment by moment.
+
+    One moment is `begin`, any number of `put` (rows appended to a layer, copied at
+    once), and `commit`; an exception in between is followed by `abandon`.
+    """
+
+    def begin(self, step: int | None) -> None:
+        """Start the moment after `step` updates (None: a recording without steps)."""
+
+    def put(
+        self,
+        name: str,
+        rows: np.ndarray,
+        dims: tuple[str, ...],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        """Append rows (example, …) to a layer; they are copied before it returns."""
+
+    def abandon(self) -> None:
+        """Forget what was put since `begin`."""
+
+    def commit(
+        self,
+        order: Sequence[str],
+        coords: Mapping[str, np.ndarray],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        """Complete the moment; `order` is the layers', coords lie on `example`."""
+
+    def finish(self) -> None:
+        """Close in order: the recording is complete."""
+
+    def close(self) -> None:
+        """Close as it stands."""
+
+    def dataset(self) -> xr.Dataset:
+        """Return the complete moments."""
+
+
+class Layer:
+    """What is known of a layer once its first rows have come."""
+
+    def __init__(
+        self, rows: np.ndarray, dims: tuple[str, ...], attrs: Mapping[str, Any]
+    ) -> None:
+        self.tail = rows.shape[1:]
+        self.dtype = rows.dtype
+        self.dims = dims
+        self.attrs = dict(attrs)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one example."""
+        return int(np.prod(self.tail, dtype=np.int64)) * self.dtype.itemsize
+
+    def check(self, name: str, rows: np.ndarray) -> None:
+        """Refuse rows of another shape or dtype than the first ones."""
+        if rows.shape[1:] != self.tail or rows.dtype != self.dtype:
+            msg = (
+                f"Expected layer {name!r} to give {self.tail} {self.dtype} for each "
+                f"example as before, but got {rows.shape[1:]} {rows.dtype}; pad inputs "
+                "to one length, or pass `reduce`."
+            )
+            raise ValueError(msg)
+
+
+class Blocks:
+    """Rows of one layer that arrive batch by batch, gathered into blocks."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.total = 0
+        self.full: list[np.ndarray] = []
+        self._block: np.ndarray | None = None
+        self._filled = 0
+
+    def put(self, values: np.ndarray) -> None:
+        """Copy rows; blocks that are full wait in `full`."""
+        self.total += len(values)
+        while len(values):
+            if self._block is None:
+                shape = (self.rows, *values.shape[1:])
+                self._block = np.empty(shape, values.dtype)
+            taken = min(self.rows - self._filled, len(values))
+            self._block[self._filled : self._filled + taken] = values[:taken]
+            self._filled += taken
+            values = values[taken:]
+            if self._filled == self.rows:
+                self.full.append(self._block)
+                self._block, self._filled = None, 0
+
+    def rest(self) -> np.ndarray | None:
+        """Return the last block, cut to what it holds, or None."""
+        if self._block is None:
+            return None
+        rest = self._block[: self._filled]
+        self._block, self._filled = None, 0
+        return rest
+
+
+class Gathering:
+    """The layers of a recording, and the rows of the moment that is being recorded.
+
+    Parameters
+    ----------
+    block_rows : callable
+        (name, layer, rows that came first) -> rows of one block.
+    """
+
+    def __init__(self, block_rows: Callable[[str, Layer, int], int]) -> None:
+        self.layers: dict[str, Layer] = {}
+        self.blocks: dict[str, Blocks] = {}
+        self._block_rows = block_rows
+
+    def begin(self) -> None:
+        """Start a moment."""
+        self.blocks = {}
+
+    def put(
+        self,
+        name: str,
+        rows: np.ndarray,
+        dims: tuple[str, ...],
+        attrs: Mapping[str, Any],
+    ) -> Blocks:
+        """Append rows to a layer once their shape is checked; return its blocks."""
+        layer = self.layers.setdefault(name, Layer(rows, dims, attrs))
+        layer.check(name, rows)
+        if name not in self.blocks:
+            self.blocks[name] = Blocks(self._block_rows(name, layer, len(rows)))
+        self.blocks[name].put(rows)
+        return self.blocks[name]
+
+    def abandon(self, known: Collection[str]) -> None:
+        """Forget the moment, and layers that are not known from another one."""
+        self.blocks = {}
+        self.layers = {n: layer for n, layer in self.layers.items() if n in known}
+
+
+def ordered(
+    names: Mapping[str, Any] | Sequence[str], order: Sequence[str]
+) -> list[str]:
+    """Return the names in this order; a name with `@` follows its layer."""
+    place = {name: i for i, name in enumerate(order)}
+    fallback = len(place)
+    known = list(names)
+    return sorted(
+        known,
+        key=lambda n: place.get(n, place.get(n.partition("@")[0], fallback)),
+    )
+
+
+def plain(names: Sequence[str]) -> list[str]:
+    """Return the names that stand for layers, error signals left out."""
+    return [n for n in names if not n.endswith(("@error", "@true_error"))]
