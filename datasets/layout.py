@@ -229,11 +229,12 @@ def ensure_group(folder: Path) -> None:
     beside = folder / f".{DOCUMENT}.{os.getpid()}.{threading.get_ident()}"
     try:
         beside.write_text(json.dumps(group_document({})), encoding="utf-8")
-        os.link(beside, target)  # unlike a rename, never replaces another's document
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
-        if not target.exists():
-            os.replace(beside, target)
+        try:
+            os.link(beside, target)  # unlike a rename, never replaces another's
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            if not target.exists():
+                os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)

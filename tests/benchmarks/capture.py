@@ -190,11 +190,14 @@ def _peak(moments: int) -> None:
         ) as recorder:
             for _ in range(moments - 1):
                 recorder.step()
-        os.sync()
+        files = [f for f in Path(folder).rglob("*") if f.is_file()]
+        for file in files:
+            with file.open("rb") as held_open:
+                os.fsync(held_open.fileno())
         seconds = time.perf_counter() - begin
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         held = sum(v.nbytes for v in recorder.dataset().data_vars.values())
-        stored = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
+        stored = sum(f.stat().st_size for f in files)
     _say(f"{held} {after - before} {stored} {seconds}")
 
 

@@ -1,5 +1,6 @@
 """The store: its layout, what it survives, and what it refuses."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -370,12 +371,13 @@ def test_a_full_disk_is_one_clear_error_and_loses_no_complete_step(
         return write(self, data)
 
     with pytest.raises(
-        OSError, match=r"Expected to write .*No space left.*resume=True"
-    ):
+        OSError, match=r"to write .*No space left.*3 complete .*start=2 goes on"
+    ) as caught:
         with repsim.Recorder(net, X, every=1, store=store) as recorder:
             monkeypatch.setattr(Path, "write_bytes", full)
             for _ in range(20):
                 recorder.step()
+    assert not getattr(caught.value, "__notes__", [])  # said once
     monkeypatch.undo()
     run = repsim.open_recording(store)
     assert run["step"].values.tolist() == [0, 1, 2]
@@ -415,16 +417,103 @@ def test_the_users_exception_comes_first(
     assert all("No space left" in note for note in notes)
 
 
+def _refuse(number: int, only: Callable[[Path], bool] = bool) -> Any:
+    """Return an `open` for binary writing that the system refuses for some files."""
+
+    def opened(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if "w" in mode and only(self):
+            raise OSError(number, os.strerror(number), str(self))
+        return _open(self, mode, *args, **options)
+
+    return opened
+
+
+_open = Path.open
+
+
+def test_where_nothing_was_complete_nothing_is_left(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, run = nn.Sequential(nn.Linear(5, 4)), _memory(2)
+    monkeypatch.setattr(Path, "open", _refuse(errno.ENOSPC))
+    for attempt in (
+        lambda: repsim.record(net, X, store=store),
+        lambda: repsim.save_recording(run, store),
+        lambda: repsim.Recorder(net, X, store=store).__enter__().close(),
+    ):
+        with pytest.raises(OSError, match=r"No space left.*nothing of it was complete"):
+            attempt()
+        assert not store.exists()
+    with pytest.raises(OSError, match=r"s.zarr/bp/0, .*No space.*nothing was written"):
+        repsim.record(net, X, store=store, group="bp/0")
+
+
+def test_a_disk_that_fills_up_while_packing_loses_nothing(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shard(path: Path) -> bool:
+        return path.parent.parent.parent.name == "c" and path.parts[-5] == "1"
+
+    monkeypatch.setattr(Path, "open", _refuse(errno.ENOSPC, shard))
+    with pytest.raises(OSError, match=r"No space left.*5 complete steps are kept"):
+        _record(store, 4)
+    monkeypatch.undo()
+    run = repsim.open_recording(store)
+    assert run.attrs["complete"] == 0
+    assert not (store / "1" / "c").exists()
+    xr.testing.assert_equal(run.load(), _memory(4))
+    run = _record(store, 1, resume=True, start=4)
+    assert run["step"].values.tolist() == [0, 1, 2, 3, 4, 5]
+    xr.testing.assert_equal(run.isel(step=slice(4)).load(), _memory(3))
+
+
+def test_a_disk_that_is_full_when_resuming_is_told(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _record(store, 4).load()
+    monkeypatch.setattr(Path, "open", _refuse(errno.ENOSPC, lambda p: "c.1" in p.name))
+    with pytest.raises(OSError, match=r"No space left.*steps before 4 are kept"):
+        _record(store, 1, resume=True, start=4)
+    monkeypatch.undo()
+    run = repsim.open_recording(store)
+    xr.testing.assert_equal(run.load(), before.isel(step=slice(4)))
+    again = _record(store, 0, resume=True, start=10).isel(step=slice(4))
+    xr.testing.assert_equal(again.load(), before.isel(step=slice(4)))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_one_clear_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="s.zarr"):
-        _record(tmp_path / "s.zarr")
+    _record(tmp_path / "old.zarr", 2)
+    for folder in (tmp_path, *(p for p in tmp_path.rglob("*") if p.is_dir())):
+        folder.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError, match=r"s.zarr.*nothing was written there"):
+            _record(tmp_path / "s.zarr")
+        with pytest.raises(PermissionError, match=r"old.zarr.*before 2 are kept"):
+            _record(tmp_path / "old.zarr", resume=True, start=2)
+        assert repsim.open_recording(tmp_path / "old.zarr").sizes["step"] == 3
+    finally:
+        for folder in (tmp_path, *(p for p in tmp_path.rglob("*") if p.is_dir())):
+            folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("group", [None, "bp/0"])
+def test_a_folder_that_may_not_be_written_is_told_to_root_too(
+    group: str | None, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(
+        PermissionError, match=r"to write .*s.zarr.*Permission denied.*nothing was"
+    ):
+        _record(store, group=group)
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="s.zarr"):
+    with pytest.raises(NotADirectoryError, match=r"s.zarr.*Make room or choose"):
         _record(tmp_path / "file" / "s.zarr")
 
 
