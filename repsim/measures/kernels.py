@@ -269,8 +269,7 @@ def hsic_matrix(
                 every, split, precision, device, bar.update
             )
         else:
-            widest = layout.WIDE if chosen.space == "feature" else 1
-            x = layout.Layout.of(every, split, precision, device, widest)
+            x = layout.Layout.of(every, split, precision, device, chosen.space)
             scales, constant = x.scales, x.constant
             if chosen.space == "feature":
                 sums = products.feature_sums(x, split, bar.update)

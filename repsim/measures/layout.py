@@ -11,6 +11,9 @@ from repsim.measures.inputs import DTYPES, Matrix, check_finite, is_constant, re
 WIDE = 2048
 """Columns that are multiplied at once in feature space."""
 
+CACHED = 1 << 18
+"""Numbers that are centred at once, so that they stay in the cache."""
+
 FEW = 128
 """Up to so many examples float64 is free, and the estimators cancel most."""
 
@@ -88,7 +91,7 @@ class Layout:
         split: int | None,
         precision: str,
         device: str,
-        widest: int = WIDE,
+        space: str = "feature",
     ) -> "Layout":
         """Read layers and centre them.
 
@@ -102,8 +105,9 @@ class Layout:
             Of the products.
         device : str
             Where they are computed.
-        widest : int
-            Columns of a group; 1 makes each layer one.
+        space : str
+            "feature" puts layers together, each unit's numbers beside each other in
+            memory; "sample" keeps layers apart, each example's numbers together.
 
         Returns
         -------
@@ -116,12 +120,12 @@ class Layout:
         kind = torch.float64 if precision == "float64" else torch.float32
         norms = torch.empty(len(sources), n, dtype=torch.float64, device=device)
         scales, constant = np.ones(len(sources)), np.zeros(len(sources), dtype=bool)
-        groups = []
-        for layers in grouped(widths, split, widest):
+        groups, by_unit = [], space == "feature"
+        for layers in grouped(widths, split, WIDE if by_unit else 1):
             ends = np.cumsum(widths[layers]).tolist()
-            group = Group(
-                torch.empty(n, ends[-1], dtype=kind, device=device), layers, ends
-            )
+            shape = (ends[-1], n) if by_unit else (n, ends[-1])
+            memory = torch.empty(shape, dtype=kind, device=device)
+            group = Group(memory.T if by_unit else memory, layers, ends)
             for i, out in zip(group.numbers, group.parts(), strict=True):
                 scales[i], constant[i] = _fill(
                     out, norms[i], sources[i], precision == "bfloat16"
@@ -276,13 +280,18 @@ def _fill(
         raw = raw.to(out.dtype)
     # The first row comes off before the mean: differences of near numbers are exact,
     # sums of them are not, and a constant layer becomes exactly 0.
-    # Both in the layer's own memory, whose rows are not strewn over the group's.
-    shifted = raw - raw[:1]
-    torch.sub(shifted, shifted.mean(dim=0, keepdim=True), out=out)
-    scale = 1.0
-    if rounded:
-        out.copy_(out.bfloat16())
-    torch.linalg.vector_norm(out, dim=1, dtype=torch.float64, out=norms).square_()
+    first = raw[:1]
+    step = max(1, CACHED // raw.shape[1]) if raw.device.type == "cpu" else len(raw)
+    spans = [slice(at, at + step) for at in range(0, len(raw), step)]
+    sums = [(raw[span] - first).sum(dim=0, keepdim=True).double() for span in spans]
+    mean = (torch.cat(sums).sum(dim=0, keepdim=True) / len(raw)).to(out.dtype)
+    for span in spans:
+        part = (raw[span] - first).sub_(mean)
+        if rounded:
+            part = part.bfloat16().to(out.dtype)
+        torch.linalg.vector_norm(part, dim=1, dtype=torch.float64, out=norms[span])
+        out[span] = part
+    norms.square_()
     total = float(norms.sum())
     if not np.isfinite(total):
         check_finite(raw, getattr(source, "what", "the representation"))

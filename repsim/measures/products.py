@@ -215,8 +215,8 @@ def own_squares(group: Group) -> np.ndarray:
     if len(parts) == 1 or not same or width > min(n, TILE // 4):
         return np.array([own_square(part) for part in parts])
     rows = group.x.float() if group.x.dtype == torch.bfloat16 else group.x
-    layers = rows.view(n, len(parts), width)
-    own = torch.bmm(layers.permute(1, 2, 0), layers.permute(1, 0, 2))
+    layers = rows.T.reshape(len(parts), width, n)
+    own = torch.bmm(layers, layers.transpose(1, 2))
     lengths = torch.linalg.vector_norm(own, dim=2).double()
     return np.asarray(lengths.square().sum(dim=1).cpu().numpy())
 
