@@ -12,30 +12,26 @@ Errors are per sample (no 1/N). A rule in its own file states `info`, where it c
 and `error`; that is all in which the rules differ.
 """
 
-import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from repsim.learning.blocks import (
-    Blocks,
-    check_input,
-    evaluating,
-    first_weights,
-    named_blocks,
-    output_shapes,
-    weights,
-)
-from repsim.learning.checks import require
-from repsim.learning.frame import Cut, Segment, make_cuts
+from repsim.datasets.messages import unknown
+from repsim.learning.blocks import Blocks, first_weights, named_blocks, weights
+from repsim.learning.checks import whole
+from repsim.learning.divergence import check_finite
+from repsim.learning.entrance import Entrance
+from repsim.learning.frame import Cut
 from repsim.learning.info import Info
-from repsim.learning.lean import Layer, LeanSegment, is_plain, lean_chains
-from repsim.learning.losses import LossFunction, check_labels, one_hot, resolve
-from repsim.learning.optimisers import Factory, make_optimizer
+from repsim.learning.inspection import used_and_true
+from repsim.learning.lean import Chains, lean_chains
+from repsim.learning.losses import LossFunction, resolve
+from repsim.learning.optimisers import Factory, make_optimizer, name_of, rate
+from repsim.learning.passes import gradients
 from repsim.learning.randomness import is_random, isolated
+from repsim.learning.state import put_back, taken
 
 
 class Rule:
@@ -95,31 +91,27 @@ class Rule:
         self.network = network
         self.blocks = named_blocks(network, blocks)
         self.loss_name, self.loss = resolve(loss)
-        self.lr, self.seed, self.factory = lr, seed, optimizer
+        self.lr, self.factory = rate(lr, "lr"), optimizer
+        self.seed = whole(seed, "seed", 0)
         self.options: dict[str, Any] = {
-            "lr": lr,
+            "lr": self.lr,
             "loss": self.loss_name,
-            "optimizer": None
-            if optimizer is None
-            else getattr(optimizer, "__name__", type(optimizer).__name__),
+            "optimizer": name_of(optimizer),
             "blocks": None if blocks is None else list(self.blocks),
-            "seed": seed,
+            "seed": self.seed,
         }
         self.splits: list[str] = []
         self.steps = 0
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(self.seed)
         self.initial = {
             name: [w.detach().clone() for w in weights(block)]
             for name, block in self.blocks.items()
         }
         trainable = [p for p in network.parameters() if p.requires_grad]
-        self.optimizers = {"network": make_optimizer(trainable, lr, optimizer)}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._input_shape: tuple[int, ...] | None = None
-        self._dtype: torch.dtype | None = None
+        self.optimizers = {"network": make_optimizer(trainable, self.lr, optimizer)}
+        self.entrance = Entrance(network, self.blocks, self.name)
+        self.chains: Chains | None = None
         self._random = is_random(network)
-        self._chains: dict[str, list[Layer]] | None = None
-        self._modules = [m for b in self.blocks.values() for m in b.modules()]
 
     # What a rule says about itself.
 
@@ -133,7 +125,7 @@ class Rule:
         name = next(iter(self.blocks))
         first = first_weights({name: self.blocks[name]})
         if isinstance(first, nn.Linear):
-            self._look_at(first.weight.new_zeros(2, first.in_features))
+            self.look_at(first.weight.new_zeros(2, first.in_features))
 
     @property
     def cuts(self) -> list[str]:
@@ -228,10 +220,11 @@ class Rule:
         ValueError
             As `step`.
         """
-        y = self._check(x, y)
+        y = self.check(x, y)
+        count = len(x) if count is None else whole(count, "count", 1)
         with isolated(self.generator, self._random, x.device):
-            losses = self._gradients(x, y, len(x) if count is None else count)
-        self._check_finite(x, losses)
+            losses = gradients(self, x, y, count)
+        check_finite(self, x, losses)
         return losses
 
     def update(self) -> None:
@@ -239,61 +232,6 @@ class Rule:
         for optimizer in self.optimizers.values():
             optimizer.step()
         self.steps += 1
-
-    def _gradients(self, x: Tensor, y: Tensor, count: int) -> dict[str, Tensor]:
-        """Run forward once and differentiate every segment once, from the top."""
-        lean = self._is_lean(x)
-        with torch.set_grad_enabled(not lean):
-            segments = self._forward(x, lean=lean)
-        loss, error = self._output_error(segments[-1].out, y)
-        cuts = make_cuts(segments, error, one_hot(y, error.shape[-1]))
-        self.foresee(cuts)
-        for segment, cut in zip(segments[::-1], (None, *cuts), strict=True):
-            if cut is not None:
-                cut.used = error = self.error(cut)
-            segment.backward(error, count, keep=self.pulls, send=self.needs_incoming)
-        return {"loss": loss, **self.learn(cuts, count)}
-
-    def _forward(self, x: Tensor, *, lean: bool = False) -> list[Segment]:
-        """Run the blocks, with the graph cut behind each block in `cuts`."""
-        make: Callable[[Tensor], Segment] = Segment
-        if lean and self._chains is not None:
-            make = partial(LeanSegment, chain=self._chains)
-        segments = [make(x)]
-        h, cuts = x, frozenset(self.cuts)
-        for name in self.blocks:
-            h = segments[-1].run(name, h, self.run)
-            if name in cuts:
-                h = h.detach().requires_grad_(
-                    not lean and (self.needs_incoming or self.pulls)
-                )
-                segments.append(make(h))
-        if self.pulls and not self.needs_incoming:
-            for segment in segments:
-                segment.trained = self._trained(segment.inner)
-        return segments
-
-    def _trained(self, names: Iterable[str]) -> list[nn.Parameter]:
-        parameters = (p for name in names for p in self.blocks[name].parameters())
-        return [p for p in parameters if p.requires_grad]
-
-    def _is_lean(self, x: Tensor) -> bool:
-        """Return whether the blocks can be differentiated by hand (see `lean`)."""
-        return (
-            self._chains is not None
-            and x.ndim == 2
-            and len(x) > 1
-            and is_plain(self._modules)
-            and not torch.is_autocast_enabled(x.device.type)
-        )
-
-    def _output_error(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss and its per-sample derivative by the output."""
-        with torch.enable_grad():
-            leaf = output.detach().requires_grad_()
-            loss = self.loss(leaf, y)
-        (grad,) = torch.autograd.grad(loss, leaf)
-        return loss.detach(), grad * len(output)
 
     # Errors, looked at without touching anything.
 
@@ -318,104 +256,33 @@ class Rule:
         ValueError
             If shapes or labels are wrong.
         """
-        y = self._check(x, y)
-        state = self.generator.get_state()
-        try:
-            with torch.enable_grad(), evaluating(self.network):
-                true = self._true_errors(x, y)
-                used = self._used_errors(x, y)
-        finally:
-            self.generator.set_state(state)
-        return {name: (used[name], true[name]) for name in self.blocks}
-
-    def _true_errors(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Differentiate the loss by every block's output, exactly."""
-        segment, h = Segment(x.detach().requires_grad_()), x.detach().requires_grad_()
-        segment.entry = h
-        for name, block in self.blocks.items():
-            h = segment.inner[name] = block(h)
-        _, error = self._output_error(h, y)
-        return segment.inner_errors(error)
-
-    def _used_errors(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Follow `_gradients` from the top down, without parameter gradients."""
-        segments = self._forward(x.detach().requires_grad_())
-        _, error = self._output_error(segments[-1].out, y)
-        cuts = make_cuts(segments, error, one_hot(y, error.shape[-1]))
-        self.foresee(cuts)
-        found: dict[str, Tensor] = {}
-        for segment, cut in zip(segments[::-1], (None, *cuts), strict=True):
-            if cut is not None:
-                cut.used = error = self.error(cut)
-            found |= segment.inner_errors(error)
-        return found
+        return used_and_true(self, x, self.check(x, y))
 
     # What comes in.
 
-    def _check(self, x: Tensor, y: Tensor) -> Tensor:
+    def check(self, x: Tensor, y: Tensor) -> Tensor:
         """Refuse what does not fit, and return the labels as the loss takes them."""
-        require(isinstance(x, Tensor), x, "`x` to be a tensor")
-        require(isinstance(y, Tensor), y, "`y` to be a tensor")
-        if len(x) == 0:
-            msg = f"Expected `x` to hold examples, but got shape {tuple(x.shape)}."
-            raise ValueError(msg)
-        shape = tuple(x.shape[1:])
-        if shape != self._input_shape or x.dtype != self._dtype:
-            self._look_at(x)
-        # The sum is looked at first, which is cheaper; it may overflow on its own.
-        if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
-            msg = "Expected `x` to be finite, but got NaN or inf."
-            raise ValueError(msg)
-        return check_labels(y, len(x), self._shapes[self.last][-1])
+        if self.entrance.is_new(x):
+            self.look_at(x)
+        return self.entrance.labels(x, y)
 
-    def _look_at(self, x: Tensor) -> None:
+    def look_at(self, x: Tensor) -> None:
         """Trace the blocks on inputs of a new shape, and build what depends on it."""
-        expected = next(self.network.parameters())
-        if x.dtype != expected.dtype or x.device != expected.device:
-            msg = (
-                f"Expected `x` as {expected.dtype} on {expected.device}, like the "
-                f"network, but got {x.dtype} on {x.device}; convert it with x.to(…)."
-            )
-            raise ValueError(msg)
-        check_input(self.blocks, x)
-        shapes = output_shapes(self.network, self.blocks, x[:2])
-        if shapes != self._shapes:
-            if self.steps:
-                msg = (
-                    f"Expected `x` of the shape (n, {self._input_shape}) that rule "
-                    f"{self.name!r} has trained on, but got {tuple(x.shape)}."
-                )
-                raise ValueError(msg)
-            self._shapes = shapes
-            self.build(shapes)
-            matrices = self.transposes()
-            if matrices is not None:
-                self._chains = lean_chains(self.blocks, matrices)
-        self._input_shape, self._dtype = tuple(x.shape[1:]), x.dtype
-
-    def _check_finite(self, x: Tensor, losses: dict[str, Tensor]) -> None:
-        """Stop at a loss that is NaN or infinite, and say where it comes from."""
-        if torch.isfinite(torch.stack(list(losses.values())).sum()):
+        if not self.entrance.look_at(x, trained=self.steps > 0):
             return
-        bad = [name for name, value in losses.items() if not torch.isfinite(value)]
-        if not bad:
-            return
-        msg = (
-            f"Expected a finite loss, but got {bad[0]} = {float(losses[bad[0]])} at "
-            f"step {self.steps + 1} of rule {self.name!r}, first in layer "
-            f"{self._first_bad(x)!r}; try a smaller learning rate."
-        )
-        raise ValueError(msg)
+        for name in self.cuts:
+            if name not in self.hidden:
+                what = f"cuts of rule {self.name!r}"
+                raise ValueError(unknown(what, name, self.hidden))
+        self.build(self.shapes)
+        matrices = self.transposes()
+        if matrices is not None:
+            self.chains = lean_chains(self.blocks, matrices)
 
-    def _first_bad(self, x: Tensor) -> str:
-        """Return the first block with weights or outputs that are not finite."""
-        with torch.no_grad(), evaluating(self.network):
-            h = x
-            for name, block in self.blocks.items():
-                h = block(h)
-                if not all(torch.isfinite(t).all() for t in (h, *block.parameters())):
-                    return name
-        return self.last
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Block → shape of its output for one example."""
+        return self.entrance.shapes
 
     @property
     def last(self) -> str:
@@ -433,18 +300,7 @@ class Rule:
             Network, optimisers, random state, initial weights, number of updates and
             what the rule adds; tensors and plain containers only, copied.
         """
-        state = {
-            "rule": self.name,
-            "options": dict(self.options),
-            "steps": self.steps,
-            "input_shape": self._input_shape,
-            "network": self.network.state_dict(),
-            "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
-            "generator": self.generator.get_state(),
-            "initial": self.initial,
-            "extra": self.extra_state(),
-        }
-        return copy.deepcopy(state)
+        return taken(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned.
@@ -457,22 +313,7 @@ class Rule:
         Raises
         ------
         ValueError
-            If the state belongs to another rule or other options.
+            If the state is incomplete, or belongs to another rule, network or other
+            options.
         """
-        state = copy.deepcopy(dict(state))
-        for what, mine in (("rule", self.name), ("options", self.options)):
-            if state[what] != mine:
-                msg = (
-                    f"Expected a state of {what} {mine!r}, but got {state[what]!r}; "
-                    "make the rule with the same name and options."
-                )
-                raise ValueError(msg)
-        self.network.load_state_dict(state["network"])
-        if state["input_shape"] is not None and not self._shapes:
-            parameter = next(self.network.parameters())
-            self._look_at(parameter.new_zeros(2, *state["input_shape"]))
-        self.load_extra_state(state["extra"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.generator.set_state(state["generator"])
-        self.initial, self.steps = state["initial"], state["steps"]
+        put_back(self, state)

@@ -5,8 +5,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
 
 from repsim.datasets.messages import unknown
+from repsim.learning.checks import require
 
 Blocks = Sequence[str] | Mapping[str, nn.Module] | None
 
@@ -30,9 +33,11 @@ def named_blocks(network: nn.Module, blocks: Blocks = None) -> dict[str, nn.Modu
 
     Raises
     ------
+    TypeError
+        If `network` or a block is no module, or `blocks` no list or mapping.
     ValueError
-        If there are fewer than two blocks, a name does not exist, a module occurs
-        twice, or a trainable parameter lies outside the blocks.
+        If there are fewer than two blocks, a name does not exist or comes twice, a
+        parameter has no shape yet or lies in two blocks, or a trainable one in none.
 
     Examples
     --------
@@ -40,16 +45,16 @@ def named_blocks(network: nn.Module, blocks: Blocks = None) -> dict[str, nn.Modu
     >>> list(named_blocks(net))
     ['0', '1', '2']
     """
+    require(isinstance(network, nn.Module), network, "`network` to be an nn.Module")
     if blocks is None:
         found = dict(network.named_children())
     elif isinstance(blocks, Mapping):
         found = dict(blocks)
+        for name, block in found.items():
+            right = isinstance(block, nn.Module)
+            require(right, block, f"block {name!r} to be an nn.Module")
     else:
-        known = dict(network.named_modules())
-        for name in blocks:
-            if name not in known:
-                raise ValueError(unknown("blocks", name, [n for n in known if n]))
-        found = {name: known[name] for name in blocks}
+        found = _looked_up(network, blocks)
     if len(found) < 2:
         msg = (
             "Expected a network of at least two blocks, a hidden one and the output, "
@@ -58,6 +63,20 @@ def named_blocks(network: nn.Module, blocks: Blocks = None) -> dict[str, nn.Modu
         raise ValueError(msg)
     _check_parameters(network, found)
     return found
+
+
+def _looked_up(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """Return the modules of these names, or name one that is wrong."""
+    right = isinstance(names, Sequence) and not isinstance(names, str)
+    require(right, names, "`blocks` to be a list of names, or a mapping to modules")
+    known = dict(network.named_modules())
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown("blocks", name, [n for n in known if n]))
+        if names.count(name) > 1:
+            msg = f"Expected each block once in `blocks`, but got {name!r} twice."
+            raise ValueError(msg)
+    return {name: known[name] for name in names}
 
 
 def _check_parameters(network: nn.Module, blocks: Mapping[str, nn.Module]) -> None:
@@ -73,6 +92,12 @@ def _check_parameters(network: nn.Module, blocks: Mapping[str, nn.Module]) -> No
                 raise ValueError(msg)
             owner[parameter] = name
     for name, parameter in network.named_parameters():
+        if is_lazy(parameter):
+            msg = (
+                f"Expected weights whose shapes are known, but {name!r} is lazy; run "
+                "the network on some inputs first."
+            )
+            raise ValueError(msg)
         if parameter.requires_grad and parameter not in owner:
             msg = (
                 f"Expected every trainable parameter to lie in a block, but {name!r} "
@@ -93,9 +118,9 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def output_shapes(
+def trace(
     network: nn.Module, blocks: Mapping[str, nn.Module], x: Tensor
-) -> dict[str, tuple[int, ...]]:
+) -> tuple[dict[str, tuple[int, ...]], frozenset[str]]:
     """Return the shape of one example behind each block, or refuse the network.
 
     The blocks are run one after another in eval mode, without gradients, and their
@@ -113,8 +138,10 @@ def output_shapes(
 
     Returns
     -------
-    dict
+    shapes : dict
         Name → shape without the example axis.
+    in_place : frozenset of str
+        Blocks that change their input, as one that begins with an in-place ReLU.
 
     Raises
     ------
@@ -124,10 +151,11 @@ def output_shapes(
     """
     shapes: dict[str, tuple[int, ...]] = {}
     inputs: dict[str, Tensor] = {}
+    in_place = set()
     with torch.no_grad(), evaluating(network):
-        h, before = x, "the input"
+        h, before = x.clone(), "the input"
         for name, block in blocks.items():
-            inputs[name] = h.clone()
+            inputs[name], entry, version = h.clone(), h, h._version
             try:
                 h = block(h)
             except (RuntimeError, ValueError) as error:
@@ -143,9 +171,16 @@ def output_shapes(
                     f"of the {len(x)} examples, but got {got}."
                 )
                 raise ValueError(msg)
+            # In eval mode dropout leaves its input alone, and in training it does not.
+            if entry._version > version or any(map(_drops_in_place, block.modules())):
+                in_place.add(name)
             shapes[name], before = tuple(h.shape[1:]), f"block {name!r}"
         _check_order(network, blocks, x, inputs, h)
-    return shapes
+    return shapes, frozenset(in_place)
+
+
+def _drops_in_place(module: nn.Module) -> bool:
+    return isinstance(module, _DropoutNd) and module.inplace
 
 
 def _check_order(
@@ -167,7 +202,7 @@ def _check_order(
 
     handles = [see(name) for name in blocks]
     try:
-        result = network(x)
+        result = network(x.clone())
     finally:
         for handle in handles:
             handle.remove()

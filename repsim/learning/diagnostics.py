@@ -116,7 +116,7 @@ def _parameter_cosines(
         for name, block in rule.blocks.items():
             parameters = [p for p in block.parameters() if p.requires_grad]
             with torch.enable_grad():
-                h = block(h.detach())
+                h = block(rule.entrance.own(name, h.detach()))
             pulled = [_gradient(h, parameters, error) for error in errors[name]]
             found[name] = compared(*pulled)["error_cosine"]
     return found
@@ -142,7 +142,7 @@ def _curls(rule: Rule, x: Tensor, y: Tensor) -> dict[str, float]:
         h = x[:4]
         labels = rule.label_vectors(y[:4])
         for name, block in rule.blocks.items():
-            h = block(h)
+            h = block(rule.entrance.own(name, h))
             if name in predictors:
                 found[name] = curl(predictors[name].jacobians(h, labels))
     return found

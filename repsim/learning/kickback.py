@@ -9,6 +9,7 @@ output and blocks of linear layer and ReLU that is Balduzzi's rule to the letter
 other activations and normalisation keep their exact derivative in place of 1[active].
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -34,6 +35,11 @@ class Kickback(Rule):
     network, **options
         As in `Rule`.
 
+    Raises
+    ------
+    ValueError
+        If the network's output is no vector.
+
     References
     ----------
     Balduzzi, Vanchinathan and Buhmann 2015, arXiv:1411.6191.
@@ -56,6 +62,10 @@ class Kickback(Rule):
     def cuts(self) -> list[str]:
         """Every hidden block."""
         return self.hidden
+
+    def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse outputs to which no class of a unit belongs."""
+        self.entrance.need_vectors("the classes of rule 'kickback'")
 
     def error(self, cut: Cut) -> Tensor:
         """Return one exact step down of the error assigned to the next block."""

@@ -6,7 +6,7 @@ hangs on them (hooks, parametrisations, frozen parameters), the frame uses these
 segments; otherwise those of `frame`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +29,10 @@ class Layer(Protocol):
 
     def pull(self, saved: Any, grad: Tensor) -> Tensor:
         """Return the input's gradient alone."""
+
+
+Chains = dict[str, list[Layer]]
+"""Block → its layers."""
 
 
 def add_grad(parameter: Tensor, grad: Tensor) -> None:
@@ -165,7 +169,7 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
 class LeanSegment(Segment):
     """A segment whose layers keep what they need for their own backward pass."""
 
-    chain: dict[str, list[Layer]] = field(default_factory=dict)
+    chain: Chains = field(default_factory=dict)
     saved: list[tuple[Layer, Any]] = field(default_factory=list)
 
     def run(self, name: str, h: Tensor, forward: Forward) -> Tensor:
@@ -198,7 +202,7 @@ class LeanSegment(Segment):
 
 def lean_chains(
     blocks: Mapping[str, nn.Module], feedback: Mapping[str, Tensor]
-) -> dict[str, list[Layer]] | None:
+) -> Chains | None:
     """Return every block as a chain of plain layers, or None where one is not.
 
     Parameters
@@ -219,7 +223,7 @@ def lean_chains(
     >>> [type(layer).__name__ for layer in chains["output"]]
     ['Affine']
     """
-    chains: dict[str, list[Layer]] = {}
+    chains: Chains = {}
     for name, block in blocks.items():
         chains[name] = []
         for path, module in _flattened(name, block):
@@ -261,12 +265,12 @@ HOOKS = (
 )
 
 
-def is_plain(modules: list[nn.Module]) -> bool:
+def is_plain(modules: Iterable[nn.Module]) -> bool:
     """Return whether modules are in training and nothing hangs on them.
 
     Parameters
     ----------
-    modules : list of Module
+    modules : iterable of Module
         All modules of the blocks.
 
     Returns

@@ -13,7 +13,11 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
-    r"""Return the mean cross-entropy of a softmax, :math:`e = softmax(z) - y`."""
+    r"""Return the mean cross-entropy of a softmax, :math:`e = softmax(z) - y`.
+
+    Labels are integers, or probabilities of the outputs' shape.
+    """
+    _check_vectors(output, y)
     return nn.functional.cross_entropy(output, y)
 
 
@@ -22,14 +26,19 @@ def mse(output: Tensor, y: Tensor) -> Tensor:
 
     Integer labels are compared as one-hot vectors.
     """
+    _check_vectors(output, y)
     target = one_hot(y, output.shape[-1]).to(output.dtype)
-    if target.shape != output.shape:
+    return 0.5 * (output - target).square().sum() / len(output)
+
+
+def _check_vectors(output: Tensor, y: Tensor) -> None:
+    """Refuse labels that are neither integers nor of the outputs' shape."""
+    if y.is_floating_point() and y.shape != output.shape:
         msg = (
             f"Expected labels `y` of the shape {tuple(output.shape)} of the outputs, "
-            f"or integers, but got {tuple(y.shape)}."
+            f"or integers, but got {tuple(y.shape)} of {y.dtype}."
         )
         raise ValueError(msg)
-    return 0.5 * (output - target).square().sum() / len(output)
 
 
 LOSSES: dict[str, LossFunction] = {"cross_entropy": cross_entropy, "mse": mse}
@@ -45,7 +54,9 @@ def resolve(loss: str | LossFunction) -> tuple[str, LossFunction]:
         "cross_entropy", "mse" or f(output, y). A module of PyTorch with a
         `reduction` is averaged over examples whatever that says; a callable that
         returns one number is taken to be the mean over examples, and one that
-        returns a value for each example is averaged.
+        returns a value for each example is averaged. The divisor is always the
+        number of examples, also where class weights are given, so that an example's
+        error does not depend on which others are in its batch.
 
     Returns
     -------
@@ -59,7 +70,7 @@ def resolve(loss: str | LossFunction) -> tuple[str, LossFunction]:
     ValueError
         If the name is unknown.
     TypeError
-        If `loss` is neither a name nor callable.
+        If `loss` is neither a name nor a function, or a class in place of one.
 
     Examples
     --------
@@ -71,12 +82,14 @@ def resolve(loss: str | LossFunction) -> tuple[str, LossFunction]:
         if loss not in LOSSES:
             raise ValueError(unknown("loss", loss, LOSSES))
         return loss, LOSSES[loss]
-    require(callable(loss), loss, "`loss` to be a name or a function f(output, y)")
+    right = callable(loss) and not isinstance(loss, type)
+    wanted = "`loss` to be a name or a function f(output, y), not a class"
+    require(right, loss, wanted)
     name = getattr(loss, "__name__", type(loss).__name__)
-    return name, _averaged(loss)
+    return name, _averaged(name, loss)
 
 
-def _averaged(loss: LossFunction) -> LossFunction:
+def _averaged(name: str, loss: LossFunction) -> LossFunction:
     """Return a loss as its mean over examples, whatever its own reduction."""
     reduction = getattr(loss, "reduction", None)
     each = copy.copy(loss)
@@ -84,12 +97,33 @@ def _averaged(loss: LossFunction) -> LossFunction:
         each.reduction = "none"  # type: ignore[attr-defined]
 
     def mean(output: Tensor, y: Tensor) -> Tensor:
-        value = each(output, y)
+        value = _called(name, each, output, y)
         if reduction == "batchmean":
             return value.sum() / len(output)
         return value if value.ndim == 0 else value.mean()
 
     return mean
+
+
+def _called(name: str, loss: LossFunction, output: Tensor, y: Tensor) -> Tensor:
+    """Return a loss, or say what it cannot take and what it must return."""
+    try:
+        value = loss(output, y)
+    except (RuntimeError, ValueError, IndexError) as error:
+        msg = (
+            f"Expected labels that loss {name!r} takes with outputs of the shape "
+            f"{tuple(output.shape)}, but with `y` of the shape {tuple(y.shape)} and "
+            f"{y.dtype} it raised: {error}"
+        )
+        raise ValueError(msg) from error
+    require(isinstance(value, Tensor), value, f"loss {name!r} to return a tensor")
+    if value.ndim and len(value) != len(output):
+        msg = (
+            f"Expected loss {name!r} to return one number, or one for each of the "
+            f"{len(output)} examples, but got the shape {tuple(value.shape)}."
+        )
+        raise ValueError(msg)
+    return value
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from repsim.learning.base import Rule
 from repsim.learning.blocks import Blocks
+from repsim.learning.checks import number
 from repsim.learning.frame import Cut
 from repsim.learning.info import Info
 from repsim.learning.losses import LossFunction
@@ -32,6 +33,8 @@ class Noise(Rule):
 
     Raises
     ------
+    TypeError
+        If `sigma` is no number.
     ValueError
         If `sigma` is negative or not finite.
     """
@@ -62,11 +65,10 @@ class Noise(Rule):
         super().__init__(
             network, lr=lr, loss=loss, optimizer=optimizer, blocks=blocks, seed=seed
         )
-        if not 0 <= sigma < float("inf"):
+        self.sigma = self.options["sigma"] = number(sigma, "sigma")
+        if not 0 <= self.sigma < float("inf"):
             msg = f"Expected `sigma` to be at least 0 and finite, but got {sigma}."
             raise ValueError(msg)
-        self.sigma = sigma
-        self.options["sigma"] = sigma
 
     @property
     def cuts(self) -> list[str]:

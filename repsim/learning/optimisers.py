@@ -2,15 +2,50 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from repsim.learning.checks import require
+from repsim.learning.checks import number, require
 
 Factory = Callable[..., torch.optim.Optimizer]
 
 FUSED = ("cpu", "cuda", "xpu", "mps")
+
+
+def rate(value: Any, name: str) -> float:
+    """Return a learning rate, or refuse what is none.
+
+    Parameters
+    ----------
+    value : float
+        What came.
+    name : str
+        The argument's name.
+
+    Returns
+    -------
+    float
+        Positive and finite.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is not positive and finite.
+
+    Examples
+    --------
+    >>> rate(1, "lr")
+    1.0
+    """
+    found = number(value, name)
+    if not 0 < found < float("inf"):
+        msg = f"Expected `{name}` to be a positive learning rate, but got {value}."
+        raise ValueError(msg)
+    return found
 
 
 def make_optimizer(
@@ -36,9 +71,10 @@ def make_optimizer(
     Raises
     ------
     ValueError
-        If `lr` is not positive and finite, or there is nothing to train.
+        If `lr` is not positive and finite, there is nothing to train, or the optimiser
+        evaluates the loss itself (L-BFGS).
     TypeError
-        If the factory returns something else.
+        If the factory is none, or returns something else.
 
     Examples
     --------
@@ -50,9 +86,7 @@ def make_optimizer(
     if not trained:
         msg = "Expected a network with trainable parameters, but got none."
         raise ValueError(msg)
-    if not 0 < lr < float("inf"):
-        msg = f"Expected a positive learning rate, but got {lr}."
-        raise ValueError(msg)
+    rate(lr, "lr")
     if factory is None:
         fused = all(p.device.type in FUSED and p.is_floating_point() for p in trained)
         return torch.optim.Adam(trained, lr=lr, fused=fused)
@@ -61,7 +95,38 @@ def make_optimizer(
     made = factory(trained, lr=lr) if _takes_lr(factory) else factory(trained)
     right = isinstance(made, torch.optim.Optimizer)
     require(right, made, "the factory `optimizer` to return a torch.optim.Optimizer")
+    closure = inspect.signature(made.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        msg = (
+            "Expected an `optimizer` that steps along given gradients, but "
+            f"{type(made).__name__} evaluates the loss again in each step; use "
+            "torch.optim.Adam or torch.optim.SGD."
+        )
+        raise ValueError(msg)
     return made
+
+
+def name_of(factory: Factory | None) -> str | None:
+    """Return a factory's name for provenance.
+
+    Parameters
+    ----------
+    factory : callable or None
+        As `make_optimizer` takes it.
+
+    Returns
+    -------
+    str or None
+        None for the default.
+
+    Examples
+    --------
+    >>> name_of(torch.optim.SGD)
+    'SGD'
+    """
+    if factory is None:
+        return None
+    return str(getattr(factory, "__name__", type(factory).__name__))
 
 
 def _takes_lr(factory: Factory) -> bool:

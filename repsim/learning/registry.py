@@ -53,7 +53,7 @@ def register(name: str, factory: RuleFactory) -> None:
     Raises
     ------
     TypeError
-        If `factory` is not callable.
+        If `factory` is not callable, or the name no string.
     ValueError
         If the name is empty or holds one of the signs ``: , = /``.
 
@@ -72,6 +72,7 @@ def register(name: str, factory: RuleFactory) -> None:
     """
     wanted = "`factory` to be a function f(network, **options) or a subclass of Rule"
     require(callable(factory), factory, wanted)
+    require(isinstance(name, str), name, "a rule's `name` to be a string")
     if not name or set(name) & set(":,=/ "):
         msg = f"Expected a rule's `name` without any of ': , = /', but got {name!r}."
         raise ValueError(msg)

@@ -6,9 +6,8 @@ above. Ours: the sigmoid's exact form, the λ-mixture of targets in place of the
 errors, and the weight of the propagated regression loss.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +15,21 @@ from torch import Tensor, nn
 from repsim.datasets.messages import unknown
 from repsim.learning.base import Rule
 from repsim.learning.blocks import Blocks
-from repsim.learning.checks import require
+from repsim.learning.checks import flag, number, whole
 from repsim.learning.frame import Cut
 from repsim.learning.info import Info
 from repsim.learning.losses import LossFunction, one_hot
-from repsim.learning.optimisers import Factory, make_optimizer
+from repsim.learning.optimisers import Factory, make_optimizer, rate
 from repsim.learning.predictors import KINDS, Predictor, make_predictor
 from repsim.learning.randomness import seeded
 from repsim.learning.stack import LinearStack, held
-
-At = Literal["middle", "every"] | Sequence[int]
-Targets = Literal["bootstrapped", "true"] | float
+from repsim.learning.synthetic_options import (
+    At,
+    Targets,
+    hidden_sizes,
+    places,
+    trace_of,
+)
 
 CONDITIONED = Info(
     method="cDNI",
@@ -87,7 +90,7 @@ class SyntheticGradient(Rule):
         λ of BP(λ): the target's cotangent at the next cut is (1 − λ)·(error used
         there) + λ·(target there). "bootstrapped" is 0; "true" is 1, the exact
         gradient, which is not decoupled and meant for diagnosis.
-    predictor_hidden : sequence of int or None
+    predictor_hidden : int, sequence of int or None
         Hidden sizes of the "mlp" predictor, and of no other; None is (1024, 1024).
     kernel_size : int
         Side of the predictors' kernels on maps, odd; 1 or 3 as a rule, and 1 where
@@ -103,6 +106,8 @@ class SyntheticGradient(Rule):
 
     Raises
     ------
+    TypeError
+        If an option has a wrong type.
     ValueError
         If an option has a wrong value, or the network is no sequence of blocks.
 
@@ -128,7 +133,7 @@ class SyntheticGradient(Rule):
         predictor: str = "linear",
         conditioned: bool = True,
         targets: Targets = "bootstrapped",
-        predictor_hidden: Sequence[int] | None = None,
+        predictor_hidden: int | Sequence[int] | None = None,
         kernel_size: int = 1,
         prop: float = 0.0,
         seed: int = 0,
@@ -138,23 +143,22 @@ class SyntheticGradient(Rule):
         )
         if predictor not in KINDS:
             raise ValueError(unknown("predictor", predictor, KINDS))
-        require(isinstance(kernel_size, int), kernel_size, "`kernel_size` to be an int")
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            msg = (
-                f"Expected `kernel_size` to be positive and odd, but got {kernel_size}."
-            )
+        self.kernel_size = whole(kernel_size, "kernel_size", 1)
+        if self.kernel_size % 2 == 0:
+            msg = f"Expected `kernel_size` to be odd, but got {kernel_size}."
             raise ValueError(msg)
-        if not 0 <= prop < float("inf"):
+        self.prop = number(prop, "prop")
+        if not 0 <= self.prop < float("inf"):
             msg = f"Expected `prop` to be finite and at least 0, but got {prop}."
             raise ValueError(msg)
         numbers = places(at, len(self.hidden))
-        self.splits = [self.hidden[number - 1] for number in numbers]
+        self.splits = [self.hidden[place - 1] for place in numbers]
         everywhere = len(numbers) == len(self.hidden) > 1
-        self.sg_lr = sg_lr if sg_lr is not None else lr * (10 if everywhere else 1)
-        self.kind, self.conditioned = predictor, conditioned
-        self.trace, self.prop = _trace(targets), float(prop)
-        self.predictor_hidden = _hidden_sizes(predictor, predictor_hidden)
-        self.kernel_size = kernel_size
+        own_rate = self.lr * (10 if everywhere else 1)
+        self.sg_lr = own_rate if sg_lr is None else rate(sg_lr, "sg_lr")
+        self.kind, self.conditioned = predictor, flag(conditioned, "conditioned")
+        self.trace = trace_of(targets)
+        self.predictor_hidden = hidden_sizes(predictor, predictor_hidden)
         self.pulls = self.trace > 0
         self._stack: LinearStack | None = None
         self._single: dict[str, Predictor] = {}
@@ -162,15 +166,17 @@ class SyntheticGradient(Rule):
             "at": at if isinstance(at, str) else numbers,
             "sg_lr": self.sg_lr,
             "predictor": predictor,
-            "conditioned": conditioned,
-            "targets": targets,
+            "conditioned": self.conditioned,
+            "targets": targets if isinstance(targets, str) else self.trace,
             "predictor_hidden": list(self.predictor_hidden),
-            "kernel_size": kernel_size,
+            "kernel_size": self.kernel_size,
             "prop": self.prop,
         }
 
     def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make a predictor for every split, and their optimiser."""
+        if self.conditioned:
+            self.entrance.need_vectors("`conditioned=True`")
         classes = shapes[self.last][-1] if self.conditioned else 0
         like = next(self.network.parameters())
         sizes = {shapes[name] for name in self.splits}
@@ -223,6 +229,19 @@ class SyntheticGradient(Rule):
         convolves = any(isinstance(m, nn.Conv1d) for m in self.blocks[name].modules())
         return len(shape) > 2 or (len(shape) == 2 and convolves)
 
+    def check(self, x: Tensor, y: Tensor) -> Tensor:
+        """Refuse labels that the predictors cannot see, too."""
+        y = super().check(x, y)
+        shape = (len(x), *self.shapes[self.last])
+        if self.conditioned and y.is_floating_point() and y.shape != shape:
+            msg = (
+                f"Expected labels `y` as integers or of the shape {shape} of the "
+                f"outputs, which predictors see, but got {tuple(y.shape)}; "
+                "conditioned=False does without."
+            )
+            raise ValueError(msg)
+        return y
+
     def foresee(self, cuts: Sequence[Cut]) -> None:
         """Predict at every cut from what the forward pass has left there."""
         if self._stack is not None:
@@ -234,7 +253,7 @@ class SyntheticGradient(Rule):
 
     def label_vectors(self, y: Tensor) -> Tensor | None:
         """Return labels as the predictors see them: None without conditioning."""
-        return one_hot(y, self._shapes[self.last][-1]) if self.conditioned else None
+        return one_hot(y, self.shapes[self.last][-1]) if self.conditioned else None
 
     def _seen(self, cut: Cut) -> Tensor | None:
         return cut.labels if self.conditioned else None
@@ -294,83 +313,3 @@ class UnconditionedSyntheticGradient(SyntheticGradient):
             msg = "Expected `conditioned` to be False for rule 'dni'; use rule 'sg'."
             raise ValueError(msg)
         super().__init__(network, **options)
-
-
-def places(at: At, depth: int) -> list[int]:
-    """Return the numbers of hidden blocks that `at` means, in order.
-
-    Parameters
-    ----------
-    at : "middle", "every" or sequence of int
-        Where gradients are synthesised.
-    depth : int
-        Number of hidden blocks.
-
-    Returns
-    -------
-    list of int
-        Between 1 and depth.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown, or a number repeated or out of range.
-
-    Examples
-    --------
-    >>> places("middle", 20), places([3, 1], 4)
-    ([10], [1, 3])
-    """
-    if isinstance(at, str):
-        if at == "middle":
-            return [max(depth // 2, 1)]
-        if at == "every":
-            return list(range(1, depth + 1))
-        if not all(part.strip().isdigit() for part in at.split("+")):
-            raise ValueError(unknown("at", at, ["middle", "every", "hidden numbers"]))
-        at = [int(part) for part in at.split("+")]
-    listed = [at] if isinstance(at, int) else at
-    wanted = "`at` to be 'middle', 'every' or a list of hidden-layer numbers"
-    require(isinstance(listed, Iterable), at, wanted)
-    for number in listed:
-        require(isinstance(number, Integral), number, f"{wanted}, which are whole")
-    numbers = sorted(listed)
-    wrong = [n for n in numbers if not 1 <= n <= depth]
-    if wrong or not numbers or len(set(numbers)) < len(numbers):
-        msg = (
-            f"Expected `at` to hold different numbers of hidden layers, 1 to {depth}, "
-            f"but got {list(numbers)}."
-        )
-        raise ValueError(msg)
-    return [int(n) for n in numbers]
-
-
-def _hidden_sizes(predictor: str, sizes: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the hidden sizes of the predictors, none but for "mlp"."""
-    if predictor != "mlp":
-        if sizes is None:
-            return ()
-        msg = (
-            "Expected `predictor_hidden` only with predictor='mlp', but got it with "
-            f"{predictor!r}."
-        )
-        raise ValueError(msg)
-    found = (1024, 1024) if sizes is None else tuple(sizes)
-    if not all(isinstance(size, Integral) and size > 0 for size in found):
-        msg = f"Expected `predictor_hidden` to hold positive sizes, but got {found}."
-        raise ValueError(msg)
-    return found
-
-
-def _trace(targets: Targets) -> float:
-    """Return λ of BP(λ) for the argument `targets`."""
-    named = {"bootstrapped": 0.0, "true": 1.0}
-    if isinstance(targets, str):
-        if targets not in named:
-            raise ValueError(unknown("targets", targets, [*named, "a number 0 to 1"]))
-        return named[targets]
-    require(isinstance(targets, int | float), targets, "`targets` to be a number")
-    if not 0 <= targets <= 1:
-        msg = f"Expected `targets` between 0 and 1, but got {targets}."
-        raise ValueError(msg)
-    return float(targets)

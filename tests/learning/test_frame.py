@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim import learning, networks
+from repsim.learning.passes import is_lean
 
 Batch = tuple[Tensor, Tensor]
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
@@ -84,7 +85,7 @@ def test_layers_by_hand_are_autograd(activation: str, norm: networks.BatchNorm) 
 
     batch = _batch("mlp", torch.float64)
     rule = learning.make("bp", make())
-    assert rule._is_lean(batch[0]) == (activation != "gelu")
+    assert is_lean(rule, batch[0]) == (activation != "gelu")
     assert (
         _worst(_grads(rule, batch), _reference(make(), batch, "cross_entropy")) < 1e-12
     )
@@ -177,7 +178,7 @@ def test_lean_steps_are_the_graphs_steps(name: str, options: dict[str, object]) 
     ]
     _without_lean(rules[1])
     batch = _batch("mlp", torch.float64)
-    assert rules[0]._is_lean(batch[0]) and not rules[1]._is_lean(batch[0])
+    assert is_lean(rules[0], batch[0]) and not is_lean(rules[1], batch[0])
     for _ in range(5):
         losses = [rule.step(*batch) for rule in rules]
         for key in losses[0]:
@@ -358,6 +359,44 @@ def test_any_device_trains(name: str) -> None:
         rule.step(x.cuda(), y.cuda())
         used, _ = rule.errors(x.cuda(), y.cuda())["output"]
         assert used.is_cuda
+
+
+def _blocks_apart(in_place: bool) -> nn.Sequential:
+    """Activations and dropout as blocks of their own, the first block one, too."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Hardtanh(inplace=in_place),
+        nn.Linear(6, 7),
+        nn.ReLU(inplace=in_place),
+        nn.Linear(7, 7),
+        nn.Sequential(nn.Dropout(0.3, inplace=in_place), nn.Sigmoid()),
+        nn.ELU(inplace=in_place),
+        nn.Linear(7, 4),
+    ).double()
+
+
+@pytest.mark.parametrize("name", learning.names())
+def test_blocks_that_work_in_place_are_as_those_that_do_not(name: str) -> None:
+    x, y = _batch("mlp", torch.float64)
+    given = x.clone()
+    options = {"at": "every"} if name in ("sg", "dni") else {}
+    a, b = (
+        learning.make(name, _blocks_apart(kind), lr=1e-2, **options)
+        for kind in (True, False)
+    )
+    for _ in range(4):
+        assert _equal(a.step(x, y), b.step(x, y))
+    assert _equal(a.network.state_dict(), b.network.state_dict())
+    left, right = a.errors(x, y), b.errors(x, y)
+    for layer in left:
+        assert all(map(torch.equal, left[layer], right[layer])), layer
+    found = [learning.error_diagnostics(rule, x, y) for rule in (a, b)]
+    assert str(found[0]) == str(found[1])
+    assert torch.equal(x, given)
+
+
+def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 Factory = Callable[..., torch.optim.Optimizer]

@@ -44,3 +44,12 @@ def test_half_the_squared_error() -> None:
 def test_labels() -> None:
     assert check_labels(torch.tensor([1], dtype=torch.int32), 1, 2).dtype == torch.long
     assert check_labels(torch.ones(2, 3), 2, 3).dtype == torch.float32
+
+
+def test_class_weights_do_not_tie_examples_together() -> None:
+    weight = torch.tensor([1.0, 2.0, 5.0])
+    p, y = torch.randn(6, 3), torch.tensor([0, 0, 0, 1, 1, 2])
+    each = nn.functional.cross_entropy(p, y, weight, reduction="none")
+    for reduction in ("mean", "sum", "none"):
+        found = resolve(nn.CrossEntropyLoss(weight, reduction=reduction))[1](p, y)
+        torch.testing.assert_close(found, each.mean())

@@ -1,7 +1,7 @@
 """What a wrong call is answered with."""
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -29,6 +29,19 @@ X, Y = torch.ones(4, 5), torch.tensor([0, 1, 2, 0])
         (torch.ones(5), Y, r"shape \(n, 5\)"),
         (X.double(), Y, "Expected `x` as torch.float32 on cpu, like the network, but"),
         (X[:0], Y[:0], "Expected `x` to hold examples"),
+        (X[0, 0], Y[:0], r"Expected `x` to hold examples, but got shape \(\)"),
+        (X[:1], Y[:1], "Expected block 'hidden_1' to take 1 examples in training, but"),
+        (
+            X,
+            torch.ones(4),
+            r"of the outputs, or integers, but got \(4,\)|which predictors see",
+        ),
+        (
+            X,
+            torch.ones(4, 2),
+            r"of the outputs, or integers, but got \(4, 2\)|which pre",
+        ),
+        (X, torch.ones(4, 3, 1), r"or integers, but got \(4, 3, 1\)|which predictors"),
         (X, Y + 1, "Expected labels `y` between 0 and 2, .* 3 outputs, but got 3"),
         (X, Y - 1, "Expected labels `y` between 0 and 2, .* but got -1"),
         (X, Y[:3], r"Expected `y` to have 4 labels, .* but got shape \(3,\)"),
@@ -63,6 +76,76 @@ def test_wrong_types() -> None:
         rule.step([1], Y)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Expected `y` to be a tensor, but got int"):
         rule.step(X, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", ["4", 2.0, 0, True])
+def test_wrong_counts(count: Any) -> None:
+    with pytest.raises(
+        (TypeError, ValueError), match="Expected `count` (to be|between)"
+    ):
+        learning.make("bp", _mlp()).accumulate(X, Y, count=count)
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind", "message"),
+    [
+        (
+            nn.NLLLoss(weight=torch.ones(2)),
+            ValueError,
+            "loss 'NLLLoss' takes .* raised:",
+        ),
+        (lambda p, y: p[9], ValueError, "loss '<lambda>' takes .* it raised: index 9"),
+        (
+            lambda p, y: "low",
+            TypeError,
+            "loss '<lambda>' to return a tensor, but got st",
+        ),
+        (
+            lambda p, y: p[:2],
+            ValueError,
+            r"or one for each of the 4 examples, but got .*",
+        ),
+        (
+            lambda p, y: torch.tensor(1.0),
+            ValueError,
+            "to be differentiable by the netw",
+        ),
+        (
+            lambda p, y: torch.ones(1, requires_grad=True).sum(),
+            ValueError,
+            "to be diff",
+        ),
+    ],
+)
+def test_losses_that_are_none(loss: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        learning.make("bp", _mlp(), loss=loss).step(X, Y)
+
+
+@pytest.mark.parametrize(
+    "network", [3, None, "mlp", nn.Linear, [nn.Linear(5, 3)], lambda x: x]
+)
+def test_networks_that_are_none(network: Any) -> None:
+    with pytest.raises(TypeError, match="Expected `network` to be an nn.Module, but"):
+        learning.make("bp", network)
+
+
+@pytest.mark.parametrize("name", ["sg", "kickback"])
+def test_outputs_that_are_no_vectors(name: str) -> None:
+    network = nn.Sequential(
+        OrderedDict(
+            hidden=nn.Linear(5, 6),
+            output=nn.Sequential(nn.Linear(6, 3), nn.Unflatten(1, (3, 1))),
+        )
+    )
+    message = r"block 'output' to return \(n, classes\) for .* the shape \(n, 3, 1\)"
+    with pytest.raises(ValueError, match=message):
+        learning.make(name, network)
+    for other in ("bp", "dfa", "dni"):
+        rule = learning.make(other, network, loss="mse")
+        rule.step(X, torch.ones(4, 3, 1))
+        with pytest.raises(ValueError, match=message):
+            rule.step(X, Y)
 
 
 def test_another_shape_later() -> None:
@@ -152,6 +235,16 @@ def test_blocks_that_do_not_fit() -> None:
             "Expected block '1' to take the output of block '0'",
         ),
         (
+            _mlp(),
+            {"blocks": ["hidden_1", "hidden_1", "output"]},
+            "Expected each block once in `blocks`, but got 'hidden_1' twice",
+        ),
+        (
+            nn.Sequential(nn.LazyLinear(6), nn.Linear(6, 3)),
+            {},
+            "Expected weights whose shapes are known, but '0.weight' is lazy",
+        ),
+        (
             nn.Sequential(nn.Linear(5, 6), nn.GRU(6, 3)),
             {},
             "Expected block '1' to return one tensor .* but got tuple",
@@ -160,6 +253,57 @@ def test_blocks_that_do_not_fit() -> None:
     for network, options, message in cases:
         with pytest.raises(ValueError, match=message):
             learning.make("bp", network, **options)
+
+
+@pytest.mark.parametrize("blocks", ["hidden_1", 3, {"hidden_1", "output"}])
+def test_blocks_are_a_list_or_a_mapping(blocks: Any) -> None:
+    with pytest.raises(
+        TypeError, match="Expected `blocks` to be a list of names, or a"
+    ):
+        learning.make("bp", _mlp(), blocks=blocks)
+    with pytest.raises(
+        TypeError, match="Expected block 'a' to be an nn.Module, but got"
+    ):
+        learning.make("bp", _mlp(), blocks={"a": blocks})
+
+
+class Own(learning.Rule):
+    """A rule of a user's, with something wrong in it."""
+
+    name: ClassVar[str] = "own"
+    where: ClassVar[list[str]] = ["hidden_1"]
+    wrong: ClassVar[Any] = None
+
+    @property
+    def cuts(self) -> list[str]:
+        return self.where
+
+    def error(self, cut: learning.Cut) -> Tensor:
+        found: Tensor = self.wrong
+        return found
+
+
+@pytest.mark.parametrize("wrong", [None, torch.ones(4, 2), 3.0])
+def test_errors_of_a_users_rule_must_fit(wrong: Any) -> None:
+    class Wrong(Own):
+        pass
+
+    Wrong.wrong = wrong
+    message = (
+        r"`error` of rule 'own' to return a tensor of the shape \(4, 6\) of block 'h"
+    )
+    with pytest.raises(ValueError, match=message):
+        Wrong(_mlp()).step(X, Y)
+
+
+@pytest.mark.parametrize("name", ["output", "hiden_2"])
+def test_cuts_of_a_users_rule_are_hidden_blocks(name: str) -> None:
+    class Wrong(Own):
+        where: ClassVar[list[str]] = [name]
+
+    message = "Expected `cuts of rule 'own'` to be one of hidden_1, hidden_2, hidden_3"
+    with pytest.raises(ValueError, match=message):
+        Wrong(_mlp()).step(X, Y)
 
 
 def test_feedback_alignment_names_what_it_cannot_transpose() -> None:
@@ -192,9 +336,18 @@ def test_wrong_options() -> None:
             "Expected `loss` to be one of .* Did you mean 'mse'",
         ),
         ({"loss": 3}, TypeError, "Expected `loss` to be a name or a function"),
-        ({"lr": -1.0}, ValueError, "Expected a positive learning rate, but got -1.0"),
-        ({"lr": float("inf")}, ValueError, "Expected a positive learning rate"),
-        ({"lr": float("nan")}, ValueError, "Expected a positive learning rate"),
+        ({"loss": nn.CrossEntropyLoss}, TypeError, "not a class, but got type"),
+        ({"lr": -1.0}, ValueError, "`lr` to be a positive learning rate, but got -1.0"),
+        ({"lr": float("inf")}, ValueError, "Expected `lr` to be a positive learning"),
+        ({"lr": float("nan")}, ValueError, "Expected `lr` to be a positive learning"),
+        ({"lr": "1e-3"}, TypeError, "Expected `lr` to be a number, but got str"),
+        ({"lr": True}, TypeError, "Expected `lr` to be a number, but got bool"),
+        ({"lr": torch.tensor(1.0)}, TypeError, "Expected `lr` to be a number, but got"),
+        ({"seed": "0"}, TypeError, "Expected `seed` to be a whole number, but got str"),
+        ({"seed": 0.0}, TypeError, "Expected `seed` to be a whole number, but got flo"),
+        ({"seed": -1}, ValueError, "Expected `seed` between 0 and .* but got -1"),
+        ({"seed": 2**63}, ValueError, "Expected `seed` between 0 and "),
+        ({"optimizer": torch.optim.LBFGS}, ValueError, "but LBFGS evaluates the loss"),
         ({"optimizer": 3}, TypeError, "Expected `optimizer` to be a factory"),
         (
             {"optimizer": lambda p: 3},
@@ -213,6 +366,8 @@ def test_wrong_options() -> None:
     for sigma in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="Expected `sigma` to be at least 0"):
             learning.make("noise", _mlp(), sigma=sigma)
+    with pytest.raises(TypeError, match="Expected `sigma` to be a number, but got str"):
+        learning.make("noise", _mlp(), sigma="1")
     with pytest.raises(ValueError, match="trainable parameters, but got none"):
         make_optimizer([], 0.1)
     with pytest.raises(ValueError, match="trainable parameters, but got none"):
@@ -230,6 +385,8 @@ def test_names_of_rules() -> None:
         learning.register("a:b", learning.Rule)
     with pytest.raises(TypeError, match="Expected `factory` to be a function"):
         learning.register("a", 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="rule's `name` to be a string, but got int"):
+        learning.register(3, learning.Rule)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 2)])

@@ -103,6 +103,31 @@ def test_another_rules_state_is_refused() -> None:
         learning.make("bp", _mlp(), lr=1.0).load_state_dict(state)
 
 
+def test_a_state_that_does_not_fit_changes_nothing() -> None:
+    rule = learning.make("bp", _mlp())
+    good = rule.state_dict()
+    other = learning.make("bp", networks.mlp(5, [6, 7, 6], 3)).state_dict()
+    deeper = learning.make("bp", networks.mlp(5, [6] * 4, 3)).state_dict()
+    lacking = {k: v for k, v in good.items() if k != "steps"}
+    for state, message in (
+        (
+            other,
+            "same network, but 'hidden_2.linear.weight' has the shape .7, 6. there",
+        ),
+        (
+            deeper,
+            r"'hidden_4.linear.weight' has the shape .* and none \(it is missing\)",
+        ),
+        (lacking, "Expected a rule's state, but it lacks steps"),
+        ({}, "Expected a rule's state, but it lacks rule, options"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rule.load_state_dict(state)
+        assert _equal(rule.state_dict(), good)
+    with pytest.raises(TypeError, match="Expected `state` to be a rule's state_dict"):
+        rule.load_state_dict(None)  # type: ignore[arg-type]
+
+
 def test_seeds_decide_feedback_and_noise() -> None:
     for name in ("fa", "dfa", "noise"):
         found = []

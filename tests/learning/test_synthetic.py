@@ -170,6 +170,13 @@ def test_places_out_of_range(at: Any) -> None:
         learning.make("sg", networks.mlp(5, [2] * 20, 3), at=at)
 
 
+def test_options_have_one_meaning_however_they_are_written() -> None:
+    assert _rule(at=2).splits == _rule(at=[2]).splits == ["hidden_2"]
+    assert _rule(targets=True).trace == _rule(targets="true").trace == 1.0
+    one = _rule(predictor="mlp", predictor_hidden=7)
+    assert one.predictor_hidden == (7,) and one.options["predictor_hidden"] == [7]
+
+
 def test_the_predictors_rate() -> None:
     assert _rule(at="middle", lr=1e-3).sg_lr == 1e-3
     assert _rule(at="every", lr=1e-3).sg_lr == pytest.approx(1e-2)
@@ -280,7 +287,12 @@ def test_wrong_options_are_refused() -> None:
         ("predictor", "linaer", "Expected `predictor` to be one of linear.*'linear'"),
         ("targets", "tru", "Expected `targets` to be one of bootstrapped, true"),
         ("targets", 1.5, "Expected `targets` between 0 and 1, but got 1.5"),
-        ("kernel_size", 2, "Expected `kernel_size` to be positive and odd, but got 2"),
+        ("kernel_size", 2, "Expected `kernel_size` to be odd, but got 2"),
+        (
+            "kernel_size",
+            -1,
+            r"Expected `kernel_size` between 1 and 2\*\*63 - 1, but got",
+        ),
         (
             "kernel_size",
             3,
@@ -289,23 +301,36 @@ def test_wrong_options_are_refused() -> None:
         ("predictor_hidden", (3,), "only with predictor='mlp', but got .* 'linear'"),
         ("prop", -1.0, "Expected `prop` to be finite and at least 0, but got -1.0"),
         ("prop", float("nan"), "Expected `prop` to be finite and at least 0"),
-        ("sg_lr", 0.0, "Expected a positive learning rate, but got 0.0"),
+        ("sg_lr", 0.0, "Expected `sg_lr` to be a positive learning rate, but got 0.0"),
     ):
         with pytest.raises(ValueError, match=message):
             _rule(**{option: value})
-    for at in (1.5, [1.5], ["hidden_1"], None):
+    for at in (1.5, [1.5], ["hidden_1"], None, True, [True], torch.tensor(1)):
         with pytest.raises(TypeError, match="Expected `at` to be 'middle', 'every' or"):
             _rule(at=at)
     with pytest.raises(ValueError, match="to hold positive sizes, but got .0,."):
         _rule(predictor="mlp", predictor_hidden=(0,))
-    with pytest.raises(TypeError, match="Expected `kernel_size` to be an int, but got"):
-        _rule(kernel_size=1.5)
+    for option, wrong in (
+        ("kernel_size", 1.5),
+        ("kernel_size", True),
+        ("prop", "0.1"),
+        ("sg_lr", "fast"),
+        ("targets", [1]),
+        ("targets", False),
+    ):
+        with pytest.raises(
+            TypeError, match=f"Expected `{option}` to be a .*number, but"
+        ):
+            _rule(**{option: wrong})
+    for sizes in ((1.5,), "64", 2.0):
+        with pytest.raises(TypeError, match="to be a list of whole numbers, but got"):
+            _rule(predictor="mlp", predictor_hidden=sizes)
+    for wrong in ("no", 1, None):
+        message = f"Expected `conditioned` to be True or False, but got {wrong!r}"
+        with pytest.raises(TypeError, match=message):
+            _rule(conditioned=wrong)
     with pytest.raises(ValueError, match="`conditioned` to be False for rule 'dni'"):
         learning.make("dni", networks.mlp(5, [6], 3), conditioned=True)
-    with pytest.raises(
-        TypeError, match="Expected `targets` to be a number, but got list"
-    ):
-        _rule(targets=[1])
     with pytest.raises(ValueError, match="Expected `predictor` to be one of"):
         make_predictor("x", (3,), 2, maps=False)
 
@@ -315,3 +340,15 @@ def test_errors_out_of_order_are_refused() -> None:
 
     with pytest.raises(TypeError, match="formed from the output down"):
         held(None)
+
+
+@pytest.mark.parametrize("shape", [(10,), (10, 2), (10, 3, 1)])
+def test_labels_that_predictors_cannot_see_are_refused(shape: tuple[int, ...]) -> None:
+    def loss(output: Tensor, y: Tensor) -> Tensor:
+        return (output.sum(1) - y.reshape(10, -1)[:, 0]).square().mean()
+
+    x, _ = _batch()
+    message = r"`y` as integers or of the shape \(10, 3\) of the outputs, which predict"
+    with pytest.raises(ValueError, match=message):
+        _rule(loss=loss).step(x, torch.ones(shape))
+    _rule(loss=loss, conditioned=False).step(x, torch.ones(shape))
