@@ -300,7 +300,19 @@ def probe(
         from repsim import plot
 
         shown = "accuracy" if "accuracy" in result else "r2"
-        return plot.layer_curve(result[shown]).figure
+        baselines = {"best constant": result["chance"]}
+        if control is not None:
+            rival = "control_train_" if control == "shuffled" else "control_"
+            baselines[result[rival + shown].attrs["long_name"]] = result[rival + shown]
+        over_steps = "step" in result.dims
+        axes = plot.layer_curve(
+            result[shown],
+            hue="step" if over_steps else None,
+            baselines={} if over_steps else baselines,
+        )
+        held = result.attrs["n_test"]
+        axes.set_title(f"linear probes for {target}, {held} held-out examples")
+        return axes.figure
 
     wrote = write_result(found, out, draw)
     table = found.to_dataframe().round(4).to_string()

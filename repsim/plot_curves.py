@@ -1,6 +1,6 @@
 """A quantity along depth: a line a condition, seeds as a band."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from repsim.drawing import (
 
 _MARKERS = "osD^vP"
 _DASHES: list[Any] = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1, 1, 1))]
+_NAMED_STEPS = 8
 
 
 def layer_curve(
@@ -44,9 +45,10 @@ def layer_curve(
         Where to draw; the current axes by default.
     hue : str, optional
         The dim or coordinate that tells lines apart; `condition` where it exists.
+        Lines of `step` go from light to dark, eight of them named.
     baselines : mapping of str to float or DataArray, optional
-        Reference lines by name, level or along `layer`: {"pixels": 0.91,
-        "untrained": curve}.
+        Reference lines by name, a level or along `layer`: {"pixels": 0.91,
+        "untrained": curve}; the mean over seeds is drawn.
     splits : iterable of str or mapping of condition to such, optional
         Layers after which a gradient is synthesised: vertical dotted lines, in the
         condition's colour where a mapping says whose they are.
@@ -64,7 +66,7 @@ def layer_curve(
         If `curve` is not a DataArray.
     ValueError
         If it has no `layer` dim, dims that are neither seeds nor `hue`, or `hue` does
-        not exist.
+        not exist; if a baseline is no single line.
 
     Examples
     --------
@@ -76,35 +78,68 @@ def layer_curve(
     expect_array(curve, "curve")
     names, groups = _groups(curve, hue)
     axes = plt.gca() if ax is None else ax
+    steps = hue == "step"
+    styles = _in_time(groups) if steps else _side_by_side(groups)
+    for name, values in groups.items():
+        _line(axes, values, styles[name] | kwargs)
+    _baselines(axes, baselines or {}, names)
+    _mark_splits(axes, splits, names, {n: s["color"] for n, s in styles.items()})
+    layer_axis(axes, names)
+    axes.set_ylabel(measure_label(curve))
+    if any(groups) or baselines:
+        axes.legend(
+            title="step" if steps else None,
+            framealpha=0.8,
+            edgecolor="none",
+            fontsize="small",
+        )
+    return axes
+
+
+def _side_by_side(groups: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return a style for each of several conditions."""
     colours = palette(groups)
-    at = np.arange(len(names))
-    for k, (name, values) in enumerate(groups.items()):
-        # Dashes over a solid line show both where two conditions coincide.
-        style: dict[str, Any] = {
+    # Dashes over a solid line show both where two conditions coincide.
+    return {
+        name: {
             "color": colours[name],
             "marker": _MARKERS[k % len(_MARKERS)],
             "markersize": 4,
             "linewidth": 1.8,
             "linestyle": _DASHES[k % len(_DASHES)],
+            "label": name or None,
         }
-        if name:
-            style["label"] = name
-        if len(values) > 1:
-            mean, spread = _spread(values)
-            axes.plot(at, values.T, color=colours[name], alpha=0.25, linewidth=0.7)
-            axes.fill_between(
-                at, mean - spread, mean + spread, color=colours[name], alpha=0.15, lw=0
-            )
-            axes.plot(at, mean, **(style | kwargs))
-        else:
-            axes.plot(at, values[0], **(style | kwargs))
-    _baselines(axes, baselines or {}, names)
-    _mark_splits(axes, splits, names, colours)
-    layer_axis(axes, names)
-    axes.set_ylabel(measure_label(curve))
-    if any(groups) or baselines:
-        axes.legend(framealpha=0.8, edgecolor="none", fontsize="small")
-    return axes
+        for k, name in enumerate(groups)
+    }
+
+
+def _in_time(groups: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return a style for each step, light to dark, a few of them named."""
+    shades = plt.get_cmap("viridis_r")(np.linspace(0.1, 1, len(groups)))
+    named = set(np.linspace(0, len(groups) - 1, _NAMED_STEPS).round().astype(int))
+    return {
+        name: {
+            "color": tuple(shades[k]),
+            "marker": "o",
+            "markersize": 3,
+            "linewidth": 1.3,
+            "label": name if k in named else None,
+        }
+        for k, name in enumerate(groups)
+    }
+
+
+def _line(axes: Axes, values: np.ndarray, style: dict[str, Any]) -> None:
+    """Draw the mean over seeds; where there are several, them and their spread."""
+    at = np.arange(values.shape[1])
+    mean, spread = _spread(values)
+    if len(values) > 1:
+        colour = style["color"]
+        axes.plot(at, values.T, color=colour, alpha=0.25, linewidth=0.7)
+        axes.fill_between(
+            at, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0
+        )
+    axes.plot(at, mean, **style)
 
 
 def _groups(
@@ -163,11 +198,28 @@ def _baselines(
     styles: list[Any] = ["--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1))]
     for k, (name, value) in enumerate(baselines.items()):
         style = {"color": "0.35", "linewidth": 1.2, "linestyle": styles[k % 4]}
-        if isinstance(value, xr.DataArray) and value.ndim:
-            level = value.reindex(layer=names) if "layer" in value.coords else value
-            axes.plot(np.arange(len(names)), level.values, label=name, **style)
+        level = _level(name, value)
+        if level.ndim:
+            along = level.reindex(layer=names) if "layer" in level.coords else level
+            axes.plot(np.arange(len(names)), along.values, label=name, **style)
         else:
-            axes.axhline(float(value), label=name, **style)
+            axes.axhline(float(level), label=name, **style)
+
+
+def _level(name: str, value: float | xr.DataArray) -> xr.DataArray:
+    """Return a baseline over layers or of none: the mean over seeds."""
+    level = xr.DataArray(value)
+    level = level.mean([d for d in level.dims if d in ("seed", "network")])
+    for dim in [d for d in level.dims if d != "layer"]:
+        # What is the same for all conditions, as chance is, is one line.
+        if bool((level.max(dim) - level.min(dim) > 1e-12).any()):
+            msg = (
+                f"Expected baseline {name!r} to be one line, but it differs along "
+                f"{dim}; select one, as in .isel({dim}=0)."
+            )
+            raise ValueError(msg)
+        level = level.mean(dim)
+    return level
 
 
 def _mark_splits(

@@ -136,6 +136,32 @@ def test_layer_curve_skips_seeds_that_do_not_exist() -> None:
     np.testing.assert_allclose(drawn, missing[1].mean("seed"))
 
 
+def test_layer_curve_takes_baselines_of_a_whole_study() -> None:
+    chance = xr.zeros_like(curves().isel(layer=0, drop=True)) + 0.2
+    chance[1, 2] = np.nan  # a seed that does not exist
+    axes = plot.layer_curve(
+        curves(), baselines={"chance": chance, "start": curves()[0]}
+    )
+    named = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_allclose(named["chance"].get_ydata(), 0.2)
+    np.testing.assert_allclose(named["start"].get_ydata(), curves()[0].mean("seed"))
+    with pytest.raises(ValueError, match="'both' to be one line, .* along condition"):
+        plot.layer_curve(curves(), baselines={"both": curves()})
+
+
+def test_layer_curve_orders_steps_and_names_a_few() -> None:
+    history = xr.concat([curves()[0] + k for k in range(20)], "step")
+    history = history.assign_coords(step=np.arange(20) * 5)
+    axes = plot.layer_curve(history.mean("seed"), hue="step")
+    shades = [sum(line.get_color()[:3]) for line in axes.lines]
+    assert len(shades) == 20 and shades[0] > shades[-1]
+    legend = axes.get_legend()
+    assert legend is not None
+    texts = [t.get_text() for t in legend.get_texts()]
+    assert len(texts) == 8 and texts[0] == "0" and texts[-1] == "95"
+    assert legend.get_title().get_text() == "step"
+
+
 def test_layer_curve_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="Expected `curve` to have a dim `layer`"):
         plot.layer_curve(xr.DataArray([1.0], dims="step"))
