@@ -111,6 +111,9 @@ def test_rdm_and_probe_write_pictures(folder: Path, tmp_path: Path) -> None:
     arguments = ["--control", "shuffled", "--layers", "hidden_1,hidden_2"]
     assert _run("probe", run, *arguments, "--out", str(tmp_path / "probe.png")) == 0
     assert "hidden_2" in (tmp_path / "probe.csv").read_text()
+    over_time = ["--step", "all", "--out", str(tmp_path / "history.png")]
+    assert _run("probe", run, *over_time) == 0
+    assert (tmp_path / "history.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize("command", ["compare", "rdm", "probe"])

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import networks
+from repsim.drawing import share_legend
 from repsim.probes import probe_input, probe_layers
 
 TITLE = "Linear probes"
@@ -20,7 +21,7 @@ SEED = 0
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Return held-out accuracy of linear probes per layer, with their baselines.
+    """Return what linear probes read per layer, with their baselines.
 
     Parameters
     ----------
@@ -32,8 +33,9 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     Dataset
         `accuracy, train_accuracy, log_loss, v_information, calibration_error`
         (condition, seed, layer) at the last step and `chance`; the condition
-        `untrained` is the first condition at step 0. `input_accuracy` is the same
-        probe's on the inputs, where the study keeps them.
+        `untrained` is the first condition at step 0. `input_accuracy` and
+        `input_log_loss` are the same probe's on the inputs, where the study keeps
+        them.
 
     Raises
     ------
@@ -62,7 +64,8 @@ def compute(study: xr.DataTree) -> xr.Dataset:
         )
         if "input" in study.data_vars:
             pixels = probe_input(study, test_size=TEST_SIZE, seed=SEED)
-            found["input_accuracy"] = pixels["accuracy"]
+            for name in ("accuracy", "log_loss"):
+                found[f"input_{name}"] = pixels[name]
     except ValueError as error:
         raise NotApplicable(str(error)) from error
     found["chance"] = found["chance"].isel(condition=0).mean()
@@ -72,13 +75,21 @@ def compute(study: xr.DataTree) -> xr.Dataset:
 
 
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
-    """Return one figure: held-out accuracy along depth by condition."""
-    figure, ax = plt.subplots(figsize=(7.5, 4.0), layout="constrained")
-    accuracy = result["accuracy"].assign_attrs(long_name="held-out probe accuracy")
-    references: dict[str, float | xr.DataArray] = {"chance": float(result["chance"])}
-    if "input_accuracy" in result:
-        references["input"] = float(result["input_accuracy"])
-    plot.layer_curve(accuracy, ax=ax, baselines=references, splits=_study.marks(result))
+    """Return one figure: held-out accuracy and log loss along depth by condition."""
+    figure, axes = plt.subplots(1, 2, figsize=(11.0, 4.2), layout="constrained")
+    constant = (result["log_loss"] + result["v_information"]).isel(layer=0)
+    references: dict[str, dict[str, float | xr.DataArray]] = {
+        "accuracy": {"best constant": float(result["chance"])},
+        "log_loss": {"best constant": float(constant.mean())},
+    }
+    for ax, (name, levels) in zip(axes, references.items(), strict=True):
+        if f"input_{name}" in result:
+            levels["input"] = float(result[f"input_{name}"])
+        plot.layer_curve(
+            result[name], ax=ax, baselines=levels, splits=_study.marks(result)
+        )
+    axes[1].set_yscale("log")
+    share_legend(figure)
     return {"probe_accuracy": figure}
 
 
@@ -86,16 +97,20 @@ def caption(result: xr.Dataset) -> str:
     """Return the caption."""
     held = result.attrs["n_test"]
     error = 0.5 / np.sqrt(held)
-    pixels = ", of the same probe on the input" if "input_accuracy" in result else ""
+    pixels = (
+        ", and of the same probe on the input" if "input_accuracy" in result else ""
+    )
     return (
-        "Linear probes: share of held-out images whose class a logistic regression "
-        "(C = 1, no preprocessing) reads from a layer's activations, by layer, at the "
-        "last recorded step. Line: mean over seeds, band: one standard deviation; "
-        "'untrained' is the first condition before its first update. Horizontal "
-        f"lines: accuracy of the most frequent class{pixels}. Every probe is fitted to "
-        f"the same {result.attrs['n_train']} examples and tested on the same {held}, "
-        f"so one accuracy carries a sampling error of up to {error:.3f}. What a probe "
-        "reads says what is there, not what the network uses."
+        "Linear probes: what a logistic regression (C = 1, no preprocessing) reads of "
+        "the class of held-out images from a layer's activations, by layer, at the "
+        "last recorded step. Left: the share it names rightly. Right, on a logarithmic "
+        "axis: its log loss, which still tells layers apart where accuracies are "
+        "saturated. Line: mean over seeds, band: one standard deviation; 'untrained' "
+        "is the first condition before its first update. Horizontal lines: scores of "
+        f"the best answer that needs no image{pixels}. Every probe is fitted to the "
+        f"same {result.attrs['n_train']} examples and tested on the same {held}, so "
+        f"one accuracy carries a sampling error of up to {error:.3f}. What a probe reads "
+        "says what is there, not what the network uses."
     )
 
 

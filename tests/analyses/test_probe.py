@@ -23,8 +23,17 @@ def test_accuracies_are_those_of_each_network(study: xr.DataTree) -> None:
     np.testing.assert_array_equal(
         untrained["accuracy"], probe_layers(begin, test_size=0.5)["accuracy"]
     )
-    assert {"chance", "input_accuracy"} <= set(result.data_vars)
-    assert list(probe.figures(result)) == ["probe_accuracy"]
+    assert {"chance", "input_accuracy", "input_log_loss"} <= set(result.data_vars)
+    figure = probe.figures(result)["probe_accuracy"]
+    accuracy, loss = figure.axes
+    assert loss.get_yscale() == "log"
+    level = {line.get_label(): line.get_ydata() for line in loss.lines}
+    # 12 examples a side, of classes in proportion: the frequencies' log loss.
+    shares = np.unique(study["bp/0"]["label"], return_counts=True)[1] / 24
+    np.testing.assert_allclose(
+        level["best constant"], -(shares * np.log(shares)).sum(), rtol=0.02
+    )
+    np.testing.assert_allclose(level["input"], result["input_log_loss"])
     assert "of the same probe on the input" in probe.caption(result)
     assert {"bp", "sg", "untrained", "input", "chance"} == set(probe.summary(result))
 
