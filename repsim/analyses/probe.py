@@ -109,8 +109,8 @@ def caption(result: xr.Dataset) -> str:
         "is the first condition before its first update. Horizontal lines: scores of "
         f"the best answer that needs no image{pixels}. Every probe is fitted to the "
         f"same {result.attrs['n_train']} examples and tested on the same {held}, so "
-        f"one accuracy carries a sampling error of up to {error:.3f}. What a probe reads "
-        "says what is there, not what the network uses."
+        f"one accuracy carries a sampling error of up to {error:.3f}. What a probe "
+        "reads says what is there, not what the network uses."
     )
 
 
