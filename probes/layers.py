@@ -13,9 +13,9 @@ from repsim.probes import scores
 from repsim.probes.control import control_values
 from repsim.probes.estimators import describe, few_examples_each, make, regresses
 from repsim.probes.linear import LinearProbe
-from repsim.probes.moments import features, frame, moments, over_networks, provenance
 from repsim.probes.splits import split
 from repsim.probes.targets import Target, resolve
+from repsim.probes.walk import features, frame, moments, over_networks, provenance
 
 MEANING = {
     "accuracy": ("held-out accuracy", "1"),
@@ -229,8 +229,8 @@ def _probe(
             )
     result: xr.Dataset = frame(run, cells)
     result["chance"] = task.chance()
-    for name, variable in result.data_vars.items():
-        long_name, units = MEANING[str(name)]
+    for key, variable in result.data_vars.items():
+        long_name, units = MEANING[str(key)]
         variable.attrs |= {"long_name": long_name, "units": units}
     return result.assign_attrs(provenance(**options))
 

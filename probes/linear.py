@@ -18,8 +18,8 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from repsim.measures.devices import device_named
-from repsim.probes.conditioning import Conditioned, condition
-from repsim.probes.solver import Solution, minimise
+from repsim.probes.logistic.conditioning import Conditioned, condition
+from repsim.probes.logistic.solver import Solution, minimise
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -210,7 +210,7 @@ def _level(name: str, value: float | xr.DataArray) -> xr.DataArray:
     """Return a baseline over layers or of none: the mean over seeds."""
     level = xr.DataArray(value)
     level = level.mean([d for d in level.dims if d in ("seed", "network")])
-    for dim in [d for d in level.dims if d != "layer"]:
+    for dim in [str(d) for d in level.dims if d != "layer"]:
         # What is the same for all conditions, as chance is, is one line.
         if bool((level.max(dim) - level.min(dim) > 1e-12).any()):
             msg = (

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from repsim.probes.conditioning import condition
-from repsim.probes.metric import SPECTRAL, metric, renewed, whitened
-from repsim.probes.solver import place
+from repsim.probes.logistic.conditioning import condition
+from repsim.probes.logistic.metric import SPECTRAL, metric, renewed, whitened
+from repsim.probes.logistic.solver import place
 
 
 def drawn(n: int, d: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:

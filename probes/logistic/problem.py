@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from repsim.probes.metric import Metric, renewed
+from repsim.probes.logistic.metric import Metric, renewed
 
 
 @dataclass(frozen=True)

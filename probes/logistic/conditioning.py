@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from repsim.probes.metric import metric
-from repsim.probes.problem import Problem
-from repsim.probes.solver import Place, place
+from repsim.probes.logistic.metric import metric
+from repsim.probes.logistic.problem import Problem
+from repsim.probes.logistic.solver import Place, place
 
 ROWS = 1024
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from repsim.probes.memory import Memory
-from repsim.probes.problem import Problem
+from repsim.probes.logistic.memory import Memory
+from repsim.probes.logistic.problem import Problem
 
 TRIALS = 30
 REFRESH = (8, 20, 40, 80, 160, 320, 640)
