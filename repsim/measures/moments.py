@@ -105,12 +105,14 @@ class Moments:
         self._norm += norm.sum(dim=0)
         self._sum_norm += wide.T @ norm
         self._norm_norm += norm.double().T @ norm.double()
+        # Once by unit: products would copy each of many tiles to have it so.
+        units = x.T.contiguous()
         for (rows, columns), product in zip(self._tiles, self._products, strict=True):
-            a, b = x[:, self._columns(rows)], x[:, self._columns(columns)]
+            a, b = units[self._columns(rows)], units[self._columns(columns)]
             if self._dtype == torch.float64:
-                product.addmm_(a.T, b)
+                product.addmm_(a, b.T)
             else:
-                product += Rows(a.T).times(b.T)
+                product += Rows(a).times(b)
 
     def shift(self, by: torch.Tensor) -> None:
         """Carry all sums to another origin.
