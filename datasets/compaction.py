@@ -20,6 +20,8 @@ from repsim.datasets.layout import (
     write_document,
 )
 
+Sources = Iterator[tuple[tuple[int, ...], Path]]
+
 SHARD_BYTES = 64 * 2**20
 _OVERHEAD = 16 + 16  # of one object in the index, and of an incompressible block
 _MISSING = 2**64 - 1
@@ -71,7 +73,7 @@ def committed(folder: Path) -> np.ndarray:
 
 def _pack(folder: Path, array: Array) -> None:
     """Write a layer's shards, and let its document name them."""
-    grid = [-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True)]
+    grid = _grid(array)
     per_shard = _objects_per_shard(array, grid)
     if all(n == 1 for n in per_shard):
         return
@@ -82,11 +84,16 @@ def _pack(folder: Path, array: Array) -> None:
             target = folder.joinpath("c", *map(str, place))
             target.parent.mkdir(parents=True, exist_ok=True)
             corner = [i * n for i, n in zip(place, per_shard, strict=True)]
-            _write_shard(folder, target, corner, per_shard)
+            sources = _objects(folder, corner, per_shard, grid)
+            _write_shard(target, per_shard, sources, "partial" in array.attrs)
     except OSError:
         shutil.rmtree(folder / "c", ignore_errors=True)  # give the disk its room back
         raise
     write_document(folder, replace(array, shards=shards).document())
+
+
+def _grid(array: Array) -> list[int]:
+    return [-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True)]
 
 
 def _objects_per_shard(array: Array, grid: list[int]) -> list[int]:
@@ -105,16 +112,15 @@ def _objects_per_shard(array: Array, grid: list[int]) -> list[int]:
 
 
 def _write_shard(
-    folder: Path, target: Path, corner: list[int], per_shard: list[int]
+    target: Path, per_shard: list[int], sources: Sources, partial: bool
 ) -> None:
     index = np.full((*per_shard, 2), _MISSING, "<u8")
     offset = 0
     with target.open("wb") as shard:
-        for place, source in _objects(folder, corner, per_shard):
-            try:
-                data = source.read_bytes()
-            except FileNotFoundError:
+        for place, source in sources:
+            if partial and not source.exists():
                 continue
+            data = source.read_bytes()
             shard.write(data)
             index[place] = offset, len(data)
             offset += len(data)
@@ -126,11 +132,13 @@ def _write_shard(
 
 
 def _objects(
-    folder: Path, corner: list[int], per_shard: list[int]
-) -> Iterator[tuple[tuple[int, ...], Path]]:
+    folder: Path, corner: list[int], per_shard: list[int], grid: list[int]
+) -> Sources:
+    """Yield the live objects of a shard: the place in it, and the file."""
     for place in product(*(range(n) for n in per_shard)):
         index = [c + p for c, p in zip(corner, place, strict=True)]
-        yield place, folder / object_name(index)
+        if all(i < n for i, n in zip(index, grid, strict=True)):
+            yield place, folder / object_name(index)
 
 
 def unpack(folder: Path, array: Array, steps: int) -> None:
@@ -155,7 +163,7 @@ def unpack(folder: Path, array: Array, steps: int) -> None:
         corner = [i * n for i, n in zip(place, per_shard, strict=True)]
         with shard.open("rb") as file:
             table = _index(file, per_shard)
-            for inner, target in _objects(folder, corner, per_shard):
+            for inner, target in _objects(folder, corner, per_shard, _grid(array)):
                 offset, length = (int(v) for v in table[inner])
                 if offset != _MISSING and corner[0] + inner[0] < steps:
                     file.seek(offset)

@@ -205,6 +205,8 @@ def read_document(folder: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict) or "node_type" not in document:
             raise ValueError("not a zarr v3 document")
+        if not isinstance(document.get("attributes", {}), dict):
+            raise ValueError("its attributes are no mapping")
     except (ValueError, RecursionError) as error:
         msg = (
             f"Expected {path} to be a zarr v3 document, but it cannot be read "

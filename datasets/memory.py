@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from repsim.datasets.sink import Gathering, ordered, plain
+from repsim.datasets.sink import PARTIAL, Gathering, ordered, plain
 
 
 class Memory:
@@ -90,7 +90,9 @@ class Memory:
         for name in names:
             layer = self._gathering.layers[name]
             dims = ("step", *layer.dims) if self._steps else layer.dims
-            variables[name] = (dims, self._stack(name), layer.attrs)
+            everywhere = all(name in moment for moment in self._moments)
+            attrs = layer.attrs if everywhere else {**layer.attrs, **PARTIAL}
+            variables[name] = (dims, self._stack(name), attrs)
         coords: dict[str, Any] = {}
         if self._steps:
             coords["step"] = ("step", np.array(self._steps, np.int64))

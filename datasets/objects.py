@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from repsim.datasets.layout import (
     Array,
@@ -62,8 +63,10 @@ def write_coordinate(folder: Path, values: np.ndarray) -> None:
             str(folder),
             shape=values.shape,
             dtype="string",
+            compressors=[ZstdCodec(), Crc32cCodec()],
             dimension_names=["example"],
             overwrite=True,
+            config={"write_empty_chunks": True},
         )
         made[:] = np.array([str(v) for v in values], dtype=object)
         return

@@ -101,7 +101,9 @@ def refused(error: OSError, path: Path, state: str) -> OSError:
     OSError
         PermissionError for one, with the same number.
     """
-    reason = os.strerror(error.errno) if error.errno else error
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno and error.filename is not None and str(error.filename) != str(path):
+        reason = f"{reason}: {error.filename}"
     msg = (
         f"Expected to write the recording at {path}, but the system refused "
         f"({reason}); {state}. Make room or choose another place."

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ class StoredArray(BackendArray):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open()
+        # Of other arrays every object was written, so that one that lacks was lost.
+        self._holes = "partial" in self._array.attrs
         self.shape = tuple(self._array.shape)
         self.dtype = np.dtype(self._array.dtype)
 
@@ -33,7 +36,7 @@ class StoredArray(BackendArray):
         self._stamp = self._current()
         try:
             self._array = zarr.open_array(str(self._folder), mode="r", zarr_format=3)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
             msg = (
                 f"Expected {self._folder / DOCUMENT} to describe an array, but got "
                 f"{error}; copy the file from a backup or an equal recording."
@@ -54,6 +57,7 @@ class StoredArray(BackendArray):
         if self._current() != self._stamp:
             self._open()
         try:
+            self._check_there(key)
             if all(isinstance(k, slice | int | np.integer) for k in key):
                 values = self._array[key]
             else:
@@ -64,11 +68,31 @@ class StoredArray(BackendArray):
             raise ValueError(self._broken(error)) from error
         return np.asarray(values)
 
+    def _check_there(self, key: tuple[Any, ...]) -> None:
+        """Raise where an object that this key needs is missing or empty.
+
+        Zarr would give back NaN, as it does for what was never written.
+        """
+        if self._folder.name == "step":  # what lies there is all that is claimed
+            return
+        outer = self._array.shards or self._array.chunks
+        touched = []
+        for k, size, length in zip(key, self.shape, outer, strict=True):
+            index = np.arange(*k.indices(size)) if isinstance(k, slice) else k
+            touched.append(np.unique(index // np.int64(length)).tolist())
+        name = self._array.metadata.encode_chunk_key
+        for place in product(*touched):
+            file = self._folder / name(place)
+            if not (file.stat().st_size if file.exists() else self._holes):
+                state = "is empty" if file.exists() else "is missing"
+                raise ValueError(f"{file.relative_to(self._folder)} {state}")
+
     def _broken(self, error: Exception) -> str:
         return (
             f"Expected the objects of {self._folder} to be readable, but one cannot be "
-            f"decoded ({error}): a file was cut short or overwritten. Other steps and "
-            "layers are not affected; record this one again, or resume before it."
+            f"decoded ({error}): a file was cut short, overwritten or deleted. Other "
+            "steps and layers are not affected; record this one again, or resume "
+            "before it."
         )
 
 
@@ -106,8 +130,15 @@ def read(path: Path, *, chunks: Any = None) -> xr.Dataset:
     ValueError
         If the store is damaged beyond what its complete steps allow.
     """
-    opened = xr.open_dataset(str(path), engine=Recordings, chunks=chunks, cache=False)
-    return opened
+    try:
+        return xr.open_dataset(str(path), engine=Recordings, chunks=chunks, cache=False)
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        msg = (
+            f"Expected {path} to hold a recording, but its zarr.json files do not fit "
+            f"together ({error!r}): one was overwritten. Copy it from a backup or an "
+            "equal recording."
+        )
+        raise ValueError(msg) from error
 
 
 def _assembled(path: Path) -> xr.Dataset:
@@ -116,11 +147,20 @@ def _assembled(path: Path) -> xr.Dataset:
     attrs.pop("repsim_store", None)
     inner = str(attrs.pop("coordinates", "")).split()
     coords: dict[str, xr.Variable] = {}
-    for name in ("example", *inner):
-        if (path / name / DOCUMENT).exists():
+    there = {child.name for child in path.iterdir()}
+    if attrs.get("layers"):
+        for name in ("example", *inner):
+            if name not in there or not (path / name / DOCUMENT).is_file():
+                msg = (
+                    f"Expected {path} to hold {name!r}, one value for each example, "
+                    "but it is not there; copy it from a backup or an equal recording."
+                )
+                raise ValueError(msg)
             coords[name] = _small(path / name)
     variables = dict(_variables(path, skip={"step", *coords}))
     places = _committed(path, variables)
+    if places is not None and attrs.get("complete") == 1:
+        _check_marks(path, places[0].size)
     if places is not None:
         marks, index = places
         coords["step"] = xr.Variable("step", marks)
@@ -186,7 +226,8 @@ def _committed(
     step = StoredArray(folder)
     # Read by what lies there, not by what the document claims.
     size = step._array.chunks[0]
-    files = [int(f.name.split(".")[1]) for f in folder.glob("c.*")]
+    marks_files = [f.name.removeprefix("c.") for f in folder.glob("c.*")]
+    files = [int(name) for name in marks_files if name.isdigit()]
     files += [int(f.name) for f in (folder / "c").glob("*") if f.name.isdigit()]
     shortest = min((v.sizes["step"] for v in variables.values()), default=0)
     most = min(shape[0], (max(files, default=-1) + 1) * size, shortest)
@@ -196,6 +237,18 @@ def _committed(
     if places.size and places[-1] == places.size - 1 or not places.size:
         index = slice(0, places.size)
     return marks[places], index
+
+
+def _check_marks(path: Path, found: int) -> None:
+    """Raise where a recording that was closed in order has lost commit marks."""
+    claimed = read_document(path / "step")["shape"][0]
+    if found < claimed < MOST_EXAMPLES:
+        msg = (
+            f"Expected {claimed} steps in {path}, which is complete, but "
+            f"{path / 'step'} holds {found}: a file was deleted. Copy it from a "
+            "backup; the layers' values are not affected."
+        )
+        raise ValueError(msg)
 
 
 def _check_sizes(

@@ -47,6 +47,10 @@ class Sink(Protocol):
         """Return the complete moments."""
 
 
+PARTIAL = {"partial": 1}
+"""Attribute of a layer that some recorded passes did not reach: NaN in those."""
+
+
 class Layer:
     """What is known of a layer once its first rows have come."""
 

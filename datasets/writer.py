@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from repsim.datasets.objects import (
     write_marks,
 )
 from repsim.datasets.places import check_name, is_aborted, refused
-from repsim.datasets.sink import Blocks, Gathering, Layer, ordered, plain
+from repsim.datasets.sink import PARTIAL, Blocks, Gathering, Layer, ordered, plain
 from repsim.datasets.worker import Worker
 
 FIRST_CAPACITY = 64
@@ -99,7 +100,7 @@ class Writer:
             self._index -= 1
             self._submit_marks()
             for name in self._arrays:
-                self._submit_clear(name, self._index)
+                self._submit(partial(clear_objects, self.path / name, self._index))
 
     def put(
         self,
@@ -137,16 +138,11 @@ class Writer:
         moment = self._gathering.blocks
         for name, blocks in moment.items():
             self._complete(name, blocks)
-        fresh = [name for name in moment if name not in self._arrays]
         if self._step is not None and self._index >= self._capacity:
             self._grow()
-        for name in fresh:
-            array = self._array(name, moment[name])
-            self._arrays[name] = array
-            self._submit_document(name, array)
+        fresh = self._described(moment)
         if self._attrs is None:
-            kept = dict(coords)
-            self._submit(lambda: self._write_coords(kept))
+            self._submit_coords(coords)
         if fresh or self._attrs is None:
             names = ordered(self._arrays, order)
             self._attrs = {**attrs, "complete": 0, "layers": plain(names)}
@@ -158,6 +154,23 @@ class Writer:
             self._marks.append(self._step)
             self._submit_marks()
         self._gathering.begin()
+
+    def _described(self, moment: Mapping[str, Blocks]) -> list[str]:
+        """Write the documents of layers that are new or missed; return the new."""
+        fresh = [name for name in moment if name not in self._arrays]
+        missed = [name for name in self._arrays if name not in moment]
+        for name in fresh:
+            self._arrays[name] = self._array(name, moment[name])
+        changed = dict.fromkeys(fresh)
+        for name in [*missed, *(fresh if self._index else [])]:
+            array = self._arrays[name]
+            if not array.attrs.keys() >= PARTIAL.keys():
+                attrs = {**array.attrs, **PARTIAL}
+                self._arrays[name] = replace(array, attrs=attrs)
+                changed[name] = None
+        for name in changed:
+            self._submit_document(name, self._arrays[name])
+        return fresh
 
     def _complete(self, name: str, blocks: Blocks) -> None:
         known = self._arrays.get(name)
@@ -263,9 +276,6 @@ class Writer:
         marks = self.steps
         self._submit(lambda: self._write_marks(marks))
 
-    def _submit_clear(self, name: str, index: int) -> None:
-        self._submit(lambda: clear_objects(self.path / name, index))
-
     def _grow(self) -> None:
         while self._capacity <= self._index:
             self._capacity *= 2
@@ -273,17 +283,14 @@ class Writer:
             shape = (self._capacity, *array.shape[1:])
             self._arrays[name] = replace(array, shape=shape)
             self._submit_document(name, self._arrays[name])
-        capacity = self._capacity
-        self._submit(lambda: self._write_step_document(capacity))
+        self._submit_document("step", marks_array(self._capacity))
 
-    def _write_step_document(self, capacity: int) -> None:
-        write_document(self.path / "step", marks_array(capacity).document())
-
-    def _write_coords(self, coords: Mapping[str, np.ndarray]) -> None:
+    def _submit_coords(self, coords: Mapping[str, np.ndarray]) -> None:
         for name, values in coords.items():
-            write_coordinate(self.path / name, values)
+            folder, held = self.path / name, values.copy()
+            self._submit(partial(write_coordinate, folder, held))
         if self._step is not None:
-            self._write_step_document(self._capacity)
+            self._submit_document("step", marks_array(self._capacity))
 
     def _write_marks(self, marks: Sequence[int]) -> None:
         write_marks(self.path / "step", marks)

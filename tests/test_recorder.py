@@ -439,6 +439,8 @@ def test_layers_unset_on_some_steps_are_nan_there(stored: bool, tmp_path: Path) 
     there = ~np.isnan(run["late"]).all(("example", "late_unit"))
     assert run["step"][there].values.tolist() == list(range(2, 101, 3))
     assert not np.isnan(run["always"]).any()
+    assert run["late"].attrs == {"partial": 1}
+    assert run["always"].attrs == {}
 
 
 def test_a_recorder_wants_to_be_entered() -> None:

@@ -325,6 +325,91 @@ def test_an_object_cut_short_is_named_when_it_is_read(
         np.testing.assert_array_equal(run["0"][:2], before["0"][:2])
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("state", ["empty", "missing"])
+def test_an_object_that_was_lost_is_no_nan(
+    packed: bool, state: str, store: Path
+) -> None:
+    before = (_record if packed else _broken_off)(store, 4).load()
+    victim = store / "0" / ("c/0/0/0" if packed else "c.2.0.0")
+    victim.unlink()
+    if state == "empty":
+        victim.touch()
+    run = repsim.open_recording(store)
+    for lost in (run["0"], run["0"][2], run["0"][[0, 2], 3], run["0"][::-2]):
+        with pytest.raises(ValueError, match=f"0 to be readable.*0.0 is {state}.*cut"):
+            lost.load()
+    np.testing.assert_array_equal(run["1"], before["1"])
+    if packed:
+        return
+    np.testing.assert_array_equal(run["0"][[0, 1, 3]], before["0"][[0, 1, 3]])
+    if state == "missing":  # packing would make it look as if it never was
+        with pytest.raises(OSError, match=r"No such file .*0/c.2.0.0.*; 6 complete"):
+            _record(store, 0, resume=True, start=10)
+    else:
+        _record(store, 0, resume=True, start=10)
+    with pytest.raises(ValueError, match="0 to be readable"):
+        repsim.open_recording(store)["0"].load()
+
+
+@pytest.mark.parametrize("name", ["label", "example"])
+@pytest.mark.parametrize("labels", [range(12), list("abcdefghijkl")])
+def test_a_coordinate_that_was_lost_is_named(
+    name: str, labels: Any, store: Path
+) -> None:
+    repsim.record(NET, X, labels=labels, store=store)
+    victim = next(f for f in (store / name).rglob("*0") if f.is_file())
+    data = bytearray(victim.read_bytes())
+    data[-9] ^= 1
+    victim.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=f"s.zarr/{name} to be readable"):
+        repsim.open_recording(store)
+    victim.unlink()
+    with pytest.raises(ValueError, match=f"s.zarr/{name} to be readable.*missing"):
+        repsim.open_recording(store)
+    (store / name / "zarr.json").unlink()
+    with pytest.raises(ValueError, match=f"to hold '{name}', one value for each"):
+        repsim.open_recording(store)
+
+
+def test_labels_that_say_nothing_come_back(store: Path) -> None:
+    run = repsim.record(NET, X, labels=[""] * 12, store=store)
+    assert run["label"].values.tolist() == [""] * 12
+
+
+def test_commit_marks_that_were_lost_are_told(store: Path) -> None:
+    _record(store, 4)
+    (store / "step" / "c.0").rename(store / "step" / "c.0x")
+    with pytest.raises(ValueError, match="Expected 5 steps in .*complete, but .*0: a"):
+        repsim.open_recording(store)
+
+
+@pytest.mark.parametrize("place", ["", "1"])
+@pytest.mark.parametrize("value", [None, 0, [1]])
+def test_attributes_that_are_none_are_told(place: str, value: Any, store: Path) -> None:
+    _record(store, 2)
+    _edit(store / place / "zarr.json", lambda d: d.update(attributes=value))
+    with pytest.raises(ValueError, match=r"zarr.json to be .*attributes are no mapp"):
+        repsim.open_recording(store)
+    _edit(store / place / "zarr.json", lambda d: d.update(attributes={}))
+
+
+def test_documents_that_do_not_fit_together_are_told(store: Path) -> None:
+    _record(store, 2)
+    _edit(store / "zarr.json", lambda d: d["attributes"].update(coordinates="step"))
+    with pytest.raises(ValueError, match="its zarr.json files do not fit together"):
+        repsim.open_recording(store)
+
+
+def test_nothing_outside_the_store_is_read(store: Path) -> None:
+    _record(store.parent / "other.zarr", 2)
+    _record(store, 2)
+    other = "../other.zarr/label"
+    _edit(store / "zarr.json", lambda d: d["attributes"].update(coordinates=other))
+    with pytest.raises(ValueError, match=f"to hold '{other}'"):
+        repsim.open_recording(store)
+
+
 def test_a_layer_that_is_gone_is_named(store: Path) -> None:
     _record(store)
     shutil.rmtree(store / "1")
