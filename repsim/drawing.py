@@ -60,7 +60,8 @@ def title(data: xr.DataArray) -> str:
     if isinstance(options, str) and options.startswith("{"):
         options = json.loads(options)
     if isinstance(options, Mapping) and options:
-        parts.append(", ".join(f"{k}={_plain(v)}" for k, v in options.items()))
+        given = {k: v for k, v in options.items() if v is not None}
+        parts.append(", ".join(f"{k}={_plain(v)}" for k, v in given.items()))
     for name in ("step", "condition", "seed"):
         value = data.coords.get(name)
         if value is not None and value.ndim == 0:
