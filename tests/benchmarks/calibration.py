@@ -97,7 +97,7 @@ def intervals(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
                     continue
                 draw, truth = population(kind, p)
                 truths = {"cka": truth, "rsa": population_rsa(kind, p, draw)}
-                rng = np.random.default_rng(n * 10_000 + p)
+                rng = np.random.default_rng(options.seed * 10**9 + n * 10_000 + p)
                 hits: dict[str, list[np.ndarray]] = {key: [] for key in forms}
                 for _ in range(options.repeats):
                     x, y = draw(n, rng)
@@ -452,6 +452,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="+", choices=[*SIMULATIONS, "show"])
     parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="of the intervals' draws")
     parser.add_argument("--n", type=int, nargs="+", default=[30, 100, 300, 1000])
     parser.add_argument("--p", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument(
