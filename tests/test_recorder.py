@@ -7,6 +7,7 @@ import random
 import re
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import repsim
+
+
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Let SIGINT raise, also where a shell in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
 
 # Three kinds of network, each with its kind of inputs.
 
@@ -93,8 +103,18 @@ def _seed() -> None:
     np.random.seed(7)  # noqa: NPY002
 
 
-def _train(kind: str, **options: Any) -> tuple[dict[str, Any], repsim.Recorder | None]:
-    """Train, with a recorder where there are options, and return all there is."""
+class Stop(RuntimeError):
+    """What a user's own code may raise."""
+
+
+def _train(
+    kind: str, stop: type[BaseException] | str = "", **options: Any
+) -> tuple[dict[str, Any], repsim.Recorder | None]:
+    """Train, with a recorder where there are options, and return all there is.
+
+    With `stop` the recorder is left after four of seven updates, by that exception or
+    by Ctrl-C in the middle of a pass, and training goes on without it.
+    """
     make, batch = KINDS[kind]
     _seed()
     model = make()
@@ -102,25 +122,49 @@ def _train(kind: str, **options: Any) -> tuple[dict[str, Any], repsim.Recorder |
     frozen.requires_grad_(False)
     list(model.modules())[2].eval()  # a flag of its own
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad])
+    pressing = [False]
+
+    def press(*_: Any) -> None:
+        if pressing[0]:
+            pressing[0] = False
+            os.kill(os.getpid(), signal.SIGINT)
+
+    list(model.children())[-1].register_forward_hook(press)  # the user's own hook
     fixed = options.pop("fixed", None)
-    recorder = None
-    if fixed is not None:
-        recorder = repsim.Recorder(model, fixed, **options).__enter__()
-    for _ in range(7):
-        optimiser.zero_grad()
-        x, y = batch(12), torch.randint(0, 3, (12,))
-        _loss(model(x), y).backward()
-        optimiser.step()
-        if recorder is not None:
-            recorder.step()
-    if recorder is not None:
-        recorder.__exit__(None, None, None)
+    done = 0
+    try:
+        with (
+            nullcontext()
+            if fixed is None
+            else repsim.Recorder(model, fixed, **options) as recorder
+        ):
+            while done < 7:
+                _update(model, optimiser, batch)
+                done += 1
+                pressing[0] = stop == "pressed" and done == 4
+                if recorder is not None:
+                    recorder.step()
+                if done == 4 and isinstance(stop, type):
+                    raise stop
+    except (Stop, KeyboardInterrupt):
+        assert stop
+        assert done == 4
+    for _ in range(done, 7):
+        _update(model, optimiser, batch)
     return _everything(model, optimiser), recorder
+
+
+def _update(model: nn.Module, optimiser: Any, batch: Callable[[int], Tensor]) -> None:
+    optimiser.zero_grad()
+    x, y = batch(12), torch.randint(0, 3, (12,))
+    _loss(model(x), y).backward()
+    optimiser.step()
 
 
 def _everything(model: nn.Module, optimiser: Any) -> dict[str, Any]:
     return {
         "state": model.state_dict(),
+        "buffers": list(model.buffers()),
         "grad": [p.grad for p in model.parameters()],
         "optimiser": [
             list(v.values()) for v in optimiser.state_dict()["state"].values()
@@ -131,7 +175,7 @@ def _everything(model: nn.Module, optimiser: Any) -> dict[str, Any]:
         "training": [m.training for m in model.modules()],
         "requires_grad": [p.requires_grad for p in model.parameters()],
         "hooks": [
-            len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
+            [len(v) for k, v in vars(m).items() if k.endswith("_hooks")]
             for m in model.modules()
         ],
     }
@@ -186,6 +230,23 @@ def test_training_is_the_same_bit_for_bit(
         assert sum(str(n).endswith("@error") for n in run) > 3
 
 
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stop", [Stop, KeyboardInterrupt, "pressed"])
+def test_training_goes_on_the_same_after_a_stop(
+    kind: str, stop: type[BaseException] | str, tmp_path: Path
+) -> None:
+    plain, _ = _train(kind)
+    layers = lambda name, m: not re.search(r"attn_dropout|h$", name)  # noqa: E731
+    options = {"fixed": _fixed(kind), "every": 2, "layers": layers, "errors": _loss}
+    stopped, recorder = _train(kind, stop, **options, store=tmp_path / "s.zarr")
+    _assert_same(plain, stopped)
+    assert recorder is not None
+    run = recorder.dataset()
+    assert run["step"].values.tolist() == [0, 2, 4]
+    assert run.attrs["complete"] == 0
+
+
 def test_an_exception_in_the_loop_leaves_all_in_place(tmp_path: Path) -> None:
     model = _mlp()
     before = _everything(model, torch.optim.SGD(model.parameters()))
@@ -230,14 +291,6 @@ def test_an_exception_in_the_pass_leaves_all_in_place(
         stop[0] = False
         recorder.step()
     assert recorder.dataset()["step"].values.tolist() == [0, 2]
-
-
-@pytest.fixture
-def listening() -> Iterator[None]:
-    """Let SIGINT raise, also where a shell in the background has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("listening")

@@ -201,17 +201,23 @@ def _peak(moments: int) -> None:
     _say(f"{held} {after - before} {stored} {seconds}")
 
 
-def memory() -> None:
+def memory(rounds: int = 3) -> None:
     """Print peak memory while a recording grows tenfold, each in its own process."""
     _say("\n| recording | peak memory above the start | on disk | MB/s, synced |")
     _say("| --- | --- | --- | --- |")
     for moments in (30, 100, 300):
-        command = [sys.executable, __file__, "peak", str(moments)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        held, peak, stored, seconds = map(float, done.stdout.split())
+        found = []
+        for _ in range(rounds):
+            command = [sys.executable, __file__, "peak", str(moments)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found.append([float(v) for v in done.stdout.split()])
+        held, peaks, stored, seconds = map(sorted, zip(*found, strict=True))
         _say(
-            f"| {held / 1e6:.0f} MB | {peak / 1e3:.0f} MB | {stored / 1e6:.0f} MB "
-            f"| {held / seconds / 1e6:.0f} |"
+            f"| {held[0] / 1e6:.0f} MB "
+            f"| {statistics.median(peaks) / 1e3:.0f} MB "
+            f"({peaks[0] / 1e3:.0f} to {peaks[-1] / 1e3:.0f}) "
+            f"| {stored[0] / 1e6:.0f} MB "
+            f"| {held[0] / statistics.median(seconds) / 1e6:.0f} |"
         )
 
 
