@@ -87,7 +87,7 @@ def compare(
     [[1.0, 1.0], [1.0, 1.0]]
     """
     chosen = _measure(measure)
-    _check_options(chosen, options)
+    chosen.check_options(options)
     left, right = _sides(a, b, layers, layers_b)
     steps = _common_steps(left, right)
     precision = _precision(chosen, precision, [left, right])
@@ -240,14 +240,6 @@ def _measure(measure: str | Measure | Callable[..., float]) -> Measure:
         f"{type(measure).__name__}."
     )
     raise TypeError(msg)
-
-
-def _check_options(measure: Measure, options: dict[str, Any]) -> None:
-    """Raise if the measure has no such option."""
-    known = measure.defaults()
-    for name in options:
-        if name not in known and not measure.takes_any_option():
-            raise TypeError(unknown(f"options of {measure.name}", name, known))
 
 
 def _common_steps(left: Side, right: Side) -> xr.DataArray | None:

@@ -89,8 +89,8 @@ def seed_test(
     Raises
     ------
     TypeError
-        If `study` is not a DataTree, or `measure` is not registered, so that its
-        direction is unknown.
+        If `study` is not a DataTree, `measure` is not registered, so that its
+        direction is unknown, or it has no such option.
     ValueError
         If a condition, layer, measure or step does not exist, layers or examples
         differ, or neither rule has two networks.
@@ -127,6 +127,7 @@ def seed_test(
     0.0286
     """
     chosen = directed(measure)
+    chosen.check_options(options)
     runs = two_rules(study, rule_a, rule_b)
     names = list(runs)
     check_enough(names, rule_a, rule_b)

@@ -1,6 +1,6 @@
 """The measures that exist, by name, each with what is known about it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any, TypeAlias
@@ -107,6 +107,24 @@ class Measure:
                 if parameter.default is not Parameter.empty and name not in shared:
                     found[name] = parameter.default
         return found
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise if the measure has no such option.
+
+        Parameters
+        ----------
+        options : mapping of str to value
+            What the user gave.
+
+        Raises
+        ------
+        TypeError
+            If a name is unknown.
+        """
+        known = self.defaults()
+        for name in options:
+            if name not in known and not self.takes_any_option():
+                raise TypeError(unknown(f"options of {self.name}", name, known))
 
     def takes_any_option(self) -> bool:
         """Return whether the function ends in `**options`.

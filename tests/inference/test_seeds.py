@@ -208,6 +208,8 @@ def test_refusals(rng: np.random.Generator) -> None:
             seed_test(*args)
     with pytest.raises(TypeError, match="register it first"):
         seed_test(tree, "a", "b", lambda x, y: 0.0)
+    with pytest.raises(TypeError, match="options of cka.*got 'debias'. Did you mean"):
+        seed_test(tree, "a", "b", debias=False)
     with pytest.raises(TypeError, match="Expected a study"):
         seed_test(tree["a/0"].to_dataset(), "a", "b")  # type: ignore[arg-type]
     runs = repsim.datasets.recordings.networks(tree)
