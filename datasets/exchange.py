@@ -15,6 +15,7 @@ from repsim.datasets.recordings import layers
 from repsim.datasets.validation import validate
 
 _JSON = "json:"
+_KEPT = "repsim_table"
 
 
 def to_netcdf(run: xr.Dataset, path: str | Path) -> None:
@@ -111,7 +112,8 @@ def to_dataframe(run: xr.Dataset) -> pd.DataFrame:
         Columns `variable` (the layer, or `<layer>@error`), `step` and `example`
         where there are such dims, further coordinates such as `label`, then the
         place in the layer (`unit`, `token`, `channel`, `y`, `x`; missing where a
-        layer has no such dim) and `value`. `frame.attrs` holds the attributes.
+        layer has no such dim) and `value`. `frame.attrs` holds the attributes, and
+        what else `from_dataframe` needs to give the same recording again.
 
     Examples
     --------
@@ -129,8 +131,15 @@ def to_dataframe(run: xr.Dataset) -> pd.DataFrame:
     for column in inner:
         frame[column] = frame[column].astype("Int64")
     frame = frame[["variable", *kept, *given, *inner, "value"]]
-    frame.attrs = {**run.attrs, "layers": layers(run)}
+    frame.attrs = {**run.attrs, "layers": layers(run), _KEPT: _kept(run, names)}
     return frame
+
+
+def _kept(run: xr.Dataset, names: list[str]) -> str:
+    """Return as JSON what a column of values cannot say: types, scalars, attributes."""
+    variables = {n: [str(run[n].dtype), run[n].attrs] for n in names}
+    scalars = {str(n): c.item() for n, c in run.coords.items() if not c.dims}
+    return json.dumps([variables, scalars], default=np.generic.tolist)
 
 
 def _long(run: xr.Dataset, name: str) -> pd.DataFrame:
@@ -191,10 +200,16 @@ def from_dataframe(frame: pd.DataFrame) -> xr.Dataset:
     inner = [c for c in _PLACES if c in frame.columns] + [
         c for c in frame.columns if str(c).startswith("axis")
     ]
+    attrs = dict(frame.attrs)
+    variables, scalars = json.loads(attrs.pop(_KEPT, "[{}, {}]"))
     found = {}
     for name, part in frame.groupby("variable", sort=False, observed=True):
-        found[str(name)] = _wide(str(name), part, inner)
-    run = xr.Dataset(found, attrs=dict(frame.attrs))
+        wide = _wide(str(name), part, inner)
+        dtype, own = variables.get(str(name), [wide.dtype, {}])
+        if wide.dtype.kind == "c" and np.dtype(dtype).kind != "c":
+            wide = wide.real  # beside a complex layer all values are complex
+        found[str(name)] = wide.astype(dtype).assign_attrs(own)
+    run = xr.Dataset(found, attrs=attrs).assign_coords(scalars)
     for column in frame.columns:
         if column not in ("variable", "value", "step", "example", *inner):
             rows = frame.drop_duplicates("example").set_index("example")[column]

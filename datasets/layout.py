@@ -34,11 +34,26 @@ class Codec:
     level: int = 1
     keepbits: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.level not in range(10):
+            msg = (
+                "Expected `level` to be an integer from 0 to 9, but got "
+                f"{self.level!r}."
+            )
+            raise ValueError(msg)
+        if self.keepbits is not None and self.keepbits not in range(1, 53):
+            msg = (
+                "Expected `keepbits` to be None or an integer from 1 to 52, but got "
+                f"{self.keepbits!r}."
+            )
+            raise ValueError(msg)
+
     def encode(self, values: np.ndarray) -> bytes:
         """Return the bytes of one object."""
         if self.keepbits is not None and values.dtype.kind == "f":
-            values = numcodecs.BitRound(self.keepbits).encode(values.copy())
-            values = np.asarray(values)
+            bits = min(self.keepbits, np.finfo(values.dtype).nmant)
+            values = np.asarray(numcodecs.BitRound(bits).encode(values.copy()))
         blosc = numcodecs.Blosc("zstd", self.level, numcodecs.Blosc.BITSHUFFLE)
         data = bytes(blosc.encode(np.ascontiguousarray(values)))
         # Blosc trusts its header: of an object cut short it would give back whatever

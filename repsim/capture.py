@@ -11,7 +11,8 @@ from repsim.batches import Forward, as_array, batches_of
 from repsim.hooks import Hooks, recording
 from repsim.privacy import eager, undisturbed
 from repsim.provenance import provenance
-from repsim.rows import Reduce
+from repsim.rows import Reduce, check_reduce
+from repsim.schedule import count
 from repsim.selection import Layers, select, unwrap
 from repsim.session import Header, Session, check_ready, network_of, open_sink
 
@@ -150,6 +151,8 @@ def record(
     choices = select(network, layers)
     check_ready(network)
     known = None if labels is None else len(as_array(labels))
+    step = None if step is None else count("step", step)
+    check_reduce(reduce)
     head = provenance(model, network, reduce=reduce, attrs=attrs)
     sink = open_sink(store, group, attrs=head, examples=known)
     session = Session(network, choices, sink, reduce=reduce, forward=forward)

@@ -15,8 +15,8 @@ from repsim.datasets.resumption import resumed_writer
 from repsim.datasets.sink import Sink
 from repsim.privacy import same_random_numbers, undisturbed
 from repsim.provenance import provenance, reduce_name
-from repsim.rows import Reduce
-from repsim.schedule import Schedule
+from repsim.rows import Reduce, check_reduce
+from repsim.schedule import Schedule, count
 from repsim.selection import Choice, Layers, select, unwrap
 from repsim.session import (
     Header,
@@ -125,10 +125,10 @@ class Recorder:
         check_ready(self._network)
         self._schedule = Schedule(every, steps)
         self._last = last
-        if start is not None and (not isinstance(start, int) or start < 0):
-            msg = f"Expected `start` to be an integer from 0 on, but got {start!r}."
-            raise ValueError(msg)
+        start = None if start is None else count("start", start)
         self._count = start or 0
+        batch_size = count("batch_size", batch_size, least=1)
+        check_reduce(reduce)
         with same_random_numbers():  # inputs may be a shuffling DataLoader
             whole = forward is not None
             self._batches = list(batches_of(inputs, whole=whole, size=batch_size))
@@ -142,6 +142,7 @@ class Recorder:
             _spread(labels, self._batches)
         sizes = [b.size for b in self._batches]
         known = None if None in sizes else sum(s for s in sizes if s is not None)
+        signals = self._signals(model, choices, errors, forward)
         self._sink: Sink
         codec = Codec(level, keepbits)
         if keepbits is not None:
@@ -169,7 +170,7 @@ class Recorder:
             self._sink,
             reduce=reduce,
             forward=forward,
-            signals=self._signals(model, choices, errors, forward),
+            signals=signals,
         )
         self._recorded: int | None = None
         self._open = False

@@ -37,10 +37,7 @@ class Schedule:
     ) -> None:
         self.due: Callable[[int], bool]
         if steps is None:
-            period = _integer("every", every)
-            if period < 1:
-                msg = f"Expected `every` to be at least 1, but got {every}."
-                raise ValueError(msg)
+            period = count("every", every, least=1)
             self.due = lambda step: step % period == 0
         elif callable(steps):
             wanted = steps
@@ -82,12 +79,46 @@ class _Increasing:
         return self._next == step
 
 
-def _integer(what: str, value: Any) -> int:
+def count(what: str, value: Any, least: int = 0) -> int:
+    """Return an argument that counts something, as a plain integer.
+
+    Parameters
+    ----------
+    what : str
+        The argument's name, for the error's sentence.
+    value : int
+        Any kind of integer, a NumPy or torch scalar too.
+    least : int
+        The smallest value that makes sense.
+
+    Returns
+    -------
+    int
+        The value.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is below `least`.
+
+    Examples
+    --------
+    >>> count("start", 3)
+    3
+    """
     try:
-        return int(value.__index__())
+        if isinstance(value, bool):
+            raise TypeError
+        number = int(value.__index__())
     except (AttributeError, TypeError):
         msg = f"Expected `{what}` to be an integer, but got {value!r}."
         raise TypeError(msg) from None
+    if number < least:
+        msg = f"Expected `{what}` to be at least {least}, but got {value}."
+        raise ValueError(msg)
+    return number
 
 
 def _step(value: Any) -> int:

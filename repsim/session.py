@@ -14,7 +14,7 @@ from repsim.datasets.places import locate, prepare
 from repsim.datasets.sink import Sink
 from repsim.datasets.writer import Writer
 from repsim.hooks import Hooks, recording
-from repsim.rows import Reduce, as_rows, check_reduce, dims_of, reduced
+from repsim.rows import Reduce, as_rows, dims_of, reduced
 from repsim.selection import Choice
 
 
@@ -39,6 +39,12 @@ class Header:
                     f"but got shape {values.shape}."
                 )
                 raise ValueError(msg)
+        if ids.dtype.kind not in "iu":
+            msg = (
+                "Expected `examples` to hold integers, the examples' ids in the source "
+                f"data, but got {ids.dtype}."
+            )
+            raise TypeError(msg)
         coords = {"example": ids.astype(np.int64)}
         return coords if given is None else {**coords, "label": given}
 
@@ -59,7 +65,7 @@ class Session:
         self._network = network
         self._choices = choices
         self._sink = sink
-        self._reduce = check_reduce(reduce)
+        self._reduce = reduce
         self._forward = forward
         self._signals = signals
         self._size: int | None = None
@@ -81,7 +87,9 @@ class Session:
                 if "inputs_sha256" not in head.attrs:
                     digest.update(batch.inputs)
             if not rows:
-                raise ValueError("Expected at least one example, but got no batches.")
+                came = "only empty batches" if labels else "no batches"
+                msg = f"Expected at least one example to record, but got {came}."
+                raise ValueError(msg)
             attrs = {"inputs_sha256": digest.hexdigest(), **head.attrs}
             found = [v for v in labels if v is not None and len(v)]
             joined = np.concatenate(found) if len(found) == len(labels) else None

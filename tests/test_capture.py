@@ -321,8 +321,13 @@ def test_other_batches_are_refused(net: nn.Module, x: Tensor) -> None:
         repsim.record(net, xr.Dataset({"image": ("example", np.ones(3))}))
     with pytest.raises(ValueError, match="tuple of length 3; pass `forward`"):
         repsim.record(net, [(x, x, x)])
-    with pytest.raises(ValueError, match="Expected at least one example"):
+    with pytest.raises(ValueError, match="at least one example .*, but got no batches"):
         repsim.record(net, [])
+    for empty in (x[:0], [x[:0], x[:0]], [(x[:0], x[:0, 0])]):
+        with pytest.raises(ValueError, match="example to record, but got only empty"):
+            repsim.record(net, empty)
+        with pytest.raises(ValueError, match="example to record, but got only empty"):
+            repsim.Recorder(net, empty).__enter__()
 
 
 def test_labels_and_examples_must_fit(net: nn.Module, x: Tensor) -> None:
@@ -333,6 +338,9 @@ def test_labels_and_examples_must_fit(net: nn.Module, x: Tensor) -> None:
         repsim.record(net, x, labels=[1, 2])
     with pytest.raises(ValueError, match=r"Expected `examples` to have one value"):
         repsim.record(net, x, examples=[1, 2])
+    for ids in (np.arange(10) + 0.5, list("abcdefghij")):
+        with pytest.raises(TypeError, match="Expected `examples` to hold integers"):
+            repsim.record(net, x, examples=ids)
 
 
 class TwoInputs(nn.Module):
@@ -502,6 +510,27 @@ def test_checkpoints_join_along_step(net: nn.Module, x: Tensor) -> None:
     assert joined["step"].values.tolist() == [0, 5]
     assert joined["output"].dims == ("step", "example", "output_unit")
     assert repsim.layers(joined) == ["hidden_1", "hidden_2", "output"]
+    assert repsim.record(net, x, step=np.int64(4))["step"].values.tolist() == [4]
+    with pytest.raises(ValueError, match="Expected `step` to be at least 0"):
+        repsim.record(net, x, step=-1)
+    for bad in (1.5, "last"):
+        with pytest.raises(TypeError, match="Expected `step` to be an integer"):
+            repsim.record(net, x, step=bad)  # type: ignore[arg-type]
+
+
+def test_stored_checkpoints_join_and_are_saved_as_one(
+    net: nn.Module, x: Tensor, tmp_path: Path
+) -> None:
+    for k in (0, 5, 9):
+        net.output.bias.data += 1
+        repsim.record(net, x, step=k, store=tmp_path / f"{k}.zarr")
+    runs = [repsim.open_recording(tmp_path / f"{k}.zarr") for k in (0, 5, 9)]
+    joined = xr.concat(runs, "step")
+    repsim.save_recording(joined, tmp_path / "all.zarr")
+    run = repsim.open_recording(tmp_path / "all.zarr")
+    assert run["step"].values.tolist() == [0, 5, 9]
+    xr.testing.assert_identical(run.load(), joined.load())
+    np.testing.assert_array_equal(run["output"][2], runs[2]["output"][0])
 
 
 def test_recorded_to_a_store_it_is_the_same(

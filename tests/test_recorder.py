@@ -425,8 +425,33 @@ def test_schedules_that_cannot_be_are_refused() -> None:
         with made(steps=iter([3, 1])) as recorder:
             for _ in range(5):
                 recorder.step()
-    with pytest.raises(ValueError, match="Expected `start` to be an integer from 0"):
+    with pytest.raises(ValueError, match="Expected `start` to be at least 0"):
         made(start=-1)
+    for bad in (True, 1.5, "3"):
+        with pytest.raises(TypeError, match="Expected `start` to be an integer"):
+            made(start=bad)
+    assert made(start=np.int64(4))._count == 4
+
+
+def test_options_that_cannot_be_are_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "s.zarr"
+    for options, sentence in (
+        ({"batch_size": 0}, "Expected `batch_size` to be at least 1"),
+        ({"reduce": "max"}, "Expected `reduce` to be None, 'flatten'"),
+        ({"level": 10}, "Expected `level` to be an integer from 0 to 9"),
+        ({"level": 1.5}, "Expected `level` to be an integer from 0 to 9"),
+        ({"keepbits": 0}, "Expected `keepbits` to be None or an integer from 1"),
+        ({"keepbits": 53}, "Expected `keepbits` to be None or an integer from 1"),
+        ({"errors": 3}, "Expected labels to compute errors with"),
+        ({"labels": [1, 0, 1], "errors": 3}, "Expected `errors` to be a loss"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            repsim.Recorder(_mlp(), _vectors(3), store=store, **options)
+        assert not store.exists()
+    with pytest.raises(TypeError, match="Expected `batch_size` to be an integer"):
+        repsim.Recorder(_mlp(), _vectors(3), batch_size=2.5)
 
 
 def test_a_snapshot_records_now_and_replaces_the_same_step(tmp_path: Path) -> None:
@@ -528,6 +553,13 @@ def test_lossy_storage_is_asked_for_and_said(tmp_path: Path) -> None:
     assert 0 < difference.max() <= 2**-8
     with pytest.raises(ValueError, match="Expected `store` along with resume=True"):
         repsim.Recorder(model, x, keepbits=7)
+    half = nn.Sequential(nn.Linear(6, 4)).half()  # ten bits: nothing to round
+    with repsim.Recorder(
+        half, x.half(), store=tmp_path / "h.zarr", keepbits=20
+    ) as recorder:
+        pass
+    exact = repsim.record(half, x.half())
+    np.testing.assert_array_equal(recorder.dataset()["0"][0], exact["0"])
 
 
 # error signals
@@ -723,6 +755,10 @@ def test_another_recording_is_not_mixed_in(tmp_path: Path) -> None:
         again(_mlp(), FIXED + 1, resume=True, start=3)
     with pytest.raises(ValueError, match="Expected the same `reduce` as in"):
         again(_mlp(), reduce="mean", resume=True, start=3)
+    with pytest.raises(ValueError, match="Expected the same `keepbits` as.*None ther"):
+        again(_mlp(), keepbits=7, resume=True, start=3)
+    with pytest.raises(ValueError, match="Expected the same `errors` as in"):
+        again(_mlp(), labels=[0] * 11, errors=_loss, resume=True, start=3)
     with pytest.raises(ValueError, match="but 1, 2, .* are not chosen"):
         again(_mlp(), layers="0", resume=True, start=3)
     xr.testing.assert_identical(before, repsim.open_recording(store).load())

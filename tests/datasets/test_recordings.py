@@ -191,6 +191,33 @@ def test_a_table_and_back(run: xr.Dataset) -> None:
     np.testing.assert_allclose(mean, run["4"].mean(("example", "4_unit")), rtol=1e-5)
 
 
+def test_a_table_keeps_types_attributes_and_scalars() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.short = nn.Linear(4, 3).half()
+            self.brain = nn.Linear(4, 3).bfloat16()
+            self.wide = nn.Linear(4, 2).double()
+            self.late, self.deep = nn.Linear(4, 2), False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.short(x.half()), self.brain(x.bfloat16()), self.wide(x.double())
+            return self.late(x) if self.deep else x
+
+    net = Net()
+    with repsim.Recorder(net, torch.randn(5, 4), every=1) as recorder:
+        net.deep = True
+        recorder.step()
+    run = recorder.dataset()
+    assert {str(v.dtype) for v in run.values()} == {"float16", "float32", "float64"}
+    assert run["late"].attrs == {"partial": 1}
+    complex_too = run.assign(c=run["late"].rename(late_unit="c_unit") * 1j)
+    for given in (run, run.isel(step=0), complex_too):
+        back = from_dataframe(to_dataframe(given))
+        xr.testing.assert_identical(back, given)
+        assert [v.dtype for v in back.values()] == [v.dtype for v in given.values()]
+
+
 def test_a_table_made_by_hand() -> None:
     frame = pd.DataFrame({"variable": "a", "example": [4, 4, 9, 9], "unit": [0, 1] * 2})
     run = from_dataframe(frame.assign(value=[0.0, 1, 2, 3]))
