@@ -12,7 +12,14 @@ from typing import Annotated, Any, cast
 import typer
 from tqdm.auto import tqdm
 
-from repsim.console import listed, open_run, parsed_options, plain_numbers, write_result
+from repsim.console import (
+    listed,
+    open_run,
+    parsed_options,
+    plain_numbers,
+    whole_numbers,
+    write_result,
+)
 
 app = typer.Typer(
     name="repsim",
@@ -94,7 +101,10 @@ def study(
         list[str] | None,
         typer.Option(help="Module to import first, with your rules and measures."),
     ] = None,
-    depth: Annotated[int | None, typer.Option(help="Hidden layers.")] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(help="Hidden layers; 3,8,20 makes a study of each and one page."),
+    ] = None,
     width: Annotated[
         int | None, typer.Option(help="Units in each hidden layer.")
     ] = None,
@@ -121,6 +131,7 @@ def study(
 
     Example: repsim study --rules bp,sg,sg:at=every:lr=5e-5 --seeds 5 --out study
     """
+    from repsim.depths import run_depths
     from repsim.report import preview, write_report
     from repsim.runs import check, run_study
     from repsim.spec import DEFAULT_CONDITIONS, make_spec
@@ -129,7 +140,6 @@ def study(
     options: dict[str, Any] = {
         "seed": seed,
         "root": root,
-        "depth": depth,
         "width": width,
         "activation": activation,
         "steps": steps,
@@ -138,32 +148,36 @@ def study(
         "device": device,
         "plugins": plugin or [],
     }
+    depths = whole_numbers(depth, "depth")
     try:
-        check(make_spec(conditions, dataset, seeds, **options), jobs)
+        wanted: list[int | None] = [*depths] or [None]
+        for one in wanted:
+            check(make_spec(conditions, dataset, seeds, depth=one, **options), jobs)
     except (ValueError, ImportError) as error:
         raise typer.BadParameter(" ".join(str(error).split())) from error
-    done: list[str] = []
+    done: list[Path] = []
 
     def first_plot(folder: Path, condition: str, number: int) -> None:
         # One picture as soon as two networks can be compared; the report redraws it.
-        done.append(condition)
-        if len(done) == 2:
+        done.append(folder)
+        if done.count(folder) == 2:
             for path in preview(folder):
                 if path.suffix == ".png" and not quiet:
                     typer.echo(f"first picture: {path}", err=True)
 
+    options |= {"jobs": jobs, "progress": not quiet, "after_cell": first_plot}
     with _continues():
-        run_study(
-            conditions,
-            dataset,
-            seeds,
-            out,
-            jobs=jobs,
-            progress=not quiet,
-            after_cell=first_plot,
-            **options,
-        )
-        page = write_report(out, jobs=jobs, progress=not quiet)
+        if len(depths) > 1:
+            found = run_depths(depths, conditions, dataset, seeds, out, **options)
+        else:
+            options["depth"] = depths[0] if depths else None
+            run_study(conditions, dataset, seeds, out, **options)
+            page = write_report(out, jobs=jobs, progress=not quiet)
+    if len(depths) > 1:
+        table = found["test_accuracy"].mean("seed").to_pandas().round(3).to_string()
+        pages = f"report: {out / 'report.html'}"
+        _say(plain_numbers(found), as_json, [table, pages])
+        return
     content = json.loads((out / "study.json").read_text())
     accuracy = content["summary"].get("learning_curves", {})
     lines = [

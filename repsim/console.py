@@ -48,6 +48,18 @@ def listed(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
+def whole_numbers(text: str | None, name: str) -> list[int]:
+    """Return the whole numbers that commas separate."""
+    try:
+        return [int(part) for part in listed(text) or []]
+    except ValueError as error:
+        msg = (
+            f"Expected --{name} to be a whole number, or several separated by commas, "
+            f"but got {text!r}."
+        )
+        raise typer.BadParameter(msg) from error
+
+
 def parsed_options(pairs: list[str] | None) -> dict[str, Any]:
     """Return name=value pairs, values as JSON where they are, else as text."""
     found: dict[str, Any] = {}

@@ -113,11 +113,11 @@ def preview(out: str | Path, name: str = "layer_similarity") -> list[Path]:
         if run.attrs.get("complete") == 1
     }
     result = analysis.compute(xr.DataTree.from_dict(whole))
-    with _plain_style():
+    with plain_style():
         return [
             path
             for stem, figure in analysis.figures(result).items()
-            for path in _save(figure, out / "figures", stem)[1:]
+            for path in save(figure, out / "figures", stem)[1:]
         ]
 
 
@@ -139,9 +139,9 @@ def _section(out: Path, name: str) -> dict[str, Any]:
     except NotApplicable as error:
         section["missing"] = str(error)
         return section
-    with _plain_style():
+    with plain_style():
         for stem, figure in analysis.figures(result).items():
-            png, *_ = _save(figure, out / "figures", stem)
+            png, *_ = save(figure, out / "figures", stem)
             section["figures"].append(
                 {"stem": stem, "png": base64.b64encode(png).decode()}
             )
@@ -180,7 +180,7 @@ def _fingerprint(study: xr.DataTree, analysis: Analysis) -> str:
     return hashlib.sha256(code + "\n".join(cells).encode()).hexdigest()
 
 
-def _plain_style() -> Any:
+def plain_style() -> Any:
     """Return a context in which figures look the same whatever the user set."""
     return mpl.rc_context(
         {
@@ -194,7 +194,7 @@ def _plain_style() -> Any:
     )
 
 
-def _save(figure: Figure, folder: Path, stem: str) -> tuple[bytes, Path, Path]:
+def save(figure: Figure, folder: Path, stem: str) -> tuple[bytes, Path, Path]:
     """Write a figure as PNG and SVG, close it, and return the PNG's bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()

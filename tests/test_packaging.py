@@ -32,7 +32,7 @@ LEVELS = [
     },
     {"runs", "cells", "workers", "threads", "conditions", "spec", "analyses", "claims"}
     | {"tuning", "progress"},
-    {"report", "cli", "console"},
+    {"report", "depths", "cli", "console"},
 ]
 
 

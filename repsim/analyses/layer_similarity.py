@@ -98,14 +98,18 @@ def _means(
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return heat maps of the first condition with each, and the matched layers."""
     names = [str(name) for name in result["condition_b"].values]
-    drawn: dict[str, Figure] = {"cka_heatmaps": _heatmaps(result, names)}
-    if bool((result["shared_pairs"] > 0).any()):
-        drawn["cka_shared_initialisation"] = _shared(result, names)
+    first = result.sel(condition_a=names[0])
+    apart = [n for n in names if first["pairs"].sel(condition_b=n) > 0]
+    trained = [n for n in names if n != _study.UNTRAINED]
+    drawn: dict[str, Figure] = {}
+    if apart:
+        drawn["cka_heatmaps"] = _heatmaps(result, names[0], apart)
+    if bool((first["shared_pairs"].sel(condition_b=trained) > 0).any()):
+        drawn["cka_shared_initialisation"] = _shared(result, trained)
     return drawn
 
 
-def _heatmaps(result: xr.Dataset, names: list[str]) -> Figure:
-    reference = names[0]
+def _heatmaps(result: xr.Dataset, reference: str, names: list[str]) -> Figure:
     columns = min(len(names), 3)
     rows = math.ceil(len(names) / columns)
     figure, axes = plt.subplots(
@@ -148,7 +152,7 @@ def _shared(result: xr.Dataset, names: list[str]) -> Figure:
         where = {"condition_a": reference, "condition_b": name}
         for variable, words in (("cka", "different"), ("shared", "the same")):
             line = result[variable].sel(where)
-            if name == _study.UNTRAINED or not bool(line.notnull().any()):
+            if not bool(line.notnull().any()):
                 continue
             diagonal = line.isel(layer_a=index, layer_b=index)
             lines.append(diagonal.drop_vars(["condition_a", "condition_b"]))
@@ -173,10 +177,10 @@ def caption(result: xr.Dataset) -> str:
         "the same rule and different seeds are. A rule represents the data "
         "differently only where its map falls below that one. `untrained` is "
         f"{reference} before its first update. The same colour scale (0–1) "
-        "everywhere; a dashed line marks a split, after whose layer the gradient is "
-        "synthesised, and is left out where a rule has more than four of them, as at "
-        "every layer; cells below 0 have the under-colour. The curves, where drawn, "
-        "show the mean over pairs for matching layers, with and without a shared "
+        "everywhere; a pairing without such pairs has no map; a dashed line marks a "
+        "split, after whose layer the gradient is synthesised, and is left out where a "
+        "rule has more than four of them, as at every layer; cells below 0 have the "
+        "under-colour. The curves, where drawn, show the mean over pairs for matching layers, with and without a shared "
         "initialisation; the spread of pairs that do not share one is in the section "
         "on seeds."
     )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from repsim.measures.layout import WIDE, grouped, membership
+from repsim.measures.layout import CACHED, WIDE, grouped, membership
 from repsim.measures.matmul import Rows
 from repsim.measures.products import Sums, block_squares
 
@@ -66,6 +66,8 @@ class Moments:
         self._norm = zeros(count)
         self._sum_norm = zeros(total, count)
         self._norm_norm = zeros(count, count)
+        # Kept from one update to the next: fresh memory costs as much as what is done.
+        self._units = torch.empty(total, 0, dtype=dtype, device=device)
         kept = torch.float32 if dtype == torch.bfloat16 else dtype
         self._tiles = _tiles(self.widths, split)
         self._products = [
@@ -96,23 +98,35 @@ class Moments:
             # the mean of what is left, so that later sums do not cancel.
             first = x[:1].double()
             self._origin = (first + (x - x[:1]).double().mean(dim=0)).flatten()
-        x = x - self._origin.to(x.dtype)
-        x = (x.bfloat16() if self._rounded else x).to(self._dtype)
-        wide = x.float() if self._dtype == torch.bfloat16 else x
-        norm = wide.square() @ self._inside.to(wide.dtype)
         self.examples += len(x)
-        self._sum += wide.sum(dim=0)
-        self._norm += norm.sum(dim=0)
-        self._sum_norm += wide.T @ norm
-        self._norm_norm += norm.double().T @ norm.double()
-        # Once by unit: products would copy each of many tiles to have it so.
-        units = x.T.contiguous()
+        units = self._by_unit(x)
         for (rows, columns), product in zip(self._tiles, self._products, strict=True):
             a, b = units[self._columns(rows)], units[self._columns(columns)]
             if self._dtype == torch.float64:
                 product.addmm_(a, b.T)
             else:
                 product += Rows(a).times(b)
+
+    def _by_unit(self, x: torch.Tensor) -> torch.Tensor:
+        """Take the origin off, add up all but products, return (units, examples)."""
+        if self._units.shape[1] != len(x):
+            shape = (x.shape[1], len(x))
+            self._units = torch.empty(shape, dtype=self._dtype, device=x.device)
+        units = self._units
+        origin, inside = self._origin.to(x.dtype), self._inside.to(x.dtype)
+        # Few examples at a time stay in the cache.
+        step = max(1, CACHED // x.shape[1]) if x.device.type == "cpu" else len(x)
+        for start in range(0, len(x), step):
+            part = x[start : start + step] - origin
+            if self._rounded:
+                part = part.bfloat16().to(x.dtype)
+            units[:, start : start + step] = part.T
+            norm = part.square() @ inside
+            self._sum += part.sum(dim=0)
+            self._norm += norm.sum(dim=0)
+            self._sum_norm += part.T @ norm
+            self._norm_norm += norm.double().T @ norm.double()
+        return units
 
     def shift(self, by: torch.Tensor) -> None:
         """Carry all sums to another origin.
