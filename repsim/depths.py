@@ -59,10 +59,11 @@ def run_depths(
 
     Examples
     --------
-    >>> found = run_depths([1, 2], ["bp"], seeds=1, out="d", width=4, steps=2,
-    ...                    lr=1e-3, jobs=1, progress=False)
-    >>> found["test_accuracy"].sizes["depth"]
-    2
+    `run_depths([3, 8, 20], ["bp", "sg"], out="depths")` takes some minutes.
+
+    >>> run_depths([3, 3])
+    Traceback (most recent call last):
+    ValueError: Expected different depths, at least one, but got [3, 3].
     """
     depths, conditions, out = list(depths), list(conditions), Path(out)
     if not depths or len(set(depths)) != len(depths):

@@ -180,9 +180,9 @@ def caption(result: xr.Dataset) -> str:
         "everywhere; a pairing without such pairs has no map; a dashed line marks a "
         "split, after whose layer the gradient is synthesised, and is left out where a "
         "rule has more than four of them, as at every layer; cells below 0 have the "
-        "under-colour. The curves, where drawn, show the mean over pairs for matching layers, with and without a shared "
-        "initialisation; the spread of pairs that do not share one is in the section "
-        "on seeds."
+        "under-colour. The curves, where drawn, show the mean over pairs for matching "
+        "layers, with and without a shared initialisation; the spread of pairs that do "
+        "not share one is in the section on seeds."
     )
 
 
