@@ -116,6 +116,18 @@ def _plain_autocast() -> Iterator[None]:
 
 
 @contextmanager
+def _module_by_module() -> Iterator[None]:
+    # In eval mode torch's transformer may take one kernel for many modules, and give
+    # nested tensors where there is a padding mask; training never does.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
 def eager() -> Iterator[None]:
     """Run compiled modules as plain Python, so that hooks are called.
 
@@ -184,6 +196,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         same_buffers(model),
         eval_mode(model),
         _plain_autocast(),
+        _module_by_module(),
         eager(),
         torch.no_grad(),
     ):

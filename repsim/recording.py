@@ -236,6 +236,8 @@ class Recorder:
             self._sink.close()
         if complete:
             self._session.warn_unreached()
+            if self._header.attrs.get("errors", "rule") != "rule":
+                self._session.warn_without_error()
 
     def dataset(self) -> xr.Dataset:
         """Return what was recorded so far; lazily where there is a store."""

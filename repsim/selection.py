@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.loss import _Loss
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -39,9 +40,8 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def _inner(module: nn.Module) -> nn.Module | None:
     for name in _INNER:
-        child = module._modules.get(name)
-        if child is not None:
-            return child
+        if name in module._modules and module._modules[name] is not None:
+            return module._modules[name]
     if isinstance(module, DataParallel | DistributedDataParallel | AveragedModel):
         inner: nn.Module = module.module
         return inner
@@ -151,7 +151,7 @@ def select(model: nn.Module, layers: Layers = "*") -> dict[str, Choice]:
     ValueError
         If a name or pattern matches nothing; the names that exist are listed.
     TypeError
-        If `layers` is none of the three.
+        If `layers` is none of the three, or a chosen module is scripted.
     """
     modules, aliases = named_layers(model)
     chosen: dict[str, Choice] = {}
@@ -162,10 +162,22 @@ def select(model: nn.Module, layers: Layers = "*") -> dict[str, Choice]:
         if not chosen:
             msg = f"{unknown('layers', 'the predicate', modules)} It took none of them."
             raise ValueError(msg)
-        return chosen
+        return _watchable(chosen)
     for pattern in _patterns(layers):
         _choose(chosen, pattern, modules, aliases)
-    return {path: chosen[path] for path in modules if path in chosen}
+    return _watchable({path: chosen[path] for path in modules if path in chosen})
+
+
+def _watchable(chosen: dict[str, Choice]) -> dict[str, Choice]:
+    for path, choice in chosen.items():
+        if isinstance(choice.module, ScriptModule):
+            msg = (
+                f"Expected layers that Python runs, but {path!r} is scripted or traced "
+                "and cannot be watched; leave it out with `layers`, or give the module "
+                "it was made from."
+            )
+            raise TypeError(msg)
+    return chosen
 
 
 def _patterns(layers: object) -> list[str]:

@@ -71,6 +71,7 @@ class Session:
         self._size: int | None = None
         self._passes = 0
         self._names: set[str] = set()
+        self._signalled: set[str] = set()
         self._hooks = Hooks(choices, self._take)
 
     def record(
@@ -113,6 +114,7 @@ class Session:
                 # no error per sample.
                 if tensor.ndim and len(tensor) == self._size:
                     self._put(name, tensor)
+                self._signalled.add(name.rpartition("@")[0])
         return self._size or 0
 
     def _take(self, name: str, tensor: Tensor) -> None:
@@ -157,6 +159,17 @@ class Session:
             msg = (
                 f"Nothing was recorded of {', '.join(missing)}: the forward pass never "
                 "called them as modules, or they gave no tensor."
+            )
+            warnings.warn(msg, UserWarning, stacklevel=3)
+
+    def warn_without_error(self) -> None:
+        """Name the layers that no gradient of the loss ever reached."""
+        silent = sorted(self._names - self._signalled) if self._passes else []
+        if silent:
+            msg = (
+                f"No error was recorded at {', '.join(silent)}: the loss does not "
+                "depend on them, or their gradients are cut off (integers, `detach`, "
+                "reentrant checkpoints)."
             )
             warnings.warn(msg, UserWarning, stacklevel=3)
 

@@ -55,12 +55,14 @@ def of_loss(
                 # The edge stays the layer's own when the next layer works in place.
                 edges[name] = get_gradient_edge(tensor)
 
-        with torch.enable_grad(), _all_gradients(network):
+        with torch.inference_mode(False), torch.enable_grad(), _all_gradients(network):
             hooks = Hooks(choices, emit)
             hooks.private = True
             with hooks:
                 output = batch.run(network, forward)
             total = _summed(loss, output, moved(labels, device_of(network)), batch)
+            if not edges or not total.requires_grad:
+                return {}  # the layers are named when the recording is closed
             found = torch.autograd.grad(total, list(edges.values()), allow_unused=True)
         return {
             f"{name}@error": gradient
@@ -90,7 +92,7 @@ def of_rule(rule: Any, choices: Mapping[str, Choice]) -> Signals:
     def signals(batch: Batch) -> dict[str, Tensor]:
         labels = needed_labels(batch)
         device = device_of(rule.network)
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             pairs = rule.errors(moved(batch.args[0], device), moved(labels, device))
         out: dict[str, Tensor] = {}
         for layer, (used, true) in pairs.items():

@@ -1,5 +1,6 @@
 """tap and record: which layers, which outputs, which batches, and no trace."""
 
+import warnings
 from collections import OrderedDict, namedtuple
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,33 @@ def test_a_name_that_matches_nothing_lists_those_that_exist(net: nn.Module) -> N
         repsim.record(net, torch.ones(2, 4), layers=3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Expected `layers` to be a glob"):
         repsim.record(net, torch.ones(2, 4), layers=[])
+
+
+def test_a_scripted_module_is_refused_as_a_layer(x: Tensor) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own: scripting is going
+        scripted = torch.jit.script(nn.Sequential(nn.Linear(4, 4)))
+    net = nn.Sequential(OrderedDict(a=scripted, b=nn.Linear(4, 4)))
+    for layers in ("*", ["a"], lambda name, _: True):
+        with pytest.raises(TypeError, match="'a' is scripted or traced and cannot"):
+            repsim.record(net, x, layers=layers)
+    with pytest.raises(TypeError, match="'0' is scripted or traced and cannot"):
+        repsim.record(scripted, x)
+    assert repsim.layers(repsim.record(net, x, layers="b")) == ["b"]
+
+
+def test_torchs_transformer_is_seen_module_by_module() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    net, x = nn.TransformerEncoder(layer, 2), torch.randn(5, 4, 8)
+    mask = torch.arange(4).expand(5, 4) > 2
+    names = ["layers.0", "layers.0.linear1", "layers.0.dropout2", "layers.1"]
+    run = repsim.record(net, [{"src": x, "src_key_padding_mask": mask}], layers=names)
+    assert repsim.layers(run) == names
+    assert torch.backends.mha.get_fastpath_enabled()
+    net.eval()
+    with torch.enable_grad(), repsim.tap(net, "layers.1") as seen:
+        net(x.requires_grad_(), src_key_padding_mask=mask)  # gradients: no fast path
+    np.testing.assert_array_equal(run["layers.1"], seen["layers.1"])
 
 
 def test_a_model_that_is_none_is_refused() -> None:

@@ -624,6 +624,36 @@ def test_errors_of_a_rule_are_the_used_and_the_true_ones(tmp_path: Path) -> None
     assert repsim.layers(repsim.record(rule, x)) == ["0", "1"]
 
 
+def test_a_layer_without_an_error_is_named_at_the_end() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.after = nn.Linear(6, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.after(self.before(x).detach())
+
+    x, y = _vectors(5), torch.arange(5) % 3
+    with pytest.warns(UserWarning, match="No error was recorded at before: the loss"):
+        with repsim.Recorder(Cut(), x, labels=y, errors=F.cross_entropy) as recorder:
+            pass
+    assert list(recorder.dataset()) == ["before", "after", "after@error"]
+    with pytest.warns(UserWarning, match="No error was recorded at before:"):
+        with repsim.Recorder(Cut(), x, "before", labels=y, errors=F.cross_entropy):
+            pass
+
+
+def test_errors_are_found_inside_inference_mode_too() -> None:
+    model, x, y = nn.Sequential(nn.Linear(6, 3)), _vectors(5), torch.arange(5) % 3
+    with repsim.Recorder(model, x, labels=y, errors=F.cross_entropy) as recorder:
+        pass
+    with torch.inference_mode():
+        with repsim.Recorder(model, x, labels=y, errors=F.cross_entropy) as inside:
+            pass
+    expected = recorder.dataset()["0@error"]
+    np.testing.assert_array_equal(inside.dataset()["0@error"], expected)
+
+
 def test_errors_of_our_rules_agree_with_the_loss() -> None:
     network = repsim.networks.mlp(6, hidden=[8, 8], classes=3)
     rule = repsim.learning.make("bp", network)

@@ -1,7 +1,7 @@
 """What recording costs a training run, and what the store costs in bytes.
 
-    python tests/benchmarks/capture.py            # all three tables, about a minute
-    python tests/benchmarks/capture.py overhead   # or one: overhead, codecs, memory
+    python tests/benchmarks/capture.py            # all of it, some five minutes
+    python tests/benchmarks/capture.py overhead   # or codecs, memory, packing
 
 CPU time is the process's, all threads together; one thread for torch; medians.
 """
@@ -221,13 +221,45 @@ def memory(rounds: int = 3) -> None:
         )
 
 
+def packing(steps: int = 1000) -> None:
+    """Print what closing makes of a recording of many steps."""
+    net = repsim.networks.mlp(64, hidden=[50] * LAYERS, classes=10)
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = repsim.Recorder(
+            net, torch.rand(EXAMPLES, 64), "hidden_*", every=1, store=f"{folder}/s.zarr"
+        ).__enter__()
+        for _ in range(steps - 1):
+            recorder.step()
+        recorder.dataset()  # waits for the background
+        growing = [f for f in Path(folder).rglob("*") if f.is_file()]
+        size = sum(f.stat().st_size for f in growing)
+        begin = _clocks()
+        recorder.__exit__(None, None, None)
+        cpu, wall = _since(begin)
+        files = [f for f in Path(folder).rglob("*") if f.is_file()]
+        documents = [f for f in files if f.name == "zarr.json"]
+        begin = _clocks()
+        run = repsim.open_recording(f"{folder}/s.zarr")
+        opening = _since(begin)[1]
+        assert run.sizes["step"] == steps
+    _say(f"\n{LAYERS} layers, {steps} steps, {size / 1e6:.0f} MB: {len(growing)} files")
+    _say(f"while it grows; closing takes {wall:.1f} s ({cpu:.1f} s of CPU) and leaves")
+    _say(f"{len(files)}: {len(files) - len(documents)} objects and {len(documents)}")
+    _say(f"zarr.json. It opens in {1e3 * opening:.0f} ms.")
+
+
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    tables = {"overhead": overhead, "codecs": codecs, "memory": memory}
+    tables = {
+        "overhead": overhead,
+        "codecs": codecs,
+        "memory": memory,
+        "packing": packing,
+    }
     parser.add_argument("table", nargs="?", choices=[*tables, "peak"])
     parser.add_argument("moments", nargs="?", type=int)
     options = parser.parse_args()
