@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from repsim.probes.logistic.conditioning import condition
-from repsim.probes.logistic.metric import SPECTRAL, metric, renewed, whitened
+from repsim.probes.logistic.metric import SPECTRAL, _drawn, metric, renewed, whitened
+from repsim.probes.logistic.problem import Problem
 from repsim.probes.logistic.solver import place
 
 
@@ -59,6 +60,52 @@ def test_renewed_it_is_the_hessian_of_all_classes(k: int, intercept: bool) -> No
     found = problem.refreshed(here.residual).precondition(slope)
     back = (full @ found.flatten()).view(slope.shape)
     torch.testing.assert_close(back, slope, rtol=0.02, atol=0.02)
+
+
+def test_a_sample_stands_for_all_examples() -> None:
+    rng = np.random.default_rng(0)
+    n, size = 20_000, 2_000
+    weight = torch.from_numpy(rng.lognormal(sigma=2.0, size=n))
+    x = torch.from_numpy(rng.normal(size=(n, 5)))
+    chosen, standing = _drawn(weight, size)
+    assert 0.8 * size < len(chosen) < 1.1 * size
+    # Those of great weight are certain to be drawn and stand for themselves alone.
+    heavy = torch.topk(weight, 50).indices
+    assert torch.isin(heavy, chosen).all()
+    assert (standing[torch.isin(chosen, heavy)] == 1).all()
+    full = (weight[:, None] * x).T @ x
+    sample = ((weight[chosen] * standing)[:, None] * x[chosen]).T @ x[chosen]
+    assert (sample - full).norm() / full.norm() < 0.05
+    assert abs(float(standing.sum()) / n - 1) < 0.2
+    everyone, ones = _drawn(weight[:100], 100)
+    assert everyone.tolist() == list(range(100)) and (ones == 1).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_sampled_hessian_is_nearer_the_curvature_than_the_start(seed: int) -> None:
+    n, d, k = 3_000, 10, 4
+    x, codes = drawn(n, d, k)
+    shares = torch.full((n,), 1 / n).double()
+    problem = condition(x, codes, k, shares, 1e-4, True).problem
+    draw = torch.Generator().manual_seed(seed)
+    here = place(problem, torch.randn(k, d + 1, generator=draw).double())
+    chances = torch.softmax(here.logits, 0)
+    z = torch.cat([problem.features, torch.ones(n, 1).double()], 1)
+    spread = torch.diag_embed(chances.T) - chances.T[:, :, None] * chances.T[:, None]
+    full = torch.einsum("nab,ni,nj->aibj", spread / n, z, z).reshape(k * (d + 1), -1)
+    full += torch.diag(torch.cat([problem.penalty, torch.zeros(1)]).repeat(k))
+
+    def roundness(metric_of: Problem) -> float:
+        """Return the condition number, apart from what all classes share."""
+        eye = torch.eye(len(full)).double()
+        inverse = [metric_of.precondition(e.view(k, -1)).flatten() for e in eye]
+        values = torch.linalg.eigvals(torch.stack(inverse, 1) @ full).real
+        values = values.sort().values[d + 1 :]
+        return float(values[-1] / values[0])
+
+    renewed_here = problem.refreshed(here.residual)
+    assert len(_drawn(chances[0], 2 * k * (d + 1))[0]) < n / 10
+    assert roundness(renewed_here) < 0.5 * roundness(problem)
 
 
 def test_many_features_or_classes_take_the_mean_over_classes() -> None:
