@@ -34,27 +34,60 @@ def test_what_a_layer_knows_shortens_the_code(planted: Maker) -> None:
     assert (abs(found["compression"].sel(layer="early") - 1) < 0.03).all()
     ratio = found["uniform"] / found["codelength"]
     np.testing.assert_allclose(found["compression"], ratio)
-    assert found.attrs["evidence_bits"] == 10
-    assert found.attrs["C_grid"] == [10.0**p for p in range(-5, 3)]
     total = found["block_codelength"].sum("block")
     np.testing.assert_allclose(total, found["codelength"])
 
 
-def test_the_length_is_that_of_the_blocks_coded_by_hand(planted: Maker) -> None:
+def by_hand(x: np.ndarray, y: np.ndarray, ends: list[int], C: float) -> list[float]:
+    """Return the blocks' costs by scikit-learn's regression of one C, in bits."""
+    bits = [ends[0] * np.log2(4)]
+    for t, end in zip(ends[:-1], ends[1:], strict=True):
+        fitted = LogisticRegression(C=C, tol=1e-7, max_iter=5000).fit(x[:t], y[:t])
+        chances = np.zeros((end - t, 4))
+        chances[:, fitted.classes_] = fitted.predict_proba(x[t:end])
+        unseen = ~np.isin(np.arange(4), fitted.classes_)
+        chances = (t * chances + 1 / 4 + unseen) / (t + 1 + unseen.sum())
+        bits.append(float(-np.log2(chances[np.arange(end - t), y[t:end]]).sum()))
+    return bits
+
+
+@pytest.mark.parametrize("layer", ["early", "late"])
+def test_the_length_is_the_mixture_of_the_codes_by_hand(
+    planted: Maker, layer: str
+) -> None:
     run = planted(n=400)
-    found = codelength_layers(run, seed=2).sel(layer="late")
+    found = codelength_layers(run, seed=2).sel(layer=layer)
     order = np.random.default_rng([2, 3]).permutation(400)
-    x, y = run["late"].values[order], run["label"].values[order]
+    x, y = run[layer].values[order].astype(float), run["label"].values[order]
     ends = [*found["block"].values[1:].tolist(), 400]
-    for block, (t, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        C = float(found["C"][block])
-        bits = (end - t) * np.log2(4)
-        if C:
-            fitted = LogisticRegression(C=C, tol=1e-8, max_iter=2000).fit(x[:t], y[:t])
-            chances = (t * fitted.predict_proba(x[t:end]) + 1 / 4) / (t + 1)
-            bits = -np.log2(chances[np.arange(end - t), y[t:end]]).sum()
-        assert float(found["block_codelength"][block]) == pytest.approx(bits, rel=0.02)
-    assert float(found["C"][0]) == float(found["C"][1]) == 0
+    grid = found.attrs["C_grid"]
+    assert grid == [10.0**power for power in range(-5, 3)]
+    codes = np.array([by_hand(x, y, ends, C) for C in grid])
+    uniform = np.diff([0, *ends]) * np.log2(4)
+    shares = np.array([1 / 2, *[1 / 16] * 8])
+    spent = np.vstack([uniform, codes]).cumsum(axis=1)
+    mixture = -np.log2(shares @ 2.0 ** -(spent - uniform.cumsum())) + uniform.cumsum()
+    np.testing.assert_allclose(found["codelength"], mixture[-1], rtol=1e-3)
+    np.testing.assert_allclose(
+        found["block_codelength"], np.diff([0, *mixture]), rtol=0.02
+    )
+    before = np.log2(shares)[:, None] - np.c_[np.zeros(9), spent[:, :-1]]
+    leaders = np.array([0.0, *grid])[before.argmax(0)]
+    np.testing.assert_array_equal(found["C"], leaders)
+
+
+def test_it_costs_a_bit_more_than_uniform_and_four_more_than_the_best_at_most(
+    planted: Maker,
+) -> None:
+    run = planted(n=300, width=60)
+    for seed in range(3):
+        found = codelength_layers(run, seed=seed)
+        assert (found["codelength"] <= found["uniform"] + 1 + 1e-6).all()
+    order = np.random.default_rng([2, 3]).permutation(300)
+    ends = [*found["block"].values[1:].tolist(), 300]
+    x, y = run["late"].values[order].astype(float), run["label"].values[order]
+    best = min(sum(by_hand(x, y, ends, 10.0**power)) for power in range(-5, 3))
+    assert best < found["codelength"].sel(layer="late") <= best + 4.1
 
 
 def test_no_block_sees_what_comes_after_it(planted: Maker) -> None:
