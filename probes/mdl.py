@@ -24,9 +24,6 @@ GRID = tuple(10.0**power for power in range(-5, 3))
 
 SMALLEST = 10
 
-NEGLIGIBLE = 20.0
-"""Bits behind the best code after which a penalty's is not fitted to the last block."""
-
 MEANING = {
     "codelength": ("code length", "bits"),
     "uniform": ("uniform code", "bits"),
@@ -209,29 +206,22 @@ class _Coder:
         weights[0] = -1
         for block in range(1, len(bits)):
             leaders[block] = options[weights.argmax()]
-            tried = np.ones(len(options), dtype=bool)
-            if block == len(bits) - 1:
-                tried = weights > weights.max() - NEGLIGIBLE
-            costs = np.full(len(options), np.inf)
-            costs[0] = bits[block]
-            chosen = np.flatnonzero(tried[1:])
-            costs[1 + chosen] = self._costs(x, block, [self.grid[i] for i in chosen])
             before = np.logaddexp2.reduce(weights)
-            weights = weights - costs
+            weights = weights - np.array([bits[block], *self._costs(x, block)])
             bits[block] = before - np.logaddexp2.reduce(weights)
         return bits, leaders
 
-    def _costs(self, x: np.ndarray, block: int, grid: list[float]) -> list[float]:
-        """Return what a block costs after fitting to all before it, in bits."""
+    def _costs(self, x: np.ndarray, block: int) -> list[float]:
+        """Return a block's bits after fitting to all before it, for each C."""
         start, end = self.starts[block], self.ends[block]
         seen = np.unique(self.codes[:start])
         if len(seen) < 2:
-            return [float((end - start) * np.log2(self.k))] * len(grid)
+            return [float((end - start) * np.log2(self.k))] * len(self.grid)
         probe = clone(self._probe)
         if isinstance(probe, LinearProbe):
             probe.set_params(warm_start=True)
         found = []
-        for strength in grid:
+        for strength in self.grid:
             if self._knob is not None:
                 probe.set_params(**{self._knob: strength})
             with few_examples_each(), warnings.catch_warnings():
