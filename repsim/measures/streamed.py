@@ -14,7 +14,7 @@ from repsim.measures.products import Advance, Sums
 BUDGET = 2**30
 """Bytes that the products of one pass may take; more layers need more passes."""
 
-BLOCK = 2**27
+BLOCK = 2**28
 """Bytes of one block of examples, all layers together."""
 
 
