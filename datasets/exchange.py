@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from repsim.datasets.attributes import attribute, example_coordinates
 from repsim.datasets.places import refused
 from repsim.datasets.recordings import layers
 from repsim.datasets.validation import validate
@@ -41,7 +42,7 @@ def to_netcdf(run: xr.Dataset, path: str | Path) -> None:
     if target.exists():
         msg = f"Expected a new file, but {target} exists; choose another name."
         raise FileExistsError(msg)
-    attrs = {k: _packed(v) for k, v in run.attrs.items()}
+    attrs = {k: _packed(attribute(str(k), v)) for k, v in run.attrs.items()}
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         run.assign_attrs(attrs).to_netcdf(beside, engine="h5netcdf")
@@ -70,9 +71,18 @@ def from_netcdf(path: str | Path, *, chunks: Any = None) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If the file holds no recording.
+        If the file is damaged or holds no recording.
     """
-    run = xr.open_dataset(path, engine="h5netcdf", chunks=chunks, cache=False)
+    try:
+        run = xr.open_dataset(path, engine="h5netcdf", chunks=chunks, cache=False)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        msg = (
+            f"Expected {path} to be a netCDF-4 file, but it cannot be read ({error}): "
+            "cut short, or of another kind. It cannot be repaired; write it again."
+        )
+        raise ValueError(msg) from error
     attrs = {k: _unpacked(v) for k, v in run.attrs.items()}
     run.attrs = attrs
     listed = attrs.get("layers")
@@ -121,6 +131,7 @@ def to_dataframe(run: xr.Dataset) -> pd.DataFrame:
     >>> to_dataframe(run).columns.tolist()
     ['variable', 'example', 'unit', 'value']
     """
+    example_coordinates(run)  # others would be lost
     names = [str(n) for n, v in run.data_vars.items() if "example" in v.dims]
     frames = [_long(run, name) for name in names]
     frame = pd.concat(frames, ignore_index=True)

@@ -138,13 +138,15 @@ def is_aborted(path: Path) -> bool:
     return all(_OBJECT.fullmatch(f.as_posix()) for f in files)
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, what: str = "layer") -> None:
     """Refuse names that would leave the store or hide something in it.
 
     Parameters
     ----------
     name : str
         A variable's name.
+    what : str
+        "layer", or "coordinate": those are listed with spaces in between.
 
     Raises
     ------
@@ -157,11 +159,12 @@ def check_name(name: str) -> None:
         or any(c in name for c in "/\\\0")
         or name.startswith((".", "__"))
         or name in (*RESERVED, DOCUMENT)
+        or (what == "coordinate" and any(map(str.isspace, name)))
     )
     if bad:
         msg = (
-            f"Expected a layer's name that can be a folder of the store, but got "
+            f"Expected a {what}'s name that can be a folder of the store, but got "
             f"{name!r} (no slashes, no leading dot, none of {', '.join(RESERVED)}); "
-            "rename the module."
+            f"rename the {'module' if what == 'layer' else what}."
         )
         raise ValueError(msg)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from repsim.datasets.attributes import attribute, example_coordinates
 from repsim.datasets.exchange import from_netcdf, to_netcdf
 from repsim.datasets.layout import DOCUMENT, Codec, read_document
 from repsim.datasets.places import is_aborted, locate, prepare
@@ -76,6 +77,8 @@ def opened(folder: Path, chunks: Chunks) -> xr.Dataset:
 def _hint(folder: Path) -> str:
     if is_aborted(folder) and any(folder.iterdir()):
         return "; a recorder died here before its first step was complete"
+    if (folder / ".zgroup").exists():
+        return "; it is zarr v2: open it with xarray, then use repsim.save_recording"
     return ""
 
 
@@ -104,8 +107,12 @@ def save_recording(
     ------
     FileExistsError
         If the place is taken.
+    OSError
+        If the system does not let it be written.
     ValueError
-        If the Dataset is no recording.
+        If the Dataset is no recording, or a coordinate would be lost.
+    TypeError
+        If attributes or coordinates are nothing that can be kept.
     """
     listed = layers(run)
     names = [str(n) for n, v in run.data_vars.items() if "example" in v.dims]
@@ -120,9 +127,15 @@ def save_recording(
         )
         raise ValueError(msg)
     validate(run)
+    codec = Codec(level, keepbits)
     if Path(path).suffix == ".nc":
+        if codec != Codec():
+            msg = f"Expected a zarr store along with `level` or `keepbits`, not {path}."
+            raise ValueError(msg)
         to_netcdf(run, path)
         return
+    coords = example_coordinates(run)
+    attrs = {k: attribute(str(k), v) for k, v in run.attrs.items()}
     folder, root = locate(path)
     prepare(folder, root)
     stepped = "step" in run.dims
@@ -131,15 +144,14 @@ def save_recording(
         folder,
         examples=run.sizes["example"],
         capacity=max(1, len(steps)),
-        codec=Codec(level, keepbits),
+        codec=codec,
     )
-    attrs = {"repsim_schema": SCHEMA, **run.attrs}
+    attrs = {"repsim_schema": SCHEMA, **attrs}
     if keepbits is not None:
         attrs["keepbits"] = keepbits
     for name, value in run.coords.items():
         if not value.dims:  # the step that run.isel(step=-1) leaves, for one
             attrs.setdefault(str(name), value.item())
-    coords = _coords(run)
     try:
         for place, step in enumerate(steps):
             writer.begin(None if step is None else int(step))
@@ -152,14 +164,6 @@ def save_recording(
         writer.finish(complete=int(run.attrs.get("complete", 1)))
     finally:
         writer.close()
-
-
-def _coords(run: xr.Dataset) -> dict[str, np.ndarray]:
-    coords = {"example": np.arange(run.sizes["example"], dtype=np.int64)}
-    for name, values in run.coords.items():
-        if values.dims == ("example",):
-            coords[str(name)] = np.asarray(values.values)
-    return coords
 
 
 def _put(writer: Writer, name: str, variable: xr.Variable) -> None:

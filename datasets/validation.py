@@ -74,6 +74,9 @@ def _attributes(run: xr.Dataset) -> Iterator[str]:
             "repsim"
         )
     listed = run.attrs.get("layers", [])
+    here = any("example" in variable.dims for variable in run.data_vars.values())
+    if not here and "repsim_schema" not in run.attrs:
+        yield "no variable has an `example` dim: it is something else"
     for name in [listed] if isinstance(listed, str) else listed:
         if name not in run.data_vars:
             yield (

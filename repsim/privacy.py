@@ -115,16 +115,34 @@ def _plain_autocast() -> Iterator[None]:
         torch.set_autocast_cache_enabled(cached)
 
 
-@contextmanager
-def _module_by_module() -> Iterator[None]:
-    # In eval mode torch's transformer may take one kernel for many modules, and give
-    # nested tensors where there is a padding mask; training never does.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+class _ModuleByModule:
+    """Keep torch's transformer from taking one kernel for many modules in eval mode.
+
+    That one gives nested tensors where there is a padding mask; training never takes
+    it. The switch is the whole process's, so the first thread in turns it and the last
+    one out gives it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = torch.backends.mha.get_fastpath_enabled()
+                torch.backends.mha.set_fastpath_enabled(False)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.backends.mha.set_fastpath_enabled(self._before)
+
+
+_module_by_module = _ModuleByModule()
 
 
 @contextmanager
@@ -196,7 +214,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         same_buffers(model),
         eval_mode(model),
         _plain_autocast(),
-        _module_by_module(),
+        _module_by_module,
         eager(),
         torch.no_grad(),
     ):

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from repsim.datasets.attributes import attribute
 from repsim.datasets.recordings import SCHEMA
 
 
@@ -68,25 +68,3 @@ def network_hash(network: nn.Module) -> str:
     """Return a hash of the parameters' names and shapes."""
     shapes = [f"{n} {tuple(p.shape)}" for n, p in network.named_parameters()]
     return hashlib.sha256("\n".join(shapes).encode()).hexdigest()
-
-
-def attribute(name: str, value: Any) -> Any:
-    """Return an attribute's value in a form that zarr, netCDF and JSON keep."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, str | int | float):
-        return value
-    if isinstance(value, tuple | list) and all(
-        isinstance(v, str | int | float) and not isinstance(v, bool) for v in value
-    ):
-        return list(value)
-    try:
-        return json.dumps(value)
-    except TypeError:
-        msg = (
-            f"Expected the attribute {name!r} to be text, numbers or JSON of them, but "
-            f"got {type(value).__name__}."
-        )
-        raise TypeError(msg) from None

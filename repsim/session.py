@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from repsim.batches import Batch, Forward, InputsHash, as_array
+from repsim.datasets.attributes import coordinate
 from repsim.datasets.layout import Codec
 from repsim.datasets.memory import Memory
 from repsim.datasets.places import locate, prepare
@@ -46,7 +47,9 @@ class Header:
             )
             raise TypeError(msg)
         coords = {"example": ids.astype(np.int64)}
-        return coords if given is None else {**coords, "label": given}
+        if given is None:
+            return coords
+        return {**coords, "label": coordinate("labels", given)}
 
 
 class Session:

@@ -6,7 +6,9 @@ import os
 import random
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -348,6 +350,21 @@ def test_autocast_casts_of_a_pass_do_not_reach_training() -> None:
         repsim.record(model, _vectors(4))
         model(_vectors(4)).float().sum().backward()
     assert next(model.parameters()).grad is not None
+
+
+def test_recordings_in_threads_give_the_process_its_switches_back() -> None:
+    gate = threading.Barrier(2)
+
+    class Meeting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            gate.wait(30)  # both are inside
+            assert not torch.backends.mha.get_fastpath_enabled()
+            return x
+
+    with ThreadPoolExecutor(2) as pool:
+        nets = [nn.Sequential(Meeting()) for _ in range(2)]
+        list(pool.map(lambda net: repsim.record(net, _vectors(3)), nets))
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_an_overridden_eval_is_not_called() -> None:

@@ -21,6 +21,7 @@ from torch import nn
 
 import repsim
 from repsim.datasets import compaction, layout, objects, worker
+from repsim.datasets.exchange import to_dataframe
 from repsim.datasets.layout import ensure_group
 from repsim.datasets.places import locate
 from repsim.datasets.store import is_complete, remove_recording
@@ -762,6 +763,70 @@ def test_saving_says_what_is_no_recording(store: Path) -> None:
     with pytest.raises(ValueError, match=r"run.transpose\('step', 'example', ...\)"):
         repsim.save_recording(bad.assign_coords(step=[0, 1, 2]), store)
     assert not store.exists()
+
+
+def test_what_would_be_lost_in_saving_is_refused(store: Path) -> None:
+    run = _memory(2)
+    for name, place in (("epoch", "step"), ("unit", "0_unit")):
+        more = run.assign_coords({name: (place, np.arange(run.sizes[place]))})
+        with pytest.raises(ValueError, match=f"'{name}' lies on .{place}. and would"):
+            repsim.save_recording(more, store)
+        with pytest.raises(ValueError, match="and would be lost"):
+            to_dataframe(more)
+        path = store.with_name(f"{name}.nc")
+        repsim.save_recording(more, path)
+        assert name in repsim.open_recording(path).coords
+    for name in ("../y", "a b"):
+        more = run.assign_coords({name: ("example", np.arange(12))})
+        with pytest.raises(
+            ValueError, match="Expected a coordinate's name that can be"
+        ):
+            repsim.save_recording(more, store)
+    with pytest.raises(ValueError, match="zarr store along with `level` or `keepbits`"):
+        repsim.save_recording(run, store.with_name("run.nc"), keepbits=7)
+    with pytest.raises(TypeError, match="Expected the attribute 'f' to be text"):
+        repsim.save_recording(run.assign_attrs(f=len), store)
+    assert not store.exists()
+    nested = run.assign_attrs(nested={"a": [1]}, rate=np.float32(2), on=True)
+    for place in (store, store.with_name("nested.nc")):
+        repsim.save_recording(nested, place)
+        attrs = repsim.open_recording(place).attrs
+        assert (attrs["nested"], attrs["rate"], attrs["on"]) == ('{"a": [1]}', 2.0, 1)
+
+
+@pytest.mark.parametrize(
+    "labels", [[None] * 12, np.array(["2020-01-01"] * 12, "M8[D]"), [b"a"] * 12]
+)
+def test_labels_that_cannot_be_kept_are_refused(labels: Any, store: Path) -> None:
+    for place in (None, store):
+        with pytest.raises(
+            TypeError, match="Expected `labels` to hold numbers or text"
+        ):
+            repsim.record(NET, X, labels=labels, store=place)
+    assert not store.exists()
+    run = _memory(1).assign_coords(kind=("example", labels))
+    with pytest.raises(TypeError, match="Expected `kind` to hold numbers or text"):
+        repsim.save_recording(run, store)
+
+
+def test_other_groups_and_files_are_no_recordings(store: Path, tmp_path: Path) -> None:
+    other = xr.Dataset({"a": ("time", [1.0, 2.0])})
+    other.to_zarr(store, consolidated=False)
+    with pytest.raises(ValueError, match="no variable has an `example` dim"):
+        repsim.open_recording(store)
+    _memory(1).to_zarr(tmp_path / "v2.zarr", zarr_format=2)
+    with pytest.raises(FileNotFoundError, match="it is zarr v2: open it with xarray"):
+        repsim.open_recording(tmp_path / "v2.zarr")
+    path = tmp_path / "run.nc"
+    repsim.save_recording(_memory(1), path)
+    for length in (0, path.stat().st_size // 2):
+        path.write_bytes(path.read_bytes()[:length] or b"")
+        with pytest.raises(
+            ValueError, match=r"run.nc to be a netCDF-4 file.*cut short"
+        ):
+            repsim.open_recording(path)
+    with pytest.raises(FileNotFoundError, match="Expected a recording at"):
+        repsim.open_recording(tmp_path / "none.nc")
 
 
 def test_a_copy_of_a_broken_off_recording_says_so(store: Path, tmp_path: Path) -> None:
