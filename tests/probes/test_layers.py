@@ -72,8 +72,9 @@ def test_steps_are_kept_and_each_is_its_own_probe(planted: Maker) -> None:
     assert result["accuracy"].dims == ("step", "layer")
     np.testing.assert_array_equal(result["step"], [0, 10, 20])
     alone = probe_layers(run.isel(step=1))
-    np.testing.assert_allclose(result["accuracy"][1], alone["accuracy"], atol=0.04)
-    np.testing.assert_allclose(result["log_loss"][1], alone["log_loss"], rtol=0.02)
+    # Each begins at the logits of the one before, which moves it within its tolerance.
+    np.testing.assert_allclose(result["accuracy"][1], alone["accuracy"], atol=0.017)
+    np.testing.assert_allclose(result["log_loss"][1], alone["log_loss"], rtol=0.005)
 
 
 def test_several_recordings_at_once(planted: Maker) -> None:
