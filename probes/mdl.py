@@ -128,19 +128,8 @@ def _codelengths(
 ) -> xr.Dataset:
     places = moments(run)
     goal = resolve(run, target, regression=False)
-    if goal.classes is None:
-        msg = (
-            f"Expected `target` {goal.name!r} to be classes for a code length, but got "
-            "continuous values; probe_layers gives r2 and rmse."
-        )
-        raise ValueError(msg)
     probe = make(estimator, continuous=False)
-    if not hasattr(probe, "predict_proba"):
-        msg = (
-            "Expected `estimator` to have predict_proba, but "
-            f"{type(probe).__name__} gives no probabilities."
-        )
-        raise ValueError(msg)
+    classes = _classes_to_code(goal, probe)
     order = np.random.default_rng([expect_seed(seed), 3]).permutation(len(goal.values))
     coder = _Coder(goal, order, probe)
     cells, lengths, leaders = {}, {}, {}
@@ -167,11 +156,28 @@ def _codelengths(
             target=goal.name,
             **describe(make(estimator, continuous=False)),
             seed=seed,
-            classes=[str(c) for c in goal.classes.tolist()],
+            classes=[str(c) for c in classes.tolist()],
             unit="bits",
             **coder.options(),
         )
     )
+
+
+def _classes_to_code(goal: Target, probe: Any) -> np.ndarray:
+    """Return the classes, or raise where there is nothing to code or to code by."""
+    if goal.classes is None:
+        msg = (
+            f"Expected `target` {goal.name!r} to be classes for a code length, but got "
+            "continuous values; probe_layers gives r2 and rmse."
+        )
+        raise ValueError(msg)
+    if not hasattr(probe, "predict_proba"):
+        msg = (
+            "Expected `estimator` to have predict_proba, but "
+            f"{type(probe).__name__} gives no probabilities."
+        )
+        raise ValueError(msg)
+    return goal.classes
 
 
 class _Coder:

@@ -208,3 +208,13 @@ def test_what_scikit_learn_refuses() -> None:
         LinearProbe().fit(x, y[:-1])
     with pytest.raises(ValueError, match="[Uu]nknown label type"):
         LinearProbe().fit(x, np.random.default_rng(0).normal(size=len(y)))
+
+
+@pytest.mark.gpu
+def test_an_accelerator_reaches_the_same_objective() -> None:
+    for _, (x, y) in kinds():
+        for dtype in (np.float32, np.float64):
+            here = LinearProbe(device="cpu").fit(x.astype(dtype), y)
+            there = LinearProbe(device="cuda").fit(x.astype(dtype), y)
+            assert there.objective_ == pytest.approx(here.objective_, rel=1e-4)
+            assert there.coef_.dtype == dtype
