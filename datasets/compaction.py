@@ -172,9 +172,13 @@ def unpack(folder: Path, array: Array, steps: int) -> None:
 
 def _index(file: BinaryIO, per_shard: list[int]) -> np.ndarray:
     size = 16 * int(np.prod(per_shard))
-    file.seek(-(size + 4), os.SEEK_END)
+    long = file.seek(0, os.SEEK_END)
+    file.seek(max(0, long - size - 4))
     table = file.read(size)
-    if checksum(table) != file.read(4):
-        msg = f"Expected {file.name} to be a whole shard, but its index is damaged."
+    if long < size + 4 or checksum(table) != file.read(4):
+        msg = (
+            f"Expected {file.name} to be a whole shard, but its index is damaged: the "
+            "file was cut short or overwritten. Copy it from a backup, or record anew."
+        )
         raise ValueError(msg)
     return np.frombuffer(table, "<u8").reshape(*per_shard, 2)

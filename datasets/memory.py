@@ -61,6 +61,7 @@ class Memory:
         attrs: Mapping[str, Any],
     ) -> None:
         """Complete the moment, or replace the last one where its step is the same."""
+        self._gathering.check(len(coords["example"]))
         moment = {}
         for name, blocks in self._gathering.blocks.items():
             rest = blocks.rest()

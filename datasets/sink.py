@@ -124,6 +124,7 @@ class Gathering:
     def __init__(self, block_rows: Callable[[str, Layer, int], int]) -> None:
         self.layers: dict[str, Layer] = {}
         self.blocks: dict[str, Blocks] = {}
+        self.examples: int | None = None  # once a moment is complete
         self._block_rows = block_rows
 
     def begin(self) -> None:
@@ -144,6 +145,25 @@ class Gathering:
             self.blocks[name] = Blocks(self._block_rows(name, layer, len(rows)))
         self.blocks[name].put(rows)
         return self.blocks[name]
+
+    def check(self, examples: int) -> None:
+        """Refuse a moment in which a layer saw other than all the examples."""
+        totals = {name: blocks.total for name, blocks in self.blocks.items()}
+        short = [name for name, total in totals.items() if total != examples]
+        if short:
+            msg = (
+                f"Expected layer {short[0]!r} to give one row for each of {examples} "
+                f"examples, but it gave {totals[short[0]]}: some batches passed it by. "
+                "Leave it out with `layers`, or record those examples apart."
+            )
+            raise ValueError(msg)
+        if self.examples not in (None, examples):
+            msg = (
+                f"Expected {self.examples} examples as before, but got {examples}; "
+                "record other examples into another place."
+            )
+            raise ValueError(msg)
+        self.examples = examples
 
     def abandon(self, known: Collection[str]) -> None:
         """Forget the moment, and layers that are not known from another one."""

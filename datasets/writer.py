@@ -86,7 +86,7 @@ class Writer:
             tail = np.empty((0, *array.shape[2:]), array.dtype)
             self._gathering.layers[name] = Layer(tail, array.dims[1:], array.attrs)
             self._arrays[name] = array
-            self._capacity = array.shape[0]
+            self._capacity, self._gathering.examples = array.shape[:2]
         self._marks, self._committed, self._attrs = list(steps), steps, attrs
 
     def begin(self, step: int | None) -> None:
@@ -135,6 +135,7 @@ class Writer:
         attrs: Mapping[str, Any],
     ) -> None:
         """Complete the moment: documents of new layers, then the commit mark."""
+        self._gathering.check(len(coords["example"]))
         moment = self._gathering.blocks
         for name, blocks in moment.items():
             self._complete(name, blocks)
@@ -173,18 +174,10 @@ class Writer:
         return fresh
 
     def _complete(self, name: str, blocks: Blocks) -> None:
-        known = self._arrays.get(name)
-        expected = known.shape[self._example_axis] if known else blocks.total
-        if blocks.total != expected:
-            msg = (
-                f"Expected layer {name!r} to give {expected} examples as before, but "
-                f"got {blocks.total}."
-            )
-            raise ValueError(msg)
         rest = blocks.rest()
         if rest is None:
             return
-        if known is None and self._emitted.get(name, 0) == 0:
+        if name not in self._arrays and self._emitted.get(name, 0) == 0:
             blocks.rows = len(rest)
         self._emit(name, rest, blocks.rows)
 

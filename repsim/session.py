@@ -75,6 +75,7 @@ class Session:
         self._passes = 0
         self._names: set[str] = set()
         self._signalled: set[str] = set()
+        self._shared: set[str] = set()
         self._hooks = Hooks(choices, self._take)
 
     def record(
@@ -115,7 +116,9 @@ class Session:
             for name, tensor in self._signals(batch).items():
                 # Of a layer that is the same for all examples (positions) there is
                 # no error per sample.
-                if tensor.ndim and len(tensor) == self._size:
+                if not tensor.ndim or len(tensor) != self._size:
+                    self._shared.add(name)
+                if name not in self._shared:
                     self._put(name, tensor)
                 self._signalled.add(name.rpartition("@")[0])
         return self._size or 0

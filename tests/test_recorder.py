@@ -539,6 +539,75 @@ def test_layers_unset_on_some_steps_are_nan_there(stored: bool, tmp_path: Path) 
     assert run["always"].attrs == {}
 
 
+class Routing(nn.Module):
+    """A layer for some examples only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expert, self.rest, self.least = nn.Linear(6, 2), nn.Linear(6, 2), 0.0
+
+    def forward(self, x: Tensor) -> Any:
+        return self.expert(x) if x[0, 0] >= self.least else self.rest(x)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_layer_that_only_some_batches_reach_is_refused(
+    stored: bool, tmp_path: Path
+) -> None:
+    model, batches = Routing(), [torch.zeros(3, 6), torch.ones(3, 6)]
+    store = tmp_path / "s.zarr" if stored else None
+    with repsim.Recorder(
+        model, batches, layers="expert", every=1, store=store
+    ) as recorder:
+        model.least = 0.5
+        with pytest.raises(
+            ValueError, match="'expert' .* of 6 .*, but it gave 3: some"
+        ):
+            recorder.step()
+        model.least = 0.0
+        recorder.step()
+    assert recorder.dataset()["step"].values.tolist() == [0, 2]
+    model.least = 0.5
+    with pytest.raises(ValueError, match="'rest' to give one .* of 6 .* it gave 3"):
+        repsim.record(model, batches, store=tmp_path / "t.zarr" if stored else None)
+    assert not (tmp_path / "t.zarr").exists()
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_number_of_examples_may_not_change(stored: bool, tmp_path: Path) -> None:
+    model, size = nn.Sequential(nn.Linear(6, 2)), [4]
+    store = tmp_path / "s.zarr" if stored else None
+    with repsim.Recorder(
+        model, ["x"], every=1, store=store, forward=lambda m, _: m(_vectors(size[0]))
+    ) as recorder:
+        size[0] = 5
+        with pytest.raises(
+            ValueError, match="Expected 4 examples as before, but got 5"
+        ):
+            recorder.step()
+        size[0] = 4
+        recorder.step()
+    assert recorder.dataset()["0"].shape == (2, 4, 2)
+
+
+def test_a_layer_that_is_the_same_for_all_examples_has_no_error() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.where, self.out = nn.Embedding(1, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.out(x + self.where(torch.zeros(1, dtype=torch.long)))
+
+    x, y = _vectors(5), torch.arange(5) % 3
+    with repsim.Recorder(  # batches of 2, 2 and 1
+        Positions(), x, labels=y, errors=F.cross_entropy, batch_size=2
+    ) as recorder:
+        pass
+    assert list(recorder.dataset()) == ["where", "out", "out@error"]
+    assert recorder.dataset()["where"].shape == (1, 5, 6)
+
+
 def test_a_recorder_wants_to_be_entered() -> None:
     recorder = repsim.Recorder(_mlp(), _vectors(3))
     with pytest.raises(ValueError, match="use it as `with Recorder"):

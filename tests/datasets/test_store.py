@@ -353,6 +353,21 @@ def test_an_object_that_was_lost_is_no_nan(
         repsim.open_recording(store)["0"].load()
 
 
+@pytest.mark.parametrize("length", [0, 10, -3])
+def test_a_recording_whose_shard_was_cut_short_is_not_resumed(
+    length: int, store: Path
+) -> None:
+    _record(store, 4)
+    victim = store / "0" / "c" / "0" / "0" / "0"
+    data = victim.read_bytes()
+    victim.write_bytes(data[:length])
+    with pytest.raises(ValueError, match="0/c/0/0/0 to be a whole shard, .* cut short"):
+        _record(store, 1, resume=True, start=2)
+    victim.write_bytes(data)
+    run = _record(store, 1, resume=True, start=2)
+    assert run["step"].values.tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("name", ["label", "example"])
 @pytest.mark.parametrize("labels", [range(12), list("abcdefghijkl")])
 def test_a_coordinate_that_was_lost_is_named(
