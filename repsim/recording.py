@@ -173,10 +173,16 @@ class Recorder:
             signals=signals,
         )
         self._recorded: int | None = None
-        self._open = False
+        self._open = self._closed = False
 
     def __enter__(self) -> Self:
         """Open the recording, and record where step 0 (or `start`) is due."""
+        if self._closed:
+            msg = (
+                "Expected a new recorder, but this one was closed; go on with another "
+                "one: Recorder(..., resume=True, start=...) continues a store."
+            )
+            raise ValueError(msg)
         self._open = True
         try:
             if self._schedule.due(self._count):
@@ -209,7 +215,7 @@ class Recorder:
         """Count several updates made at once, and record where one of them is due."""
         self._check_open()
         due = False
-        for _ in range(updates):
+        for _ in range(count("updates", updates)):
             self._count += 1
             due = self._schedule.due(self._count) or due
         if due:
@@ -232,7 +238,7 @@ class Recorder:
             if complete:
                 self._sink.finish()
         finally:
-            self._open = False
+            self._open, self._closed = False, True
             self._sink.close()
         if complete:
             self._session.warn_unreached()

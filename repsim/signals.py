@@ -108,8 +108,8 @@ def needed_labels(batch: Batch) -> Any:
     """Return the labels of a batch, or say how to give them."""
     if batch.labels is None:
         msg = (
-            "Expected labels to compute errors with, but the inputs carry none; give "
-            "`labels`, or batches of (inputs, labels)."
+            "Expected labels to compute errors with, but the inputs carry none that "
+            "are numbers; give `labels`, or batches of (inputs, labels)."
         )
         raise ValueError(msg)
     return batch.labels

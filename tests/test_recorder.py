@@ -613,9 +613,12 @@ def test_a_recorder_wants_to_be_entered() -> None:
     with pytest.raises(ValueError, match="use it as `with Recorder"):
         recorder.step()
     with recorder:
-        pass
+        with pytest.raises(ValueError, match="Expected `updates` to be at least 0"):
+            recorder.advance(-1)
     with pytest.raises(ValueError, match="use it as `with Recorder"):
         recorder.snapshot()
+    with pytest.raises(ValueError, match="Expected a new recorder, but this one was"):
+        recorder.__enter__()
 
 
 def test_nothing_recorded_is_an_empty_recording(tmp_path: Path) -> None:
@@ -760,6 +763,8 @@ def test_errors_want_labels_and_a_loss_or_a_rule() -> None:
     model, x = _mlp(), _vectors(4)
     with pytest.raises(ValueError, match="Expected labels to compute errors with"):
         repsim.Recorder(model, x, errors=F.cross_entropy)
+    with pytest.raises(ValueError, match="carry none that are numbers"):
+        repsim.Recorder(model, x, errors=F.cross_entropy, labels=list("abca"))
     with pytest.raises(ValueError, match="Expected `errors` to be a loss"):
         repsim.Recorder(model, x, errors=True, labels=[0, 1, 2, 0])
 
