@@ -21,6 +21,8 @@ from repsim.measures.devices import device_named
 from repsim.probes.logistic.conditioning import Conditioned, condition
 from repsim.probes.logistic.solver import Solution, minimise
 
+LARGEST, LARGEST_SINGLE = 1e150, 1e18
+
 
 class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     r"""Logistic regression with scikit-learn's objective and a faster minimiser.
@@ -130,6 +132,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         x, labels = validate_data(
             self, X, y, dtype=[np.float64, np.float32], order="C", copy=False
         )
+        dtype = x.dtype
+        x = _moderate(X, x)
         check_classification_targets(labels)
         weight = _check_sample_weight(
             sample_weight, x, dtype=np.float64, ensure_non_negative=True
@@ -148,7 +152,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         known = np.array_equal(previous, classes)
         solution, way = self._minimise(x, codes, len(classes), weight, known)
         self.classes_ = classes
-        self._keep(solution, way, x.dtype)
+        self._keep(solution, way, dtype)
         return self
 
     def _minimise(
@@ -176,10 +180,17 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             features, start = features.double(), solution.logits
 
     def _keep(self, solution: Solution, way: Conditioned, dtype: Any) -> None:
-        if not solution.converged and solution.n_iter >= self.max_iter:
+        if not solution.converged:
+            cut = solution.n_iter >= self.max_iter
+            where = (
+                f"after `max_iter`={self.max_iter} iterations"
+                if cut
+                else "where rounding hides every descent"
+            )
+            advice = "raise `max_iter`" if cut else "rescale the features"
             warnings.warn(
-                f"LinearProbe stopped after `max_iter`={self.max_iter} iterations "
-                f"with an estimated excess of {solution.excess:.1e}; raise `max_iter`.",
+                f"LinearProbe stopped {where}, with an estimated excess of "
+                f"{solution.excess:.1e}; {advice}.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -192,6 +203,11 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._logits = solution.logits if self.warm_start else None
 
     def _check_parameters(self) -> None:
+        for name in ("fit_intercept", "warm_start"):
+            switch = getattr(self, name)
+            if not isinstance(switch, (bool, np.bool_, Integral)):
+                msg = f"Expected `{name}` to be True or False, but got {switch!r}."
+                raise ValueError(msg)
         for name in ("C", "tol"):
             value = getattr(self, name)
             if not isinstance(value, Real) or not 0 < float(value) < np.inf:
@@ -271,6 +287,21 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         scores = self.decision_function(X)
         codes = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)
         return np.asarray(self.classes_[codes])
+
+
+def _moderate(given: Any, x: np.ndarray) -> np.ndarray:
+    """Return features whose squares are numbers, in double precision if need be."""
+    if np.asarray(given).dtype.kind in "US":
+        msg = "Expected `X` to be numbers, but got text; convert it first."
+        raise ValueError(msg)
+    largest = float(np.abs(x).max())
+    if largest > LARGEST:
+        msg = (
+            f"Expected `X` to stay below {LARGEST:.0e}, whose square is a number, but "
+            f"got {largest:.0e}; rescale the features."
+        )
+        raise ValueError(msg)
+    return x if largest < LARGEST_SINGLE else x.astype(np.float64)
 
 
 def _tensor(x: np.ndarray) -> Tensor:

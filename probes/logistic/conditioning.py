@@ -43,7 +43,11 @@ class Conditioned:
         weights = theta[:, :-1] / self.scale
         if self.basis is not None:
             weights = weights @ self.basis.double().T
-        return weights, theta[:, -1] - weights @ self.mean.double()
+        offsets = theta[:, -1] - weights @ self.mean.double()
+        if self.problem.rows > 1 and self.problem.intercept:
+            # What all classes share changes nothing, but would cost digits.
+            offsets = offsets - offsets.mean()
+        return weights, offsets
 
     def start(self, logits: Tensor | None = None) -> Place:
         """Return the better of the classes' frequencies and given logits (K, n)."""

@@ -18,6 +18,7 @@ from repsim.probes.logistic.problem import Problem
 TRIALS = 30
 REFRESH = (8, 20, 40, 80, 160, 320, 640)
 WINDOW = 6
+ROUNDING = 1e-12
 
 
 class Solution(NamedTuple):
@@ -99,7 +100,7 @@ def minimise(problem: Problem, start: Place, *, tol: float, max_iter: int) -> So
             memory, step = Memory(), steep.neg()
             decrease = -float((step * slope).sum())
         gains.append(0.5 * decrease)
-        excess = _excess(gains)
+        excess = _excess(gains, here.value)
         if decrease == 0 or (done and excess <= tol * here.value):
             return Solution(here.theta, here.logits, here.value, excess, done, True)
         found = _search(problem, here, step, decrease)
@@ -114,8 +115,8 @@ def minimise(problem: Problem, start: Place, *, tol: float, max_iter: int) -> So
     return Solution(here.theta, here.logits, here.value, excess, max_iter, False)
 
 
-def _excess(gains: list[float]) -> float:
-    """Return the estimate of what remains to be gained.
+def _excess(gains: list[float], value: float) -> float:
+    """Return the estimate of what remains to be gained of an objective's value.
 
     The gain the next step promises is all that remains where convergence is fast.
     Where it is slow the gains of the last steps, taken as a geometric series, say more.
@@ -125,7 +126,8 @@ def _excess(gains: list[float]) -> float:
         return float("inf")
     late, early = sum(gains[-window:]), sum(gains[-2 * window : -window])
     if late >= early:
-        return float("inf")
+        # Gains that grow are no convergence, unless they are rounding.
+        return late if late <= ROUNDING * value else float("inf")
     return max(gains[-1], late * late / (early - late))
 
 

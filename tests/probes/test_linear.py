@@ -13,7 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import check_estimator
 
-from repsim.probes import LinearProbe
+from repsim.probes import LinearProbe, linear
+from repsim.probes.logistic.solver import minimise
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -208,6 +209,45 @@ def test_what_scikit_learn_refuses() -> None:
         LinearProbe().fit(x, y[:-1])
     with pytest.raises(ValueError, match="[Uu]nknown label type"):
         LinearProbe().fit(x, np.random.default_rng(0).normal(size=len(y)))
+
+
+@pytest.mark.parametrize(
+    ("factor", "dtype"), [(1e20, "f8"), (1e140, "f8"), (1e-20, "f8"), (1e30, "f4")]
+)
+def test_units_do_not_matter_where_the_penalty_does_not(
+    factor: float, dtype: str
+) -> None:
+    x, y = drawn(np.random.default_rng(0), 60, 4, 3)
+    probe = LinearProbe().fit((x * factor).astype(dtype), y)
+    if factor > 1:
+        free = LogisticRegression(C=1e8, tol=1e-8, max_iter=10_000).fit(x, y)
+        np.testing.assert_allclose(probe.coef_ * factor, free.coef_, rtol=0.02)
+    else:
+        # So small that the penalty leaves the intercept alone: the frequencies.
+        shares = np.bincount(y) / len(y)
+        chances = probe.predict_proba(x * factor)
+        np.testing.assert_allclose(chances, np.tile(shares, (60, 1)), rtol=1e-6)
+    assert abs(float(probe.intercept_.sum())) < 1e-5
+
+
+def test_what_cannot_be_computed_is_said() -> None:
+    x, y = drawn(np.random.default_rng(0), 60, 4, 3)
+    with pytest.raises(ValueError, match=r"stay below 1e\+150, .* but got [23]e\+300"):
+        LinearProbe().fit(x * 1e300, y)
+    with pytest.raises(ValueError, match="Expected `X` to be numbers, but got text"):
+        LinearProbe().fit(x.astype(str), y)
+    for name in ("fit_intercept", "warm_start"):
+        with pytest.raises(ValueError, match=f"Expected `{name}` to be True or False"):
+            LinearProbe(**{name: "yes"}).fit(x, y)  # type: ignore[arg-type]
+
+
+def test_a_descent_that_rounding_ends_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = drawn(np.random.default_rng(0), 60, 4, 3)
+    monkeypatch.setattr(
+        linear, "minimise", lambda *a, **o: minimise(*a, **o)._replace(converged=False)
+    )
+    with pytest.warns(ConvergenceWarning, match="rounding hides every descent, with"):
+        LinearProbe().fit(x, y)
 
 
 @pytest.mark.gpu
