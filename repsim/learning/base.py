@@ -111,6 +111,7 @@ class Rule:
         self.optimizers = {"network": make_optimizer(trainable, self.lr, optimizer)}
         self.entrance = Entrance(network, self.blocks, self.name)
         self.chains: Chains | None = None
+        self.modules = [m for b in self.blocks.values() for m in b.modules()]
         self._random = is_random(network)
 
     # What a rule says about itself.
@@ -142,7 +143,7 @@ class Rule:
     def foresee(self, cuts: Sequence[Cut]) -> None:
         """Look at all cuts after the forward pass, before any error is formed."""
 
-    def learn(self, cuts: Sequence[Cut], count: int) -> dict[str, Tensor]:
+    def learn(self, cut: Cut, count: int) -> dict[str, Tensor]:
         """Add gradients of what forms the errors, and return losses to report."""
         return {}
 

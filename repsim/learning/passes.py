@@ -38,11 +38,14 @@ def gradients(rule: "Rule", x: Tensor, y: Tensor, count: int) -> dict[str, Tenso
     loss, error = output_error(rule, segments[-1].out, y)
     cuts = make_cuts(segments, error, one_hot(y, error.shape[-1]))
     rule.foresee(cuts)
+    losses = {"loss": [loss]}
     for segment, cut in zip(segments[::-1], (None, *cuts), strict=True):
         if cut is not None:
             error = put(rule, cut)
+            for name, value in rule.learn(cut, count).items():
+                losses.setdefault(name, []).append(value)
         segment.backward(error, count, keep=rule.pulls, send=rule.needs_incoming)
-    return {"loss": loss, **rule.learn(cuts, count)}
+    return {name: sum(values[1:], values[0]) for name, values in losses.items()}
 
 
 def forward(rule: "Rule", x: Tensor, *, lean: bool = False) -> list[Segment]:
@@ -148,7 +151,7 @@ def is_lean(rule: "Rule", x: Tensor) -> bool:
         rule.chains is not None
         and x.ndim == 2
         and len(x) > 1
-        and is_plain(m for block in rule.blocks.values() for m in block.modules())
+        and is_plain(rule.modules)
         and not torch.is_autocast_enabled(x.device.type)
     )
 

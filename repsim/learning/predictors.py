@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim.datasets.messages import unknown
-from repsim.learning.lean import add_grad
+from repsim.learning.lean import add_product
 
 
 class Predictor(nn.Module):
@@ -88,6 +88,9 @@ class Predictor(nn.Module):
 class LinearPredictor(Predictor):
     r"""The paper's default, :math:`S(h, y) = hA + yB + C`, all zero at first.
 
+    A, C and B lie in one matrix, one below the other, so that
+    :math:`S = [h, 1, y] W` is one product and its regression's gradient one more.
+
     Parameters
     ----------
     units : int
@@ -97,25 +100,46 @@ class LinearPredictor(Predictor):
 
     Attributes
     ----------
-    A, B, C : Parameter
-        (units, units), (classes, units) or None, (units,).
+    weight : Parameter, shape (units + 1 + classes, units)
+        W.
+    A, B, C : Tensor
+        Views of W: (units, units), (classes, units) or None, (units,).
     """
 
     def __init__(self, units: int, classes: int) -> None:
         nn.Module.__init__(self)
-        self.axis = -1
-        self.A = nn.Parameter(torch.zeros(units, units))
-        self.B = nn.Parameter(torch.zeros(classes, units)) if classes else None
-        self.C = nn.Parameter(torch.zeros(units))
+        self.axis, self.units, self.classes = -1, units, classes
+        self.weight = nn.Parameter(torch.zeros(units + 1 + classes, units))
+
+    @property
+    def A(self) -> Tensor:  # noqa: N802
+        """What h is multiplied by."""
+        return self.weight[: self.units]
+
+    @property
+    def B(self) -> Tensor | None:  # noqa: N802
+        """What the labels are multiplied by."""
+        return self.weight[self.units + 1 :] if self.classes else None
+
+    @property
+    def C(self) -> Tensor:  # noqa: N802
+        """What is added."""
+        return self.weight[self.units]
 
     def forward(self, h: Tensor, labels: Tensor | None) -> Tensor:
         """Return hA + yB + C."""
-        flat = torch.addmm(self.C, h.reshape(-1, h.shape[-1]), self.A)
-        output: Tensor = flat.reshape(h.shape)
-        if self.B is not None and labels is not None:
-            y = labels.to(h.dtype) @ self.B
-            output = output + y.reshape(len(y), *[1] * (h.ndim - 2), y.shape[-1])
-        return output
+        return (self.joined(h, labels) @ self.weight).reshape(h.shape)
+
+    def joined(self, h: Tensor, labels: Tensor | None) -> Tensor:
+        """Return [h, 1, y], a row for each example or token."""
+        rows = h.reshape(-1, self.units)
+        seen = rows.new_ones(len(rows), len(self.weight))
+        seen[:, : self.units] = rows
+        if self.classes:
+            labels = h.new_zeros(len(h), self.classes) if labels is None else labels
+            each = len(rows) // len(h)
+            seen[:, self.units + 1 :] = labels.repeat_interleave(each, 0)
+        return seen
 
     def jacobians(self, h: Tensor, labels: Tensor | None) -> list[Tensor]:
         """Return Aᵀ, the same for every example."""
@@ -130,15 +154,9 @@ class LinearPredictor(Predictor):
         count: int,
     ) -> Tensor:
         """Add the gradient in closed form: no graph is built."""
-        residual = predicted - target
-        flat = residual.reshape(-1, h.shape[-1])
-        scaled = flat * (2 / count)
-        add_grad(self.A, h.reshape(flat.shape).T @ scaled)
-        add_grad(self.C, scaled.sum(0))
-        if self.B is not None and labels is not None:
-            rows = scaled.reshape(len(h), -1, h.shape[-1]).sum(1)
-            add_grad(self.B, labels.to(h.dtype).T @ rows)
-        return residual.square().sum() / len(h)
+        residual = (predicted - target).reshape(-1, self.units)
+        add_product(self.weight, self.joined(h, labels), residual, 2 / count)
+        return torch.linalg.vector_norm(residual).square() / len(h)
 
 
 class SigmoidPredictor(Predictor):

@@ -1,4 +1,4 @@
-"""Linear predictors of equal size as one: three products for all of them."""
+"""Linear predictors of equal size as one: a single product predicts for all of them."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from repsim.learning.frame import Cut
-from repsim.learning.lean import add_grad
 from repsim.learning.predictors import LinearPredictor
 
 
 class LinearStack(nn.Module):
     r"""Linear predictors behind several blocks of one width.
 
-    .. math:: S_i(h_i, y) = h_i A_i + y B_i + C_i, \qquad i = 1 \dots m
+    .. math:: S_i(h_i, y) = [h_i, 1, y] W_i, \qquad i = 1 \dots m
+
+    The regressions are done one by one from the output down, while h and the target
+    are still in the processor's cache.
 
     Parameters
     ----------
@@ -23,47 +25,65 @@ class LinearStack(nn.Module):
         Size of every h.
     classes : int
         Size of y; 0 without conditioning.
+
+    Attributes
+    ----------
+    weight : Parameter, shape (m, units + 1 + classes, units)
+        The predictors' matrices.
     """
 
     def __init__(self, names: Sequence[str], units: int, classes: int) -> None:
         super().__init__()
         self.places = {name: i for i, name in enumerate(names)}
-        m = len(self.places)
-        self.A = nn.Parameter(torch.zeros(m, units, units))
-        self.B = nn.Parameter(torch.zeros(m, classes, units)) if classes else None
-        self.C = nn.Parameter(torch.zeros(m, 1, units))
+        self.units, self.classes = units, classes
+        rows = units + 1 + classes
+        self.weight = nn.Parameter(torch.zeros(len(self.places), rows, units))
+        self._seen = self._predicted = self._residual = torch.empty(0)
+        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._kept = 0
 
     def __getitem__(self, name: str) -> LinearPredictor:
         """Return one block's predictor; its numbers are the stack's own."""
-        i, units = self.places[name], self.A.shape[-1]
-        one = LinearPredictor(units, 0).to(self.A)
-        one.A, one.C = nn.Parameter(self.A.data[i]), nn.Parameter(self.C.data[i, 0])
-        one.B = None if self.B is None else nn.Parameter(self.B.data[i])
+        i, grad = self.places[name], self.weight.grad
+        one = LinearPredictor(self.units, self.classes)
+        one.weight = nn.Parameter(self.weight.data[i])
+        one.weight.grad = None if grad is None else grad[i]
         return one
 
     def foresee(self, cuts: Sequence[Cut]) -> None:
         """Predict at all cuts, given from the output down."""
-        self._h = torch.stack([cut.h for cut in cuts[::-1]])
-        shift = self.C.detach()
-        if self.B is not None:
-            self._labels = cuts[0].labels.to(self._h.dtype)
-            shift = shift + self._labels @ self.B.detach()
-        self._predicted = torch.baddbmm(shift, self._h, self.A.detach())
+        blocks, rows, units = self.weight.shape
+        examples = len(cuts[0].h)
+        if self._seen.shape != (blocks, examples, rows):
+            self._seen = self.weight.new_ones(blocks, examples, rows)
+        for cut, place in zip(cuts[::-1], self._seen[..., :units], strict=True):
+            place.copy_(cut.h)
+        if self.classes:
+            self._seen[..., units + 1 :] = cuts[0].labels
+        self._predicted = torch.bmm(self._seen, self.weight.detach())
         for cut, predicted in zip(cuts[::-1], self._predicted, strict=True):
             cut.predicted = predicted
 
-    def learn(self, cuts: Sequence[Cut], count: int) -> Tensor:
-        """Add the gradients of all regressions; return their summed mean distance."""
-        targets = torch.stack([held(cut.target) for cut in cuts[::-1]])
-        residual = self._predicted - targets
-        distance = residual.square().sum() / residual.shape[1]
-        residual *= 2 / count
-        add_grad(self.A, self._h.transpose(1, 2) @ residual)
-        add_grad(self.C, residual.sum(1, keepdim=True))
-        if self.B is not None:
-            add_grad(self.B, self._labels.t() @ residual)
-        del self._h, self._predicted
-        return distance
+    def learn(self, cut: Cut, count: int) -> Tensor | None:
+        """Add the gradient of one regression; return their summed distance at last."""
+        if cut.above is None:
+            self._begin()
+        place = self.places[cut.name]
+        seen, residual, into = self._steps[place]
+        torch.sub(held(cut.predicted), held(cut.target), out=residual)
+        torch.addmm(into, seen, residual, beta=self._kept, alpha=2 / count, out=into)
+        if place:
+            return None
+        return torch.linalg.vector_norm(self._residual).square() / len(cut.h)
+
+    def _begin(self) -> None:
+        """Make room for residuals and gradients, which add to what is there."""
+        self._kept = int(self.weight.grad is not None)
+        if self.weight.grad is None:
+            self.weight.grad = torch.empty_like(self.weight)
+        self._residual = torch.empty_like(self._predicted)
+        seen = self._seen.transpose(1, 2)
+        self._steps = list(zip(seen, self._residual, self.weight.grad, strict=True))
 
 
 def held(value: Tensor | None) -> Tensor:

@@ -279,17 +279,16 @@ class SyntheticGradient(Rule):
         mixed = torch.lerp(held(above.used), held(above.target), self.trace)
         return cut.segment.pull(mixed)
 
-    def learn(self, cuts: Sequence[Cut], count: int) -> dict[str, Tensor]:
-        """Add the gradients of the predictors' regressions."""
+    def learn(self, cut: Cut, count: int) -> dict[str, Tensor]:
+        """Add the gradient of the predictor's regression."""
+        distance: Tensor | None
         if self._stack is not None:
-            return {"sg_loss": self._stack.learn(cuts, count)}
-        distances = [
-            self._single[cut.name].learn(
-                cut.h, self._seen(cut), held(cut.predicted), held(cut.target), count
-            )
-            for cut in cuts
-        ]
-        return {"sg_loss": torch.stack(distances).sum()}
+            distance = self._stack.learn(cut, count)
+        else:
+            predicted, target = held(cut.predicted), held(cut.target)
+            predictor = self._single[cut.name]
+            distance = predictor.learn(cut.h, self._seen(cut), predicted, target, count)
+        return {} if distance is None else {"sg_loss": distance}
 
     def extra_state(self) -> dict[str, Any]:
         """Return the predictors' weights."""

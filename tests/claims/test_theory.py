@@ -1,6 +1,6 @@
 """The theory with numbers, and rules broken on purpose that must not pass."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,8 +38,7 @@ class LeakyTarget(SyntheticGradient):
 
     name: ClassVar[str] = "sg_leaky"
 
-    def learn(self, cuts: Sequence[Cut], count: int) -> dict[str, torch.Tensor]:
-        (cut,) = cuts
+    def learn(self, cut: Cut, count: int) -> dict[str, torch.Tensor]:
         above = list(self.blocks)[list(self.blocks).index(cut.name) + 1 :]
         with torch.enable_grad():
             h = output = cut.h.detach().requires_grad_()

@@ -1,7 +1,12 @@
 """A rule's state is all that a later run needs."""
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +73,30 @@ def test_a_run_continues_bit_for_bit(
         later.step(*_batch(k))
     assert _equal(whole.state_dict(), later.state_dict())
     assert _equal(whole.initial, later.initial)
+
+
+def test_runs_continue_in_another_process_bit_for_bit(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("continue_runs.py")
+    spec = spec_from_file_location("continue_runs", script)
+    assert spec is not None and spec.loader is not None
+    runs = module_from_spec(spec)
+    spec.loader.exec_module(runs)
+    states, ends = {}, {}
+    for case in runs.CASES:
+        rule = runs.rule_of(case, seed=0)
+        runs.run(rule, case, 0, runs.MADE)
+        states[case] = rule.state_dict()
+        runs.run(rule, case, runs.MADE, runs.MADE + runs.LEFT)
+        ends[case] = rule.state_dict()
+        assert not _equal(states[case]["network"], ends[case]["network"])
+    torch.save(states, tmp_path / "states.pt")
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-P", str(script), str(tmp_path)]
+    subprocess.run(command, check=True, env=os.environ | threads)
+    found = torch.load(tmp_path / "ends.pt", weights_only=True)
+    assert found.keys() == ends.keys()
+    assert {rule.split()[0] for rule in ends} >= set(learning.names())
+    assert [case for case in ends if not _equal(found[case], ends[case])] == []
 
 
 def test_a_state_is_a_copy() -> None:

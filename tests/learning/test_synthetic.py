@@ -74,30 +74,46 @@ def test_the_predictors_loss_gives_the_network_no_gradient(predictor: str) -> No
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
-@pytest.mark.parametrize("at", ["every", [1, 3]])
-def test_closed_form_gradients_are_autograds(at: Any) -> None:
-    rule = _rule(at=at)
+@pytest.mark.parametrize("conditioned", [True, False])
+@pytest.mark.parametrize("widths", [[6, 6, 6], [6, 4, 6]])
+def test_closed_form_gradients_are_autograds(
+    widths: list[int], conditioned: bool
+) -> None:
+    net = networks.mlp(5, widths, 3, seed=0).double()
+    rule = learning.make("sg", net, at="every", conditioned=conditioned)
+    assert isinstance(rule, SyntheticGradient)
     x, y = _batch()
+    parts = (x.double()[:6], y[:6]), (x.double()[6:], y[6:])
     for _ in range(3):
-        rule.step(x, y)
-    assert rule._stack is not None
+        rule.step(*parts[0])
+    cuts: list[learning.Cut] = []
+    learn = rule.learn
+
+    def watched(cut: learning.Cut, count: int) -> dict[str, Tensor]:
+        cuts.append(cut)
+        return learn(cut, count)
+
+    rule.learn = watched  # type: ignore[method-assign]
     rule.zero_grad()
-    rule.accumulate(x, y)
-    stack = rule._stack
-    g = torch.Generator().manual_seed(0)
-    h = torch.randn(10, 6, generator=g)
-    target = torch.randn(10, 6, generator=g)
-    labels = nn.functional.one_hot(y, 3).float()
-    for name in rule.splits:
-        one = rule.predictors[name]
-        assert isinstance(one, LinearPredictor)
-        loss = (one(h, labels) - target).square().sum() / 10
-        expected = torch.autograd.grad(loss, list(one.parameters()))
-        distance = one.learn(h, labels, one(h, labels).detach(), target, 10)
-        torch.testing.assert_close(distance, loss.detach())
-        for parameter, grad in zip(one.parameters(), expected, strict=True):
-            torch.testing.assert_close(parameter.grad, grad)
-    assert stack.A.grad is not None and stack.A.grad.shape == stack.A.shape
+    distances = [rule.accumulate(*part, count=10)["sg_loss"] for part in parts]
+    total = torch.zeros(())
+    for name, one in rule.predictors.items():
+        mine = [cut for cut in cuts if cut.name == name]
+        assert len(mine) == 2 and isinstance(one, LinearPredictor)
+        loss = torch.zeros(())
+        for cut, (_, labels) in zip(mine, parts, strict=True):
+            vectors = nn.functional.one_hot(labels, 3).double()
+            made = cut.h @ one.A + one.C
+            if one.B is not None:
+                made = made + vectors @ one.B
+            assert cut.target is not None and cut.predicted is not None
+            torch.testing.assert_close(cut.predicted, made.detach())
+            loss = loss + (made - cut.target).square().sum() / 10
+        (expected,) = torch.autograd.grad(loss, one.weight)
+        assert one.weight.grad is not None and expected.abs().max() > 0
+        torch.testing.assert_close(one.weight.grad, expected)
+        total = total + loss.detach()
+    torch.testing.assert_close(0.6 * distances[0] + 0.4 * distances[1], total)
 
 
 def test_targets_are_bootstrapped_true_or_between() -> None:
@@ -108,16 +124,16 @@ def test_targets_are_bootstrapped_true_or_between() -> None:
     }
     g = torch.Generator().manual_seed(0)
     for rule in rules.values():
-        assert rule._stack is not None
         g.manual_seed(0)
-        for p in rule._stack.parameters():
-            p.data.copy_(torch.randn(p.shape, generator=g))
+        for s in rule.predictors.values():
+            for p in s.parameters():
+                p.data.copy_(torch.randn(p.shape, generator=g))
     targets: dict[Any, list[Tensor]] = {}
     for key, rule in rules.items():
         kept: list[Tensor] = []
 
-        def keep(cuts: Any, count: int, kept: list[Tensor] = kept) -> dict[str, Tensor]:
-            kept.extend(cut.target for cut in cuts)
+        def keep(cut: Any, count: int, kept: list[Tensor] = kept) -> dict[str, Tensor]:
+            kept.append(cut.target)
             return {}
 
         rule.learn = keep  # type: ignore[method-assign]
@@ -145,11 +161,12 @@ def test_prop_adds_the_regressions_own_gradient() -> None:
     x, y = _batch()
     plain, prop = _rule(at=[2]), _rule(at=[2], prop=0.5)
     for rule in (plain, prop):
-        assert rule._stack is not None
-        rule._stack.A.data.copy_(torch.eye(6)[None] * 0.3)
-    s, p = plain.errors(x, y)["hidden_2"], prop.errors(x, y)["hidden_2"]
-    expected = s[0] + 0.5 * 2 * (s[0] - s[1]) * 0.3
-    torch.testing.assert_close(p[0], expected)
+        s = rule.predictors["hidden_2"]
+        assert isinstance(s, LinearPredictor)
+        s.A.data.copy_(torch.eye(6) * 0.3)
+    a, b = plain.errors(x, y)["hidden_2"], prop.errors(x, y)["hidden_2"]
+    expected = a[0] + 0.5 * 2 * (a[0] - a[1]) * 0.3
+    torch.testing.assert_close(b[0], expected)
 
 
 def test_places() -> None:
