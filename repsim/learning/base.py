@@ -197,7 +197,9 @@ class Rule:
     def zero_grad(self) -> None:
         """Forget accumulated gradients."""
         for optimizer in self.optimizers.values():
-            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     def accumulate(
         self, x: Tensor, y: Tensor, count: int | None = None

@@ -91,14 +91,14 @@ class Affine:
     @property
     def down(self) -> Tensor:
         """The matrix that takes an error down."""
-        return self.feedback.get(self.path, self.module.weight.detach())
+        return self.feedback.get(self.path, self.module.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the output and the input."""
-        weight, bias = self.module.weight.detach(), self.module.bias
+        weight, bias = self.module.weight, self.module.bias
         if bias is None:
             return x @ weight.t(), x
-        return torch.addmm(bias.detach(), x, weight.t()), x
+        return torch.addmm(bias, x, weight.t()), x
 
     def backward(self, saved: Tensor, grad: Tensor) -> Callable[[], Tensor]:
         """Add gradᵀx and the sum of grad."""
@@ -120,15 +120,16 @@ class Normalisation:
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the output; move the running statistics once."""
-        m = self.module
-        if m.num_batches_tracked is not None:
-            m.num_batches_tracked.add_(1)
+        m, own, kept = self.module, self.module._parameters, self.module._buffers
+        counted = kept["num_batches_tracked"]
+        if counted is not None:
+            counted.add_(1)
         output, mean, scale = torch.native_batch_norm(
             x,
-            m.weight.detach(),
-            m.bias.detach(),
-            m.running_mean,
-            m.running_var,
+            own["weight"],
+            own["bias"],
+            kept["running_mean"],
+            kept["running_var"],
             True,
             m.momentum or 0.0,
             m.eps,
@@ -139,17 +140,17 @@ class Normalisation:
         self, saved: tuple[Tensor, ...], grad: Tensor, mask: list[bool]
     ) -> tuple[Tensor, Tensor, Tensor]:
         x, mean, scale = saved
-        m = self.module
+        kept = self.module._buffers
         found: tuple[Tensor, Tensor, Tensor] = aten.native_batch_norm_backward(
             grad,
             x,
-            m.weight.detach(),
-            m.running_mean,
-            m.running_var,
+            self.module._parameters["weight"],
+            kept["running_mean"],
+            kept["running_var"],
             mean,
             scale,
             True,
-            m.eps,
+            self.module.eps,
             mask,
         )
         return found
@@ -209,12 +210,14 @@ class LeanSegment(Segment):
         self.inner[name] = h
         return h
 
+    @torch.no_grad()
     def pull(self, error: Tensor) -> Tensor:
         """Return J'·error at the entry."""
         for layer, saved in reversed(self.saved):
             error = layer.pull(saved, error)
         return error
 
+    @torch.no_grad()
     def backward(self, error: Tensor, count: int, *, keep: bool, send: bool) -> None:
         """Add the parameters' gradients for a per-sample error at the output."""
         grad = error / count
@@ -285,15 +288,6 @@ def _layer(
     return ACTIVATIONS.get(type(module))
 
 
-HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "parametrizations",
-)
-
-
 def is_plain(modules: Iterable[nn.Module]) -> bool:
     """Return whether modules are in training and nothing hangs on them.
 
@@ -315,9 +309,15 @@ def is_plain(modules: Iterable[nn.Module]) -> bool:
     """
     for module in modules:
         inside = module.__dict__
-        if not inside["training"] or "forward" in inside:
-            return False
-        if any(inside.get(hooks) for hooks in HOOKS):
+        if (
+            not inside["training"]
+            or inside["_forward_hooks"]
+            or inside["_forward_pre_hooks"]
+            or inside["_backward_hooks"]
+            or inside["_backward_pre_hooks"]
+            or "forward" in inside
+            or "parametrizations" in inside["_modules"]
+        ):
             return False
         for parameter in inside["_parameters"].values():
             if parameter is not None and not parameter.requires_grad:
