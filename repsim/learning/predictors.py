@@ -156,7 +156,8 @@ class LinearPredictor(Predictor):
         """Add the gradient in closed form: no graph is built."""
         residual = (predicted - target).reshape(-1, self.units)
         add_product(self.weight, self.joined(h, labels), residual, 2 / count)
-        return torch.linalg.vector_norm(residual).square() / len(h)
+        distance: Tensor = torch.linalg.vector_norm(residual).square() / len(h)
+        return distance
 
 
 class SigmoidPredictor(Predictor):

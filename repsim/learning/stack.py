@@ -74,7 +74,8 @@ class LinearStack(nn.Module):
         torch.addmm(into, seen, residual, beta=self._kept, alpha=2 / count, out=into)
         if place:
             return None
-        return torch.linalg.vector_norm(self._residual).square() / len(cut.h)
+        distance: Tensor = torch.linalg.vector_norm(self._residual).square()
+        return distance / len(cut.h)
 
     def _begin(self) -> None:
         """Make room for residuals and gradients, which add to what is there."""

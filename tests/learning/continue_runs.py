@@ -30,10 +30,6 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def _plain() -> nn.Sequential:
-    return networks.mlp(16, [6, 6, 6], 3)
-
-
 def _dropped() -> nn.Sequential:
     blocks = [
         nn.Sequential(nn.Linear(a, 6), nn.BatchNorm1d(6), nn.Dropout(0.3), nn.ReLU())
@@ -46,7 +42,7 @@ def _maps() -> nn.Sequential:
     return networks.cnn((1, 4, 4), [3, 4, 4], 3)
 
 
-NETWORKS = {"plain": _plain, "dropped": _dropped, "maps": _maps}
+NETWORKS = {"dropped": _dropped, "maps": _maps}
 CASES = [
     f"{rule} {network} {optimiser}"
     for rule in RULES
