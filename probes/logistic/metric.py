@@ -218,14 +218,30 @@ def metric(
     ratio = covariance * root * root[:, None]
     # Single precision does where its rounding is small beside the penalty, 1 here.
     rounding = torch.finfo(torch.float32).eps * float(ratio.diagonal().sum())
-    if rounding < 0.1:
-        ratio = ratio.to(features.dtype)
-    values, vectors = torch.linalg.eigh(ratio)
+    found = _directions(ratio.to(features.dtype)) if rounding < 0.1 else None
+    found = _directions(ratio) if found is None else found
+    if found is None:
+        return whitened(covariance * curvature, penalty, curvature)
+    values, vectors = found
     values, vectors = values.double().flip(0).clamp_(min=0), vectors.flip(1)
     total = curvature * values + 1
     factor = vectors * root[:, None] / total.sqrt()
     kept = factor.to(features.dtype), (values / total).to(features.dtype)
     return Metric(*kept, curvature)
+
+
+def _directions(form: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return eigenvalues and eigenvectors, unless the routine fails.
+
+    Of matrices with many zero rows, as units that are never active leave, MKL's
+    single precision routine sometimes returns NaN.
+    """
+    try:
+        values, vectors = torch.linalg.eigh(form)
+    except torch.linalg.LinAlgError:
+        return None
+    fine = torch.isfinite(values).all() and torch.isfinite(vectors).all()
+    return (values, vectors) if bool(fine) else None
 
 
 def whitened(form: Tensor, penalty: Tensor, curvature: float) -> Metric:

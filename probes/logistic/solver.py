@@ -7,6 +7,7 @@ contiguous memory. Coefficients, gradients and the memory are double precision w
 the features are: they are small, and rounding there would end the descent early.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -99,6 +100,8 @@ def minimise(problem: Problem, start: Place, *, tol: float, max_iter: int) -> So
         if not decrease > 0:
             memory, step = Memory(), steep.neg()
             decrease = -float((step * slope).sum())
+        if not math.isfinite(decrease):
+            return Solution(here.theta, here.logits, here.value, math.inf, done, False)
         gains.append(0.5 * decrease)
         excess = _excess(gains, here.value)
         if decrease == 0 or (done and excess <= tol * here.value):
@@ -151,7 +154,9 @@ def _search(
         value += base + length * linear + 0.5 * length**2 * square
         slope = float(torch.dot(residual.view(-1), change.view(-1)))
         slope += linear + length * square
-        rises = value > here.value + 1e-6 * abs(here.value)
+        # What is no number has gone too far.
+        rises = not value <= here.value + 1e-6 * abs(here.value)
+        slope = slope if math.isfinite(slope) else decrease
         if slope < -0.9 * decrease and not rises:
             low, low_slope = length, slope
         elif slope > 0.5 * decrease or rises:

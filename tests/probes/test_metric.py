@@ -1,13 +1,16 @@
 """The metric of a descent against Hessians written out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from repsim.probes import LinearProbe
 from repsim.probes.logistic.conditioning import condition
 from repsim.probes.logistic.metric import SPECTRAL, _drawn, metric, renewed, whitened
 from repsim.probes.logistic.problem import Problem
-from repsim.probes.logistic.solver import place
+from repsim.probes.logistic.solver import minimise, place
 
 
 def drawn(n: int, d: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,3 +121,37 @@ def test_many_features_or_classes_take_the_mean_over_classes() -> None:
     wide = torch.randn(30, SPECTRAL + 1)
     even, ridge = torch.full((30,), 1 / 30.0), torch.ones(SPECTRAL + 1).double()
     assert metric(wide, even.double(), ridge, 0.1).variances is None
+
+
+@pytest.mark.parametrize("wrong", ["float32", "all", "raises"])
+def test_a_routine_that_fails_is_no_harm(
+    monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 8)).astype("f4"), rng.integers(3, size=300)
+    x[:, 5:] = 0.5  # units that never change
+    plain = LinearProbe().fit(x, y)
+    routine = torch.linalg.eigh
+
+    def failing(form: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if wrong == "raises":
+            raise torch.linalg.LinAlgError
+        values, vectors = routine(form)
+        if wrong == "all" or form.dtype == torch.float32:
+            return values * np.nan, vectors * np.nan
+        return values, vectors
+
+    monkeypatch.setattr(torch.linalg, "eigh", failing)
+    found = LinearProbe().fit(x, y)
+    assert found.objective_ == pytest.approx(plain.objective_, rel=1e-5)
+
+
+def test_a_metric_that_is_no_number_stops_the_descent() -> None:
+    x, codes = drawn(200, 5, 3)
+    shares = torch.full((200,), 1 / 200.0).double()
+    way = condition(x, codes, 3, shares, 0.01, True)
+    factor = way.problem.metric.factor * np.nan
+    spoilt = replace(way.problem, metric=replace(way.problem.metric, factor=factor))
+    start = way.start()
+    found = minimise(spoilt, start, tol=1e-5, max_iter=50)
+    assert not found.converged and found.objective == start.value
