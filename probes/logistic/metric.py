@@ -238,7 +238,7 @@ def _directions(form: Tensor) -> tuple[Tensor, Tensor] | None:
     """
     try:
         values, vectors = torch.linalg.eigh(form)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         return None
     fine = torch.isfinite(values).all() and torch.isfinite(vectors).all()
     return (values, vectors) if bool(fine) else None
