@@ -44,7 +44,8 @@ def gradients(rule: "Rule", x: Tensor, y: Tensor, count: int) -> dict[str, Tenso
             error = put(rule, cut)
             for name, value in rule.learn(cut, count).items():
                 losses.setdefault(name, []).append(value)
-        segment.backward(error, count, keep=rule.pulls, send=rule.needs_incoming)
+        send = rule.needs_incoming and segment is not segments[0]
+        segment.backward(error, count, keep=rule.pulls, send=send)
     return {name: sum(values[1:], values[0]) for name, values in losses.items()}
 
 

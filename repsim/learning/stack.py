@@ -1,4 +1,4 @@
-"""Linear predictors of equal size as one: a single product predicts for all of them."""
+"""Linear predictors of equal size as one: two products for all of them."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim.learning.frame import Cut
+from repsim.learning.lean import add_product
 from repsim.learning.predictors import LinearPredictor
 
 
@@ -14,8 +15,8 @@ class LinearStack(nn.Module):
 
     .. math:: S_i(h_i, y) = [h_i, 1, y] W_i, \qquad i = 1 \dots m
 
-    The regressions are done one by one from the output down, while h and the target
-    are still in the processor's cache.
+    One product predicts for all of them, and one more is the gradient of all their
+    regressions.
 
     Parameters
     ----------
@@ -39,8 +40,6 @@ class LinearStack(nn.Module):
         rows = units + 1 + classes
         self.weight = nn.Parameter(torch.zeros(len(self.places), rows, units))
         self._seen = self._predicted = self._residual = torch.empty(0)
-        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._kept = 0
 
     def __getitem__(self, name: str) -> LinearPredictor:
         """Return one block's predictor; its numbers are the stack's own."""
@@ -65,26 +64,23 @@ class LinearStack(nn.Module):
             cut.predicted = predicted
 
     def learn(self, cut: Cut, count: int) -> Tensor | None:
-        """Add the gradient of one regression; return their summed distance at last."""
+        """Keep one residual; at the lowest cut, add all gradients.
+
+        Returns
+        -------
+        Tensor or None
+            The regressions' summed mean distance, at the lowest cut.
+        """
         if cut.above is None:
-            self._begin()
+            self._residual = torch.empty_like(self._predicted)
         place = self.places[cut.name]
-        seen, residual, into = self._steps[place]
+        residual = self._residual[place]
         torch.sub(held(cut.predicted), held(cut.target), out=residual)
-        torch.addmm(into, seen, residual, beta=self._kept, alpha=2 / count, out=into)
         if place:
             return None
+        add_product(self.weight, self._seen, self._residual, 2 / count)
         distance: Tensor = torch.linalg.vector_norm(self._residual).square()
         return distance / len(cut.h)
-
-    def _begin(self) -> None:
-        """Make room for residuals and gradients, which add to what is there."""
-        self._kept = int(self.weight.grad is not None)
-        if self.weight.grad is None:
-            self.weight.grad = torch.empty_like(self.weight)
-        self._residual = torch.empty_like(self._predicted)
-        seen = self._seen.transpose(1, 2)
-        self._steps = list(zip(seen, self._residual, self.weight.grad, strict=True))
 
 
 def held(value: Tensor | None) -> Tensor:
