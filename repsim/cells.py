@@ -114,7 +114,7 @@ def build(
     except TypeError as error:
         msg = (
             f"Expected options that rule {condition.rule!r} takes, but got "
-            f"{condition.text!r}: {error}."
+            f"{condition.text!r}: {error}"
         )
         raise ValueError(msg) from error
 

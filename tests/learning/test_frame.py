@@ -125,6 +125,20 @@ def test_fa_replaces_the_transposed_weight_and_nothing_else(lean: bool) -> None:
     torch.testing.assert_close(found["hidden_1.linear.weight"], gated.T @ x / len(x))
 
 
+def test_feedback_is_random_and_of_the_size_the_docstrings_say() -> None:
+    net = networks.mlp(60, [80, 100], 40, seed=0)
+    fa, dfa = learning.make("fa", net, seed=3), learning.make("dfa", net, seed=3)
+    for path, matrix in fa.feedback.items():
+        weight = net.get_submodule(path).weight.detach().flatten()
+        pair = torch.stack([weight, matrix.flatten()])
+        assert float(torch.corrcoef(pair)[0, 1].abs()) < 0.1
+        assert float(matrix.std() / weight.std()) == pytest.approx(1, abs=0.1)
+    assert list(dfa.feedback) == ["hidden_1", "hidden_2"]
+    for matrix in dfa.feedback.values():
+        assert matrix.shape[0] == 40
+        assert float(matrix.square().sum(1).mean()) == pytest.approx(1, abs=0.1)
+
+
 def test_dfa_with_the_downstream_map_is_bp_on_one_hidden_layer() -> None:
     batch = _batch("mlp", torch.float64)
     expected = _reference(_mlp(depth=1).double(), batch, "cross_entropy")
