@@ -18,8 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from repsim.datasets.messages import unknown
-from repsim.learning.blocks import Blocks, first_weights, named_blocks, weights
+from repsim.learning.blocks import Blocks, named_blocks, weights
 from repsim.learning.checks import whole
 from repsim.learning.divergence import check_finite
 from repsim.learning.entrance import Entrance
@@ -123,10 +122,9 @@ class Rule:
 
     def prepare(self) -> None:
         """Build at once where the first weights say what an input looks like."""
-        name = next(iter(self.blocks))
-        first = first_weights({name: self.blocks[name]})
-        if isinstance(first, nn.Linear):
-            self.look_at(first.weight.new_zeros(2, first.in_features))
+        example = self.entrance.example()
+        if example is not None:
+            self.look_at(example)
 
     @property
     def cuts(self) -> list[str]:
@@ -273,10 +271,7 @@ class Rule:
         """Trace the blocks on inputs of a new shape, and build what depends on it."""
         if not self.entrance.look_at(x, trained=self.steps > 0):
             return
-        for name in self.cuts:
-            if name not in self.hidden:
-                what = f"cuts of rule {self.name!r}"
-                raise ValueError(unknown(what, name, self.hidden))
+        self.entrance.check_cuts(self.cuts)
         self.build(self.shapes)
         matrices = self.transposes()
         if matrices is not None:

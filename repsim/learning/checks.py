@@ -97,6 +97,40 @@ def whole(value: Any, name: str, low: int) -> int:
     return int(value)
 
 
+def odd(value: Any, name: str) -> int:
+    """Return a positive odd number as an int, and refuse everything else.
+
+    Parameters
+    ----------
+    value : object
+        What came.
+    name : str
+        The argument's name.
+
+    Returns
+    -------
+    int
+        The number.
+
+    Raises
+    ------
+    TypeError
+        If it is no whole number.
+    ValueError
+        If it is not positive, or even.
+
+    Examples
+    --------
+    >>> odd(3, "kernel_size")
+    3
+    """
+    found = whole(value, name, 1)
+    if found % 2 == 0:
+        msg = f"Expected `{name}` to be odd, but got {found}."
+        raise ValueError(msg)
+    return found
+
+
 def flag(value: Any, name: str) -> bool:
     """Return True or False, and refuse what is merely truthy, such as "no".
 

@@ -1,11 +1,12 @@
 """What a rule lets in: batches that fit its network, and the shapes they lead to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from repsim.learning.blocks import check_input, trace
+from repsim.datasets.messages import unknown
+from repsim.learning.blocks import check_input, first_weights, trace
 from repsim.learning.checks import require
 from repsim.learning.losses import check_labels
 
@@ -40,6 +41,39 @@ class Entrance:
         self.in_place: frozenset[str] = frozenset()
         self.input_shape: tuple[int, ...] | None = None
         self._dtype: torch.dtype | None = None
+
+    def example(self) -> Tensor | None:
+        """Return inputs that fit, or None where the first weights do not say.
+
+        Returns
+        -------
+        Tensor or None
+            Two rows of zeros.
+        """
+        name, block = next(iter(self.blocks.items()))
+        first = first_weights({name: block})
+        if not isinstance(first, nn.Linear):
+            return None
+        return first.weight.new_zeros(2, first.in_features)
+
+    def check_cuts(self, cuts: Sequence[str]) -> None:
+        """Refuse cuts that are no hidden blocks.
+
+        Parameters
+        ----------
+        cuts : sequence of str
+            What the rule's `cuts` returned.
+
+        Raises
+        ------
+        ValueError
+            If one is the output or no block.
+        """
+        hidden = list(self.blocks)[:-1]
+        for name in cuts:
+            if name not in hidden:
+                what = f"cuts of rule {self.rule!r}"
+                raise ValueError(unknown(what, name, hidden))
 
     def is_new(self, x: Tensor) -> bool:
         """Return whether inputs of this shape and type have not been seen yet.

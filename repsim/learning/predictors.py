@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim.datasets.messages import unknown
-from repsim.learning.lean import add_product
+from repsim.learning.grads import add_product
 
 
 class Predictor(nn.Module):

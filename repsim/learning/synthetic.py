@@ -7,6 +7,7 @@ errors, and the weight of the propagated regression loss.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from repsim.datasets.messages import unknown
 from repsim.learning.base import Rule
 from repsim.learning.blocks import Blocks
-from repsim.learning.checks import flag, number, whole
+from repsim.learning.checks import flag, number, odd
 from repsim.learning.frame import Cut
 from repsim.learning.info import Info
 from repsim.learning.losses import LossFunction, one_hot
@@ -31,15 +32,6 @@ from repsim.learning.synthetic_options import (
     trace_of,
 )
 
-CONDITIONED = Info(
-    method="cDNI",
-    error="S_i(h_i, y)",
-    learned="S, on what the blocks above send back",
-    update_locked=False,
-    backward_locked=False,
-    sees_error=False,
-    source="Jaderberg et al. 2017; Czarnecki et al. 2017",
-)
 UNCONDITIONED = Info(
     method="DNI",
     error="S_i(h_i)",
@@ -49,13 +41,19 @@ UNCONDITIONED = Info(
     sees_error=False,
     source="Jaderberg et al. 2017",
 )
-PROPAGATED = Info(
+CONDITIONED = replace(
+    UNCONDITIONED,
+    method="cDNI",
+    error="S_i(h_i, y)",
+    source="Jaderberg et al. 2017; Czarnecki et al. 2017",
+)
+PROPAGATED = replace(
+    CONDITIONED,
     method="SG+prop",
     error="S_i(h_i, y) + dL_S,i/dh_i",
     learned="S, and the network towards what S can predict",
     update_locked="partly",
     backward_locked="partly",
-    sees_error=False,
     source="Czarnecki et al. 2017; weight of the second term ours",
 )
 
@@ -143,10 +141,7 @@ class SyntheticGradient(Rule):
         )
         if predictor not in KINDS:
             raise ValueError(unknown("predictor", predictor, KINDS))
-        self.kernel_size = whole(kernel_size, "kernel_size", 1)
-        if self.kernel_size % 2 == 0:
-            msg = f"Expected `kernel_size` to be odd, but got {kernel_size}."
-            raise ValueError(msg)
+        self.kernel_size = odd(kernel_size, "kernel_size")
         self.prop = number(prop, "prop")
         if not 0 <= self.prop < float("inf"):
             msg = f"Expected `prop` to be finite and at least 0, but got {prop}."
