@@ -1,5 +1,6 @@
 """Synthetic gradients: where they sit, what they learn, what they must not touch."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -284,6 +285,62 @@ def test_convolutional_networks_train(kernel_size: int, predictor: str) -> None:
     assert float(last["loss"]) < 0.7 * float(first["loss"])
     assert isinstance(rule, SyntheticGradient)
     assert rule.predictors["hidden_1"].axis == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "trace", "prop", "kernel_size"),
+    [
+        ("linear", 0.0, 0.0, 1),
+        ("linear", 0.3, 0.0, 3),
+        ("mlp", 0.3, 0.2, 3),
+        ("sigmoid", 1.0, 0.1, 1),
+    ],
+)
+def test_a_convolutional_step_is_the_recursion_written_out(
+    kind: str, trace: float, prop: float, kernel_size: int
+) -> None:
+    net = networks.cnn((1, 6, 6), [3, 4, 4], 3, "tanh", "after", pool=1, seed=0)
+    options: dict[str, Any] = {"targets": trace, "prop": prop, "predictor": kind}
+    if kind == "mlp":
+        options["predictor_hidden"] = 5
+    rule = learning.make(
+        "sg", net.double(), at="every", kernel_size=kernel_size, loss="mse", **options
+    )
+    assert isinstance(rule, SyntheticGradient)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(7, 1, 6, 6, generator=g).double()
+    y = torch.arange(7) % 3
+    rule.step(x, y)
+    for s in rule.predictors.values():
+        for p in s.parameters():
+            p.data = torch.randn(p.shape, generator=g).to(p) / 3
+    passes, h = [], x
+    for block in copy.deepcopy(net):
+        entry = h.detach().requires_grad_()
+        passes.append((entry, block(entry), block))
+        h = passes[-1][1]
+    labels = nn.functional.one_hot(y, 3).double()
+    used = target = error = (h - labels).detach()
+    rule.zero_grad()
+    rule.accumulate(x, y)
+    blocks = list(rule.blocks)
+    for i in reversed(range(len(blocks))):
+        entry, out, block = passes[i]
+        if i < len(blocks) - 1:
+            above, top = passes[i + 1][:2], i == len(blocks) - 2
+            mixed = error if top else (1 - trace) * used + trace * target
+            (target,) = torch.autograd.grad(
+                above[1], above[0], mixed, retain_graph=True
+            )
+            seen = out.detach().requires_grad_()
+            made = rule.predictors[blocks[i]](seen, labels)
+            (own,) = torch.autograd.grad((made - target).square().sum(), seen)
+            used = (made + prop * own).detach()
+        expected = torch.autograd.grad(
+            out, list(block.parameters()), used / 7, retain_graph=True
+        )
+        for p, grad in zip(net[i].parameters(), expected, strict=True):
+            torch.testing.assert_close(p.grad, grad, rtol=1e-9, atol=1e-12)
 
 
 def test_vectors_are_labels_too() -> None:
