@@ -334,7 +334,11 @@ def test_a_convolutional_step_is_the_recursion_written_out(
             )
             seen = out.detach().requires_grad_()
             made = rule.predictors[blocks[i]](seen, labels)
-            (own,) = torch.autograd.grad((made - target).square().sum(), seen)
+            distance = (made - target).square().sum()
+            weights = list(rule.predictors[blocks[i]].parameters())
+            own, *grads = torch.autograd.grad(distance, [seen, *weights])
+            for p, grad in zip(weights, grads, strict=True):
+                torch.testing.assert_close(p.grad, grad / 7, rtol=1e-9, atol=1e-12)
             used = (made + prop * own).detach()
         expected = torch.autograd.grad(
             out, list(block.parameters()), used / 7, retain_graph=True
