@@ -118,20 +118,20 @@ class Layout:
         precision = at_least(precision, n)
         widths = [int(source.shape[1]) for source in sources]
         kind = torch.float64 if precision == "float64" else torch.float32
+        dtype = working_dtype(precision, device, n, widths)
         norms = torch.empty(len(sources), n, dtype=torch.float64, device=device)
         scales, constant = np.ones(len(sources)), np.zeros(len(sources), dtype=bool)
         groups, by_unit = [], space == "feature"
         for layers in grouped(widths, split, WIDE if by_unit else 1):
             ends = np.cumsum(widths[layers]).tolist()
             shape = (ends[-1], n) if by_unit else (n, ends[-1])
-            memory = torch.empty(shape, dtype=kind, device=device)
+            memory = torch.empty(shape, dtype=dtype, device=device)
             group = Group(memory.T if by_unit else memory, layers, ends)
             for i, out in zip(group.numbers, group.parts(), strict=True):
                 scales[i], constant[i] = _fill(
-                    out, norms[i], sources[i], precision == "bfloat16"
+                    out, norms[i], sources[i], kind, precision == "bfloat16"
                 )
-            dtype = working_dtype(precision, device, n, widths)
-            groups.append(Group(group.x.to(dtype), layers, ends))
+            groups.append(group)
         return cls(groups, norms, scales, constant)
 
 
@@ -272,23 +272,27 @@ def power_of_two(square: float, count: int) -> float:
 
 
 def _fill(
-    out: torch.Tensor, norms: torch.Tensor, source: Matrix, rounded: bool
+    out: torch.Tensor,
+    norms: torch.Tensor,
+    source: Matrix,
+    kind: torch.dtype,
+    rounded: bool,
 ) -> tuple[float, bool]:
     """Write one layer, centred, into its columns; return scale and flatness."""
     raw = read(source, check=False).to(out.device)
-    if raw.dtype.itemsize < out.dtype.itemsize:
-        raw = raw.to(out.dtype)
+    if raw.dtype.itemsize < kind.itemsize:
+        raw = raw.to(kind)
     # The first row comes off before the mean: differences of near numbers are exact,
     # sums of them are not, and a constant layer becomes exactly 0.
     first = raw[:1]
     step = max(1, CACHED // raw.shape[1]) if raw.device.type == "cpu" else len(raw)
     spans = [slice(at, at + step) for at in range(0, len(raw), step)]
     sums = [(raw[span] - first).sum(dim=0, keepdim=True).double() for span in spans]
-    mean = (torch.cat(sums).sum(dim=0, keepdim=True) / len(raw)).to(out.dtype)
+    mean = (torch.cat(sums).sum(dim=0, keepdim=True) / len(raw)).to(kind)
     for span in spans:
         part = (raw[span] - first).sub_(mean)
         if rounded:
-            part = part.bfloat16().to(out.dtype)
+            part = part.bfloat16().to(kind)
         torch.linalg.vector_norm(part, dim=1, dtype=torch.float64, out=norms[span])
         out[span] = part
     norms.square_()
