@@ -146,6 +146,8 @@ def plugin(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
         (1000, 10, 50),
         (1000, 100, 10),
     ):
+        if n not in options.n or p not in options.p:
+            continue
         for label, (extra, truth) in PLUGIN.items():
             name = f"plugin {n} {p} {label}"
             if name in done or (label == "svcca" and 2 * p > n):
