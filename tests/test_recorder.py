@@ -376,6 +376,20 @@ def test_an_overridden_eval_is_not_called() -> None:
     assert run["0"].shape == (4, 3)
 
 
+@pytest.mark.gpu
+def test_an_accelerators_random_numbers_are_given_back() -> None:
+    class Noise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.randn_like(x)
+
+    model, x = nn.Sequential(nn.Linear(6, 3), Noise()).cuda(), _vectors(5)
+    before = torch.cuda.get_rng_state()
+    run = repsim.record(model, x)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    np.testing.assert_array_equal(run["0"], model[0](x.cuda()).detach().cpu())
+    np.testing.assert_array_equal(run["1"], model(x.cuda()).detach().cpu())
+
+
 # what is stored
 
 
