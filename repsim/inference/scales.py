@@ -11,7 +11,7 @@ EDGE = 1e-12
 
 @dataclass(frozen=True)
 class Scale:
-    """A monotone map of a measure's range onto the real line, and back.
+    """An increasing map of a measure's range onto the real line, and back.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ def _above(bound: float, sign: float) -> Scale:
         return np.maximum(sign * (x - bound), EDGE)
 
     return Scale(
-        lambda x: np.log(distance(x)),
-        lambda z: bound + sign * np.exp(z),
-        lambda x: sign / distance(x),
+        lambda x: sign * np.log(distance(x)),
+        lambda z: bound + sign * np.exp(sign * z),
+        lambda x: 1 / distance(x),
     )

@@ -287,6 +287,24 @@ def test_scales_go_back_and_forth(bounds: tuple[float, float] | None) -> None:
     np.testing.assert_allclose(one.inverse(one.forward(x)), x)
     numeric = (one.forward(x + 1e-6) - one.forward(x - 1e-6)) / 2e-6
     np.testing.assert_allclose(one.slope(x), numeric, rtol=1e-4)
+    # A decreasing map would swap the ends, and an interval would shrink to a point.
+    assert (one.slope(x) > 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:The estimated bias")
+def test_a_measure_with_an_upper_bound_only_has_an_interval(
+    rng: np.random.Generator,
+) -> None:
+    x = rng.normal(size=(60, 4))
+    a, b = (
+        xr.Dataset({"h": (("example", "h_unit"), side)})
+        for side in (x, x + rng.normal(size=x.shape))
+    )
+    found = confidence(a, b, "linear_predictivity", groups=20).squeeze()
+    low, value, high = (float(found[k]) for k in ("low", "estimate", "high"))
+    error = float(found["standard_error"])
+    assert error > 0.01
+    assert low < value - error < value + error < high < 1
 
 
 def test_intervals_stay_within_the_bounds() -> None:
