@@ -250,6 +250,23 @@ def membership(ends: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     return inside
 
 
+def cached_rows(x: torch.Tensor) -> list[slice]:
+    """Return runs of rows that stay in a processor's cache; elsewhere all of them.
+
+    Parameters
+    ----------
+    x : Tensor, shape (examples, units)
+        What is gone through.
+
+    Returns
+    -------
+    list of slice
+        In order.
+    """
+    step = max(1, CACHED // x.shape[1]) if x.device.type == "cpu" else len(x)
+    return [slice(at, at + step) for at in range(0, len(x), step)]
+
+
 def power_of_two(square: float, count: int) -> float:
     """Return the power of two that brings a mean square near 1, 1 where it is near.
 
@@ -285,8 +302,7 @@ def _fill(
     # The first row comes off before the mean: differences of near numbers are exact,
     # sums of them are not, and a constant layer becomes exactly 0.
     first = raw[:1]
-    step = max(1, CACHED // raw.shape[1]) if raw.device.type == "cpu" else len(raw)
-    spans = [slice(at, at + step) for at in range(0, len(raw), step)]
+    spans = cached_rows(raw)
     sums = [(raw[span] - first).sum(dim=0, keepdim=True).double() for span in spans]
     mean = (torch.cat(sums).sum(dim=0, keepdim=True) / len(raw)).to(kind)
     for span in spans:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from repsim.measures.layout import CACHED, WIDE, grouped, membership
+from repsim.measures.layout import WIDE, cached_rows, grouped, membership
 from repsim.measures.matmul import Rows
 from repsim.measures.products import Sums, block_squares
 
@@ -114,13 +114,11 @@ class Moments:
             self._units = torch.empty(shape, dtype=self._dtype, device=x.device)
         units = self._units
         origin, inside = self._origin.to(x.dtype), self._inside.to(x.dtype)
-        # Few examples at a time stay in the cache.
-        step = max(1, CACHED // x.shape[1]) if x.device.type == "cpu" else len(x)
-        for start in range(0, len(x), step):
-            part = x[start : start + step] - origin
+        for span in cached_rows(x):
+            part = x[span] - origin
             if self._rounded:
                 part = part.bfloat16().to(x.dtype)
-            units[:, start : start + step] = part.T
+            units[:, span] = part.T
             norm = part.square() @ inside
             self._sum += part.sum(dim=0)
             self._norm += norm.sum(dim=0)
