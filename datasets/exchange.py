@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from repsim.datasets.attributes import attribute, example_coordinates
-from repsim.datasets.places import refused
 from repsim.datasets.recordings import layers
+from repsim.datasets.store.attributes import attribute, example_coordinates
+from repsim.datasets.store.places import refused
 from repsim.datasets.validation import validate
 
 _JSON = "json:"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import xarray as xr
 
-from repsim.datasets.messages import unknown
+from repsim.core.messages import unknown
 
 SCHEMA = 1
 """Version of the recording's layout, kept in `attrs["repsim_schema"]`."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from repsim.datasets.layout import DOCUMENT, read_document
-from repsim.datasets.reader import read
 from repsim.datasets.store import Chunks, opened
+from repsim.datasets.store.reader import read
+from repsim.datasets.store.zarr_format import DOCUMENT, read_document
 from repsim.datasets.validation import validate
 
 

@@ -11,7 +11,7 @@ from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline
 
-from repsim.datasets.messages import unknown
+from repsim.core.messages import unknown
 from repsim.probes.linear import LinearProbe
 
 PENALTIES = tuple(np.logspace(-3, 6, 10).tolist())

@@ -15,7 +15,7 @@ from repsim.probes.estimators import describe, few_examples_each, make, regresse
 from repsim.probes.linear import LinearProbe
 from repsim.probes.splits import split
 from repsim.probes.targets import Target, resolve
-from repsim.probes.walk import features, frame, moments, over_networks, provenance
+from repsim.probes.traversal import features, frame, moments, over_networks, provenance
 
 MEANING = {
     "accuracy": ("held-out accuracy", "1"),

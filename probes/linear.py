@@ -17,7 +17,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from repsim.measures.devices import device_named
+from repsim.core.devices import device_named
 from repsim.probes.logistic.conditioning import Conditioned, condition
 from repsim.probes.logistic.solver import Solution, minimise
 

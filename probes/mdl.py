@@ -14,7 +14,7 @@ from repsim.probes.estimators import describe, few_examples_each, make
 from repsim.probes.linear import LinearProbe
 from repsim.probes.splits import expect_seed
 from repsim.probes.targets import Target, resolve
-from repsim.probes.walk import features, frame, moments, over_networks, provenance
+from repsim.probes.traversal import features, frame, moments, over_networks, provenance
 
 SHARES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 """Ends of the blocks, as shares of the examples (Voita & Titov 2020)."""

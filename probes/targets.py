@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from repsim.datasets.messages import unknown
+from repsim.core.messages import unknown
 
 SHOWN = 5
 

@@ -20,7 +20,7 @@ def _blocks(kind: str) -> list[str]:
 def test_the_code_runs_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from repsim.measures import registry
+    from repsim.measures import catalogue as registry
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_MEASURES", dict(registry._MEASURES))

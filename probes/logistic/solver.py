@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from repsim.probes.logistic.memory import Memory
+from repsim.probes.logistic.lbfgs import Memory
 from repsim.probes.logistic.problem import Problem
 
 TRIALS = 30

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
-from repsim.comparison import compare
+from repsim.comparison.all_pairs import compare
 from repsim.datasets.recordings import layers, networks
-from repsim.drawing import share_legend
+from repsim.plot.style import share_legend
 
 TITLE = "What was there before training"
 ORDER = 35

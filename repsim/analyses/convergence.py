@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
-from repsim.comparison import compare
+from repsim.comparison.all_pairs import compare
 from repsim.datasets.recordings import layers, networks
 
 TITLE = "When each layer takes its final form"

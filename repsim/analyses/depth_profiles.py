@@ -13,9 +13,9 @@ from sklearn.linear_model import RidgeClassifier
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import layers, networks
-from repsim.dissimilarities import class_margin, rdm_distance, rdms
-from repsim.drawing import palette, share_legend
+from repsim.geometry.stacks import class_margin, rdm_distance, rdms
 from repsim.inference import describe, false_discovery, profile_test
+from repsim.plot.style import palette, share_legend
 from repsim.probes import probe_layers
 
 TITLE = "Do depth profiles differ by more than seeds do?"

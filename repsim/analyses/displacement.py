@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
-from repsim.drawing import share_legend
+from repsim.plot.style import share_legend
 
 TITLE = "Where the weights move"
 ORDER = 70

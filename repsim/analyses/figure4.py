@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import layers, networks
-from repsim.dissimilarities import rdms
-from repsim.drawing import share_legend
-from repsim.rdm_profiles import rdm_distance
+from repsim.geometry.profiles import rdm_distance
+from repsim.geometry.stacks import rdms
+from repsim.plot.style import share_legend
 
 TITLE = "Dissimilarity matrices layer by layer (the paper's Figure 4)"
 ORDER = 45

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import networks
-from repsim.dissimilarities import class_margin, rdms
+from repsim.geometry.stacks import class_margin, rdms
 
 TITLE = "Class margin"
 ORDER = 50

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import networks
-from repsim.drawing import share_legend
+from repsim.plot.style import share_legend
 from repsim.probes import probe_input, probe_layers
 
 TITLE = "Linear probes"

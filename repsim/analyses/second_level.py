@@ -12,10 +12,10 @@ from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.analyses.figure4 import hidden
 from repsim.datasets.recordings import networks
-from repsim.dissimilarities import rdms, squareform
-from repsim.rdm_fits import rdm_regression
-from repsim.rdm_models import model_rdms
-from repsim.second_level import items_of, network_rdm
+from repsim.geometry.between_networks import items_of, network_rdm
+from repsim.geometry.models import model_rdms
+from repsim.geometry.regression import rdm_regression
+from repsim.geometry.stacks import rdms, squareform
 
 TITLE = "Do networks cluster by rule or by seed?"
 ORDER = 47

@@ -4,7 +4,7 @@ from typing import Any
 
 import xarray as xr
 
-from repsim.recording import Recorder
+from repsim.capture.recorder import Recorder
 
 
 class Attached:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from repsim.claims.base import Claim, registered
 from repsim.claims.settings import IMAGES, Settings
-from repsim.datasets.files import data_root
-from repsim.datasets.messages import unknown
+from repsim.core.messages import unknown
+from repsim.datasets.inputs.files import data_root
 from repsim.learning import names
 
 

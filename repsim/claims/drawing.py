@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from repsim.claims.base import Claim
-from repsim.drawing import palette
+from repsim.plot.style import palette
 
 Values = np.ndarray | Sequence[float]
 

@@ -19,7 +19,7 @@ from torch import nn
 from repsim import learning
 from repsim.claims.settings import LOOKED, RULE, Settings, conditions
 from repsim.claims.trained import Cell, measure, recording, write
-from repsim.learning.base import Rule
+from repsim.learning.rule import Rule
 
 TUNING_SEED = 10_000
 """Added to the first seed: learning rates are chosen on networks used nowhere else."""

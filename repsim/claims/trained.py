@@ -15,15 +15,15 @@ import xarray as xr
 from sklearn.linear_model import RidgeClassifier
 
 from repsim import learning
-from repsim.capture import record
-from repsim.conditions import derived_seed
+from repsim.capture.single import record
 from repsim.datasets import load, to_tensors
-from repsim.dissimilarities import rdms
-from repsim.learning.base import Rule
+from repsim.geometry.profiles import class_margin, rdm_distance
+from repsim.geometry.stacks import rdms
+from repsim.learning.rule import Rule
 from repsim.networks import mlp
 from repsim.probes import LinearProbe
-from repsim.rdm_profiles import class_margin, rdm_distance
-from repsim.training import train
+from repsim.studies.conditions import derived_seed
+from repsim.training.loop import train
 
 EXAMPLES = 400
 """Test examples, sorted by label, on which geometry is measured (as in the paper)."""

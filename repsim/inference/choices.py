@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from repsim.measures import registry
-from repsim.measures.registry import Measure
+from repsim.measures import catalogue as registry
+from repsim.measures.catalogue import Measure
 
 Choice = str | Measure | Callable[..., float]
 

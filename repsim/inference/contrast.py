@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from repsim.inference.labels import Design
+from repsim.inference.designs import Design
 
 
 def contrast(

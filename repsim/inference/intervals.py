@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from repsim.comparison import compare
-from repsim.datasets.messages import unknown
+from repsim.comparison.all_pairs import compare
+from repsim.core.messages import unknown
 from repsim.datasets.recordings import matrix, matrix_layers
-from repsim.inference import alignment, geometry
+from repsim.inference import closed_forms as alignment
+from repsim.inference import rsa_influence as geometry
 from repsim.inference.choices import Choice, named
+from repsim.inference.common_steps import Layers, as_list
+from repsim.inference.jackknife import Estimates, interval
 from repsim.inference.network_intervals import over_networks
 from repsim.inference.resampling import label_groups, leave_groups_out, random_groups
 from repsim.inference.scales import scale
-from repsim.inference.selection import Layers, as_list
-from repsim.inference.spread import Estimates, interval
-from repsim.measures.registry import Measure
+from repsim.measures.catalogue import Measure
 
 
 def confidence(

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from repsim.comparison import compare
-from repsim.inference.selection import Layers, as_list
-from repsim.inference.spread import Estimates
-from repsim.measures.registry import Measure
+from repsim.comparison.all_pairs import compare
+from repsim.inference.common_steps import Layers, as_list
+from repsim.inference.jackknife import Estimates
+from repsim.measures.catalogue import Measure
 
 LEAST = 3
 """Networks of a rule below which nothing can be said of others."""

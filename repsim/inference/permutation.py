@@ -9,13 +9,13 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from repsim.comparison import compare
+from repsim.comparison.all_pairs import compare
 from repsim.datasets.recordings import matrix, matrix_layers
-from repsim.inference.alignment import Kernel
 from repsim.inference.choices import Choice, directed
+from repsim.inference.closed_forms import Kernel
+from repsim.inference.common_steps import Layers, as_list
 from repsim.inference.multiple import false_discovery
-from repsim.inference.selection import Layers, as_list
-from repsim.measures.registry import Measure
+from repsim.measures.catalogue import Measure
 
 Shuffled = Callable[[np.ndarray], np.ndarray]
 """An order of the second side's examples -> the statistic of all pairs of layers."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from repsim.inference.spread import Estimates
+from repsim.inference.jackknife import Estimates
 
 
 def random_groups(n: int, count: int, seed: int) -> list[np.ndarray]:

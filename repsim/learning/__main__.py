@@ -2,7 +2,7 @@
 
 import sys
 
-from repsim.learning.unification import markdown
+from repsim.learning.table import markdown
 
 if __name__ == "__main__":
     sys.stdout.write(markdown() + "\n")

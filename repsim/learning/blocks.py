@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from repsim.datasets.messages import unknown
+from repsim.core.messages import unknown
 from repsim.learning.checks import require
 
 Blocks = Sequence[str] | Mapping[str, nn.Module] | None

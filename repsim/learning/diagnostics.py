@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from repsim.learning.base import Rule
 from repsim.learning.blocks import evaluating
-from repsim.learning.synthetic import SyntheticGradient
+from repsim.learning.rule import Rule
+from repsim.learning.rules.synthetic import SyntheticGradient
 
 NAMES = {
     "error_cosine": "cosine of the used and the true error, all examples as one vector",

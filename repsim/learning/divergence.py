@@ -9,7 +9,7 @@ from torch import Tensor
 from repsim.learning.blocks import evaluating
 
 if TYPE_CHECKING:
-    from repsim.learning.base import Rule
+    from repsim.learning.rule import Rule
 
 
 def check_finite(rule: "Rule", x: Tensor, losses: Mapping[str, Tensor]) -> None:

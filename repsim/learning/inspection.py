@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from repsim.learning.blocks import evaluating
-from repsim.learning.frame import Segment, make_cuts
 from repsim.learning.losses import one_hot
 from repsim.learning.passes import forward, output_error, put
+from repsim.learning.segments import Segment, make_cuts
 
 if TYPE_CHECKING:
-    from repsim.learning.base import Rule
+    from repsim.learning.rule import Rule
 
 
 def used_and_true(

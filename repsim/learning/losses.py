@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from repsim.datasets.messages import unknown
+from repsim.core.messages import unknown
 from repsim.learning.checks import require
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from repsim.learning.frame import Cut, Segment, make_cuts
-from repsim.learning.lean import LeanSegment, is_plain
+from repsim.learning.closed_form import LeanSegment, is_plain
 from repsim.learning.losses import one_hot
+from repsim.learning.segments import Cut, Segment, make_cuts
 
 if TYPE_CHECKING:
-    from repsim.learning.base import Rule
+    from repsim.learning.rule import Rule
 
 
 def gradients(rule: "Rule", x: Tensor, y: Tensor, count: int) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import nn
 from repsim.learning.checks import require
 
 if TYPE_CHECKING:
-    from repsim.learning.base import Rule
+    from repsim.learning.rule import Rule
 
 KEYS = (
     *("rule", "options", "steps", "input_shape", "network"),

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from repsim.measures.inputs import Matrix
+from repsim.measures.catalogue import register
+from repsim.measures.matrices import Matrix
 from repsim.measures.parts import ByParts
-from repsim.measures.registry import register
 
 
 @dataclass(frozen=True)

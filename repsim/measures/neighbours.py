@@ -5,10 +5,10 @@ from typing import Literal
 
 import torch
 
-from repsim.datasets.messages import unknown
-from repsim.measures.inputs import Matrix
+from repsim.core.messages import unknown
+from repsim.measures.catalogue import register
+from repsim.measures.matrices import Matrix
 from repsim.measures.parts import ByParts
-from repsim.measures.registry import register
 
 NeighbourMetric = Literal["cosine", "euclidean"]
 

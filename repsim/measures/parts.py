@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from repsim.measures.inputs import (
+from repsim.measures.matrices import (
     DTYPES,
     Matrix,
     is_constant,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from repsim.measures.inputs import Matrix
+from repsim.measures.catalogue import register
+from repsim.measures.matrices import Matrix
 from repsim.measures.parts import ByParts
-from repsim.measures.registry import register
 
 GRID = 10.0 ** np.arange(-8, 5)
 """Penalties tried, in mean squared singular values of the training part."""

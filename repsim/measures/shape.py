@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from repsim.measures.canonical import numerical_rank, refuse_full_rank
-from repsim.measures.inputs import Matrix
+from repsim.measures.catalogue import register
+from repsim.measures.matrices import Matrix
 from repsim.measures.parts import ByParts
-from repsim.measures.registry import register
 
 NEAR = 0.999
 """Above this cosine the arc cosine has lost digits that the chord still has."""

@@ -1,6 +1,6 @@
 """The table of measures in the documentation, made from the registry."""
 
-from repsim.measures import registry
+from repsim.measures import catalogue as registry
 
 
 def table() -> str:

@@ -22,9 +22,10 @@ from scipy import stats
 
 import repsim
 from repsim import inference
-from repsim.inference import alignment, geometry
+from repsim.inference import closed_forms as alignment
+from repsim.inference import rsa_influence as geometry
+from repsim.inference.jackknife import Estimates, interval
 from repsim.inference.scales import scale
-from repsim.inference.spread import Estimates, interval
 
 Draw = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 Row = dict[str, Any]

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import repsim
-from repsim.datasets.layout import Codec
+from repsim.datasets.store.zarr_format import Codec
 
 EXAMPLES, LAYERS, WIDTH, BATCH = 256, 20, 256, 128
 _Times = tuple[float, float]  # CPU seconds, wall-clock seconds

@@ -24,7 +24,7 @@ import torch
 import xarray as xr
 
 import repsim
-from repsim.measures.matmul import Rows
+from repsim.measures.kernels.matmul import Rows
 
 LAYERS = 20
 CASES = {

@@ -10,9 +10,11 @@ from scipy import stats
 from scipy.spatial.distance import pdist
 
 import repsim
-from repsim.inference import alignment, confidence, geometry
+from repsim.inference import closed_forms as alignment
+from repsim.inference import confidence
+from repsim.inference import rsa_influence as geometry
+from repsim.inference.jackknife import Estimates, interval, pair_variance
 from repsim.inference.scales import scale
-from repsim.inference.spread import Estimates, interval, pair_variance
 
 
 def as_run(x: np.ndarray, **more: np.ndarray) -> xr.Dataset:

@@ -9,7 +9,7 @@ import xarray as xr
 
 import repsim
 from repsim.inference import describe, seed_test
-from repsim.inference.labels import design
+from repsim.inference.designs import design
 
 
 def run(x: np.ndarray, init: int | None = None, **more: np.ndarray) -> xr.Dataset:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from repsim import learning, networks
 from repsim.learning.diagnostics import NAMES, compared, curl
-from repsim.learning.predictors import LinearPredictor, make_predictor
-from repsim.learning.synthetic import SyntheticGradient
+from repsim.learning.rules.predictors import LinearPredictor, make_predictor
+from repsim.learning.rules.synthetic import SyntheticGradient
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from repsim import learning, networks
-from repsim.learning.predictors import LinearPredictor
-from repsim.learning.synthetic import SyntheticGradient
+from repsim.learning.rules.predictors import LinearPredictor
+from repsim.learning.rules.synthetic import SyntheticGradient
 
 
 def _linear(*widths: int, seed: int = 0) -> nn.Sequential:

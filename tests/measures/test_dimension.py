@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from repsim.measures import effective_dimension, participation_ratio
+from repsim.comparison.dimensions import effective_dimension
+from repsim.measures import participation_ratio
 
 
 @pytest.mark.parametrize("shape", [(50, 7), (7, 50)])

@@ -1,0 +1,166 @@
+"""Input data by name, and as tensors."""
+
+import os
+
+import numpy as np
+import torch
+import xarray as xr
+
+from repsim.core.messages import unknown
+from repsim.datasets.inputs import images, toy
+from repsim.datasets.inputs.files import registry
+
+LAYOUTS = ("flat", "image")
+
+
+def names() -> list[str]:
+    """Return the names that `load` takes.
+
+    Returns
+    -------
+    list of str
+        `digits` (needs no network), the fetched image sets, the artificial sets.
+
+    Examples
+    --------
+    >>> names()[:2]
+    ['digits', 'mnist']
+    """
+    return ["digits", *registry(), *toy.names()]
+
+
+def load(
+    name: str,
+    split: str = "train",
+    root: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+) -> xr.Dataset:
+    """Return input data with labels.
+
+    Parameters
+    ----------
+    name : str
+        A name in `names()`.
+    split : {"train", "test"}
+        The source's own split; for digits a fixed stratified one (seed 0, 360
+        test examples), for the artificial sets two separate draws.
+    root : path or None
+        Folder of the fetched sets in torchvision's layout, as in
+        `root/MNIST/raw/train-images-idx3-ubyte` (also with `.gz`); None means the
+        environment variable REPSIM_DATA, else the user's cache. What is missing
+        is fetched into it.
+    limit : int or None
+        At most this many examples, the first ones; None means all.
+
+    Returns
+    -------
+    Dataset
+        `image` (example, y, x[, channel]) float32 in [0, 1] or `features`
+        (example, feature) float32; `label` (example) int64; `example` int64 ids,
+        the index in the source (of that split); attrs name, split, classes,
+        source, licence.
+
+    Raises
+    ------
+    ValueError
+        If the name or split is unknown, `limit` is not positive, or a file's
+        sha256 is not the expected one.
+    FileNotFoundError
+        If a file is missing and cannot be fetched.
+
+    Examples
+    --------
+    >>> load("digits", limit=3)["image"].shape
+    (3, 8, 8)
+    """
+    if name not in names():
+        raise ValueError(unknown("dataset", name, names()))
+    if split not in ("train", "test"):
+        raise ValueError(unknown("split", split, ("train", "test")))
+    if limit is not None and limit < 1:
+        msg = f"Expected `limit` to be at least 1 or None, but got {limit}."
+        raise ValueError(msg)
+    if name in toy.names():
+        kind, dims = name.split("_")
+        data = toy.make(kind, int(dims), split)
+    elif name == "digits":
+        data = images.digits(split)
+    else:
+        data = images.fetched(name, split, root)
+    return data if limit is None else data.isel(example=slice(limit))
+
+
+def to_tensors(
+    data: xr.Dataset, layout: str = "flat"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the inputs and labels of a data set as tensors.
+
+    Parameters
+    ----------
+    data : Dataset
+        As `load` returns it, or made by hand: `image` or `features`, and `label`.
+    layout : {"flat", "image"}
+        "flat" gives (example, feature), pixels row by row; "image" gives
+        (example, channel, y, x).
+
+    Returns
+    -------
+    x : Tensor
+        float32, (example, feature) or (example, channel, y, x).
+    y : Tensor
+        int64, (example,).
+
+    Raises
+    ------
+    TypeError
+        If `data` is not a Dataset.
+    ValueError
+        If the layout is unknown, a variable is missing, or features are asked
+        for as images.
+
+    Examples
+    --------
+    >>> x, y = to_tensors(load("digits", limit=3), "image")
+    >>> x.shape, y.dtype
+    (torch.Size([3, 1, 8, 8]), torch.int64)
+    """
+    _check(data, layout)
+    if "features" in data:
+        values = data["features"].transpose("example", ...).values
+    else:
+        values = _channels_first(data["image"])
+    if layout == "flat":
+        values = values.reshape(len(values), -1)
+    # A copy: the tensors must not write into the data set, nor it into them.
+    x = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
+    y = torch.from_numpy(np.array(data["label"].values, dtype=np.int64))
+    return x, y
+
+
+def _channels_first(image: xr.DataArray) -> np.ndarray:
+    if "channel" not in image.dims:
+        image = image.expand_dims("channel")
+    return image.transpose("example", "channel", "y", "x").values
+
+
+def _check(data: object, layout: str) -> None:
+    if not isinstance(data, xr.Dataset):
+        msg = (
+            f"Expected `data` to be an xarray.Dataset, but got {type(data).__name__}; "
+            "load one with repsim.datasets.load."
+        )
+        raise TypeError(msg)
+    if layout not in LAYOUTS:
+        raise ValueError(unknown("layout", layout, LAYOUTS))
+    if not {"image", "features"} & set(data) or "label" not in data:
+        msg = (
+            "Expected `data` to hold `image` or `features`, and `label`, but got "
+            f"{', '.join(str(v) for v in data.variables) or 'nothing'}."
+        )
+        raise ValueError(msg)
+    if layout == "image" and "image" not in data:
+        msg = (
+            'Expected `data` to hold `image` for layout "image", but got `features`; '
+            'use layout "flat".'
+        )
+        raise ValueError(msg)

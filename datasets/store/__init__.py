@@ -1,0 +1,225 @@
+"""Recordings on the disk: open, save, tell what is complete, remove."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from repsim.datasets.exchange import from_netcdf, to_netcdf
+from repsim.datasets.recordings import SCHEMA, layers
+from repsim.datasets.store.attributes import attribute, example_coordinates
+from repsim.datasets.store.places import is_aborted, locate, prepare
+from repsim.datasets.store.reader import read
+from repsim.datasets.store.writer import Writer
+from repsim.datasets.store.zarr_format import DOCUMENT, Codec, read_document
+from repsim.datasets.validation import validate
+
+Chunks = int | str | Mapping[Any, Any] | None
+
+
+def open_recording(path: str | Path, *, chunks: Chunks = None) -> xr.Dataset:
+    """Open a stored recording lazily; of a broken-off one, its complete steps.
+
+    Parameters
+    ----------
+    path : str or Path
+        A recording, also inside a store (`s.zarr/bp/0`); a netCDF file ending in
+        `.nc`.
+    chunks : int, dict, "auto" or None
+        Given to xarray: None reads lazily without dask, `{}` makes dask arrays.
+
+    Returns
+    -------
+    Dataset
+        What is read is not kept. `attrs["complete"]` is 0 where the recorder was
+        not closed in order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no recording.
+    ValueError
+        If it is damaged: what is wrong, where, and whether it can be repaired.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, xarray as xr
+    >>> run = xr.Dataset({"a": (("example", "a_unit"), np.ones((3, 2)))})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_recording(run, f"{folder}/run.zarr")
+    ...     dict(open_recording(f"{folder}/run.zarr").sizes)
+    {'example': 3, 'a_unit': 2}
+    """
+    folder = Path(path)
+    if folder.suffix == ".nc" and folder.is_file():
+        return from_netcdf(folder, chunks=chunks)
+    if not (folder / DOCUMENT).is_file():
+        msg = f"Expected a recording at {folder}, but found none{_hint(folder)}."
+        raise FileNotFoundError(msg)
+    if read_document(folder)["node_type"] != "group":
+        msg = f"Expected a recording at {folder}, but found a single array of one."
+        raise ValueError(msg)
+    return validate(opened(folder, chunks), str(folder))
+
+
+def opened(folder: Path, chunks: Chunks) -> xr.Dataset:
+    """Open a group, ours or another one of zarr, lazily and without a check."""
+    if "repsim_store" in read_document(folder).get("attributes", {}):
+        return read(folder, chunks=chunks)
+    return xr.open_dataset(
+        str(folder), engine="zarr", chunks=chunks, cache=False, consolidated=False
+    )
+
+
+def _hint(folder: Path) -> str:
+    if is_aborted(folder) and any(folder.iterdir()):
+        return "; a recorder died here before its first step was complete"
+    if (folder / ".zgroup").exists():
+        return "; it is zarr v2: open it with xarray, then use repsim.save_recording"
+    return ""
+
+
+def save_recording(
+    run: xr.Dataset,
+    path: str | Path,
+    *,
+    level: int = 1,
+    keepbits: int | None = None,
+) -> None:
+    """Write a recording to a new place, as a recorder would have.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording, also one made by hand; read piece by piece.
+    path : str or Path
+        A new folder, also inside a store (`s.zarr/bp/0`); a netCDF file where it
+        ends in `.nc`.
+    level : int
+        Of zstd.
+    keepbits : int or None
+        Round the mantissa to so many bits (lossy); None keeps all.
+
+    Raises
+    ------
+    FileExistsError
+        If the place is taken.
+    OSError
+        If the system does not let it be written.
+    ValueError
+        If the Dataset is no recording, or a coordinate would be lost.
+    TypeError
+        If attributes or coordinates are nothing that can be kept.
+    """
+    listed = layers(run)
+    names = [str(n) for n, v in run.data_vars.items() if "example" in v.dims]
+    if not listed:
+        msg = "Expected a recording with layers, but no variable has an `example` dim."
+        raise ValueError(msg)
+    others = [str(n) for n in run.data_vars if n not in names]
+    if others:
+        msg = (
+            f"Expected every variable to lie on `example`, but {', '.join(others)} do "
+            "not; save them beside the recording, or use run.drop_vars first."
+        )
+        raise ValueError(msg)
+    validate(run)
+    codec = Codec(level, keepbits)
+    if Path(path).suffix == ".nc":
+        if codec != Codec():
+            msg = f"Expected a zarr store along with `level` or `keepbits`, not {path}."
+            raise ValueError(msg)
+        to_netcdf(run, path)
+        return
+    coords = example_coordinates(run)
+    attrs = {k: attribute(str(k), v) for k, v in run.attrs.items()}
+    folder, root = locate(path)
+    prepare(folder, root)
+    stepped = "step" in run.dims
+    steps = run["step"].values.tolist() if stepped else [None]
+    writer = Writer(
+        folder,
+        examples=run.sizes["example"],
+        capacity=max(1, len(steps)),
+        codec=codec,
+    )
+    attrs = {"repsim_schema": SCHEMA, **attrs}
+    if keepbits is not None:
+        attrs["keepbits"] = keepbits
+    for name, value in run.coords.items():
+        if not value.dims:  # the step that run.isel(step=-1) leaves, for one
+            attrs.setdefault(str(name), value.item())
+    try:
+        for place, step in enumerate(steps):
+            writer.begin(None if step is None else int(step))
+            for name in names:
+                variable = run[name].variable
+                if "step" in variable.dims:
+                    variable = variable.isel(step=place)
+                _put(writer, name, variable)
+            writer.commit(listed, coords, attrs)
+        writer.finish(complete=int(run.attrs.get("complete", 1)))
+    finally:
+        writer.close()
+
+
+def _put(writer: Writer, name: str, variable: xr.Variable) -> None:
+    ordered = variable.transpose("example", ...)
+    rows = ordered.sizes["example"]
+    each = max(1, ordered.nbytes // max(1, rows))
+    piece = max(1, 2**24 // each)
+    for start in range(0, max(1, rows), piece):
+        part = ordered.isel(example=slice(start, start + piece))
+        dims = tuple(str(d) for d in part.dims)
+        writer.put(name, np.asarray(part.values), dims, variable.attrs)
+
+
+def is_complete(path: str | Path, group: str | None = None) -> bool:
+    """Return whether a recording lies there that was closed in order.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store, or the recording.
+    group : str or None
+        A place in the store.
+
+    Returns
+    -------
+    bool
+        False where nothing lies there, too. Reads one small file.
+    """
+    folder, _ = locate(path, group)
+    try:
+        attrs = read_document(folder).get("attributes", {})
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    return bool(attrs.get("complete", 0) == 1)
+
+
+def remove_recording(path: str | Path, group: str | None = None) -> None:
+    """Delete a recording with all it holds; nothing happens where there is none.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store, or the recording.
+    group : str or None
+        A place in the store.
+
+    Raises
+    ------
+    ValueError
+        If something else than a store of ours lies there.
+    """
+    folder, _ = locate(path, group)
+    if not folder.exists():
+        return
+    if not (folder / DOCUMENT).is_file() and not is_aborted(folder):
+        msg = f"Expected a recording at {folder}, but found other files; not deleted."
+        raise ValueError(msg)
+    (folder / DOCUMENT).unlink(missing_ok=True)
+    shutil.rmtree(folder)

@@ -1,0 +1,117 @@
+"""Attributes and coordinates in the form that zarr, netCDF and JSON all keep."""
+
+import json
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from repsim.datasets.store.places import RESERVED, check_name
+
+
+def attribute(name: str, value: Any) -> Any:
+    """Return an attribute's value as text, a number or a list of them.
+
+    Parameters
+    ----------
+    name : str
+        The attribute's name, for the error's sentence.
+    value : object
+        NumPy's values become Python's, nested ones a JSON string.
+
+    Returns
+    -------
+    str, int, float or list of them
+        The value.
+
+    Raises
+    ------
+    TypeError
+        If it is nothing that JSON keeps.
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str | int | float):
+        return value
+    if isinstance(value, tuple | list) and all(
+        isinstance(v, str | int | float) and not isinstance(v, bool) for v in value
+    ):
+        return list(value)
+    try:
+        return json.dumps(value)
+    except TypeError:
+        msg = (
+            f"Expected the attribute {name!r} to be text, numbers or JSON of them, but "
+            f"got {type(value).__name__}."
+        )
+        raise TypeError(msg) from None
+
+
+def coordinate(name: str, values: np.ndarray) -> np.ndarray:
+    """Return one value for each example: numbers, truth values or text.
+
+    Parameters
+    ----------
+    name : str
+        The coordinate's name.
+    values : ndarray
+        Its values.
+
+    Returns
+    -------
+    ndarray
+        The same values.
+
+    Raises
+    ------
+    TypeError
+        If they are anything else, dates or None for example.
+    """
+    text = values.dtype.kind == "O" and all(isinstance(v, str) for v in values.flat)
+    if values.dtype.kind not in "iufbU" and not text:
+        msg = (
+            f"Expected `{name}` to hold numbers or text for the examples, but got "
+            f"{values.dtype}; turn them into text first."
+        )
+        raise TypeError(msg)
+    return values
+
+
+def example_coordinates(run: xr.Dataset) -> dict[str, np.ndarray]:
+    """Return a recording's coordinates over `example`, ids included.
+
+    Parameters
+    ----------
+    run : Dataset
+        A recording.
+
+    Returns
+    -------
+    dict
+        Name -> values; `example` counts from 0 where the recording has none.
+
+    Raises
+    ------
+    ValueError
+        If a coordinate lies elsewhere, so that it would be lost, or its name cannot
+        be one in a store.
+    TypeError
+        If one holds neither numbers nor text.
+    """
+    found = {"example": np.arange(run.sizes["example"], dtype=np.int64)}
+    for name, values in run.coords.items():
+        if not values.dims or (name, values.dims) == ("step", ("step",)):
+            continue
+        if values.dims != ("example",):
+            msg = (
+                f"Expected coordinates on `example`, but {str(name)!r} lies on "
+                f"({', '.join(map(str, values.dims))}) and would be lost; drop it with "
+                "run.drop_vars, or save as netCDF."
+            )
+            raise ValueError(msg)
+        if name not in RESERVED:
+            check_name(str(name), "coordinate")
+        found[str(name)] = coordinate(str(name), np.asarray(values.values))
+    return found

@@ -1,0 +1,184 @@
+"""Many small objects into shards of up to 64 MiB, without decoding them."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import zarr
+
+from repsim.datasets.store.zarr_format import (
+    DOCUMENT,
+    Array,
+    checksum,
+    object_name,
+    read_document,
+    write_document,
+)
+
+Sources = Iterator[tuple[tuple[int, ...], Path]]
+
+SHARD_BYTES = 64 * 2**20
+_OVERHEAD = 16 + 16  # of one object in the index, and of an incompressible block
+_MISSING = 2**64 - 1
+
+
+def compact(path: Path) -> None:
+    """Pack a recording's live objects into shards and swap.
+
+    Shards are written under other names than the live objects, one layer after
+    another. Replacing a layer's document swaps it in one move, and only then its live
+    objects are deleted: a process that dies in between leaves either form whole.
+
+    Parameters
+    ----------
+    path : Path
+        The recording's folder; nothing may write to it meanwhile.
+    """
+    layers = dict(arrays_of(path))
+    marks = layers.pop(path / "step", None)
+    if marks is not None:
+        steps = committed(path / "step").size
+        for folder, array in layers.items():
+            layers[folder] = replace(array, shape=(steps, *array.shape[1:]))
+            write_document(folder, layers[folder].document())
+        write_document(path / "step", replace(marks, shape=(steps,)).document())
+    for folder, array in layers.items():
+        if array.shards is None:
+            _pack(folder, array)
+        for file in folder.glob("c.*") if (folder / "c").is_dir() else ():
+            file.unlink()
+
+
+def arrays_of(path: Path) -> Iterator[tuple[Path, Array]]:
+    """Yield the layers of a recording, and `step`; coordinates are left aside."""
+    for folder in sorted(p.parent for p in path.glob(f"*/{DOCUMENT}")):
+        document = read_document(folder)
+        if document["node_type"] != "array":
+            continue
+        if folder.name == "step" or len(document["shape"]) > 1:
+            yield folder, Array.parse(document)
+
+
+def committed(folder: Path) -> np.ndarray:
+    """Return the steps that carry a commit mark, from the folder of `step`."""
+    marks = np.asarray(zarr.open_array(str(folder), mode="r")[:])
+    held: np.ndarray = marks[marks >= 0]
+    return held
+
+
+def _pack(folder: Path, array: Array) -> None:
+    """Write a layer's shards, and let its document name them."""
+    grid = _grid(array)
+    per_shard = _objects_per_shard(array, grid)
+    if all(n == 1 for n in per_shard):
+        return
+    shards = tuple(n * c for n, c in zip(per_shard, array.chunks, strict=True))
+    outer = [-(-n // p) for n, p in zip(grid, per_shard, strict=True)]
+    try:
+        for place in product(*(range(n) for n in outer)):
+            target = folder.joinpath("c", *map(str, place))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            corner = [i * n for i, n in zip(place, per_shard, strict=True)]
+            sources = _objects(folder, corner, per_shard, grid)
+            _write_shard(target, per_shard, sources, "partial" in array.attrs)
+    except OSError:
+        shutil.rmtree(folder / "c", ignore_errors=True)  # give the disk its room back
+        raise
+    write_document(folder, replace(array, shards=shards).document())
+
+
+def _grid(array: Array) -> list[int]:
+    return [-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True)]
+
+
+def _objects_per_shard(array: Array, grid: list[int]) -> list[int]:
+    """Fill a shard along `example` first, then along `step`."""
+    size = int(np.prod(array.chunks)) * array.dtype.itemsize + _OVERHEAD
+    room = max(1, (SHARD_BYTES - 4) // size)
+    per_shard = [1] * len(grid)
+    along = [d for d in ("example", "step") if d in array.dims]
+    for dim in along:
+        axis = array.dims.index(dim)
+        per_shard[axis] = max(1, min(grid[axis], room))
+        room //= per_shard[axis]
+        if per_shard[axis] < grid[axis]:
+            break
+    return per_shard
+
+
+def _write_shard(
+    target: Path, per_shard: list[int], sources: Sources, partial: bool
+) -> None:
+    index = np.full((*per_shard, 2), _MISSING, "<u8")
+    offset = 0
+    with target.open("wb") as shard:
+        for place, source in sources:
+            if partial and not source.exists():
+                continue
+            data = source.read_bytes()
+            shard.write(data)
+            index[place] = offset, len(data)
+            offset += len(data)
+        if offset:
+            table = index.tobytes()
+            shard.write(table + checksum(table))
+    if not offset:
+        target.unlink()
+
+
+def _objects(
+    folder: Path, corner: list[int], per_shard: list[int], grid: list[int]
+) -> Sources:
+    """Yield the live objects of a shard: the place in it, and the file."""
+    for place in product(*(range(n) for n in per_shard)):
+        index = [c + p for c, p in zip(corner, place, strict=True)]
+        if all(i < n for i, n in zip(index, grid, strict=True)):
+            yield place, folder / object_name(index)
+
+
+def unpack(folder: Path, array: Array, steps: int) -> None:
+    """Write a layer's shards back as live objects, for the first moments.
+
+    Its document stays as it is; the caller replaces it and deletes the shards.
+
+    Parameters
+    ----------
+    folder : Path
+        The layer's folder.
+    array : Array
+        What its document says.
+    steps : int
+        How many moments to write.
+    """
+    if array.shards is None:
+        return
+    per_shard = [s // c for s, c in zip(array.shards, array.chunks, strict=True)]
+    for shard in sorted(p for p in (folder / "c").rglob("*") if p.is_file()):
+        place = [int(p) for p in shard.relative_to(folder / "c").parts]
+        corner = [i * n for i, n in zip(place, per_shard, strict=True)]
+        with shard.open("rb") as file:
+            table = _index(file, per_shard)
+            for inner, target in _objects(folder, corner, per_shard, _grid(array)):
+                offset, length = (int(v) for v in table[inner])
+                if offset != _MISSING and corner[0] + inner[0] < steps:
+                    file.seek(offset)
+                    target.write_bytes(file.read(length))
+
+
+def _index(file: BinaryIO, per_shard: list[int]) -> np.ndarray:
+    size = 16 * int(np.prod(per_shard))
+    long = file.seek(0, os.SEEK_END)
+    file.seek(max(0, long - size - 4))
+    table = file.read(size)
+    if long < size + 4 or checksum(table) != file.read(4):
+        msg = (
+            f"Expected {file.name} to be a whole shard, but its index is damaged: the "
+            "file was cut short or overwritten. Copy it from a backup, or record anew."
+        )
+        raise ValueError(msg)
+    return np.frombuffer(table, "<u8").reshape(*per_shard, 2)

@@ -1,0 +1,170 @@
+"""Where a recording may lie, and what lies there already."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+from repsim.datasets.store.zarr_format import DOCUMENT, ensure_group
+
+_OBJECT = re.compile(r"[^/]+/(c(\.\d+)+|c(/\d+)+|zarr\.json|\.zarr\.json[^/]*)")
+
+
+RESERVED = ("step", "example", "label")
+
+
+def locate(store: str | Path, group: str | None = None) -> tuple[Path, Path]:
+    """Return the folder of a recording and of the store that holds it.
+
+    Parameters
+    ----------
+    store : str or Path
+        The store, or a place in one (`s.zarr/bp/0`).
+    group : str or None
+        A place in the store.
+
+    Returns
+    -------
+    path, root : Path
+        The recording's folder and the store's.
+
+    Raises
+    ------
+    ValueError
+        If `group` leads out of the store.
+    """
+    given = Path(store)
+    parts = [] if group is None else [p for p in str(group).split("/") if p]
+    if any(p in (".", "..") or p.startswith("__") or "\\" in p for p in parts):
+        msg = (
+            f"Expected `group` to name a place in the store, such as 'bp/0', but got "
+            f"{group!r}."
+        )
+        raise ValueError(msg)
+    root = given
+    for parent in given.parents:
+        if parent.suffix == ".zarr" or (parent / DOCUMENT).is_file():
+            root = parent
+    return given.joinpath(*parts), root
+
+
+def prepare(path: Path, root: Path) -> None:
+    """Make the groups above a recording and refuse a place that is taken.
+
+    Parameters
+    ----------
+    path : Path
+        The recording's folder.
+    root : Path
+        The store's folder: `path` itself or above it.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there.
+    OSError
+        If the system does not let the folder be made.
+    """
+    try:
+        taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
+        if taken and not only_groups(path):
+            msg = (
+                f"Expected a new place for the recording, but {path} is occupied; "
+                "choose another, or continue it with resume=True and start=."
+            )
+            raise FileExistsError(msg)
+        if path != root:
+            ensure_group(root)
+            for part in list(path.relative_to(root).parents)[-2::-1]:
+                ensure_group(root / part)
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise refused(error, path, "nothing was written there") from error
+
+
+def refused(error: OSError, path: Path, state: str) -> OSError:
+    """Return the sentence for what the system refused, of the error's own class.
+
+    Parameters
+    ----------
+    error : OSError
+        What came.
+    path : Path
+        The recording.
+    state : str
+        What lies there now.
+
+    Returns
+    -------
+    OSError
+        PermissionError for one, with the same number.
+    """
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno and error.filename is not None and str(error.filename) != str(path):
+        reason = f"{reason}: {error.filename}"
+    msg = (
+        f"Expected to write the recording at {path}, but the system refused "
+        f"({reason}); {state}. Make room or choose another place."
+    )
+    return OSError(error.errno or 0, msg)
+
+
+def only_groups(path: Path) -> bool:
+    """Whether a folder holds nothing but a bare group and other groups."""
+    if not path.is_dir():
+        return False
+    for child in path.iterdir():
+        if child.name == DOCUMENT:
+            attrs = json.loads(child.read_text()).get("attributes", {})
+            if "repsim_schema" in attrs:
+                return False
+        elif not child.is_dir() or not (child / DOCUMENT).is_file():
+            return False
+        elif json.loads((child / DOCUMENT).read_text())["node_type"] == "array":
+            return False
+    return True
+
+
+def is_aborted(path: Path) -> bool:
+    """Whether a folder holds only what a writer leaves that died before it committed.
+
+    That is: no group document, and in it folders of objects and nothing else.
+    """
+    if not path.is_dir() or (path / DOCUMENT).exists():
+        return False
+    files = [f.relative_to(path) for f in path.rglob("*") if not f.is_dir()]
+    return all(_OBJECT.fullmatch(f.as_posix()) for f in files)
+
+
+def check_name(name: str, what: str = "layer") -> None:
+    """Refuse names that would leave the store or hide something in it.
+
+    Parameters
+    ----------
+    name : str
+        A variable's name.
+    what : str
+        "layer", or "coordinate": those are listed with spaces in between.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, has a slash, begins with a dot or two underscores, is a
+        reserved coordinate's, or `zarr.json`.
+    """
+    bad = (
+        not name
+        or any(c in name for c in "/\\\0")
+        or name.startswith((".", "__"))
+        or name in (*RESERVED, DOCUMENT)
+        or (what == "coordinate" and any(map(str.isspace, name)))
+    )
+    if bad:
+        msg = (
+            f"Expected a {what}'s name that can be a folder of the store, but got "
+            f"{name!r} (no slashes, no leading dot, none of {', '.join(RESERVED)}); "
+            f"rename the {'module' if what == 'layer' else what}."
+        )
+        raise ValueError(msg)

@@ -1,0 +1,266 @@
+"""Stored recordings, opened lazily; of a broken one, exactly what is complete."""
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+from repsim.datasets.store.zarr_format import DOCUMENT, read_document
+
+MOST_EXAMPLES = 2**31
+
+
+class StoredArray(BackendArray):
+    """One variable of a stored recording, read on demand and never kept.
+
+    Follows the store when it is compacted meanwhile, and turns an object that
+    cannot be decoded into a sentence that says which file and what to do.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open()
+        # Of other arrays every object was written, so that one that lacks was lost.
+        self._holes = "partial" in self._array.attrs
+        self.shape = tuple(self._array.shape)
+        self.dtype = np.dtype(self._array.dtype)
+
+    def _open(self) -> None:
+        self._stamp = self._current()
+        try:
+            self._array = zarr.open_array(str(self._folder), mode="r", zarr_format=3)
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+            msg = (
+                f"Expected {self._folder / DOCUMENT} to describe an array, but got "
+                f"{error}; copy the file from a backup or an equal recording."
+            )
+            raise ValueError(msg) from error
+
+    def _current(self) -> tuple[int, int]:
+        found = os.stat(self._folder / DOCUMENT)
+        return found.st_ino, found.st_mtime_ns
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        """Return what an indexer of xarray asks for."""
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        if self._current() != self._stamp:
+            self._open()
+        try:
+            self._check_there(key)
+            if all(isinstance(k, slice | int | np.integer) for k in key):
+                values = self._array[key]
+            else:
+                values = self._array.oindex[key]
+        except (RuntimeError, ValueError, OSError, AssertionError) as error:
+            if self._current() != self._stamp:  # swapped while it was read
+                return self._read(key)
+            raise ValueError(self._broken(error)) from error
+        return np.asarray(values)
+
+    def _check_there(self, key: tuple[Any, ...]) -> None:
+        """Raise where an object that this key needs is missing or empty.
+
+        Zarr would give back NaN, as it does for what was never written.
+        """
+        if self._folder.name == "step":  # what lies there is all that is claimed
+            return
+        outer = self._array.shards or self._array.chunks
+        touched = []
+        for k, size, length in zip(key, self.shape, outer, strict=True):
+            index = np.arange(*k.indices(size)) if isinstance(k, slice) else k
+            touched.append(np.unique(index // np.int64(length)).tolist())
+        name = self._array.metadata.encode_chunk_key
+        for place in product(*touched):
+            file = self._folder / name(place)
+            if not (file.stat().st_size if file.exists() else self._holes):
+                state = "is empty" if file.exists() else "is missing"
+                raise ValueError(f"{file.relative_to(self._folder)} {state}")
+
+    def _broken(self, error: Exception) -> str:
+        return (
+            f"Expected the objects of {self._folder} to be readable, but one cannot be "
+            f"decoded ({error}): a file was cut short, overwritten or deleted. Other "
+            "steps and layers are not affected; record this one again, or resume "
+            "before it."
+        )
+
+
+class Recordings(BackendEntrypoint):
+    """xarray's way to open a folder that repsim's writer made."""
+
+    def open_dataset(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+    ) -> xr.Dataset:
+        """Open the complete moments of a recording."""
+        run = _assembled(Path(filename_or_obj))
+        return run.drop_vars(drop_variables) if drop_variables else run
+
+
+def read(path: Path, *, chunks: Any = None) -> xr.Dataset:
+    """Open a stored recording lazily.
+
+    Parameters
+    ----------
+    path : Path
+        The recording's folder.
+    chunks : int, dict, "auto" or None
+        Given to xarray: None is lazy without dask.
+
+    Returns
+    -------
+    Dataset
+        Not cached: what is read is not kept.
+
+    Raises
+    ------
+    ValueError
+        If the store is damaged beyond what its complete steps allow.
+    """
+    try:
+        return xr.open_dataset(str(path), engine=Recordings, chunks=chunks, cache=False)
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        msg = (
+            f"Expected {path} to hold a recording, but its zarr.json files do not fit "
+            f"together ({error!r}): one was overwritten. Copy it from a backup or an "
+            "equal recording."
+        )
+        raise ValueError(msg) from error
+
+
+def _assembled(path: Path) -> xr.Dataset:
+    group = read_document(path)
+    attrs = dict(group.get("attributes", {}))
+    attrs.pop("repsim_store", None)
+    inner = str(attrs.pop("coordinates", "")).split()
+    coords: dict[str, xr.Variable] = {}
+    there = {child.name for child in path.iterdir()}
+    if attrs.get("layers"):
+        for name in ("example", *inner):
+            if name not in there or not (path / name / DOCUMENT).is_file():
+                msg = (
+                    f"Expected {path} to hold {name!r}, one value for each example, "
+                    "but it is not there; copy it from a backup or an equal recording."
+                )
+                raise ValueError(msg)
+            coords[name] = _small(path / name)
+    variables = dict(_variables(path, skip={"step", *coords}))
+    places = _committed(path, variables)
+    if places is not None and attrs.get("complete") == 1:
+        _check_marks(path, places[0].size)
+    if places is not None:
+        marks, index = places
+        coords["step"] = xr.Variable("step", marks)
+        variables = {n: v.isel(step=index) for n, v in variables.items()}
+    _check_sizes(path, variables, coords)
+    order = [n for n in attrs.get("layers", []) if n in variables]
+    order += sorted(n for n in variables if n not in order)
+    return xr.Dataset({n: variables[n] for n in _paired(order)}, coords, attrs)
+
+
+def _paired(names: list[str]) -> list[str]:
+    """Put error signals behind their layer."""
+    signals = [n for n in names if n.endswith(("@error", "@true_error"))]
+    rest = [n for n in names if n not in signals]
+    out = []
+    for name in rest:
+        out += [name, *(s for s in signals if s.rpartition("@")[0] == name)]
+    return out + [s for s in signals if s not in out]
+
+
+def _variables(path: Path, skip: set[str]) -> Iterator[tuple[str, xr.Variable]]:
+    for child in sorted(path.iterdir()):
+        if child.name in skip or not (child / DOCUMENT).is_file():
+            continue
+        document = read_document(child)
+        if document["node_type"] != "array":
+            continue
+        attrs = dict(document.get("attributes", {}))
+        stored = StoredArray(child)
+        data = indexing.LazilyIndexedArray(stored)
+        variable = xr.Variable(document.get("dimension_names"), data, attrs)
+        variable.encoding["preferred_chunks"] = dict(
+            zip(variable.dims, stored._array.chunks, strict=True)
+        )
+        yield child.name, variable
+
+
+def _small(folder: Path) -> xr.Variable:
+    document = read_document(folder)
+    shape = document.get("shape", [0])
+    if len(shape) != 1 or not 0 <= shape[0] <= MOST_EXAMPLES:
+        msg = (
+            f"Expected {folder} to hold one value for each example, but its zarr.json "
+            f"claims the shape {tuple(shape)}; the document was damaged. Copy it from "
+            "an equal recording."
+        )
+        raise ValueError(msg)
+    stored = StoredArray(folder)
+    values = stored._read((slice(None),))
+    if values.dtype.kind == "T":
+        values = values.astype(object)
+    return xr.Variable("example", values, dict(document.get("attributes", {})))
+
+
+def _committed(
+    path: Path, variables: dict[str, xr.Variable]
+) -> tuple[np.ndarray, Any] | None:
+    """Return the committed steps and their places, or None without a step dim."""
+    folder = path / "step"
+    if not (folder / DOCUMENT).exists():
+        return None
+    shape = read_document(folder).get("shape", [0])
+    step = StoredArray(folder)
+    # Read by what lies there, not by what the document claims.
+    size = step._array.chunks[0]
+    marks_files = [f.name.removeprefix("c.") for f in folder.glob("c.*")]
+    files = [int(name) for name in marks_files if name.isdigit()]
+    files += [int(f.name) for f in (folder / "c").glob("*") if f.name.isdigit()]
+    shortest = min((v.sizes["step"] for v in variables.values()), default=0)
+    most = min(shape[0], (max(files, default=-1) + 1) * size, shortest)
+    marks = np.asarray(step._read((slice(0, most),)), np.int64)
+    places = np.flatnonzero(marks >= 0)
+    index: Any = places
+    if places.size and places[-1] == places.size - 1 or not places.size:
+        index = slice(0, places.size)
+    return marks[places], index
+
+
+def _check_marks(path: Path, found: int) -> None:
+    """Raise where a recording that was closed in order has lost commit marks."""
+    claimed = read_document(path / "step")["shape"][0]
+    if found < claimed < MOST_EXAMPLES:
+        msg = (
+            f"Expected {claimed} steps in {path}, which is complete, but "
+            f"{path / 'step'} holds {found}: a file was deleted. Copy it from a "
+            "backup; the layers' values are not affected."
+        )
+        raise ValueError(msg)
+
+
+def _check_sizes(
+    path: Path, variables: dict[str, xr.Variable], coords: dict[str, xr.Variable]
+) -> None:
+    expected = len(coords["example"]) if "example" in coords else None
+    for name, variable in variables.items():
+        held = variable.sizes.get("example")
+        if expected is not None and held is not None and held != expected:
+            msg = (
+                f"Expected layer {name!r} in {path} to hold {expected} examples, but "
+                f"its zarr.json claims {held}; the document was damaged. It can be "
+                "repaired by setting its shape to that of the other layers."
+            )
+            raise ValueError(msg)

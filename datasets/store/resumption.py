@@ -1,0 +1,160 @@
+"""Take up a recording that was broken off, or go on with a complete one."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from repsim.datasets.store.compaction import arrays_of, committed, unpack
+from repsim.datasets.store.objects import clear_objects, marks_array, write_marks
+from repsim.datasets.store.places import is_aborted, prepare, refused
+from repsim.datasets.store.writer import FIRST_CAPACITY, Writer
+from repsim.datasets.store.zarr_format import (
+    DOCUMENT,
+    Array,
+    Codec,
+    group_document,
+    read_document,
+    write_document,
+)
+
+SAME = {
+    "network_sha256": "network (parameter names and shapes)",
+    "inputs_sha256": "inputs",
+    "reduce": "`reduce`",
+    "errors": "`errors`",
+    "keepbits": "`keepbits`",
+}
+
+
+def resumed_writer(
+    path: Path,
+    root: Path,
+    *,
+    start: int | None,
+    due: Callable[[int], bool],
+    choices: Sequence[str],
+    attrs: Mapping[str, Any],
+    examples: int | None = None,
+    codec: Codec | None = None,
+) -> Writer:
+    """Return a writer that continues what lies at `path`, or begins it.
+
+    Parameters
+    ----------
+    path, root : Path
+        The recording's folder and the store's.
+    start : int or None
+        The number of updates already made.
+    due : callable
+        Whether a step will be recorded; that of `start` itself is then replaced.
+    choices : sequence of str
+        Paths of the chosen modules.
+    attrs : mapping
+        What the recording says of itself.
+    examples : int or None
+        Where known beforehand.
+    codec : Codec or None
+        How values are compressed.
+
+    Returns
+    -------
+    Writer
+        With the complete steps before `start`; later ones are gone.
+
+    Raises
+    ------
+    ValueError
+        If another network, other inputs or other layers lie there, or `start` is
+        missing.
+    """
+    if not (path / DOCUMENT).is_file() or _is_bare(path):
+        _clear_aborted(path)
+        prepare(path, root)
+        return Writer(path, examples=examples, attrs=attrs, codec=codec)
+    stored = dict(read_document(path).get("attributes", {}))
+    stored.pop("repsim_store", None)
+    _check_same(path, stored, attrs, choices)
+    arrays = dict(arrays_of(path))
+    marks = arrays.pop(path / "step", None)
+    if marks is None and arrays:
+        msg = f"Expected a recording with steps at {path}, but it is of one moment."
+        raise ValueError(msg)
+    held = committed(path / "step").tolist() if marks is not None else []
+    if start is None:
+        last = f"its last complete step is {held[-1]}" if held else "it holds no step"
+        msg = (
+            "Expected `start`, the number of updates already made, along with "
+            f"resume=True: {path} is occupied and {last}."
+        )
+        raise ValueError(msg)
+    kept = [s for s in held if s < start or (s == start and not due(start))]
+    stored["complete"] = 0
+    most = max([FIRST_CAPACITY, *(a.shape[0] for a in arrays.values())])
+    try:
+        write_document(path, group_document({**stored, "repsim_store": 1}))
+        live = _made_live(path, arrays, kept, most)
+    except OSError as error:
+        state = f"the complete steps before {start} are kept"
+        raise refused(error, path, state) from error
+    writer = Writer(path, examples=examples, capacity=most, attrs=attrs, codec=codec)
+    if live:
+        writer.adopt(live, kept, {**attrs, **stored})
+    return writer
+
+
+def _made_live(
+    path: Path, arrays: Mapping[Path, Array], kept: Sequence[int], capacity: int
+) -> dict[str, Array]:
+    """Bring every layer into the form that grows, with the kept steps alone."""
+    if not arrays:
+        return {}
+    live = {}
+    write_marks(path / "step", kept)
+    for folder, array in arrays.items():
+        unpack(folder, array, len(kept))
+        shape = (capacity, *array.shape[1:])
+        live[folder.name] = replace(array, shape=shape, shards=None)
+        write_document(folder, live[folder.name].document())
+        shutil.rmtree(folder / "c", ignore_errors=True)
+        clear_objects(folder, len(kept))
+    write_document(path / "step", marks_array(capacity).document())
+    return live
+
+
+def _check_same(
+    path: Path,
+    stored: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+    choices: Sequence[str],
+) -> None:
+    for key, what in SAME.items():
+        there, here = stored.get(key), attrs.get(key)
+        # A recording made by hand may not say these; the others it would.
+        unsaid = key not in stored and key in ("network_sha256", "inputs_sha256")
+        if there != here and not unsaid:
+            msg = (
+                f"Expected the same {what} as in {path}, but they differ "
+                f"({str(there)[:12]} there, {str(here)[:12]} here); record into "
+                "another place."
+            )
+            raise ValueError(msg)
+    names = [str(n).partition("@")[0] for n in stored.get("layers", [])]
+    missing = [n for n in dict.fromkeys(names) if n not in choices]
+    if missing:
+        msg = (
+            f"Expected the layers that {path} holds to be recorded further, but "
+            f"{', '.join(missing)} are not chosen; give the same `layers`."
+        )
+        raise ValueError(msg)
+
+
+def _is_bare(path: Path) -> bool:
+    attrs = read_document(path).get("attributes", {})
+    return "repsim_schema" not in attrs
+
+
+def _clear_aborted(path: Path) -> None:
+    if path.is_dir() and any(path.iterdir()) and is_aborted(path):
+        shutil.rmtree(path)

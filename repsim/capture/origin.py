@@ -1,0 +1,70 @@
+"""What a recording says of its origin."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+from repsim.datasets.recordings import SCHEMA
+from repsim.datasets.store.attributes import attribute
+
+
+def provenance(
+    model: Any,
+    network: nn.Module,
+    *,
+    reduce: str | Callable[..., Any] | None,
+    attrs: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the attributes of a recording; the user's own win.
+
+    Parameters
+    ----------
+    model : Module or rule
+        What was recorded; of a rule, `name`, `options` and `splits` are kept.
+    network : Module
+        The network itself.
+    reduce : str, callable or None
+        What became of maps and tokens.
+    attrs : mapping or None
+        The user's own.
+
+    Returns
+    -------
+    dict
+        Values are str, int, float or lists of them.
+    """
+    found: dict[str, Any] = {
+        "repsim_schema": SCHEMA,
+        "repsim_version": version("repsim"),
+        "torch_version": str(torch.__version__),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "network": type(network).__name__,
+        "network_sha256": network_hash(network),
+        "reduce": reduce_name(reduce),
+    }
+    if not isinstance(model, nn.Module):
+        found["rule"] = str(getattr(model, "name", type(model).__name__))
+        found["rule_options"] = json.dumps(getattr(model, "options", {}), default=str)
+        found["splits"] = [str(s) for s in getattr(model, "splits", [])]
+    for name, value in (attrs or {}).items():
+        found[str(name)] = attribute(str(name), value)
+    return found
+
+
+def reduce_name(reduce: str | Callable[..., Any] | None) -> str:
+    """Return what the attribute `reduce` says."""
+    if reduce is None or isinstance(reduce, str):
+        return reduce or "none"
+    return str(getattr(reduce, "__qualname__", type(reduce).__name__))
+
+
+def network_hash(network: nn.Module) -> str:
+    """Return a hash of the parameters' names and shapes."""
+    shapes = [f"{n} {tuple(p.shape)}" for n, p in network.named_parameters()]
+    return hashlib.sha256("\n".join(shapes).encode()).hexdigest()

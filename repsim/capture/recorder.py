@@ -1,0 +1,293 @@
+"""The recorder: a network's answers to fixed examples while it is trained."""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from repsim.capture.batches import Batch, Forward, InputsHash, as_array, batches_of
+from repsim.capture.errors import Signals, needed_labels, of_loss, of_rule
+from repsim.capture.isolation import same_random_numbers, undisturbed
+from repsim.capture.origin import provenance, reduce_name
+from repsim.capture.rows import Reduce, check_reduce
+from repsim.capture.schedule import Schedule, count
+from repsim.capture.selection import Choice, Layers, select, unwrap
+from repsim.capture.session import (
+    Header,
+    Session,
+    check_ready,
+    network_of,
+    open_sink,
+)
+from repsim.datasets.store.places import locate
+from repsim.datasets.store.resumption import resumed_writer
+from repsim.datasets.store.sinks import Sink
+from repsim.datasets.store.zarr_format import Codec
+
+Errors = Literal[True] | Callable[[Any, Any], Tensor] | None
+
+
+class Recorder:
+    """Record a network's layers on fixed examples while any loop trains it.
+
+    Training is not disturbed: weights, random numbers, buffers, modes and flags are
+    bit for bit what they would have been.
+
+    Parameters
+    ----------
+    model : Module
+        Any network, or a learning rule (its `network` is recorded).
+    inputs : tensor, dict, or iterable of batches
+        The fixed examples, as for `record`.
+    layers : str, iterable of str or predicate
+        As for `tap`.
+    labels : array of shape (example,) or None
+        Labels, where the batches carry none.
+    examples : array of shape (example,) or None
+        Ids in the source data; 0, 1, … by default.
+    every : int
+        Record before the first update and after each `every` updates.
+    steps : iterable of int, predicate or None
+        Exactly those numbers of updates instead.
+    last : bool
+        Record on leaving the block, too.
+    store : str, Path or None
+        A zarr store, written in the background; None keeps it in memory.
+    group : str or None
+        A place in the store, `"bp/0"`.
+    resume : bool
+        Continue what lies in the store; start anew where nothing does.
+    start : int or None
+        The number of updates already made. Recorded steps after it are replaced.
+    reduce : "flatten", "mean", callable or None
+        What becomes of maps and tokens, as for `record`.
+    forward : callable or None
+        `forward(model, batch) -> output` for models that need more than a call.
+    batch_size : int
+        Examples that pass through the network at once.
+    errors : True, callable or None
+        Also record the error at each layer, per sample: True with a learning rule
+        (the error it uses and the true one), or a loss `f(output, labels)`.
+    attrs : mapping or None
+        Further attributes: `seed`, `init_seed`, `dataset`, …
+    level : int
+        Of zstd, in the store.
+    keepbits : int or None
+        Round the mantissa to so many bits in the store (lossy; the attribute
+        `keepbits` says so); None keeps every bit.
+
+    Raises
+    ------
+    FileExistsError
+        If the place in the store is taken and `resume` is False.
+    ValueError
+        If layers, inputs, labels or steps do not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> with Recorder(net, torch.ones(5, 4), every=2) as recorder:
+    ...     for update in range(4):
+    ...         recorder.step()
+    >>> recorder.dataset()["step"].values.tolist()
+    [0, 2, 4]
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        inputs: Any,
+        layers: Layers = "*",
+        labels: Any = None,
+        examples: Any = None,
+        every: int = 100,
+        steps: Iterable[int] | Callable[[int], bool] | None = None,
+        last: bool = False,
+        store: Any = None,
+        group: str | None = None,
+        resume: bool = False,
+        start: int | None = None,
+        reduce: Reduce = None,
+        forward: Forward | None = None,
+        batch_size: int = 256,
+        errors: Errors = None,
+        attrs: Mapping[str, Any] | None = None,
+        *,
+        level: int = 1,
+        keepbits: int | None = None,
+    ) -> None:
+        self._network: nn.Module = unwrap(network_of(model))
+        choices = select(self._network, layers)
+        check_ready(self._network)
+        self._schedule = Schedule(every, steps)
+        self._last = last
+        start = None if start is None else count("start", start)
+        self._count = start or 0
+        batch_size = count("batch_size", batch_size, least=1)
+        check_reduce(reduce)
+        with same_random_numbers():  # inputs may be a shuffling DataLoader
+            whole = forward is not None
+            self._batches = list(batches_of(inputs, whole=whole, size=batch_size))
+        head = provenance(model, self._network, reduce=reduce, attrs=attrs)
+        digest = InputsHash()
+        for batch in self._batches:
+            digest.update(batch.inputs)
+        head["inputs_sha256"] = digest.hexdigest()
+        self._header = Header(labels, examples, head)
+        if labels is not None:
+            _spread(labels, self._batches)
+        sizes = [b.size for b in self._batches]
+        known = None if None in sizes else sum(s for s in sizes if s is not None)
+        signals = self._signals(model, choices, errors, forward)
+        self._sink: Sink
+        codec = Codec(level, keepbits)
+        if keepbits is not None:
+            head["keepbits"] = keepbits
+        if store is None and (resume or codec != Codec()):
+            msg = "Expected `store` along with resume=True, `level` or `keepbits`."
+            raise ValueError(msg)
+        if resume:
+            self._sink = resumed_writer(
+                *locate(store, group),
+                start=start,
+                due=self._schedule.due,
+                choices=list(choices),
+                attrs=head,
+                examples=known,
+                codec=codec,
+            )
+        else:
+            self._sink = open_sink(
+                store, group, attrs=head, examples=known, codec=codec
+            )
+        self._session = Session(
+            self._network,
+            choices,
+            self._sink,
+            reduce=reduce,
+            forward=forward,
+            signals=signals,
+        )
+        self._recorded: int | None = None
+        self._open = self._closed = False
+
+    def __enter__(self) -> Self:
+        """Open the recording, and record where step 0 (or `start`) is due."""
+        if self._closed:
+            msg = (
+                "Expected a new recorder, but this one was closed; go on with another "
+                "one: Recorder(..., resume=True, start=...) continues a store."
+            )
+            raise ValueError(msg)
+        self._open = True
+        try:
+            if self._schedule.due(self._count):
+                self.snapshot()
+        except BaseException:
+            self.close(complete=False)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the recording, complete unless an exception passes through."""
+        try:
+            self.close(complete=kind is None)
+        except OSError as other:
+            if error is None:
+                raise
+            if str(other) != str(error):  # the first error is the one to see
+                error.add_note(str(other))
+
+    def step(self) -> None:
+        """Count one update, and record where one is due."""
+        self.advance(1)
+
+    def advance(self, updates: int) -> None:
+        """Count several updates made at once, and record where one of them is due."""
+        self._check_open()
+        due = False
+        for _ in range(count("updates", updates)):
+            self._count += 1
+            due = self._schedule.due(self._count) or due
+        if due:
+            self.snapshot()
+
+    def snapshot(self) -> None:
+        """Record now, whatever the schedule says."""
+        self._check_open()
+        with undisturbed(self._network):
+            self._session.record(self._batches, self._count, self._header)
+        self._recorded = self._count
+
+    def close(self, *, complete: bool = True) -> None:
+        """Close the recording; in order, and so complete, unless told otherwise."""
+        if not self._open:
+            return
+        try:
+            if complete and self._last and self._recorded != self._count:
+                self.snapshot()
+            if complete:
+                self._sink.finish()
+        finally:
+            self._open, self._closed = False, True
+            self._sink.close()
+        if complete:
+            self._session.warn_unreached()
+            if self._header.attrs.get("errors", "rule") != "rule":
+                self._session.warn_without_error()
+
+    def dataset(self) -> xr.Dataset:
+        """Return what was recorded so far; lazily where there is a store."""
+        return self._sink.dataset()
+
+    def _signals(
+        self,
+        model: Any,
+        choices: Mapping[str, Choice],
+        errors: Errors,
+        forward: Forward | None,
+    ) -> Signals | None:
+        if errors is None:
+            return None
+        for batch in self._batches:
+            needed_labels(batch)
+        if callable(errors):
+            self._header.attrs["errors"] = reduce_name(errors)
+            return of_loss(self._network, choices, errors, forward)
+        if errors is True and callable(getattr(model, "errors", None)):
+            self._header.attrs["errors"] = "rule"
+            return of_rule(model, choices)
+        msg = (
+            "Expected `errors` to be a loss f(output, labels), or True with a learning "
+            f"rule of repsim.learning, but got {errors!r} with {type(model).__name__}."
+        )
+        raise ValueError(msg)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            msg = (
+                "Expected the recorder to be open, but it is not; use it as `with "
+                "Recorder(...) as recorder:` around the training loop."
+            )
+            raise ValueError(msg)
+
+
+def _spread(labels: Any, batches: list[Batch]) -> None:
+    """Give each batch its part of labels that came apart from the inputs."""
+    values = as_array(labels)
+    if values.dtype.kind not in "iufb" or any(b.size is None for b in batches):
+        return
+    start = 0
+    for batch in batches:
+        stop = start + (batch.size or 0)
+        batch.labels = torch.from_numpy(values[start:stop])
+        start = stop

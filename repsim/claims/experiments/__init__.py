@@ -1,0 +1,1 @@
+"""The experiments behind the claims, one file a group."""

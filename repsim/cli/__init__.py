@@ -1,0 +1,3 @@
+"""The commands."""
+
+from repsim.cli.commands import main as main

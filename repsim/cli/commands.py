@@ -1,0 +1,384 @@
+"""The commands: thin, each a few calls into the library."""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from tqdm.auto import tqdm
+
+from repsim.cli.output import (
+    listed,
+    open_run,
+    parsed_options,
+    plain_numbers,
+    whole_numbers,
+    write_result,
+)
+
+app = typer.Typer(
+    name="repsim",
+    help="Where, and when in training, two ways of learning differ inside a network.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path | None, typer.Option(help="File or folder to write.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
+Layers = Annotated[
+    str | None, typer.Option(help="Layers, separated by commas; default all.")
+]
+Step = Annotated[
+    str, typer.Option(help="A recorded step, `last`, or `all` (numbers only).")
+]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence and no traceback.
+
+    Exit status: 0 on success, 2 on bad usage, 1 on failure.
+    """
+    warnings.showwarning = _warn
+    try:
+        app()
+    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+        sentence = " ".join(str(error).split()) or type(error).__name__
+        typer.echo(f"Error: {sentence}", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _continues() -> Iterator[None]:
+    """Say on Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        msg = "Interrupted; the same command continues where it stopped."
+        raise InterruptedError(msg) from None
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    tqdm.write(f"Warning: {message}", file=sys.stderr)
+
+
+def _say(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
+    typer.echo(json.dumps(result, indent=1) if as_json else "\n".join(lines))
+
+
+@app.command()
+def version(as_json: Json = False) -> None:
+    """Print the version of repsim and of what it computes with.
+
+    Example: repsim version --json
+    """
+    names = ("repsim", "torch", "numpy", "scipy", "scikit-learn", "xarray", "zarr")
+    found = {name: installed(name) for name in names}
+    _say(found, as_json, [f"{name} {number}" for name, number in found.items()])
+
+
+@app.command()
+def study(
+    dataset: Annotated[str, typer.Option(help="Name of the data set.")] = "digits",
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the data set's files.")
+    ] = None,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            help="Conditions, separated by commas: RULE[:OPTION=VALUE]…, where "
+            "init=LABEL shares another condition's initial weights. Default: "
+            "bp,sg,sg:at=every,sg:init=bp."
+        ),
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Module to import first, with your rules and measures."),
+    ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(help="Hidden layers; 3,8,20 makes a study of each and one page."),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Units in each hidden layer.")
+    ] = None,
+    activation: Annotated[str, typer.Option(help="relu, sigmoid or tanh.")] = "relu",
+    seeds: Annotated[int, typer.Option(help="Networks a condition.")] = 5,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Updates.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Examples an update.")] = 128,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate; default: tuned for each condition."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes; default: all cores.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("study"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train under several rules, record every layer, compare, and write a report.
+
+    Run again with the same --out, it continues where it stopped.
+
+    Example: repsim study --rules bp,sg,sg:at=every:lr=5e-5 --seeds 5 --out study
+    """
+    from repsim.studies.depths import run_depths
+    from repsim.studies.report import preview, write_report
+    from repsim.studies.run import check, run_study
+    from repsim.studies.spec import DEFAULT_CONDITIONS, make_spec
+
+    conditions = DEFAULT_CONDITIONS if rules is None else tuple(rules.split(","))
+    options: dict[str, Any] = {
+        "seed": seed,
+        "root": root,
+        "width": width,
+        "activation": activation,
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "device": device,
+        "plugins": plugin or [],
+    }
+    depths = whole_numbers(depth, "depth")
+    try:
+        wanted: list[int | None] = [*depths] or [None]
+        for one in wanted:
+            check(make_spec(conditions, dataset, seeds, depth=one, **options), jobs)
+    except (ValueError, ImportError) as error:
+        raise typer.BadParameter(" ".join(str(error).split())) from error
+    done: list[Path] = []
+
+    def first_plot(folder: Path, condition: str, number: int) -> None:
+        # One picture as soon as two networks can be compared; the report redraws it.
+        done.append(folder)
+        if done.count(folder) == 2:
+            for path in preview(folder):
+                if path.suffix == ".png" and not quiet:
+                    typer.echo(f"first picture: {path}", err=True)
+
+    options |= {"jobs": jobs, "progress": not quiet, "after_cell": first_plot}
+    with _continues():
+        if len(depths) > 1:
+            found = run_depths(depths, conditions, dataset, seeds, out, **options)
+        else:
+            options["depth"] = depths[0] if depths else None
+            run_study(conditions, dataset, seeds, out, **options)
+            page = write_report(out, jobs=jobs, progress=not quiet)
+    if len(depths) > 1:
+        table = found["test_accuracy"].mean("seed").to_pandas().round(3).to_string()
+        pages = f"report: {out / 'report.html'}"
+        _say(plain_numbers(found), as_json, [table, pages])
+        return
+    content = json.loads((out / "study.json").read_text())
+    accuracy = content["summary"].get("learning_curves", {})
+    lines = [
+        f"{name}: test accuracy {value['mean']:.3f}"
+        + (f" ± {value['sd']:.3f}" if value["sd"] is not None else "")
+        for name, value in accuracy.items()
+    ]
+    _say(content, as_json, [*lines, f"report: {page}"])
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A recording.")],
+    b: Annotated[
+        Path | None, typer.Argument(metavar="[B]", help="Another; default: A itself.")
+    ] = None,
+    measure: Annotated[str, typer.Option(help="Name of the measure.")] = "cka",
+    option: Annotated[
+        list[str] | None, typer.Option(help="Option of the measure, NAME=VALUE.")
+    ] = None,
+    layers: Layers = None,
+    layers_b: Layers = None,
+    step: Step = "last",
+    precision: Annotated[
+        str | None, typer.Option(help="float64, float32 or bfloat16.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    plugin: Annotated[
+        list[str] | None, typer.Option(help="Module to import first.")
+    ] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Compare all layers of two recordings; a recording may lie inside a study.
+
+    Example: repsim compare study/runs.zarr/bp/0 study/runs.zarr/sg/0 --out heat.png
+    """
+    from repsim.comparison.all_pairs import compare as compare_recordings
+    from repsim.studies.cell import import_modules
+
+    import_modules(plugin or [])
+    cells = compare_recordings(
+        open_run(a, step),
+        None if b is None else open_run(b, step),
+        measure,
+        layers=listed(layers),
+        layers_b=listed(layers_b),
+        precision=precision,
+        device=device,
+        **parsed_options(option),
+    )
+
+    def draw(result: Any) -> Any:
+        from repsim import plot
+
+        if result.ndim != 2:
+            msg = "Expected one step for a picture, but got several; give --step."
+            raise typer.BadParameter(msg)
+        return plot.heatmap(result).figure
+
+    wrote = write_result(cells, out, draw)
+    table = cells.to_pandas() if cells.ndim == 2 else cells.to_dataframe("value")
+    lines = [table.round(4).to_string(), *(f"wrote {path}" for path in wrote)]
+    _say(plain_numbers(cells), as_json, lines)
+
+
+@app.command()
+def rdm(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A recording.")],
+    metric: Annotated[str, typer.Option(help="Dissimilarity.")] = "correlation",
+    layers: Layers = None,
+    step: Step = "last",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Compute each layer's representational dissimilarity matrix.
+
+    Example: repsim rdm study/runs.zarr/sg/0 --metric correlation --out rdms.png
+    """
+    from repsim.geometry.stacks import rdms
+
+    wanted = cast(Any, metric)  # checked there, with the nearest match
+    found = rdms(open_run(run, step), metric=wanted, layers=listed(layers))
+
+    def draw(result: Any) -> Any:
+        from repsim import plot
+
+        return plot.rdm_grid(result).figure
+
+    wrote = write_result(found, out, draw)
+    mean = found.mean("pair").to_dataframe(name=f"mean {metric} dissimilarity")
+    _say(
+        plain_numbers(found),
+        as_json,
+        [mean.round(4).to_string(), *(f"wrote {path}" for path in wrote)],
+    )
+
+
+@app.command()
+def probe(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A recording.")],
+    target: Annotated[str, typer.Option(help="Coordinate to read out.")] = "label",
+    control: Annotated[
+        str | None,
+        typer.Option(help="`shuffled` labels, or a coordinate that groups examples."),
+    ] = None,
+    test_size: Annotated[float, typer.Option(help="Share held out.")] = 0.25,
+    layers: Layers = None,
+    step: Step = "last",
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a linear probe to every layer and report what it reads held out.
+
+    Example: repsim probe study/runs.zarr/bp/0 --control shuffled --out probe.png
+    """
+    from repsim.datasets.recordings import select_layers
+    from repsim.probes import probe_layers
+
+    recording = open_run(run, step)
+    if layers is not None:
+        wanted = select_layers(recording, listed(layers))
+        recording = recording[wanted].assign_attrs(layers=wanted)
+    found = probe_layers(
+        recording,
+        target,
+        test_size=test_size,
+        seed=seed,
+        control=True if control == "shuffled" else control,
+    )
+
+    def draw(result: Any) -> Any:
+        from repsim import plot
+
+        shown = "accuracy" if "accuracy" in result else "r2"
+        baselines = {"best constant": result["chance"]}
+        if control is not None:
+            rival = "control_train_" if control == "shuffled" else "control_"
+            baselines[result[rival + shown].attrs["long_name"]] = result[rival + shown]
+        over_steps = "step" in result.dims
+        axes = plot.layer_curve(
+            result[shown],
+            hue="step" if over_steps else None,
+            baselines={} if over_steps else baselines,
+        )
+        held = result.attrs["n_test"]
+        axes.set_title(f"linear probes for {target}, {held} held-out examples")
+        return axes.figure
+
+    wrote = write_result(found, out, draw)
+    table = found.to_dataframe().round(4).to_string()
+    _say(plain_numbers(found), as_json, [table, *(f"wrote {path}" for path in wrote)])
+
+
+@app.command()
+def reproduce(
+    claims: Annotated[
+        str | None, typer.Option(help="Claims, separated by commas; default all.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller; says what it cuts.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 if a claim does not hold.")
+    ] = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="digits or mnist; default: mnist where it is at hand."),
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of its files.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Networks a condition.")] = None,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("reproduce"),
+    as_json: Json = False,
+) -> None:
+    """Run the paper's claims as experiments that can fail.
+
+    Example: repsim reproduce --quick --claims C1,C4 --out reproduce
+    """
+    from repsim.claims import reproduce as run_claims
+    from repsim.claims.choices import chosen_claims, make_settings
+
+    wanted = listed(claims)
+    try:
+        chosen_claims(wanted)
+        make_settings(quick, dataset, root, seeds, seed)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    with _continues():
+        found = run_claims(
+            wanted,
+            quick=quick,
+            dataset=dataset,
+            root=root,
+            seeds=seeds,
+            seed=seed,
+            out=out,
+        )
+    lines = [*found.notes, found.table(), f"page: {found.page}"]
+    typer.echo(json.dumps(found.results, indent=1) if as_json else "\n".join(lines))
+    if strict and not found.holds:
+        msg = "a claim does not hold (--strict)"
+        raise ValueError(msg)

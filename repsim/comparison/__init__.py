@@ -1,0 +1,1 @@
+"""A measure over all pairs of layers, steps and networks."""

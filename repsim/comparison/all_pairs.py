@@ -1,0 +1,329 @@
+"""A measure over all pairs of layers, steps and networks."""
+
+import json
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from repsim.comparison.operands import LayerRows, Side, same_steps
+from repsim.core.devices import device_named
+from repsim.core.messages import unknown
+from repsim.datasets.recordings import same_examples
+from repsim.measures import catalogue as registry
+from repsim.measures.catalogue import Measure
+from repsim.measures.matrices import is_constant
+
+Recordings: TypeAlias = xr.Dataset | xr.DataTree
+Layers: TypeAlias = str | Iterable[str] | None
+
+
+def compare(
+    a: Recordings,
+    b: Recordings | None = None,
+    measure: str | Measure | Callable[..., float] = "cka",
+    *,
+    layers: Layers = None,
+    layers_b: Layers = None,
+    precision: str | None = None,
+    device: str = "auto",
+    progress: bool = False,
+    **options: Any,
+) -> xr.DataArray:
+    """Compare every layer of one recording with every layer of another.
+
+    Parameters
+    ----------
+    a : Dataset or DataTree
+        A recording, or a study (condition/seed) all of whose networks are compared.
+    b : Dataset, DataTree or None
+        The other side; None compares `a` with itself.
+    measure : str, Measure or callable
+        A name of `repsim.measures.names()`, or any function f(x, y) -> float of two
+        arrays (examples, units).
+    layers, layers_b : str, iterable of str or None
+        Which layers of each side; None means all of them, and for `layers_b` those
+        of `layers` where it is given.
+    precision : {"float64", "float32", "bfloat16"} or None
+        Of the products; None is the recording's own (float32 for half types), or
+        float64 where the measure needs it.
+    device : str
+        Where to compute; "auto" is the accelerator if there is one.
+    progress : bool
+        Show a bar.
+    **options
+        The measure's own, as in `repsim.cka`; linear CKA also takes `batch`.
+
+    Returns
+    -------
+    DataArray, dims ([step,] layer_a, layer_b)
+        With a study (network_a, network_b, [step,] layer_a, layer_b), where the
+        networks carry their condition and seed. NaN where a layer is constant.
+
+    Raises
+    ------
+    TypeError
+        If a side is neither a recording nor a study, or an option does not exist.
+    ValueError
+        If examples, steps or layers do not match, a layer is not a matrix, numbers
+        are not finite, or a name does not exist.
+
+    See Also
+    --------
+    StreamingCKA : the same without storing activations.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, repsim
+    >>> x = np.random.default_rng(0).normal(size=(50, 3))
+    >>> run = xr.Dataset({name: (("example", f"{name}_unit"), x) for name in "ab"})
+    >>> repsim.compare(run).round(3).values.tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    chosen = _measure(measure)
+    chosen.check_options(options)
+    left, right = _sides(a, b, layers, layers_b)
+    steps = _common_steps(left, right)
+    precision = _precision(chosen, precision, [left, right])
+    device = str(device_named(device))
+    moments: list[int | None] = [None] if steps is None else list(range(len(steps)))
+    values: list[np.ndarray] = []
+    flat = Flat()
+    how: dict[str, Any] = {}
+    with once():
+        for moment in tqdm(moments, disable=not progress or len(moments) == 1):
+            xs = left.rows(moment)
+            ys = None if right is left else right.rows(moment)
+            if not values and chosen.describe is not None:
+                how = chosen.describe(xs, ys, **(chosen.defaults() | options))
+                if left.steps is None or right.steps is None:
+                    # The single moment is read again for every step.
+                    how["reads"] = how.get("reads", 1) * len(moments)
+            values.append(
+                chosen.all_pairs(
+                    xs,
+                    ys,
+                    precision=precision,
+                    device=device,
+                    progress=progress and len(moments) == 1,
+                    **options,
+                )
+            )
+            flat.look(values[-1], xs, ys)
+    flat.warn()
+    attrs = _attrs(chosen, options, precision, device) | how
+    return _labelled(np.stack(values), left, right, steps, attrs)
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """Let through each warning once, however many pairs or steps gave it.
+
+    Yields
+    ------
+    None
+        To the computation.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for text, kind in dict.fromkeys((str(w.message), w.category) for w in caught):
+        # Past this function and contextlib, to the line that called `compare`.
+        warnings.warn(text, kind, stacklevel=4)
+
+
+class Flat:
+    """Collects the layers without similarity to anything, for one warning."""
+
+    def __init__(self) -> None:
+        self._constant: dict[str, None] = {}
+        self._spread: dict[str, None] = {}
+
+    def look(
+        self, values: np.ndarray, xs: list[LayerRows], ys: list[LayerRows] | None
+    ) -> None:
+        """Find the layers behind rows and columns without a number.
+
+        Parameters
+        ----------
+        values : ndarray, shape (xs, ys)
+            The comparison.
+        xs, ys : list of LayerRows
+            Its sides.
+        """
+        empty = np.isnan(values)
+        if not empty.any():
+            return
+        flat = [np.zeros(size, dtype=bool) for size in empty.shape]
+        sides = [(0, xs, empty)] + ([] if ys is None else [(1, ys, empty.T)])
+        for side, layers, cells in sides:
+            for i in np.flatnonzero(cells.all(axis=1)):
+                flat[side][i] = is_constant(np.asarray(layers[i][:]))
+                if flat[side][i]:
+                    self._constant[layers[i].what] = None
+        if ys is None:
+            flat[1] = flat[0]
+        for side, layers, cells in sides:
+            for i in np.flatnonzero(~flat[side]):
+                rest = cells[i][~flat[1 - side]]
+                if rest.size and rest.all():
+                    self._spread[layers[i].what] = None
+
+    def warn(self) -> None:
+        """Warn once, naming them."""
+        found = [
+            f"{reason}: {_some(list(names))}"
+            for reason, names in (
+                ("constant over the examples", self._constant),
+                ("without spread to compare", self._spread),
+            )
+            if names
+        ]
+        if found:
+            warnings.warn(
+                f"No similarity (NaN) where a layer is {', or '.join(found)}.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    """Return the first names in words."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return "; ".join(names[:most]) + more
+
+
+def _sides(
+    a: Recordings, b: Recordings | None, layers: Layers, layers_b: Layers
+) -> tuple[Side, Side]:
+    """Return both sides, one object where a recording is compared with itself."""
+    first = _listed(layers)
+    if b is None and layers_b is None:
+        left = Side.of(a, first, "layers")
+        return left, left
+    second, what = (first, "layers") if layers_b is None else (layers_b, "layers_b")
+    names = ("", "") if b is None else (" of `a`", " of `b`")
+    return (
+        Side.of(a, first, "layers", names[0]),
+        Side.of(a if b is None else b, _listed(second), what, names[1]),
+    )
+
+
+def _listed(layers: Layers) -> list[str] | None:
+    """Return names as a list, so that an iterator serves both sides."""
+    if layers is None:
+        return None
+    return [layers] if isinstance(layers, str) else [str(name) for name in layers]
+
+
+def _measure(measure: str | Measure | Callable[..., float]) -> Measure:
+    """Return a measure from a name or a function."""
+    if isinstance(measure, Measure):
+        return measure
+    if isinstance(measure, str):
+        return registry.get(measure)
+    if callable(measure):
+        for name in registry.names():
+            if registry.get(name).function is measure:
+                return registry.get(name)
+        name = getattr(measure, "__name__", type(measure).__name__)
+        # Nothing is known of a plain function, its symmetry included.
+        return Measure(name, measure, larger_is_more_similar=True, symmetric=False)
+    msg = (
+        "Expected `measure` to be a name or a function f(x, y), but got "
+        f"{type(measure).__name__}."
+    )
+    raise TypeError(msg)
+
+
+def _common_steps(left: Side, right: Side) -> xr.DataArray | None:
+    """Return the steps of a comparison; a single moment goes with every step."""
+    same_examples(left.networks[0].run, right.networks[0].run)
+    if left.steps is not None and right.steps is not None:
+        same_steps(left.steps, right.steps, "both recordings")
+    steps = right.steps if left.steps is None else left.steps
+    if steps is not None and not steps.size:
+        msg = "Expected a recording with at least one step, but got none."
+        raise ValueError(msg)
+    return steps
+
+
+def _precision(measure: Measure, asked: str | None, sides: Sequence[Side]) -> str:
+    """Return the precision: as asked, as the measure needs, or as recorded."""
+    if asked is not None:
+        if asked not in measure.precisions:
+            raise ValueError(unknown("precision", asked, measure.precisions))
+        return asked
+    if measure.default_precision is not None:
+        return measure.default_precision
+    kinds = set().union(*(side.dtypes for side in sides))
+    narrow = all(kind.kind == "f" and kind.itemsize <= 4 for kind in kinds)
+    return "float32" if narrow else "float64"
+
+
+def _attrs(
+    measure: Measure,
+    options: dict[str, Any],
+    precision: str,
+    device: str,
+) -> dict[str, Any]:
+    """Say how the numbers were made."""
+    attrs: dict[str, Any] = {
+        "measure": measure.name,
+        "options": json.dumps(
+            measure.defaults() | options, default=str, sort_keys=True
+        ),
+        "precision": precision,
+        "device": device,
+        "larger_is_more_similar": int(measure.larger_is_more_similar),
+        "repsim_version": version("repsim"),
+        "torch_version": str(torch.__version__),
+    }
+    if measure.bounds is not None and np.isfinite(measure.bounds).all():
+        attrs["bounds"] = [float(bound) for bound in measure.bounds]
+    return attrs
+
+
+def _labelled(
+    values: np.ndarray,
+    left: Side,
+    right: Side,
+    steps: xr.DataArray | None,
+    attrs: dict[str, Any],
+) -> xr.DataArray:
+    """Return the numbers with their names."""
+    shape = (
+        len(values),
+        len(left.networks),
+        len(left.layers),
+        len(right.networks),
+        len(right.layers),
+    )
+    full = xr.DataArray(
+        values.reshape(shape).transpose(1, 3, 0, 2, 4),
+        dims=("network_a", "network_b", "step", "layer_a", "layer_b"),
+        coords={"layer_a": left.layers, "layer_b": right.layers},
+        name=attrs["measure"],
+        attrs=attrs,
+    )
+    for letter, side in (("a", left), ("b", right)):
+        dim = f"network_{letter}"
+        if not side.is_study:
+            full = full.isel({dim: 0})
+            continue
+        seeds = [str(network.seed) for network in side.networks]
+        whole = all(seed.isdecimal() for seed in seeds)
+        full = full.assign_coords(
+            {
+                dim: [network.label for network in side.networks],
+                f"condition_{letter}": (dim, [n.condition for n in side.networks]),
+                f"seed_{letter}": (dim, [int(s) for s in seeds] if whole else seeds),
+            }
+        )
+    return full.isel(step=0) if steps is None else full.assign_coords(step=steps)

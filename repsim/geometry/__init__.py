@@ -1,0 +1,1 @@
+"""RSA over recordings: RDMs in stacks, profiles and models; networks as points."""

@@ -1,0 +1,122 @@
+"""How well any model could do: what networks of one condition share."""
+
+from importlib.metadata import version
+
+import numpy as np
+import xarray as xr
+
+from repsim.core.messages import unknown
+from repsim.geometry.profiles import expect_pairs
+from repsim.measures.dissimilarity.comparators import METHODS, Method, compare_rdms
+from repsim.measures.dissimilarity.ranks import doubled
+
+
+def noise_ceiling(
+    rdms: xr.DataArray, *, dim: str = "seed", method: Method = "spearman"
+) -> xr.Dataset:
+    """Return the range in which the best possible model's RSA lies.
+
+    Seeds play the part of subjects. The upper bound compares each seed's RDM with the
+    mean over all seeds (its own included, hence too high), the lower bound with the
+    mean over the others (too low). RDMs are put on one scale before averaging: ranks
+    for rank methods, unit variance for Pearson, unit length for cosine.
+
+    Parameters
+    ----------
+    rdms : DataArray, dims (…, seed, pair) or (network, …, pair)
+        From `repsim.rdms`, of at least two seeds. The networks of a study are
+        grouped by their coordinate `condition`.
+    dim : str
+        The dim of the subjects.
+    method : str
+        As in `repsim.compare_rdms`.
+
+    Returns
+    -------
+    Dataset, dims ([condition,] …)
+        `lower` and `upper`, means over seeds.
+
+    Raises
+    ------
+    ValueError
+        If the dim or the method does not exist, or a condition has one seed only.
+
+    References
+    ----------
+    Nili et al. (2014). A toolbox for representational similarity analysis. PLOS
+    Comput. Biol. 10, e1003553. https://doi.org/10.1371/journal.pcbi.1003553
+
+    Examples
+    --------
+    >>> seeds = xr.DataArray([[1.0, 2.0, 3.0], [1.0, 2.0, 4.0]], dims=("seed", "pair"))
+    >>> bounds = noise_ceiling(seeds)
+    >>> round(float(bounds["lower"]), 6), round(float(bounds["upper"]), 6)
+    (1.0, 1.0)
+    """
+    expect_pairs(rdms)
+    if method not in METHODS:
+        raise ValueError(unknown("method", method, METHODS))
+    if dim not in rdms.dims and "network" in rdms.dims and "condition" in rdms.coords:
+        names = list(dict.fromkeys(str(c) for c in rdms["condition"].values))
+        parts = []
+        for name in names:
+            chosen = rdms.isel(network=np.flatnonzero(rdms["condition"].values == name))
+            chosen = chosen.drop_vars(["condition", "seed"], errors="ignore")
+            parts.append(noise_ceiling(chosen, dim="network", method=method))
+        return xr.concat(parts, xr.Variable("condition", names))
+    if dim not in rdms.dims:
+        known = [str(d) for d in rdms.dims if d != "pair"]
+        raise ValueError(unknown("dim", dim, known))
+    if rdms.sizes[dim] < 2:
+        msg = (
+            f"Expected RDMs of at least two along `{dim}`, but got {rdms.sizes[dim]}: "
+            "one has nothing to share."
+        )
+        raise ValueError(msg)
+    stack = rdms.transpose(..., dim, "pair")
+    blocks = stack.values.reshape(-1, *stack.shape[-2:])
+    bounds = np.array([_bounds(block.astype(np.float64), method) for block in blocks])
+    outer = stack.shape[:-2]
+    return xr.Dataset(
+        {
+            name: (stack.dims[:-2], bounds[:, k].reshape(outer))
+            for k, name in enumerate(("lower", "upper"))
+        },
+        coords={
+            k: v
+            for k, v in stack.coords.items()
+            if "pair" not in v.dims and dim not in v.dims
+        },
+        attrs={
+            **rdms.attrs,
+            "measure": "noise_ceiling",
+            "method": method,
+            "subjects": int(rdms.sizes[dim]),
+            "repsim_version": version("repsim"),
+        },
+    )
+
+
+def _bounds(stack: np.ndarray, method: Method) -> tuple[float, float]:
+    scaled = np.stack([_scaled(row, method) for row in stack])
+    total = scaled.sum(0)
+    lower, upper = [], []
+    for own, row in zip(scaled, stack, strict=True):
+        lower.append(float(compare_rdms(total - own, row, method=method)))
+        upper.append(float(compare_rdms(total, row, method=method)))
+    return float(np.mean(lower)), float(np.mean(upper))
+
+
+def _scaled(row: np.ndarray, method: str) -> np.ndarray:
+    """Put an RDM on the scale on which the method compares."""
+    keep = ~np.isnan(row)
+    out = np.full(len(row), np.nan)
+    if method in ("spearman", "rho-a", "kendall", "tau-a"):
+        out[keep] = doubled(row[keep])
+    elif method.endswith("pearson"):
+        spread = row[keep].std()
+        out[keep] = (row[keep] - row[keep].mean()) / (spread if spread > 0 else np.nan)
+    else:
+        length = np.sqrt(np.mean(row[keep] ** 2))
+        out[keep] = row[keep] / (length if length > 0 else np.nan)
+    return out

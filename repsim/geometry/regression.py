@@ -1,0 +1,238 @@
+"""How much of a geometry models explain: partial correlation and regression."""
+
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from repsim.core.messages import unknown
+from repsim.geometry.profiles import expect_pairs
+from repsim.measures.dissimilarity.ranks import doubled
+
+Correlation = Literal["spearman", "pearson"]
+
+
+def partial_rsa(
+    rdms: xr.DataArray,
+    models: xr.DataArray,
+    controls: xr.DataArray,
+    *,
+    method: Correlation = "spearman",
+) -> xr.DataArray:
+    r"""Return RSA with other RDMs taken out of both sides.
+
+    .. math:: r = \operatorname{corr}(e_d, e_m)
+
+    with :math:`e_d, e_m` the residuals of RDM and model (for ``spearman``: of their
+    ranks) after regression on the controls and a constant.
+
+    Parameters
+    ----------
+    rdms : DataArray, dims (…, pair)
+        From `repsim.rdms`.
+    models : DataArray, dims ([other,] pair)
+        From `repsim.model_rdms`, or RDMs of another network.
+    controls : DataArray, dims ([other,] pair)
+        What to take out: the inputs' RDM, for instance.
+    method : {"spearman", "pearson"}
+        On ranks, or on the distances themselves.
+
+    Returns
+    -------
+    DataArray, dims (…, [other])
+        NaN where nothing is left of a side. A dim on both sides gets the suffixes
+        `_a` and `_b`.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of pairs differ or the method is unknown.
+
+    Notes
+    -----
+    Pairs that are NaN in any of the RDMs are left out of all, with a warning.
+
+    Examples
+    --------
+    >>> stack = xr.DataArray([[1.0, 2.0, 4.0, 3.0]], dims=("layer", "pair"))
+    >>> model = xr.DataArray([1.0, 2.0, 3.0, 4.0], dims="pair")
+    >>> pixels = xr.DataArray([1.0, 0.0, 0.0, 1.0], dims="pair")
+    >>> partial_rsa(stack, model, pixels).round(2).values
+    array([0.89])
+    """
+    if method not in ("spearman", "pearson"):
+        raise ValueError(unknown("method", method, ["spearman", "pearson"]))
+    expect_pairs(rdms)
+    shared = [d for d in models.dims if d in rdms.dims and d != "pair"]
+    left = _rename(rdms, shared, "a").transpose(..., "pair")
+    right = _rename(models, shared, "b").transpose(..., "pair")
+    stacks = [_flat(part) for part in (left, right, controls.transpose(..., "pair"))]
+    kept = _without_missing(stacks)
+    if method == "spearman":
+        kept = [np.stack([doubled(row) for row in part]) for part in kept]
+    a, b = _residuals(kept[0], kept[2]), _residuals(kept[1], kept[2])
+    values = (a @ b.T).reshape(left.shape[:-1] + right.shape[:-1])
+    coords = {
+        k: v
+        for part in (left, right)
+        for k, v in part.coords.items()
+        if "pair" not in v.dims
+    }
+    return xr.DataArray(
+        values,
+        dims=left.dims[:-1] + right.dims[:-1],
+        coords=coords,
+        attrs={
+            **rdms.attrs,
+            "measure": "partial_rsa",
+            "method": method,
+            "repsim_version": version("repsim"),
+        },
+        name="partial_rsa",
+    )
+
+
+def _rename(rdms: xr.DataArray, shared: Sequence[object], end: str) -> xr.DataArray:
+    names = {name: f"{name}_{end}" for name in shared}
+    dropped = [k for k, v in rdms.coords.items() if v.dims == ("pair",)]
+    return rdms.drop_vars(dropped).rename(names)
+
+
+def _flat(rdms: xr.DataArray) -> np.ndarray:
+    if "pair" not in rdms.dims:
+        expect_pairs(rdms)
+    return np.asarray(
+        rdms.transpose(..., "pair").values.reshape(-1, rdms.sizes["pair"]), np.float64
+    )
+
+
+def _without_missing(stacks: list[np.ndarray]) -> list[np.ndarray]:
+    widths = {part.shape[1] for part in stacks}
+    if len(widths) > 1:
+        msg = (
+            "Expected all RDMs to have the same pairs of examples, but got "
+            f"{' and '.join(str(w) for w in sorted(widths))} pairs."
+        )
+        raise ValueError(msg)
+    keep = ~np.logical_or.reduce([np.isnan(part).any(0) for part in stacks])
+    if keep.all():
+        return stacks
+    warnings.warn(
+        f"{np.count_nonzero(~keep)} of {len(keep)} pairs are NaN in one of the RDMs "
+        "and were left out.",
+        stacklevel=3,
+    )
+    return [part[:, keep] for part in stacks]
+
+
+def _residuals(rows: np.ndarray, controls: np.ndarray) -> np.ndarray:
+    """Return rows of unit length with the controls and their mean taken out."""
+    taken = np.column_stack([np.ones(rows.shape[1]), controls.T])
+    basis, triangle = np.linalg.qr(taken)
+    basis = basis[:, np.abs(np.diag(triangle)) > 1e-10 * np.abs(triangle).max()]
+    rest = rows - (rows @ basis) @ basis.T
+    rest -= (rest @ basis) @ basis.T
+    norms = np.linalg.norm(rest, axis=1, keepdims=True)
+    norms[norms < 1e-10 * np.linalg.norm(rows, axis=1, keepdims=True)] = np.nan
+    return np.asarray(rest / norms)
+
+
+def rdm_regression(
+    rdms: xr.DataArray, models: xr.DataArray, *, method: Correlation = "pearson"
+) -> xr.Dataset:
+    r"""Return the linear combination of model RDMs that comes closest to each RDM.
+
+    .. math:: d \approx b_0 + \sum_k b_k m_k
+
+    Parameters
+    ----------
+    rdms : DataArray, dims (…, pair)
+        From `repsim.rdms`.
+    models : DataArray, dims (model, pair)
+        From `repsim.model_rdms`.
+    method : {"pearson", "spearman"}
+        On the distances themselves or on their ranks.
+
+    Returns
+    -------
+    Dataset, dims (…[, model])
+        `coefficient` (model) in the RDM's unit per unit of the model, `beta` (model)
+        the same with both sides scaled to unit variance, `unique` (model) the share
+        of variance lost without that model, `r2` of all together.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of pairs differ, the method is unknown, or models are constant
+        or linearly dependent.
+
+    Notes
+    -----
+    Pairs that are NaN in any of the RDMs are left out of all, with a warning.
+
+    Examples
+    --------
+    >>> stack = xr.DataArray([[0.1, 0.9, 0.8, 0.2]], dims=("layer", "pair"))
+    >>> models = xr.DataArray([[0.0, 1.0, 1.0, 0.0]], dims=("model", "pair"),
+    ...                       coords={"model": ["label"]})
+    >>> rdm_regression(stack, models)["r2"].round(2).values
+    array([0.98])
+    """
+    if method not in ("spearman", "pearson"):
+        raise ValueError(unknown("method", method, ["pearson", "spearman"]))
+    expect_pairs(rdms)
+    left = rdms.transpose(..., "pair")
+    if models.ndim == 1:
+        models = models.expand_dims(model=["model"])
+    y, x = _without_missing([_flat(left), _flat(models)])
+    if method == "spearman":
+        y, x = (np.stack([doubled(row) / 2 for row in part]) for part in (y, x))
+    y, x = y - y.mean(1, keepdims=True), x - x.mean(1, keepdims=True)
+    _expect_independent(x, models)
+    total = np.sum(y**2, axis=1)
+    total[total == 0] = np.nan
+    coefficient = np.linalg.solve(x @ x.T, x @ y.T).T
+    r2 = _explained(x, y) / total
+    unique = np.stack(
+        [r2 - _explained(np.delete(x, k, 0), y) / total for k in range(len(x))], 1
+    )
+    beta = coefficient * np.linalg.norm(x, axis=1) / np.sqrt(total)[:, None]
+    outer = left.shape[:-1]
+    names = [str(v) for v in models["model"].values]
+    dims = left.dims[:-1]
+    parts = {"coefficient": coefficient, "beta": beta, "unique": unique}
+    return xr.Dataset(
+        {k: ((*dims, "model"), v.reshape(*outer, len(x))) for k, v in parts.items()}
+        | {"r2": (dims, r2.reshape(outer))},
+        coords={k: v for k, v in left.coords.items() if "pair" not in v.dims}
+        | {"model": names},
+        attrs={
+            **rdms.attrs,
+            "measure": "rdm_regression",
+            "method": method,
+            "repsim_version": version("repsim"),
+        },
+    )
+
+
+def _expect_independent(x: np.ndarray, models: xr.DataArray) -> None:
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    scale = np.where(norms > 0, norms, 1)
+    if np.linalg.matrix_rank((x / scale) @ (x / scale).T, tol=1e-10) < len(x):
+        names = ", ".join(str(v) for v in models["model"].values)
+        msg = (
+            f"Expected model RDMs that vary and do not add up to one another, but got "
+            f"dependent ones among {names}; leave one out."
+        )
+        raise ValueError(msg)
+
+
+def _explained(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the sum of squares of each row of y within the span of x's rows."""
+    if not len(x):
+        return np.zeros(len(y))
+    basis, _ = np.linalg.qr(x.T)
+    return np.asarray(np.sum((y @ basis) ** 2, axis=1))

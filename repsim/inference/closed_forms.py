@@ -1,0 +1,235 @@
+r"""Debiased CKA without each example, for all pairs of layers at once.
+
+Song et al.'s estimator does not change when numbers :math:`a_i + a_j` are added to the
+kernel off its diagonal, so the kernels can be U-centred once (rows that add up to
+zero). All sums of the estimator but one vanish then, and so do their changes when an
+example leaves: with :math:`T = \sum_{ij} K_{ij} L_{ij}`, :math:`t_i` its row sums and
+:math:`m = n - 1`,
+
+.. math:: HSIC_1(-i) = \frac{T - 2 t_i (m-1)/(m-2)}{m(m-3)}
+
+exactly. One pass over tiles of the kernels gives everything for all pairs of layers.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.spatial.distance import pdist
+
+from repsim.inference.jackknife import Estimates, pair_variance
+
+LEAST = 6
+"""Fewer examples than this leave nothing to estimate a variance from."""
+
+_CELLS = 2**24
+
+
+class Kernel:
+    """A kernel matrix, U-centred, made a band of rows at a time.
+
+    Parameters
+    ----------
+    x : ndarray, shape (example, unit)
+        A representation.
+    kernel : {"linear", "rbf"}
+        x·x', or exp(−d²/2σ²).
+    bandwidth : float
+        σ in median distances.
+    """
+
+    def __init__(self, x: np.ndarray, kernel: str, bandwidth: float) -> None:
+        self.x = x - x.mean(0)
+        self.norms = (self.x**2).sum(1)
+        self.radial = kernel == "rbf"
+        self.medians = _medians(self.x) if self.radial else np.ones(len(x) + 1)
+        self.sigma = bandwidth * self.medians[0]
+        self.sums = self._row_sums(derivative=False)
+        self.slopes = self._row_sums(derivative=True) if self.radial else self.sums
+
+    def _raw(self, start: int, stop: int, *, derivative: bool) -> np.ndarray:
+        products: np.ndarray = self.x[start:stop] @ self.x.T
+        if self.radial:
+            squared = self.norms[start:stop, None] + self.norms - 2 * products
+            scaled = np.maximum(squared, 0.0) / self.sigma**2
+            products = np.exp(-scaled / 2)
+            if derivative:
+                products *= scaled
+        rows = np.arange(start, stop)
+        products[rows - start, rows] = 0.0
+        return products
+
+    def _row_sums(self, *, derivative: bool) -> np.ndarray:
+        if not self.radial:
+            return np.asarray(self.x @ self.x.sum(0) - self.norms)
+        n = len(self.x)
+        band = max(1, _CELLS // n)
+        return np.concatenate(
+            [
+                self._raw(i, min(i + band, n), derivative=derivative).sum(1)
+                for i in range(0, n, band)
+            ]
+        )
+
+    def rows(self, start: int, stop: int, *, derivative: bool = False) -> np.ndarray:
+        """Return rows of the U-centred matrix, or of its derivative by log σ."""
+        n = len(self.x)
+        sums = self.slopes if derivative else self.sums
+        out = self._raw(start, stop, derivative=derivative)
+        out -= (sums[start:stop, None] + sums[None]) / (n - 2)
+        out += sums.sum() / ((n - 1) * (n - 2))
+        rows = np.arange(start, stop)
+        out[rows - start, rows] = 0.0
+        return out
+
+    def shifts(self) -> np.ndarray:
+        """Return the change of log σ when each example leaves."""
+        return np.asarray(np.log(self.medians[1:] / self.medians[0]))
+
+
+def _medians(x: np.ndarray) -> np.ndarray:
+    """Return the median distance, of all and without each example."""
+    n = len(x)
+    distances = pdist(x)
+    middle = np.median(distances)
+    below = np.zeros(n)
+    i, j = np.triu_indices(n, 1)
+    near = distances <= middle
+    below += np.bincount(i[near], minlength=n) + np.bincount(j[near], minlength=n)
+    # Without example i the median is the value with half of the others below it.
+    left = (n - 1) * (n - 2) / 2
+    share = (left / 2 + below) / len(distances)
+    # Tied to the full median, which this quantile has where half of a row is near.
+    neutral = (left / 2 + (n - 1) / 2) / len(distances)
+    without = np.quantile(distances, np.clip(share, 0, 1))
+    without += middle - np.quantile(distances, neutral)
+    return np.concatenate([[middle], without])
+
+
+def leave_one_out(
+    xs: Sequence[np.ndarray],
+    ys: Sequence[np.ndarray],
+    *,
+    kernel: str = "linear",
+    bandwidth: float = 1.0,
+) -> Estimates:
+    """Return debiased CKA of every x with every y, whole and without each example.
+
+    The RBF bandwidth moves too when an example leaves, by the change of the median
+    distance, to first order.
+
+    Parameters
+    ----------
+    xs, ys : sequence of ndarray, each (example, unit)
+        Representations of the same examples.
+    kernel : {"linear", "rbf"}
+        As in `repsim.cka`.
+    bandwidth : float
+        As in `repsim.cka`.
+
+    Returns
+    -------
+    Estimates
+        Shapes (x, y), (example, x, y), (x, y); NaN where a side is constant.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than six examples.
+
+    References
+    ----------
+    Song et al. 2012, Feature selection via dependence maximization, JMLR 13;
+    Székely & Rizzo 2014, https://doi.org/10.1214/14-AOS1255 (U-centring)
+    """
+    n = len(xs[0])
+    if n < LEAST:
+        msg = f"Expected at least {LEAST} examples for an interval, but got {n}."
+        raise ValueError(msg)
+    left = [Kernel(x, kernel, bandwidth) for x in xs]
+    right = [Kernel(y, kernel, bandwidth) for y in ys]
+    sums = _Sums(left, right)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums.estimates(left, right)
+
+
+class _Sums:
+    """The sums over both kernels that the estimates are made of."""
+
+    def __init__(self, left: Sequence[Kernel], right: Sequence[Kernel]) -> None:
+        n = len(left[0].x)
+        shape = (len(left), len(right))
+        self.ab = np.empty((n, *shape))
+        self.aa, self.bb = np.empty((n, shape[0])), np.empty((n, shape[1]))
+        self.a2b2, self.a3b, self.ab3 = (np.zeros(shape) for _ in range(3))
+        self.a4, self.b4 = np.zeros(shape[0]), np.zeros(shape[1])
+        self.da_b, self.a_db = np.zeros(shape), np.zeros(shape)
+        self.da_a, self.db_b = np.zeros(shape[0]), np.zeros(shape[1])
+        band = max(1, _CELLS // (n * sum(shape)))
+        for start in range(0, n, band):
+            self._add(left, right, start, min(start + band, n))
+
+    def _add(
+        self, left: Sequence[Kernel], right: Sequence[Kernel], start: int, stop: int
+    ) -> None:
+        a = np.stack([k.rows(start, stop) for k in left])
+        b = np.stack([k.rows(start, stop) for k in right])
+        rows = slice(start, stop)
+        self.ab[rows] = np.matmul(a.transpose(1, 0, 2), b.transpose(1, 2, 0))
+        self.aa[rows] = np.einsum("lij,lij->il", a, a)
+        self.bb[rows] = np.einsum("lij,lij->il", b, b)
+        a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+        if left[0].radial:
+            da, db = (
+                np.stack([k.rows(start, stop, derivative=True).ravel() for k in side])
+                for side in (left, right)
+            )
+            self.da_b += da @ b.T
+            self.a_db += a @ db.T
+            self.da_a += (da * a).sum(1)
+            self.db_b += (db * b).sum(1)
+        a2, b2 = a**2, b**2
+        self.a2b2 += a2 @ b2.T
+        self.a4 += (a2**2).sum(1)
+        self.b4 += (b2**2).sum(1)
+        self.a3b += (a2 * a) @ b.T
+        self.ab3 += a @ (b2 * b).T
+
+    def estimates(self, left: Sequence[Kernel], right: Sequence[Kernel]) -> Estimates:
+        """Return CKA, CKA without each example, and the variance due to pairs."""
+        aa, bb = self.aa.sum(0)[:, None], self.bb.sum(0)[None]
+        flat = (aa <= 0) | (bb <= 0)
+        root = np.where(flat, np.nan, np.sqrt(aa * bb))
+        value = self.ab.sum(0) / root
+        without = self._without(value)
+        if left[0].radial:
+            by_a = self.da_b / root - value * (self.da_a[:, None] / aa)
+            by_b = self.a_db / root - value * (self.db_b[None] / bb)
+            shift_a = np.stack([k.shifts() for k in left], 1)
+            shift_b = np.stack([k.shifts() for k in right], 1)
+            without = without + by_a * shift_a[:, :, None] + by_b * shift_b[:, None, :]
+        return Estimates(value, np.clip(without, -1, 1), self._pairs(value, aa, bb))
+
+    def _without(self, value: np.ndarray) -> np.ndarray:
+        """Return CKA without each example; the estimator's own factors cancel."""
+        m = len(self.ab) - 1
+        share = 2 * (m - 1) / (m - 2)
+        ab, aa, bb = (s.sum(0) - share * s for s in (self.ab, self.aa, self.bb))
+        found = ab / np.sqrt(aa[:, :, None] * bb[:, None, :])
+        return np.where(np.isfinite(found), found, value)
+
+    def _pairs(self, value: np.ndarray, aa: np.ndarray, bb: np.ndarray) -> np.ndarray:
+        """Return the variance due to pairs of the linearised ratio."""
+        n = len(self.ab)
+        root = np.sqrt(aa * bb)
+        rows = self.ab / root - value / 2 * (
+            self.aa[:, :, None] / aa + self.bb[:, None, :] / bb
+        )
+        squares = (
+            self.a2b2 / root**2
+            + value**2
+            / 4
+            * (self.a4[:, None] / aa**2 + self.b4 / bb**2 + 2 * self.a2b2 / root**2)
+            - value * (self.a3b / aa + self.ab3 / bb) / root
+        )
+        size = float(n * (n - 1)) ** 2
+        return pair_variance((rows**2).sum(0) * size, squares * size, n)

@@ -1,0 +1,211 @@
+"""What a rule lets in: batches that fit its network, and the shapes they lead to."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from repsim.core.messages import unknown
+from repsim.learning.blocks import check_input, first_weights, trace
+from repsim.learning.checks import require
+from repsim.learning.losses import check_labels
+
+
+class Entrance:
+    """The checks of a batch, and what inputs of its shape become on their way.
+
+    Parameters
+    ----------
+    network : Module
+        The network.
+    blocks : mapping
+        Name → module, in order.
+    rule : str
+        The rule's name, for its sentences.
+
+    Attributes
+    ----------
+    shapes : dict
+        Block → shape of its output for one example; empty before the first look.
+    in_place : frozenset of str
+        Blocks that change their input, which gets copied for them.
+    input_shape : tuple of int or None
+        Shape of one input; None before the first look.
+    """
+
+    def __init__(
+        self, network: nn.Module, blocks: Mapping[str, nn.Module], rule: str
+    ) -> None:
+        self.network, self.blocks, self.rule = network, blocks, rule
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.in_place: frozenset[str] = frozenset()
+        self.input_shape: tuple[int, ...] | None = None
+        self._dtype: torch.dtype | None = None
+
+    def example(self) -> Tensor | None:
+        """Return inputs that fit, or None where the first weights do not say.
+
+        Returns
+        -------
+        Tensor or None
+            Two rows of zeros.
+        """
+        name, block = next(iter(self.blocks.items()))
+        first = first_weights({name: block})
+        if not isinstance(first, nn.Linear):
+            return None
+        return first.weight.new_zeros(2, first.in_features)
+
+    def check_cuts(self, cuts: Sequence[str]) -> None:
+        """Refuse cuts that are no hidden blocks.
+
+        Parameters
+        ----------
+        cuts : sequence of str
+            What the rule's `cuts` returned.
+
+        Raises
+        ------
+        ValueError
+            If one is the output or no block.
+        """
+        hidden = list(self.blocks)[:-1]
+        for name in cuts:
+            if name not in hidden:
+                what = f"cuts of rule {self.rule!r}"
+                raise ValueError(unknown(what, name, hidden))
+
+    def is_new(self, x: Tensor) -> bool:
+        """Return whether inputs of this shape and type have not been seen yet.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n, …)
+            Inputs.
+
+        Returns
+        -------
+        bool
+            True where `look_at` is to be called.
+
+        Raises
+        ------
+        TypeError
+            If `x` is no tensor.
+        ValueError
+            If it holds no examples.
+        """
+        require(isinstance(x, Tensor), x, "`x` to be a tensor")
+        if x.ndim == 0 or len(x) == 0:
+            msg = f"Expected `x` to hold examples, but got shape {tuple(x.shape)}."
+            raise ValueError(msg)
+        return tuple(x.shape[1:]) != self.input_shape or x.dtype != self._dtype
+
+    def look_at(self, x: Tensor, trained: bool) -> bool:
+        """Trace the blocks on inputs of a new shape or type.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n, …)
+            Inputs.
+        trained : bool
+            Whether what depends on the shapes has been trained already.
+
+        Returns
+        -------
+        bool
+            Whether the blocks' output shapes are new, too.
+
+        Raises
+        ------
+        ValueError
+            If the inputs do not fit, or the network is no sequence of its blocks.
+        """
+        expected = next(self.network.parameters())
+        if x.dtype != expected.dtype or x.device != expected.device:
+            msg = (
+                f"Expected `x` as {expected.dtype} on {expected.device}, like the "
+                f"network, but got {x.dtype} on {x.device}; convert it with x.to(…)."
+            )
+            raise ValueError(msg)
+        check_input(self.blocks, x)
+        shapes, in_place = trace(self.network, self.blocks, x[:2])
+        new = shapes != self.shapes
+        if new and trained:
+            msg = (
+                f"Expected `x` of the shape (n, {self.input_shape}) that rule "
+                f"{self.rule!r} has trained on, but got {tuple(x.shape)}."
+            )
+            raise ValueError(msg)
+        self.shapes, self.in_place = shapes, in_place
+        self.input_shape, self._dtype = tuple(x.shape[1:]), x.dtype
+        return new
+
+    def need_vectors(self, what: str) -> None:
+        """Refuse a network whose output for one example is no vector.
+
+        Parameters
+        ----------
+        what : str
+            What needs one.
+
+        Raises
+        ------
+        ValueError
+            If the last block returns anything else than (n, outputs).
+        """
+        last, shape = next(reversed(self.shapes.items()))
+        if len(shape) != 1:
+            sides = ", ".join(["n", *map(str, shape)])
+            msg = (
+                f"Expected block {last!r} to return (n, classes) for {what}, but its "
+                f"outputs have the shape ({sides})."
+            )
+            raise ValueError(msg)
+
+    def own(self, name: str, h: Tensor) -> Tensor:
+        """Return what a block may take: a copy where it would change its input.
+
+        Parameters
+        ----------
+        name : str
+            The block.
+        h : Tensor
+            What comes from the block before.
+
+        Returns
+        -------
+        Tensor
+            `h`, or a copy.
+        """
+        return h.clone() if name in self.in_place else h
+
+    def labels(self, x: Tensor, y: Tensor) -> Tensor:
+        """Refuse values that do not fit, and return the labels as the loss takes them.
+
+        Parameters
+        ----------
+        x, y : Tensor
+            Inputs of a shape that has been looked at, and labels.
+
+        Returns
+        -------
+        Tensor
+            `y`, integers as int64.
+
+        Raises
+        ------
+        TypeError
+            If `y` is no tensor.
+        ValueError
+            If inputs or labels are not finite, or labels do not fit.
+        """
+        require(isinstance(y, Tensor), y, "`y` to be a tensor")
+        # The sum is looked at first, which is cheaper; it may overflow on its own.
+        if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+            msg = "Expected `x` to be finite, but got NaN or inf."
+            raise ValueError(msg)
+        if not y.is_floating_point():
+            self.need_vectors("integer labels")
+        shape = next(reversed(self.shapes.values()))
+        return check_labels(y, len(x), shape[-1] if shape else 1)

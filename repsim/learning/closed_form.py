@@ -1,0 +1,281 @@
+"""Segments of plain layers, differentiated by hand: the same numbers, no graph.
+
+For layers as small as these, building autograd's graph costs as much as the products.
+Where every block is a chain of Linear, BatchNorm1d and an activation, and nothing
+hangs on them (hooks, parametrisations, frozen parameters), the frame uses these
+segments; otherwise those of `frame`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from repsim.learning.grads import add_grad
+from repsim.learning.segments import Forward, Segment
+
+aten = torch.ops.aten
+
+
+class Layer(Protocol):
+    """One layer's forward pass and the two halves of its backward pass."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
+        """Return the output, and what `backward` needs."""
+
+    def backward(self, saved: Any, grad: Tensor) -> Callable[[], Tensor]:
+        """Add the parameters' gradients; what is returned gives the input's."""
+
+    def pull(self, saved: Any, grad: Tensor) -> Tensor:
+        """Return the input's gradient alone."""
+
+
+Chains = dict[str, list[Layer]]
+"""Block → its layers."""
+
+
+@dataclass
+class Affine:
+    """xWᵀ + b; a matrix in `feedback` takes W's place where errors go down."""
+
+    module: nn.Linear
+    path: str
+    feedback: Mapping[str, Tensor]
+
+    @property
+    def down(self) -> Tensor:
+        """The matrix that takes an error down."""
+        return self.feedback.get(self.path, self.module.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output and the input."""
+        weight, bias = self.module.weight, self.module.bias
+        if bias is None:
+            return x @ weight.t(), x
+        return torch.addmm(bias, x, weight.t()), x
+
+    def backward(self, saved: Tensor, grad: Tensor) -> Callable[[], Tensor]:
+        """Add gradᵀx and the sum of grad."""
+        add_grad(self.module.weight, grad.t() @ saved)
+        if self.module.bias is not None:
+            add_grad(self.module.bias, grad.sum(0))
+        return lambda: grad @ self.down
+
+    def pull(self, saved: Tensor, grad: Tensor) -> Tensor:
+        """Return grad·W, or grad·B."""
+        return grad @ self.down
+
+
+@dataclass
+class Normalisation:
+    """Batch normalisation with the batch's statistics."""
+
+    module: nn.BatchNorm1d
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the output; move the running statistics once."""
+        m, own, kept = self.module, self.module._parameters, self.module._buffers
+        counted = kept["num_batches_tracked"]
+        if counted is not None:
+            counted.add_(1)
+        output, mean, scale = torch.native_batch_norm(
+            x,
+            own["weight"],
+            own["bias"],
+            kept["running_mean"],
+            kept["running_var"],
+            True,
+            m.momentum or 0.0,
+            m.eps,
+        )
+        return output, (x, mean, scale)
+
+    def _differentiate(
+        self, saved: tuple[Tensor, ...], grad: Tensor, mask: list[bool]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, mean, scale = saved
+        kept = self.module._buffers
+        found: tuple[Tensor, Tensor, Tensor] = aten.native_batch_norm_backward(
+            grad,
+            x,
+            self.module._parameters["weight"],
+            kept["running_mean"],
+            kept["running_var"],
+            mean,
+            scale,
+            True,
+            self.module.eps,
+            mask,
+        )
+        return found
+
+    def backward(self, saved: tuple[Tensor, ...], grad: Tensor) -> Callable[[], Tensor]:
+        """Add the gradients of scale and shift."""
+        to_x, to_weight, to_bias = self._differentiate(saved, grad, [True] * 3)
+        add_grad(self.module.weight, to_weight)
+        add_grad(self.module.bias, to_bias)
+        return lambda: to_x
+
+    def pull(self, saved: tuple[Tensor, ...], grad: Tensor) -> Tensor:
+        """Return the input's gradient, through the batch's statistics."""
+        return self._differentiate(saved, grad, [True, False, False])[0]
+
+
+@dataclass
+class Activation:
+    """A pointwise function, and its derivative from its output."""
+
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor, Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output, twice."""
+        output = self.function(x)
+        return output, output
+
+    def backward(self, saved: Tensor, grad: Tensor) -> Callable[[], Tensor]:
+        """Return the input's gradient; there are no parameters."""
+        return lambda: self.derivative(grad, saved)
+
+    def pull(self, saved: Tensor, grad: Tensor) -> Tensor:
+        """Return the input's gradient."""
+        return self.derivative(grad, saved)
+
+
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    nn.ReLU: Activation(torch.relu, lambda g, h: aten.threshold_backward(g, h, 0)),
+    nn.Tanh: Activation(torch.tanh, aten.tanh_backward),
+    nn.Sigmoid: Activation(torch.sigmoid, aten.sigmoid_backward),
+}
+
+
+@dataclass
+class LeanSegment(Segment):
+    """A segment whose layers keep what they need for their own backward pass."""
+
+    chain: Chains = field(default_factory=dict)
+    saved: list[tuple[Layer, Any]] = field(default_factory=list)
+
+    def run(self, name: str, h: Tensor, forward: Forward) -> Tensor:
+        """Run one block's layers."""
+        for layer in self.chain[name]:
+            h, saved = layer.forward(h)
+            self.saved.append((layer, saved))
+        self.inner[name] = h
+        return h
+
+    @torch.no_grad()
+    def pull(self, error: Tensor) -> Tensor:
+        """Return J'·error at the entry."""
+        for layer, saved in reversed(self.saved):
+            error = layer.pull(saved, error)
+        return error
+
+    @torch.no_grad()
+    def backward(self, error: Tensor, count: int, *, keep: bool, send: bool) -> None:
+        """Add the parameters' gradients for a per-sample error at the output."""
+        grad = error / count
+        first = self.saved[0][0]
+        for layer, saved in reversed(self.saved):
+            down = layer.backward(saved, grad)
+            if layer is not first:
+                grad = down()
+            elif send:
+                self.sent = down().mul_(count)
+        if not keep:
+            self.saved.clear()
+
+
+def lean_chains(
+    blocks: Mapping[str, nn.Module], feedback: Mapping[str, Tensor]
+) -> Chains | None:
+    """Return every block as a chain of plain layers, or None where one is not.
+
+    Parameters
+    ----------
+    blocks : mapping
+        Name → module.
+    feedback : mapping
+        Module path → matrix that takes the transposed weight's place; may be empty.
+
+    Returns
+    -------
+    dict or None
+        Name → layers.
+
+    Examples
+    --------
+    >>> chains = lean_chains({"output": nn.Linear(2, 1)}, {})
+    >>> [type(layer).__name__ for layer in chains["output"]]
+    ['Affine']
+    """
+    chains: Chains = {}
+    for name, block in blocks.items():
+        chains[name] = []
+        for path, module in _flattened(name, block):
+            layer = _layer(module, path, feedback)
+            if layer is None:
+                return None
+            chains[name].append(layer)
+        if not any(isinstance(layer, Affine) for layer in chains[name]):
+            return None
+    return chains
+
+
+def _flattened(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    if type(module) is nn.Sequential:
+        for name, child in module.named_children():
+            yield from _flattened(f"{path}.{name}", child)
+    elif type(module) is not nn.Identity:
+        yield path, module
+
+
+def _layer(
+    module: nn.Module, path: str, feedback: Mapping[str, Tensor]
+) -> Layer | None:
+    """Return the lean form of a module, if it has one."""
+    if type(module) is nn.Linear:
+        return Affine(module, path, feedback)
+    if type(module) is nn.BatchNorm1d:
+        usual = module.affine and module.track_running_stats
+        return Normalisation(module) if usual and module.momentum is not None else None
+    return ACTIVATIONS.get(type(module))
+
+
+def is_plain(modules: Iterable[nn.Module]) -> bool:
+    """Return whether modules are in training and nothing hangs on them.
+
+    Parameters
+    ----------
+    modules : iterable of Module
+        All modules of the blocks.
+
+    Returns
+    -------
+    bool
+        False as soon as one is in eval mode, has a hook, a replaced forward or a
+        frozen parameter.
+
+    Examples
+    --------
+    >>> is_plain([nn.Linear(2, 1)]), is_plain([nn.Linear(2, 1).eval()])
+    (True, False)
+    """
+    for module in modules:
+        inside = module.__dict__
+        if (
+            not inside["training"]
+            or inside["_forward_hooks"]
+            or inside["_forward_pre_hooks"]
+            or inside["_backward_hooks"]
+            or inside["_backward_pre_hooks"]
+            or "forward" in inside
+            or "parametrizations" in inside["_modules"]
+        ):
+            return False
+        for parameter in inside["_parameters"].values():
+            if parameter is not None and not parameter.requires_grad:
+                return False
+    return True

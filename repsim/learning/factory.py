@@ -1,0 +1,223 @@
+"""Rules by name: ours, and a user's own."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from repsim.core.messages import unknown
+from repsim.learning.checks import require
+from repsim.learning.rule import Rule
+from repsim.learning.rules.backpropagation import Backpropagation
+from repsim.learning.rules.direct import DirectFeedbackAlignment
+from repsim.learning.rules.feedback import FeedbackAlignment
+from repsim.learning.rules.kickback import Kickback
+from repsim.learning.rules.noise import Noise
+from repsim.learning.rules.synthetic import (
+    SyntheticGradient,
+    UnconditionedSyntheticGradient,
+)
+
+RuleFactory = Callable[..., Rule]
+
+_rules: dict[str, RuleFactory] = {}
+
+
+def names() -> list[str]:
+    """Return the names of all rules, ours first.
+
+    Returns
+    -------
+    list of str
+        What `make` takes.
+
+    Examples
+    --------
+    >>> names()[:2]
+    ['bp', 'sg']
+    """
+    return list(_rules)
+
+
+def register(name: str, factory: RuleFactory) -> None:
+    """Add a rule of one's own, or replace one.
+
+    Parameters
+    ----------
+    name : str
+        Its name in `make`, studies and plots.
+    factory : callable
+        f(network, **options) → Rule; a subclass of `Rule` is one.
+
+    Raises
+    ------
+    TypeError
+        If `factory` is not callable, or the name no string.
+    ValueError
+        If the name is empty or holds one of the signs ``: , = /``.
+
+    Examples
+    --------
+    >>> from repsim.learning.rule import Rule
+    >>> class Half(Rule):
+    ...     '''Backpropagation, with half the error below the first block.'''
+    ...     name, cuts = "half", property(lambda self: self.hidden[:1])
+    ...     def error(self, cut):
+    ...         return cut.incoming / 2
+    >>> register("half", Half)
+    >>> make("half", nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))).name
+    'half'
+    >>> unregister("half")
+    """
+    wanted = "`factory` to be a function f(network, **options) or a subclass of Rule"
+    require(callable(factory), factory, wanted)
+    require(isinstance(name, str), name, "a rule's `name` to be a string")
+    if not name or set(name) & set(":,=/ "):
+        msg = f"Expected a rule's `name` without any of ': , = /', but got {name!r}."
+        raise ValueError(msg)
+    _rules[name] = factory
+
+
+def unregister(name: str) -> None:
+    """Forget a rule.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+
+    Examples
+    --------
+    >>> register("mine", Backpropagation)
+    >>> unregister("mine")
+    """
+    del _rules[_known(name)]
+
+
+def factory(name: str) -> RuleFactory:
+    """Return what makes a rule.
+
+    Parameters
+    ----------
+    name : str
+        The rule's name.
+
+    Returns
+    -------
+    callable
+        f(network, **options) → Rule.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> factory("bp").__name__
+    'Backpropagation'
+    """
+    return _rules[_known(name)]
+
+
+def make(name: str, network: nn.Module, **options: Any) -> Rule:
+    """Return a learning rule on a network.
+
+    Parameters
+    ----------
+    name : str
+        One of `names()`.
+    network : Module
+        A sequence of named blocks; see `Rule`.
+    **options
+        The rule's own: `lr`, `loss`, `optimizer`, `blocks` and `seed` for every one,
+        further ones in the class's docstring.
+
+    Returns
+    -------
+    Rule
+        With `step`, `errors`, `state_dict` and `load_state_dict`.
+
+    Raises
+    ------
+    ValueError
+        If the name or an option is unknown, an option's value wrong, or the network
+        no sequence of blocks.
+    TypeError
+        If a user's factory gives something else than a `Rule`.
+
+    Examples
+    --------
+    >>> import repsim
+    >>> net = repsim.networks.mlp(4, hidden=[3, 3], classes=2, seed=0)
+    >>> make("sg", net, at="every").splits
+    ['hidden_1', 'hidden_2']
+    """
+    made = factory(name)
+    known = options_of(name)
+    for option in options:
+        if known is not None and option not in known:
+            raise ValueError(unknown(f"option of rule {name!r}", option, known))
+    rule = made(network, **options)
+    require(
+        isinstance(rule, Rule), rule, f"the factory of rule {name!r} to give a Rule"
+    )
+    rule.prepare()
+    return rule
+
+
+def options_of(name: str) -> list[str] | None:
+    """Return the names of a rule's options, or None where it takes any.
+
+    Parameters
+    ----------
+    name : str
+        The rule's name.
+
+    Returns
+    -------
+    list of str or None
+        Keyword names.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> options_of("bp")
+    ['lr', 'loss', 'optimizer', 'blocks', 'seed']
+    """
+    made = factory(name)
+    if made is UnconditionedSyntheticGradient:
+        made = SyntheticGradient
+    kinds = list(inspect.signature(made).parameters.values())
+    if any(kind.kind is inspect.Parameter.VAR_KEYWORD for kind in kinds):
+        return None
+    return [kind.name for kind in kinds if kind.name != "network"]
+
+
+def _known(name: str) -> str:
+    if name not in _rules:
+        raise ValueError(unknown("rule", name, _rules))
+    return name
+
+
+OURS: tuple[type[Rule], ...] = (
+    Backpropagation,
+    SyntheticGradient,
+    UnconditionedSyntheticGradient,
+    FeedbackAlignment,
+    DirectFeedbackAlignment,
+    Kickback,
+    Noise,
+)
+for _rule in OURS:
+    register(_rule.name, _rule)

@@ -1,0 +1,81 @@
+"""Noise: a random error at every hidden layer, the floor of every comparison."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from repsim.learning.blocks import Blocks
+from repsim.learning.checks import number
+from repsim.learning.info import Info
+from repsim.learning.losses import LossFunction
+from repsim.learning.optimisers import Factory
+from repsim.learning.rule import Rule
+from repsim.learning.segments import Cut
+
+
+class Noise(Rule):
+    r"""Put a random vector at every hidden block (`noise`).
+
+    .. math::
+        \epsilon_i = \sigma z, \qquad z \sim \mathcal{N}(0, I)
+
+    drawn anew for every example and step; only the output block learns. That hidden
+    blocks move at all, in random directions, is the paper's row; a network whose
+    hidden blocks rest is another floor.
+
+    Parameters
+    ----------
+    network, lr, loss, optimizer, blocks, seed
+        As in `Rule`.
+    sigma : float
+        Standard deviation; Adam divides it out.
+
+    Raises
+    ------
+    TypeError
+        If `sigma` is no number.
+    ValueError
+        If `sigma` is negative or not finite.
+    """
+
+    name: ClassVar[str] = "noise"
+    needs_incoming: ClassVar[bool] = False
+    info: ClassVar[Info] = Info(
+        method="Noise",
+        error="sigma z, z normal",
+        learned="nothing",
+        update_locked=False,
+        backward_locked=False,
+        sees_error=False,
+        source="Czarnecki et al. 2017; sigma ours",
+    )
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        lr: float = 3e-4,
+        loss: str | LossFunction = "cross_entropy",
+        optimizer: Factory | None = None,
+        blocks: Blocks = None,
+        sigma: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            network, lr=lr, loss=loss, optimizer=optimizer, blocks=blocks, seed=seed
+        )
+        self.sigma = self.options["sigma"] = number(sigma, "sigma")
+        if not 0 <= self.sigma < float("inf"):
+            msg = f"Expected `sigma` to be at least 0 and finite, but got {sigma}."
+            raise ValueError(msg)
+
+    @property
+    def cuts(self) -> list[str]:
+        """Every hidden block."""
+        return self.hidden
+
+    def error(self, cut: Cut) -> Tensor:
+        """Return σz from the rule's own generator."""
+        drawn = torch.randn(cut.h.shape, generator=self.generator)
+        return self.sigma * drawn.to(cut.h)

@@ -1,0 +1,309 @@
+"""Synthetic gradients: a small module predicts the error from what it sees.
+
+The paper's: the linear form with the label, one in the middle or one behind each
+layer, zero weights and biases at first, targets bootstrapped from the predictor
+above. Ours: the sigmoid's exact form, the λ-mixture of targets in place of the used
+errors, and the weight of the propagated regression loss.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from repsim.core.messages import unknown
+from repsim.learning.blocks import Blocks
+from repsim.learning.checks import flag, number, odd
+from repsim.learning.info import Info
+from repsim.learning.losses import LossFunction, one_hot
+from repsim.learning.optimisers import Factory, make_optimizer, rate
+from repsim.learning.randomness import seeded
+from repsim.learning.rule import Rule
+from repsim.learning.rules.predictors import KINDS, Predictor, make_predictor
+from repsim.learning.rules.stack import LinearStack, held
+from repsim.learning.rules.synthetic_options import (
+    At,
+    Targets,
+    hidden_sizes,
+    places,
+    trace_of,
+)
+from repsim.learning.segments import Cut
+
+UNCONDITIONED = Info(
+    method="DNI",
+    error="S_i(h_i)",
+    learned="S, on what the blocks above send back",
+    update_locked=False,
+    backward_locked=False,
+    sees_error=False,
+    source="Jaderberg et al. 2017",
+)
+CONDITIONED = replace(
+    UNCONDITIONED,
+    method="cDNI",
+    error="S_i(h_i, y)",
+    source="Jaderberg et al. 2017; Czarnecki et al. 2017",
+)
+PROPAGATED = replace(
+    CONDITIONED,
+    method="SG+prop",
+    error="S_i(h_i, y) + dL_S,i/dh_i",
+    learned="S, and the network towards what S can predict",
+    update_locked="partly",
+    backward_locked="partly",
+    source="Czarnecki et al. 2017; weight of the second term ours",
+)
+
+
+class SyntheticGradient(Rule):
+    r"""Predict the error at some blocks' outputs (`sg`, and `dni` without labels).
+
+    .. math::
+        \epsilon_i = S_i(h_i, y), \qquad
+        \phi_i \leftarrow \phi_i - \eta_S \nabla_{\phi_i}
+        \frac{1}{n} \sum_n \| S_i(h_{i,n}, y_n) - t_{i,n} \|^2
+
+    with the target t bootstrapped: what the next segment sends back under the error
+    that was put at *its* end. The error sits at a block's output, so whether before
+    or behind a normalisation is a matter of where the block ends.
+
+    Parameters
+    ----------
+    network, lr, loss, optimizer, blocks, seed
+        As in `Rule`.
+    at : "middle", "every" or sequence of int
+        Numbers of hidden blocks, from 1, after which a gradient is synthesised.
+        "middle" is block number depth // 2 (1 where there is only one).
+    sg_lr : float or None
+        The predictors' learning rate; None is `lr` for one predictor and 10 × `lr`
+        where there is one behind every block (more than one).
+    predictor : str
+        "linear", "sigmoid" or "mlp".
+    conditioned : bool
+        Whether predictors see the label.
+    targets : "bootstrapped", "true" or float
+        λ of BP(λ): the target's cotangent at the next cut is (1 − λ)·(error used
+        there) + λ·(target there). "bootstrapped" is 0; "true" is 1, the exact
+        gradient, which is not decoupled and meant for diagnosis.
+    predictor_hidden : int, sequence of int or None
+        Hidden sizes of the "mlp" predictor, and of no other; None is (1024, 1024).
+    kernel_size : int
+        Side of the predictors' kernels on maps, odd; 1 or 3 as a rule, and 1 where
+        no split is on maps.
+    prop : float
+        Weight of the regression loss's own gradient in the network's error
+        ("SG+prop"); 0 for none.
+
+    Attributes
+    ----------
+    predictors : dict
+        Block → Predictor.
+
+    Raises
+    ------
+    TypeError
+        If an option has a wrong type.
+    ValueError
+        If an option has a wrong value, or the network is no sequence of blocks.
+
+    References
+    ----------
+    Jaderberg et al. 2017, arXiv:1608.05343; Czarnecki et al. 2017, arXiv:1703.00522.
+    """
+
+    name: ClassVar[str] = "sg"
+    info: ClassVar[Info] = CONDITIONED
+    variants: ClassVar[tuple[Info, ...]] = (CONDITIONED, PROPAGATED)
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        at: At = "middle",
+        lr: float = 3e-4,
+        sg_lr: float | None = None,
+        loss: str | LossFunction = "cross_entropy",
+        optimizer: Factory | None = None,
+        blocks: Blocks = None,
+        predictor: str = "linear",
+        conditioned: bool = True,
+        targets: Targets = "bootstrapped",
+        predictor_hidden: int | Sequence[int] | None = None,
+        kernel_size: int = 1,
+        prop: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            network, lr=lr, loss=loss, optimizer=optimizer, blocks=blocks, seed=seed
+        )
+        if predictor not in KINDS:
+            raise ValueError(unknown("predictor", predictor, KINDS))
+        self.kernel_size = odd(kernel_size, "kernel_size")
+        self.prop = number(prop, "prop")
+        if not 0 <= self.prop < float("inf"):
+            msg = f"Expected `prop` to be finite and at least 0, but got {prop}."
+            raise ValueError(msg)
+        numbers = places(at, len(self.hidden))
+        self.splits = [self.hidden[place - 1] for place in numbers]
+        everywhere = len(numbers) == len(self.hidden) > 1
+        own_rate = self.lr * (10 if everywhere else 1)
+        self.sg_lr = own_rate if sg_lr is None else rate(sg_lr, "sg_lr")
+        self.kind, self.conditioned = predictor, flag(conditioned, "conditioned")
+        self.trace = trace_of(targets)
+        self.predictor_hidden = hidden_sizes(predictor, predictor_hidden)
+        self.pulls = self.trace > 0
+        self._stack: LinearStack | None = None
+        self._single: dict[str, Predictor] = {}
+        self.options |= {
+            "at": at if isinstance(at, str) else numbers,
+            "sg_lr": self.sg_lr,
+            "predictor": predictor,
+            "conditioned": self.conditioned,
+            "targets": targets if isinstance(targets, str) else self.trace,
+            "predictor_hidden": list(self.predictor_hidden),
+            "kernel_size": self.kernel_size,
+            "prop": self.prop,
+        }
+
+    def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Make a predictor for every split, and their optimiser."""
+        if self.conditioned:
+            self.entrance.need_vectors("`conditioned=True`")
+        classes = shapes[self.last][-1] if self.conditioned else 0
+        like = next(self.network.parameters())
+        sizes = {shapes[name] for name in self.splits}
+        maps = [name for name in self.splits if self._has_maps(name, shapes[name])]
+        if self.kernel_size != 1 and not maps:
+            msg = (
+                "Expected `kernel_size` to be 1 where no gradient is synthesised on "
+                f"maps ({', '.join(self.splits)} have none), but got "
+                f"{self.kernel_size}."
+            )
+            raise ValueError(msg)
+        self._stack, self._single = None, {}
+        if self.kind == "linear" and len(sizes) == 1 and len(next(iter(sizes))) == 1:
+            (units,) = next(iter(sizes))
+            self._stack = LinearStack(self.splits, units, classes).to(like)
+            parameters = list(self._stack.parameters())
+        else:
+            self._single = self._separate(shapes, classes, like)
+            parameters = [p for s in self._single.values() for p in s.parameters()]
+        self.optimizers["predictors"] = make_optimizer(
+            parameters, self.sg_lr, self.factory
+        )
+
+    def _separate(
+        self, shapes: Mapping[str, tuple[int, ...]], classes: int, like: Tensor
+    ) -> dict[str, Predictor]:
+        """Make predictors one by one, where they cannot be stacked."""
+        with seeded(self.seed):
+            return {
+                name: make_predictor(
+                    self.kind,
+                    shapes[name],
+                    classes,
+                    maps=self._has_maps(name, shapes[name]),
+                    hidden=self.predictor_hidden,
+                    kernel=self.kernel_size,
+                ).to(like)
+                for name in self.splits
+            }
+
+    @property
+    def predictors(self) -> dict[str, Predictor]:
+        """Block → its predictor; writing into its numbers changes the rule's."""
+        if self._stack is not None:
+            return {name: self._stack[name] for name in self.splits}
+        return dict(self._single)
+
+    def _has_maps(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Return whether a block gives (channels, …): three axes are tokens if not."""
+        convolves = any(isinstance(m, nn.Conv1d) for m in self.blocks[name].modules())
+        return len(shape) > 2 or (len(shape) == 2 and convolves)
+
+    def check(self, x: Tensor, y: Tensor) -> Tensor:
+        """Refuse labels that the predictors cannot see, too."""
+        y = super().check(x, y)
+        shape = (len(x), *self.shapes[self.last])
+        if self.conditioned and y.is_floating_point() and y.shape != shape:
+            msg = (
+                f"Expected labels `y` as integers or of the shape {shape} of the "
+                f"outputs, which predictors see, but got {tuple(y.shape)}; "
+                "conditioned=False does without."
+            )
+            raise ValueError(msg)
+        return y
+
+    def foresee(self, cuts: Sequence[Cut]) -> None:
+        """Predict at every cut from what the forward pass has left there."""
+        if self._stack is not None:
+            self._stack.foresee(cuts)
+            return
+        with torch.no_grad():
+            for cut in cuts:
+                cut.predicted = self._single[cut.name](cut.h, self._seen(cut))
+
+    def label_vectors(self, y: Tensor) -> Tensor | None:
+        """Return labels as the predictors see them: None without conditioning."""
+        return one_hot(y, self.shapes[self.last][-1]) if self.conditioned else None
+
+    def _seen(self, cut: Cut) -> Tensor | None:
+        return cut.labels if self.conditioned else None
+
+    def error(self, cut: Cut) -> Tensor:
+        """Return S(h, y), and the regression's own gradient for SG+prop."""
+        cut.target = self._target(cut)
+        predicted = held(cut.predicted)
+        if self.prop == 0:
+            return predicted
+        predictor = self.predictors[cut.name]
+        with torch.enable_grad():
+            h = cut.h.detach().requires_grad_()
+            loss = (predictor(h, self._seen(cut)) - cut.target).square().sum()
+        (own,) = torch.autograd.grad(loss, h)
+        return predicted + self.prop * own
+
+    def _target(self, cut: Cut) -> Tensor:
+        """Return what the predictor is to learn (see `targets`)."""
+        above = cut.above
+        if self.trace == 0 or above is None:
+            return cut.incoming
+        mixed = torch.lerp(held(above.used), held(above.target), self.trace)
+        return cut.segment.pull(mixed)
+
+    def learn(self, cut: Cut, count: int) -> dict[str, Tensor]:
+        """Add the gradient of the predictor's regression."""
+        distance: Tensor | None
+        if self._stack is not None:
+            distance = self._stack.learn(cut, count)
+        else:
+            predicted, target = held(cut.predicted), held(cut.target)
+            predictor = self._single[cut.name]
+            distance = predictor.learn(cut.h, self._seen(cut), predicted, target, count)
+        return {} if distance is None else {"sg_loss": distance}
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return the predictors' weights."""
+        return {name: s.state_dict() for name, s in self.predictors.items()}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take the predictors' weights back."""
+        for name, predictor in self.predictors.items():
+            predictor.load_state_dict(state[name])
+
+
+class UnconditionedSyntheticGradient(SyntheticGradient):
+    """Predict the error without the label (`dni`): `sg` with ``conditioned=False``."""
+
+    name: ClassVar[str] = "dni"
+    info: ClassVar[Info] = UNCONDITIONED
+    variants: ClassVar[tuple[Info, ...]] = (UNCONDITIONED,)
+
+    def __init__(self, network: nn.Module, **options: Any) -> None:
+        if options.setdefault("conditioned", False):
+            msg = "Expected `conditioned` to be False for rule 'dni'; use rule 'sg'."
+            raise ValueError(msg)
+        super().__init__(network, **options)

@@ -1,0 +1,74 @@
+"""The table of the unification, from what the rules say about themselves.
+
+python -m repsim.learning.table
+"""
+
+from dataclasses import fields
+
+import pandas as pd
+
+from repsim.learning.factory import factory, names
+from repsim.learning.info import Info
+
+
+def rows() -> list[Info]:
+    """Return the rows of all registered rules that describe themselves.
+
+    Returns
+    -------
+    list of Info
+        In the order of `repsim.learning.names`; a rule may have several forms.
+
+    Examples
+    --------
+    >>> [row.method for row in rows()][:3]
+    ['BP', 'cDNI', 'SG+prop']
+    """
+    found: list[Info] = []
+    for name in names():
+        rule = factory(name)
+        variants = getattr(rule, "variants", ()) or (getattr(rule, "info", None),)
+        found += [row for row in variants if isinstance(row, Info) and row not in found]
+    return found
+
+
+def table() -> pd.DataFrame:
+    """Return the unification table: one method a row.
+
+    Returns
+    -------
+    DataFrame
+        Columns method, error, learned, update_locked, backward_locked, sees_error,
+        source (see `Info`).
+
+    Examples
+    --------
+    >>> table().set_index("method").loc["DFA", "error"]
+    'e B_i'
+    """
+    columns = [field.name for field in fields(Info)]
+    values = [[getattr(row, column) for column in columns] for row in rows()]
+    return pd.DataFrame(values, columns=columns)
+
+
+def markdown() -> str:
+    """Return the table as Markdown.
+
+    Returns
+    -------
+    str
+        With a heading row.
+
+    Examples
+    --------
+    >>> markdown().splitlines()[2].split("|")[1].strip()
+    'BP'
+    """
+    told = {True: "yes", False: "no"}
+    heads = [field.name.replace("_", " ") for field in fields(Info)]
+    lines = [heads, ["---"] * len(heads)]
+    lines += [
+        [told.get(value, value) for value in row]
+        for row in table().itertuples(index=False)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,306 @@
+"""Comparing RDMs: one vector with another, or all of a stack with all of another."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from repsim.core.messages import unknown
+from repsim.measures.dissimilarity.concordance import excess, ranked
+from repsim.measures.dissimilarity.inner import Side, inner
+from repsim.measures.dissimilarity.ranks import doubled
+from repsim.measures.dissimilarity.whitening import whitened
+
+Method = Literal[
+    "pearson",
+    "spearman",
+    "kendall",
+    "tau-a",
+    "rho-a",
+    "cosine",
+    "whitened_cosine",
+    "whitened_pearson",
+]
+METHODS: tuple[str, ...] = (
+    "pearson",
+    "spearman",
+    "kendall",
+    "tau-a",
+    "rho-a",
+    "cosine",
+    "whitened_cosine",
+    "whitened_pearson",
+)
+LEAST = 3
+"""The pairs of three examples: with fewer there is nothing to correlate."""
+
+
+def compare_rdms(
+    a: ArrayLike | torch.Tensor,
+    b: ArrayLike | torch.Tensor,
+    *,
+    method: Method = "spearman",
+) -> float | np.ndarray:
+    r"""Return how similar RDMs are: two vectors, or every pair of two stacks.
+
+    With condensed RDMs a, b of m pairs, r their average ranks, and S the concordant
+    minus the discordant pairs of pairs:
+
+    - ``pearson``, ``cosine``: of a and b, with and without their means taken out
+    - ``spearman``: the Pearson correlation of r
+    - ``rho-a``: :math:`12 \sum (r_a - \bar r)(r_b - \bar r) / (m^3 - m)`, its
+      expectation when ties are broken at random
+    - ``kendall`` (tau-b): :math:`S / \sqrt{(p - t_a)(p - t_b)}`,
+      :math:`p = m (m - 1) / 2`, t the tied pairs; ``tau-a``: :math:`S / p`
+    - ``whitened_cosine``, ``whitened_pearson``: the cosine after dividing by the
+      covariance that distances have because pairs share examples; equal to the
+      cosine of the double-centred matrices (for Euclidean RDMs: linear CKA)
+
+    Parameters
+    ----------
+    a, b : array_like or Tensor, shape (pair,) or (k, pair)
+        Condensed RDMs over the same examples, in the same order.
+    method : str
+        One of the above.
+
+    Returns
+    -------
+    float or ndarray of float64, shape (k_a, k_b)
+        A float for two vectors. NaN where an RDM is constant (pearson, spearman,
+        kendall, whitened_pearson) or zero (cosine, whitened_cosine), with a warning.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown, the numbers of pairs differ or are below three, a
+        value is infinite, or an RDM is square.
+
+    Notes
+    -----
+    Pairs that are NaN on either side are left out, with a warning. Each RDM is ranked
+    once and all are compared by one matrix product; tau takes O(m log m) a cell.
+
+    References
+    ----------
+    Nili et al. (2014). A toolbox for representational similarity analysis. PLOS
+    Comput. Biol. 10, e1003553. https://doi.org/10.1371/journal.pcbi.1003553
+
+    Diedrichsen et al. (2021). Comparing representational geometries using whitened
+    unbiased-distance-matrix similarity. Neurons, Behavior, Data analysis, and Theory.
+    https://doi.org/10.51628/001c.27664
+
+    Examples
+    --------
+    >>> round(compare_rdms([1.0, 2.0, 3.0], [1.0, 3.0, 2.0], method="spearman"), 6)
+    0.5
+    >>> compare_rdms([[1.0, 2.0, 3.0]], [[1.0, 3.0, 2.0], [3.0, 2.0, 1.0]],
+    ...              method="tau-a").round(3)
+    array([[ 0.333, -1.   ]])
+    """
+    if method not in METHODS:
+        raise ValueError(unknown("method", method, METHODS))
+    left = _stack(a, "a")
+    # The same object on both sides is one stack: half the work.
+    right = None if b is a else _stack(b, "b")
+    other = left if right is None else right
+    if left[0].shape[1] != other[0].shape[1]:
+        msg = (
+            "Expected `a` and `b` to have the same pairs of examples, but got "
+            f"{left[0].shape[1]} and {other[0].shape[1]} pairs."
+        )
+        raise ValueError(msg)
+    values, dropped = similarities(left[0], None if right is None else right[0], method)
+    if dropped:
+        warnings.warn(_dropped(dropped, left[0].shape[1]), stacklevel=2)
+    if np.isnan(values).any():
+        warnings.warn(_flat(method), stacklevel=2)
+    return float(values[0, 0]) if left[1] and other[1] else values
+
+
+def similarities(
+    a: np.ndarray,
+    b: np.ndarray | None,
+    method: str,
+    device: str | torch.device = "cpu",
+) -> tuple[np.ndarray, int]:
+    """Return all similarities of two stacks, and the most pairs left out of one.
+
+    Parameters
+    ----------
+    a, b : ndarray, shape (k, pair)
+        Condensed RDMs without infinities; `b=None` compares `a` with itself.
+    method : str
+        One of `METHODS`.
+    device : str or torch.device
+        Where the products are computed.
+
+    Returns
+    -------
+    ndarray of float64, shape (k_a, k_b)
+        Similarities.
+    int
+        The largest number of NaN pairs left out of a comparison.
+    """
+    groups_a, groups_b = list(_groups(a)), None if b is None else list(_groups(b))
+    if len(groups_a) == 1 and groups_b is None and groups_a[0][1] is None:
+        return _complete(a, None, method, None, device), 0
+    out = np.empty((len(a), len(a if b is None else b)))
+    dropped = 0
+    for rows_a, gone_a in groups_a:
+        for rows_b, gone_b in groups_a if groups_b is None else groups_b:
+            gone = [g for g in (gone_a, gone_b) if g is not None]
+            keep = ~np.logical_or.reduce(gone) if gone else None
+            if keep is not None:
+                dropped = max(dropped, int(np.count_nonzero(~keep)))
+            left = _part(a, rows_a, keep)
+            right = _part(a if b is None else b, rows_b, keep)
+            same = b is None and rows_a is rows_b
+            out[np.ix_(rows_a, rows_b)] = _complete(
+                left, None if same else right, method, keep, device
+            )
+    return out, dropped
+
+
+def _part(stack: np.ndarray, rows: np.ndarray, keep: np.ndarray | None) -> np.ndarray:
+    chosen = stack if len(rows) == len(stack) else stack[rows]
+    return chosen if keep is None else chosen[:, keep]
+
+
+def _groups(
+    stack: np.ndarray,
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yield rows that miss the same pairs, and which pairs these are."""
+    found: dict[bytes, tuple[list[int], np.ndarray | None]] = {}
+    for k, row in enumerate(stack):
+        gone = np.isnan(row) if np.isnan(row.sum()) else None
+        key = b"" if gone is None else np.packbits(gone).tobytes()
+        found.setdefault(key, ([], gone))[0].append(k)
+    for rows, gone in found.values():
+        yield np.array(rows), gone
+
+
+def _complete(
+    a: np.ndarray,
+    b: np.ndarray | None,
+    method: str,
+    keep: np.ndarray | None,
+    device: str | torch.device,
+) -> np.ndarray:
+    """Compare stacks without NaN; `keep` says which pairs of the RDMs these are."""
+    if a.shape[1] < LEAST:
+        return np.full((len(a), len(a if b is None else b)), np.nan)
+    if method in ("kendall", "tau-a"):
+        return _kendall(a, b, method)
+    if method in ("spearman", "rho-a"):
+        return _ranks(a, b, method, device)
+    centred = method.endswith("pearson")
+    left = Side.of(a, centred)
+    right = left if b is None else Side.of(b, centred)
+    if method.startswith("whitened"):
+        return whitened(left, right, keep, device)
+    return _normalised(left, right, device)
+
+
+def _normalised(left: Side, right: Side, device: str | torch.device) -> np.ndarray:
+    values, squares_a, squares_b = inner(left, right, device)
+    values /= np.sqrt(squares_a)[:, None]
+    values /= np.sqrt(squares_b)[None, :]
+    return np.asarray(np.clip(values, -1, 1))
+
+
+def _ranks(
+    a: np.ndarray, b: np.ndarray | None, method: str, device: str | torch.device
+) -> np.ndarray:
+    m = a.shape[1]
+    left = Side.ranked([doubled(row) for row in a])
+    right = left if b is None else Side.ranked([doubled(row) for row in b])
+    if method == "rho-a":
+        # Doubled ranks: a factor of four.
+        return np.asarray(inner(left, right, device)[0] * (3 / (float(m) ** 3 - m)))
+    return _normalised(left, right, device)
+
+
+def _kendall(a: np.ndarray, b: np.ndarray | None, method: str) -> np.ndarray:
+    left = [ranked(row) for row in a]
+    right = left if b is None else [ranked(row) for row in b]
+    pairs = a.shape[1] * (a.shape[1] - 1) // 2
+    out = np.empty((len(left), len(right)))
+    for i, x in enumerate(left):
+        for j, y in enumerate(right):
+            if b is None and j < i:
+                out[i, j] = out[j, i]
+                continue
+            score = pairs - x.ties if x is y else excess(x, y)
+            out[i, j] = _tau(score, pairs, x.ties, y.ties, method)
+    return out
+
+
+def _tau(score: int, pairs: int, ties_x: int, ties_y: int, method: str) -> float:
+    if method == "tau-a":
+        return score / pairs
+    untied = (pairs - ties_x, pairs - ties_y)
+    if 0 in untied:
+        return float("nan")
+    # As scipy divides: one root after the other, for numbers beyond 2^53.
+    return float(score / np.sqrt(untied[0]) / np.sqrt(untied[1]))
+
+
+def _stack(rdms: ArrayLike | torch.Tensor, name: str) -> tuple[np.ndarray, bool]:
+    """Return RDMs as a stack of floats, and whether a single vector came."""
+    if isinstance(rdms, torch.Tensor):
+        rdms = rdms.detach().cpu()
+        rdms = (rdms.float() if rdms.dtype == torch.bfloat16 else rdms).numpy()
+    elif isinstance(rdms, xr.DataArray) and "pair" in rdms.dims:
+        rdms = rdms.transpose(..., "pair")
+    stack = np.asarray(rdms)
+    if stack.ndim not in (1, 2):
+        msg = (
+            f"Expected `{name}` to have shape (pair,) or (k, pair), but got "
+            f"{stack.shape}; stack further dims first."
+        )
+        raise ValueError(msg)
+    if _square(stack):
+        msg = (
+            f"Expected `{name}` to be condensed, but got a square RDM of "
+            f"{len(stack)} examples; take its upper triangle, as "
+            "scipy.spatial.distance.squareform does."
+        )
+        raise ValueError(msg)
+    if stack.shape[-1] < LEAST:
+        msg = (
+            f"Expected `{name}` to hold the pairs of at least three examples, but got "
+            f"{stack.shape[-1]} pairs."
+        )
+        raise ValueError(msg)
+    if stack.dtype not in (np.float32, np.float64):
+        stack = stack.astype(np.float64)
+    if np.isinf(stack).any():
+        msg = f"Expected `{name}` to be finite or NaN, but got infinite distances."
+        raise ValueError(msg)
+    return np.atleast_2d(stack), stack.ndim == 1
+
+
+def _square(stack: np.ndarray) -> bool:
+    """Return whether a stack is one square RDM: symmetric, zero from x to itself."""
+    if stack.ndim != 2 or len(stack) != stack.shape[1] or np.diag(stack).any():
+        return False
+    return bool(np.array_equal(stack, stack.T, equal_nan=True))
+
+
+def _dropped(count: int, m: int) -> str:
+    return (
+        f"{count} of {m} pairs are NaN in one of the RDMs and were left out of their "
+        "comparison."
+    )
+
+
+def _flat(method: str) -> str:
+    kind = "zero" if method.endswith("cosine") else "constant"
+    return (
+        f"An RDM is {kind} or has fewer than three pairs left, so that it has no "
+        f"{method} similarity with any other: its values are NaN."
+    )

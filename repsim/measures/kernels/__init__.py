@@ -1,0 +1,397 @@
+"""HSIC and centred kernel alignment."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from repsim.core.messages import unknown
+from repsim.measures.catalogue import register
+from repsim.measures.kernels import centred as layout
+from repsim.measures.kernels import grams, products, streamed
+from repsim.measures.kernels.minibatch import batch_hsic, check_batch
+from repsim.measures.matrices import Matrix, check_examples, pair, warn_constant
+
+Kernel = Literal["linear", "rbf"]
+
+
+def hsic(
+    x: Matrix,
+    y: Matrix,
+    *,
+    kernel: Kernel = "linear",
+    debiased: bool = True,
+    bandwidth: float = 1.0,
+) -> float:
+    r"""Hilbert-Schmidt independence criterion of two representations.
+
+    Unbiased (Song et al. 2012), with K̃ and L̃ the kernel matrices with a zero
+    diagonal,
+
+    .. math:: HSIC_1 = \frac{1}{n(n-3)}\left[\mathrm{tr}\,\tilde K\tilde L
+        + \frac{1^T\tilde K1\;1^T\tilde L1}{(n-1)(n-2)}
+        - \frac{2}{n-2}1^T\tilde K\tilde L1\right]
+
+    and biased (Gretton et al. 2005), :math:`\mathrm{tr}(KHLH)/(n-1)^2`.
+
+    Parameters
+    ----------
+    x, y : array, tensor or DataArray, shape (examples, units)
+        Two representations of the same examples.
+    kernel : {"linear", "rbf"}
+        x·x', or exp(−d²/2σ²) with σ = bandwidth × the median distance.
+    debiased : bool
+        Which estimator.
+    bandwidth : float
+        Of the RBF kernel, in median off-diagonal distances.
+
+    Returns
+    -------
+    float
+        The estimator, in the product of both sides' squared units for the linear
+        kernel; NaN with a warning where a side is constant.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, a value is not finite, or there are fewer than
+        4 examples (2 for the biased form).
+
+    References
+    ----------
+    Song et al. (2012), Feature selection via dependence maximization, JMLR 13.
+    Gretton et al. (2005), doi:10.1007/11564089_7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> round(hsic(x, x, debiased=False), 4)
+    2.7778
+    """
+    return _pair("hsic", x, y, kernel, debiased, bandwidth)
+
+
+def cka(
+    x: Matrix,
+    y: Matrix,
+    *,
+    kernel: Kernel = "linear",
+    debiased: bool = True,
+    bandwidth: float = 1.0,
+) -> float:
+    r"""Centred kernel alignment of two representations.
+
+    .. math:: CKA(x, y) = \frac{HSIC(x, y)}{\sqrt{HSIC(x, x)\,HSIC(y, y)}}
+
+    Debiased, all three are Song et al.'s unbiased estimators, so independent
+    representations give 0 on average however many units they have (and sometimes a
+    little less than 0); biased, it is the CKA of Kornblith et al. (2019), which is
+    near 1 for pure noise once units outnumber examples.
+
+    Parameters
+    ----------
+    x, y : array, tensor or DataArray, shape (examples, units)
+        Two representations of the same examples.
+    kernel : {"linear", "rbf"}
+        x·x', or exp(−d²/2σ²) with σ = bandwidth × the median distance.
+    debiased : bool
+        Which estimator.
+    bandwidth : float
+        Of the RBF kernel, in median off-diagonal distances.
+
+    Returns
+    -------
+    float
+        In (−1, 1] debiased, in [0, 1] biased; NaN with a warning where a side is
+        constant, or where all its examples are equally far apart (debiased).
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, a value is not finite, or there are fewer than
+        4 examples (2 for the biased form).
+
+    Notes
+    -----
+    Invariant to rotation, reordering, uniform scaling and shifts of either side; not
+    to other linear maps. Costs min(2npq, 2n²(p + q)) operations a pair.
+
+    References
+    ----------
+    Kornblith et al. (2019), Similarity of neural network representations revisited,
+    arXiv:1905.00414. Nguyen et al. (2021), arXiv:2010.15327.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(100, 5))
+    >>> round(cka(x, 3 * x + 1), 6)
+    1.0
+    """
+    return _pair("cka", x, y, kernel, debiased, bandwidth)
+
+
+def _pair(
+    name: str, x: Matrix, y: Matrix, kernel: Kernel, debiased: bool, bandwidth: float
+) -> float:
+    """Compute one pair through the very code that computes all of them."""
+    a, b = pair(x, y, least=4 if debiased else 2)
+    flat = warn_constant(a, b)
+    function = cka_pairs if name == "cka" else hsic_pairs
+    value = float(
+        function(
+            [a],
+            [b],
+            device=str(a.device),
+            kernel=kernel,
+            debiased=debiased,
+            bandwidth=bandwidth,
+        )[0, 0]
+    )
+    if np.isnan(value) and not flat:
+        warnings.warn(
+            "The examples of a side are all equally far apart, so there is no "
+            "similarity; the value is NaN.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return value
+
+
+def cka_pairs(
+    xs: Sequence[Matrix],
+    ys: Sequence[Matrix] | None = None,
+    *,
+    precision: str = "float64",
+    device: str = "cpu",
+    progress: bool = False,
+    kernel: Kernel = "linear",
+    debiased: bool = True,
+    bandwidth: float = 1.0,
+    batch: int | None = None,
+) -> np.ndarray:
+    """Return CKA between every x and every y; see `cka` and `Measure.all_pairs`.
+
+    With `batch`, HSIC is the mean over batches of about so many neighbouring examples,
+    each by its rows (Nguyen et al. 2021): cheaper, and another number.
+    """
+    values, own = hsic_matrix(
+        xs,
+        ys,
+        precision=precision,
+        device=device,
+        progress=progress,
+        kernel=kernel,
+        debiased=debiased,
+        bandwidth=bandwidth,
+        batch=batch,
+    )
+    return ratios(values, own, None if ys is None else len(xs))
+
+
+def hsic_pairs(
+    xs: Sequence[Matrix],
+    ys: Sequence[Matrix] | None = None,
+    *,
+    precision: str = "float64",
+    device: str = "cpu",
+    progress: bool = False,
+    kernel: Kernel = "linear",
+    debiased: bool = True,
+    bandwidth: float = 1.0,
+) -> np.ndarray:
+    """Return HSIC between every x and every y; see `hsic` and `Measure.all_pairs`."""
+    values, _ = hsic_matrix(
+        xs,
+        ys,
+        precision=precision,
+        device=device,
+        progress=progress,
+        kernel=kernel,
+        debiased=debiased,
+        bandwidth=bandwidth,
+    )
+    return values if ys is None else values[: len(xs), len(xs) :]
+
+
+def hsic_matrix(
+    xs: Sequence[Matrix],
+    ys: Sequence[Matrix] | None,
+    *,
+    precision: str,
+    device: str,
+    progress: bool,
+    kernel: Kernel,
+    debiased: bool,
+    bandwidth: float,
+    batch: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return HSIC of all pairs asked for, and of each layer with itself.
+
+    Parameters
+    ----------
+    xs, ys : sequence of matrices, each (examples, units)
+        The sides; `ys=None` is a self comparison.
+    precision, device, progress
+        See `Measure.all_pairs`.
+    kernel, debiased, bandwidth
+        See `hsic`.
+    batch : int or None
+        Average over batches of about so many neighbouring examples.
+
+    Returns
+    -------
+    values : ndarray, shape (layers, layers)
+        HSIC over the layers of both sides in a row; NaN where a layer is constant.
+    own : ndarray, shape (layers,)
+        HSIC of each layer with itself; NaN where there is nothing to compare.
+    """
+    if kernel not in ("linear", "rbf"):
+        raise ValueError(unknown("kernel", kernel, ["linear", "rbf"]))
+    if not bandwidth > 0:
+        msg = f"Expected `bandwidth` to be positive, but got {bandwidth!r}."
+        raise ValueError(msg)
+    every, split = [*xs, *(ys or [])], None if ys is None else len(xs)
+    check_examples(int(xs[0].shape[0]), 4 if debiased else 2)
+    if batch is not None:
+        check_batch(batch, int(xs[0].shape[0]), kernel)
+        with tqdm(desc="HSIC, batches", disable=not progress) as bar:
+            return batch_hsic(
+                every, split, batch, precision, device, debiased, bar.update
+            )
+    chosen = plan(xs, ys, kernel=kernel)
+    with tqdm(desc=f"HSIC, {chosen.space} space", disable=not progress) as bar:
+        if chosen.streamed:
+            sums, scales, constant = streamed.streamed_sums(
+                every, split, precision, device, bar.update
+            )
+        else:
+            x = layout.Layout.of(every, split, precision, device, chosen.space)
+            scales, constant = x.scales, x.constant
+            if chosen.space == "feature":
+                sums = products.feature_sums(x, split, bar.update)
+            elif kernel == "linear":
+                sums = grams.linear_sums(x, split, bar.update)
+            else:
+                sums = grams.radial_sums(x, split, bandwidth, bar.update)
+    values, own = sums.hsic(debiased)
+    if kernel == "linear":
+        values /= np.outer(scales, scales) ** 2
+        own /= scales**4
+    values[constant] = values[:, constant] = own[constant] = np.nan
+    return values, own
+
+
+def ratios(values: np.ndarray, own: np.ndarray, split: int | None) -> np.ndarray:
+    """Return CKA from HSIC.
+
+    Parameters
+    ----------
+    values : ndarray, shape (layers, layers)
+        HSIC over the layers of both sides in a row.
+    own : ndarray, shape (layers,)
+        HSIC of each layer with itself.
+    split : int or None
+        Layers of the first side; None is a self comparison.
+
+    Returns
+    -------
+    ndarray
+        All pairs across the split, or all pairs.
+    """
+    second = slice(None) if split is None else slice(split, None)
+    size = np.sqrt(own)
+    # Rounding may put a perfect 1 a little above; nothing else is above.
+    return np.clip(
+        values[:split, second] / np.outer(size[:split], size[second]), -1.0, 1.0
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How all pairs are computed.
+
+    Attributes
+    ----------
+    space : str
+        "feature" or "sample".
+    streamed : bool
+        Whether examples are read block by block.
+    reads : int
+        How often each layer is read, at most.
+    """
+
+    space: str
+    streamed: bool
+    reads: int
+
+
+def plan(
+    xs: Sequence[Matrix], ys: Sequence[Matrix] | None, *, kernel: str = "linear"
+) -> Plan:
+    """Choose the cheaper space; in feature space, stored layers are read by blocks.
+
+    Parameters
+    ----------
+    xs, ys : sequence of matrices, each (examples, units)
+        The sides; `ys=None` is a self comparison.
+    kernel : str
+        Only the linear kernel has a feature space of finite width.
+
+    Returns
+    -------
+    Plan
+        What `hsic_terms` does.
+    """
+    every, n = [*xs, *(ys or [])], int(xs[0].shape[0])
+    p, q = [int(x.shape[1]) for x in xs], [int(y.shape[1]) for y in ys or []]
+    if kernel != "linear":
+        return Plan("sample", False, 1)
+    sample = products.operations(n, p, q or None, "sample")
+    feature = products.operations(n, p, q or None, "feature")
+    stored = any(getattr(source, "stored", False) for source in every)
+    fits = n * (sum(p) + sum(q)) * 8 <= streamed.BUDGET
+    # Holding all numbers beats the square of a layer with more units than that.
+    fits = fits or n * (sum(p) + sum(q)) < max(p + q) ** 2
+    if sample < feature and (fits or not stored):
+        return Plan("sample", False, 1)
+    if not stored:
+        return Plan("feature", False, 1)
+    passes = streamed.passes(p + q, None if ys is None else len(p))
+    return Plan("feature", True, streamed.reads(passes))
+
+
+def describe(
+    xs: Sequence[Matrix], ys: Sequence[Matrix] | None, **options: Any
+) -> dict[str, Any]:
+    """Say how all pairs are computed, for the attributes of a result."""
+    if options.get("batch") is not None:
+        return {"space": "sample, by batches", "reads": 1}
+    chosen = plan(xs, ys, kernel=options["kernel"])
+    return {"space": chosen.space, "reads": chosen.reads}
+
+
+_SHARED: dict[str, Any] = {
+    "larger_is_more_similar": True,
+    "precisions": ("float64", "float32", "bfloat16"),
+    "describe": describe,
+}
+register(
+    "hsic",
+    hsic,
+    pairs=hsic_pairs,
+    invariances=("permutation", "orthogonal", "translation"),
+    **_SHARED,
+)
+register(
+    "cka",
+    cka,
+    pairs=cka_pairs,
+    bounds=(-1.0, 1.0),
+    invariances=("permutation", "orthogonal", "isotropic_scaling", "translation"),
+    **_SHARED,
+)

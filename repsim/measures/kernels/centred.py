@@ -1,0 +1,326 @@
+"""Layers side by side: centred, scaled and wide enough for a fast product."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from repsim.measures.matrices import DTYPES, Matrix, check_finite, is_constant, read
+
+WIDE = 2048
+"""Columns that are multiplied at once in feature space."""
+
+CACHED = 1 << 18
+"""Numbers that are centred at once, so that they stay in the cache."""
+
+FEW = 128
+"""Up to so many examples float64 is free, and the estimators cancel most."""
+
+MANY = 256
+"""Examples and units from which bfloat16 products are rounded without harm."""
+
+MODEST = 1e4
+"""Fourth powers of numbers up to so far from 1 fit into float32."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some layers beside each other.
+
+    Attributes
+    ----------
+    x : Tensor, shape (examples, units of all)
+        Centred.
+    layers : slice
+        Their numbers.
+    ends : list of int
+        Where each ends among the columns.
+    """
+
+    x: torch.Tensor
+    layers: slice
+    ends: list[int]
+
+    @property
+    def numbers(self) -> range:
+        """Return the layers' numbers."""
+        return range(self.layers.start, self.layers.stop)
+
+    def parts(self) -> list[torch.Tensor]:
+        """Return each layer's columns."""
+        starts = [0, *self.ends]
+        return [self.x[:, a:b] for a, b in zip(starts, self.ends, strict=False)]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All layers of a comparison, both sides in a row.
+
+    Attributes
+    ----------
+    groups : list of Group
+        The numbers.
+    norms : Tensor of float64, shape (layers, examples)
+        Squared norms of the rows, the diagonals of the Gram matrices.
+    scales : ndarray, shape (layers,)
+        Powers of two that the layers were multiplied by.
+    constant : ndarray of bool, shape (layers,)
+        Whether all rows of a layer are the same.
+    """
+
+    groups: list[Group]
+    norms: torch.Tensor
+    scales: np.ndarray
+    constant: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Return the number of layers."""
+        return len(self.scales)
+
+    @property
+    def layers(self) -> list[torch.Tensor]:
+        """Return each layer, (examples, units)."""
+        return [part for group in self.groups for part in group.parts()]
+
+    @classmethod
+    def of(
+        cls,
+        sources: Sequence[Matrix],
+        split: int | None,
+        precision: str,
+        device: str,
+        space: str = "feature",
+    ) -> "Layout":
+        """Read layers and centre them.
+
+        Parameters
+        ----------
+        sources : sequence of matrices, each (examples, units)
+            The layers of both sides.
+        split : int or None
+            Layers of the first side; no group crosses it.
+        precision : str
+            Of the products.
+        device : str
+            Where they are computed.
+        space : str
+            "feature" puts layers together, each unit's numbers beside each other in
+            memory; "sample" keeps layers apart, each example's numbers together.
+
+        Returns
+        -------
+        Layout
+            Ready for products.
+        """
+        n = int(sources[0].shape[0])
+        precision = at_least(precision, n)
+        widths = [int(source.shape[1]) for source in sources]
+        kind = torch.float64 if precision == "float64" else torch.float32
+        dtype = working_dtype(precision, device, n, widths)
+        norms = torch.empty(len(sources), n, dtype=torch.float64, device=device)
+        scales, constant = np.ones(len(sources)), np.zeros(len(sources), dtype=bool)
+        groups, by_unit = [], space == "feature"
+        for layers in grouped(widths, split, WIDE if by_unit else 1):
+            ends = np.cumsum(widths[layers]).tolist()
+            shape = (ends[-1], n) if by_unit else (n, ends[-1])
+            memory = torch.empty(shape, dtype=dtype, device=device)
+            group = Group(memory.T if by_unit else memory, layers, ends)
+            for i, out in zip(group.numbers, group.parts(), strict=True):
+                scales[i], constant[i] = _fill(
+                    out, norms[i], sources[i], kind, precision == "bfloat16"
+                )
+            groups.append(group)
+        return cls(groups, norms, scales, constant)
+
+
+def at_least(precision: str, n: int) -> str:
+    """Return the precision, float64 for few examples.
+
+    Parameters
+    ----------
+    precision : str
+        What was asked for.
+    n : int
+        Examples.
+
+    Returns
+    -------
+    str
+        What to use.
+    """
+    return "float64" if n <= FEW else precision
+
+
+def working_dtype(
+    precision: str, device: str, n: int, widths: Sequence[int]
+) -> torch.dtype:
+    """Return the dtype of the products: bfloat16 only where it is multiplied as such.
+
+    torch rounds such a product to bfloat16 again; over few numbers that does not
+    average out, so small problems multiply the rounded values in float32.
+
+    Parameters
+    ----------
+    precision : str
+        What was asked for.
+    device : str
+        Where.
+    n : int
+        Examples.
+    widths : sequence of int
+        Units of each layer.
+
+    Returns
+    -------
+    dtype
+        float32 for bfloat16 on a CPU without such products, or for few examples or
+        units: the values are rounded to bfloat16 all the same, only the speed differs.
+    """
+    few = n < MANY or min(widths) < MANY
+    if precision == "bfloat16" and (few or not multiplies_bfloat16(device)):
+        return torch.float32
+    return DTYPES[precision]
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Return whether the device has products of bfloat16.
+
+    Parameters
+    ----------
+    device : str
+        "cpu", "cuda", …
+
+    Returns
+    -------
+    bool
+        True for accelerators and for CPUs with AVX512-BF16 or AMX.
+    """
+    if torch.device(device).type != "cpu":
+        return True
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in names)
+
+
+def grouped(widths: Sequence[int], split: int | None, widest: int) -> list[slice]:
+    """Return which layers go side by side.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Units of each layer.
+    split : int or None
+        A place that no group crosses.
+    widest : int
+        Columns that a group of several layers may have.
+
+    Returns
+    -------
+    list of slice
+        Runs of layers.
+    """
+    runs, start, width = [], 0, 0
+    for i, units in enumerate(widths):
+        if i > start and (i == split or width + units > widest):
+            runs.append(slice(start, i))
+            start, width = i, 0
+        width += units
+    return [*runs, slice(start, len(widths))]
+
+
+def membership(ends: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """Return the indicator (units, layers) of which unit belongs to which layer.
+
+    Parameters
+    ----------
+    ends : sequence of int
+        Where each layer ends among the units.
+    like : Tensor
+        Gives dtype and device.
+
+    Returns
+    -------
+    Tensor of 0 and 1
+        One 1 a row.
+    """
+    inside = torch.zeros(ends[-1], len(ends), dtype=like.dtype, device=like.device)
+    for j, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        inside[start:end, j] = 1
+    return inside
+
+
+def cached_rows(x: torch.Tensor) -> list[slice]:
+    """Return runs of rows that stay in a processor's cache; elsewhere all of them.
+
+    Parameters
+    ----------
+    x : Tensor, shape (examples, units)
+        What is gone through.
+
+    Returns
+    -------
+    list of slice
+        In order.
+    """
+    step = max(1, CACHED // x.shape[1]) if x.device.type == "cpu" else len(x)
+    return [slice(at, at + step) for at in range(0, len(x), step)]
+
+
+def power_of_two(square: float, count: int) -> float:
+    """Return the power of two that brings a mean square near 1, 1 where it is near.
+
+    Parameters
+    ----------
+    square : float
+        The sum of squares.
+    count : int
+        Of how many numbers.
+
+    Returns
+    -------
+    float
+        A factor that changes no digit.
+    """
+    size = (square / count) ** 0.5
+    if size == 0 or 1 / MODEST < size < MODEST:
+        return 1.0
+    return float(2.0 ** -round(np.log2(size)))
+
+
+def _fill(
+    out: torch.Tensor,
+    norms: torch.Tensor,
+    source: Matrix,
+    kind: torch.dtype,
+    rounded: bool,
+) -> tuple[float, bool]:
+    """Write one layer, centred, into its columns; return scale and flatness."""
+    raw = read(source, check=False).to(out.device)
+    if raw.dtype.itemsize < kind.itemsize:
+        raw = raw.to(kind)
+    # The first row comes off before the mean: differences of near numbers are exact,
+    # sums of them are not, and a constant layer becomes exactly 0.
+    first = raw[:1]
+    spans = cached_rows(raw)
+    sums = [(raw[span] - first).sum(dim=0, keepdim=True).double() for span in spans]
+    mean = (torch.cat(sums).sum(dim=0, keepdim=True) / len(raw)).to(kind)
+    for span in spans:
+        part = (raw[span] - first).sub_(mean)
+        if rounded:
+            part = part.bfloat16().to(kind)
+        torch.linalg.vector_norm(part, dim=1, dtype=torch.float64, out=norms[span])
+        out[span] = part
+    norms.square_()
+    total = float(norms.sum())
+    if not np.isfinite(total):
+        check_finite(raw, getattr(source, "what", "the representation"))
+    flat = total == 0 and is_constant(raw)
+    scale = power_of_two(total, out.numel())
+    if not np.isfinite(total) or (total == 0 and not flat) or scale != 1:
+        wide = raw.double() - raw[:1].double()
+        wide -= wide.mean(dim=0, keepdim=True)
+        scale = power_of_two(float(wide.square().sum()), wide.numel())
+        out.copy_((wide * scale).bfloat16() if rounded else wide * scale)
+        torch.linalg.vector_norm(out, dim=1, dtype=torch.float64, out=norms).square_()
+    return scale, flat

@@ -1,0 +1,184 @@
+"""Sums over Gram matrices of examples, tile by tile: sample space, any kernel."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from repsim.measures.kernels.centred import Layout
+from repsim.measures.kernels.matmul import Rows
+from repsim.measures.kernels.products import TILE, Advance, Sums, pair_products
+
+
+def linear_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
+    """Return the sums of linear kernels.
+
+    Parameters
+    ----------
+    x : Layout
+        The layers of both sides, centred.
+    split : int or None
+        Layers of the first side; None compares all with all.
+    advance : callable
+        Told how many tiles were done.
+
+    Returns
+    -------
+    Sums
+        Of all pairs.
+    """
+    off, _ = _tiled(x, split, None, advance)
+    norms = x.norms.cpu().numpy()
+    return Sums.centred(norms.shape[1], off, norms @ norms.T, norms.sum(axis=1))
+
+
+def radial_sums(
+    x: Layout, split: int | None, bandwidth: float, advance: Advance
+) -> Sums:
+    """Return the sums of RBF kernels, less the kernel's value at the median distance.
+
+    Subtracting one number from all entries changes no centred sum and keeps float32
+    from cancelling.
+
+    Parameters
+    ----------
+    x : Layout
+        The layers of both sides, centred.
+    split : int or None
+        Layers of the first side; None compares all with all.
+    bandwidth : float
+        In median distances.
+    advance : callable
+        Told how many tiles were done.
+
+    Returns
+    -------
+    Sums
+        Of all pairs; NaN for a layer whose median distance is 0.
+    """
+    medians = [
+        median_distance(layer, norms)
+        for layer, norms in zip(x.layers, x.norms, strict=True)
+    ]
+    kernels = [Radial(median, bandwidth) for median in medians]
+    off, rows = _tiled(x, split, kernels, advance)
+    n = rows.shape[1]
+    top = 1.0 - kernels[0].middle
+    full = rows + top
+    return Sums(
+        examples=n,
+        off=off,
+        diagonal=np.full_like(off, n * top**2),
+        rows=rows @ rows.T,
+        totals=rows.sum(axis=1),
+        full_rows=full @ full.T,
+        full_totals=full.sum(axis=1),
+    )
+
+
+class Radial:
+    """exp(−d²/2σ²) less its value at the median distance.
+
+    Parameters
+    ----------
+    median : float
+        The median distance between examples.
+    bandwidth : float
+        σ in median distances.
+    """
+
+    def __init__(self, median: float, bandwidth: float) -> None:
+        self.exponent = -0.5 / (bandwidth * median) ** 2 if median > 0 else np.nan
+        self.middle = float(np.exp(-0.5 / bandwidth**2))
+
+    def apply(
+        self, tile: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+    ) -> None:
+        """Turn inner products into kernel values, in place.
+
+        Parameters
+        ----------
+        tile : Tensor, shape (rows, columns)
+            Inner products of centred representations.
+        rows, columns : Tensor
+            Squared norms.
+        """
+        squared_distances(tile, rows, columns)
+        tile.mul_(self.exponent).exp_().sub_(self.middle)
+
+
+def squared_distances(
+    tile: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+) -> None:
+    """Turn inner products into squared distances, in place.
+
+    Parameters
+    ----------
+    tile : Tensor, shape (rows, columns)
+        Inner products of centred representations.
+    rows, columns : Tensor
+        Squared norms.
+    """
+    tile.mul_(-2).add_(rows[:, None].to(tile.dtype))
+    tile.add_(columns[None, :].to(tile.dtype)).clamp_(min=0)
+
+
+def median_distance(x: torch.Tensor, norms: torch.Tensor) -> float:
+    """Return the median distance between two different examples.
+
+    Parameters
+    ----------
+    x : Tensor, shape (examples, units)
+        A centred representation.
+    norms : Tensor, shape (examples,)
+        Its squared norms.
+
+    Returns
+    -------
+    float
+        In the units of `x`.
+    """
+    n, found = len(x), []
+    for i in range(0, n, TILE):
+        tile = Rows(x[i : i + TILE]).times(x[i:])
+        tile = tile.float() if tile.dtype == torch.bfloat16 else tile
+        squared_distances(tile, norms[i : i + TILE], norms[i:])
+        upper = torch.ones_like(tile, dtype=torch.bool).triu_(1)
+        found.append(tile[upper].cpu().numpy())
+    values = np.concatenate(found)
+    low, high = (len(values) - 1) // 2, len(values) // 2
+    middle = np.partition(values, (low, high))[[low, high]].astype(np.float64)
+    return float(np.sqrt(middle).mean())
+
+
+def _tiled(
+    x: Layout, split: int | None, kernels: Sequence[Radial] | None, advance: Advance
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sum products of all pairs of kernels over one triangle of tiles."""
+    layers, norms = x.layers, x.norms
+    count, n = norms.shape
+    off, sums = np.zeros((count, count)), np.zeros((count, n))
+    buffer = torch.empty(
+        count * min(TILE, n) ** 2, dtype=layers[0].dtype, device=layers[0].device
+    )
+    for i in range(0, n, TILE):
+        for j in range(i, n, TILE):
+            rows, columns = slice(i, min(i + TILE, n)), slice(j, min(j + TILE, n))
+            high, wide = rows.stop - i, columns.stop - j
+            tiles = buffer[: count * high * wide].view(count, high, wide)
+            for layer, tile in zip(layers, tiles, strict=True):
+                Rows(layer[rows]).times(layer[columns], out=tile)
+            tiles = tiles.float() if tiles.dtype == torch.bfloat16 else tiles
+            if kernels is not None:
+                for tile, norm, kernel in zip(tiles, norms, kernels, strict=True):
+                    kernel.apply(tile, norm[rows], norm[columns])
+            if i == j:
+                tiles.diagonal(dim1=1, dim2=2).zero_()
+            if kernels is not None:
+                sums[:, rows] += tiles.sum(dim=2).double().cpu().numpy()
+                if i != j:
+                    sums[:, columns] += tiles.sum(dim=1).double().cpu().numpy()
+            part = pair_products(tiles.reshape(count, -1), split)
+            off += part if i == j else 2 * part
+            advance(1)
+    return off, sums

@@ -1,0 +1,246 @@
+"""HSIC of linear kernels from sums over examples, which may come in any batches.
+
+For the linear kernel Song et al.'s estimator needs of two layers X and Y only XᵀY, the
+sums of x and y, and, with the squared norms k = ‖x‖² and l = ‖y‖² of the rows, the sums
+of k, l, kl, kx, ly, kY and lX. All of them add up over batches, and all of them can be
+carried from one origin to another, so nothing depends on how the examples were cut.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from repsim.measures.kernels.centred import WIDE, cached_rows, grouped, membership
+from repsim.measures.kernels.matmul import Rows
+from repsim.measures.kernels.products import Sums, block_squares
+
+
+class Moments:
+    """Sums over the examples seen so far, of some layers and their pairs.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Units of each layer, of both sides in a row.
+    split : int or None
+        Layers of the first side: products are kept across the split and of each layer
+        with itself. None keeps all pairs.
+    dtype : dtype
+        Of the products; what is summed over them is float64.
+    device : str
+        Where they live.
+    rounded : bool
+        Whether to round centred numbers to bfloat16 first.
+
+    Attributes
+    ----------
+    examples : int
+        How many were seen.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        split: int | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: str | torch.device = "cpu",
+        rounded: bool = False,
+    ) -> None:
+        self.widths = [int(width) for width in widths]
+        self.split = split
+        self.examples = 0
+        self._dtype = dtype
+        self._rounded = rounded
+        self._ends = np.cumsum(self.widths).tolist()
+        total, count = self._ends[-1], len(self.widths)
+        self._inside = membership(
+            self._ends, torch.empty(0, dtype=torch.float64, device=device)
+        )
+
+        def zeros(*shape: int) -> torch.Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        self._origin = zeros(total)
+        self._sum = zeros(total)
+        self._norm = zeros(count)
+        self._sum_norm = zeros(total, count)
+        self._norm_norm = zeros(count, count)
+        # Kept from one update to the next: fresh memory costs as much as what is done.
+        self._units = torch.empty(total, 0, dtype=dtype, device=device)
+        kept = torch.float32 if dtype == torch.bfloat16 else dtype
+        self._tiles = _tiles(self.widths, split)
+        self._products = [
+            torch.zeros(
+                self._width(rows), self._width(columns), dtype=kept, device=device
+            )
+            for rows, columns in self._tiles
+        ]
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the sums live."""
+        return self._origin.device
+
+    def update(self, x: torch.Tensor) -> None:
+        """Add examples.
+
+        Parameters
+        ----------
+        x : Tensor, shape (examples, units of all layers)
+            The layers beside each other, finite.
+        """
+        if not len(x):
+            return
+        x = x.double() if self._dtype == torch.float64 else x.float()
+        if not self.examples:
+            # The first row, so that a constant layer is exactly 0 from here on, and
+            # the mean of what is left, so that later sums do not cancel.
+            first = x[:1].double()
+            self._origin = (first + (x - x[:1]).double().mean(dim=0)).flatten()
+        self.examples += len(x)
+        units = self._by_unit(x)
+        for (rows, columns), product in zip(self._tiles, self._products, strict=True):
+            a, b = units[self._columns(rows)], units[self._columns(columns)]
+            if self._dtype == torch.float64:
+                product.addmm_(a, b.T)
+            else:
+                product += Rows(a).times(b)
+
+    def _by_unit(self, x: torch.Tensor) -> torch.Tensor:
+        """Take the origin off, add up all but products, return (units, examples)."""
+        if self._units.shape[1] != len(x):
+            shape = (x.shape[1], len(x))
+            self._units = torch.empty(shape, dtype=self._dtype, device=x.device)
+        units = self._units
+        origin, inside = self._origin.to(x.dtype), self._inside.to(x.dtype)
+        for span in cached_rows(x):
+            part = x[span] - origin
+            if self._rounded:
+                part = part.bfloat16().to(x.dtype)
+            units[:, span] = part.T
+            norm = part.square() @ inside
+            self._sum += part.sum(dim=0)
+            self._norm += norm.sum(dim=0)
+            self._sum_norm += part.T @ norm
+            self._norm_norm += norm.double().T @ norm.double()
+        return units
+
+    def shift(self, by: torch.Tensor) -> None:
+        """Carry all sums to another origin.
+
+        Parameters
+        ----------
+        by : Tensor of float64, shape (units of all layers,)
+            What is added to every example: the old origin minus the new one.
+        """
+        n, d = self.examples, by
+        square = d.square() @ self._inside
+        turned = torch.zeros_like(self._sum_norm)
+        both = torch.zeros_like(self._norm_norm)
+        for (rows, columns), product in zip(self._tiles, self._products, strict=True):
+            a, b = self._columns(rows), self._columns(columns)
+            part_a = self._inside[a, rows] * d[a, None]
+            part_b = self._inside[b, columns] * d[b, None]
+            # Σ x (y·d), and from it Σ (x·d)(y·d).
+            right = product.double() @ part_b
+            left = product.double().T @ part_a
+            turned[a, columns] = right
+            turned[b, rows] = left
+            both[rows, columns] = part_a.T @ right
+            both[columns, rows] = both[rows, columns].T.clone()
+            product += torch.outer(self._sum[a], d[b]) + torch.outer(
+                d[a], self._sum[b] + n * d[b]
+            )
+        # Σ (x·d) l and Σ x·d, by layer.
+        along = self._inside.T @ (d[:, None] * self._sum_norm)
+        drift = self._inside.T @ (d * self._sum)
+        old = self._norm
+        new = old + 2 * drift + n * square
+        self._norm_norm = (
+            self._norm_norm
+            + 2 * (along + along.T)
+            + torch.outer(square, old)
+            + torch.outer(old, square)
+            + 4 * both
+            + 2 * (torch.outer(square, drift) + torch.outer(drift, square))
+            + n * torch.outer(square, square)
+        )
+        self._sum_norm = (
+            self._sum_norm
+            + 2 * turned
+            + torch.outer(self._sum, square)
+            + torch.outer(d, new)
+        )
+        self._norm = new
+        self._sum = self._sum + n * d
+        self._origin = self._origin - d
+
+    def merge(self, other: "Moments") -> None:
+        """Add what other moments have seen.
+
+        Parameters
+        ----------
+        other : Moments
+            Of the same layers; left as it is up to its origin.
+        """
+        if not other.examples:
+            return
+        if not self.examples:
+            self._origin = other._origin.to(self._origin.device).clone()
+        other.shift(other._origin - self._origin.to(other._origin.device))
+        self.examples += other.examples
+        for mine, theirs in (
+            (self._sum, other._sum),
+            (self._norm, other._norm),
+            (self._sum_norm, other._sum_norm),
+            (self._norm_norm, other._norm_norm),
+            *zip(self._products, other._products, strict=True),
+        ):
+            mine += theirs.to(mine.device)
+
+    def sums(self) -> Sums:
+        """Return what HSIC needs, of the pairs kept.
+
+        Returns
+        -------
+        Sums
+            In float64, about the mean of all examples.
+        """
+        self.shift(-self._sum / max(self.examples, 1))
+        count = len(self.widths)
+        squares = np.zeros((count, count))
+        for (rows, columns), product in zip(self._tiles, self._products, strict=True):
+            ends = (self._local_ends(rows), self._local_ends(columns))
+            part = block_squares(product.clone(), *ends)
+            part = (part + part.T) / 2 if rows == columns else part
+            squares[rows, columns] = part
+            squares[columns, rows] = part.T
+        diagonal = self._norm_norm.cpu().numpy()
+        return Sums.centred(
+            self.examples, squares - diagonal, diagonal, self._norm.cpu().numpy()
+        )
+
+    def _local_ends(self, layers: slice) -> list[int]:
+        """Return where layers end among their own columns."""
+        return list(np.cumsum(self.widths[layers]).tolist())
+
+    def _width(self, layers: slice) -> int:
+        """Return the units of a run of layers."""
+        return sum(self.widths[layers])
+
+    def _columns(self, layers: slice) -> slice:
+        """Return the columns of a run of layers."""
+        stop = self._ends[layers.stop - 1]
+        return slice(stop - self._width(layers), stop)
+
+
+def _tiles(widths: Sequence[int], split: int | None) -> list[tuple[slice, slice]]:
+    """Return the runs of layers whose products are kept."""
+    runs = grouped(widths, split, WIDE)
+    if split is None:
+        return [(a, b) for i, a in enumerate(runs) for b in runs[i:]]
+    left = [run for run in runs if run.start < split]
+    right = [run for run in runs if run.start >= split]
+    own = [(slice(i, i + 1), slice(i, i + 1)) for i in range(len(widths))]
+    return [*((a, b) for a in left for b in right), *own]

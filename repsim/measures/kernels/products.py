@@ -1,0 +1,281 @@
+"""Inner products of Gram matrices: what HSIC is made of, for all pairs of layers.
+
+For centred X (n, p) and Y (n, q), with Gram matrices K = XXᵀ and L = YYᵀ,
+
+    ⟨K, L⟩ = ‖XᵀY‖²,
+
+so the sum over n² pairs of examples (sample space, 2n²(p + q) operations once a layer)
+equals one over pq pairs of units (feature space, 2npq operations a pair of layers).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from repsim.measures.kernels.centred import Group, Layout, membership
+from repsim.measures.kernels.matmul import Rows
+
+TILE = 512
+"""Rows of a Gram tile: large enough for the product, small enough for the cache."""
+
+Advance = Callable[[int], object]
+"""Told how much was done, for a bar."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What HSIC needs of the kernel matrices K and L of every pair of layers.
+
+    With K̃ the matrix K without its diagonal; all arrays are over (layers, layers) or
+    (layers,), in float64. Pairs that nobody asked for are left at 0.
+
+    Attributes
+    ----------
+    examples : int
+        Rows of K.
+    off : ndarray
+        Sums of K̃∘L̃, kept apart from the diagonals, whose size would drown them.
+    diagonal : ndarray
+        Sums of products of the diagonals.
+    rows, totals : ndarray
+        Sums of products of the row sums of K̃, and the sums of K̃.
+    full_rows, full_totals : ndarray
+        The same of K itself.
+    """
+
+    examples: int
+    off: np.ndarray
+    diagonal: np.ndarray
+    rows: np.ndarray
+    totals: np.ndarray
+    full_rows: np.ndarray
+    full_totals: np.ndarray
+
+    @classmethod
+    def centred(
+        cls, examples: int, off: np.ndarray, diagonal: np.ndarray, traces: np.ndarray
+    ) -> "Sums":
+        """Return the sums where rows of K add up to 0, so those of K̃ to −diagonal.
+
+        Parameters
+        ----------
+        examples : int
+            Rows of K.
+        off, diagonal : ndarray, shape (layers, layers)
+            As above.
+        traces : ndarray, shape (layers,)
+            Sums of the diagonals.
+
+        Returns
+        -------
+        Sums
+            Complete.
+        """
+        nothing = np.zeros_like(diagonal)
+        none = np.zeros_like(traces)
+        return cls(examples, off, diagonal, diagonal, -traces, nothing, none)
+
+    def hsic(self, debiased: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return HSIC of every pair of layers, and of each with itself.
+
+        Parameters
+        ----------
+        debiased : bool
+            Which estimator.
+
+        Returns
+        -------
+        values : ndarray, shape (layers, layers)
+            HSIC.
+        own : ndarray, shape (layers,)
+            Its diagonal; NaN where nothing but rounding is left.
+        """
+        n = self.examples
+        if debiased:
+            size, rows, totals = self.off, self.rows, self.totals
+            row_weight, total_weight = 2 / (n - 2), 1 / ((n - 1) * (n - 2))
+            scale = n * (n - 3)
+        else:
+            size = self.off + self.diagonal
+            rows, totals = self.full_rows, self.full_totals
+            row_weight, total_weight, scale = 2 / n, 1 / n**2, (n - 1) ** 2
+        values = size - row_weight * rows + total_weight * np.outer(totals, totals)
+        own = np.diagonal(values)
+        noise = 1e-13 * (np.diagonal(size) + np.diagonal(self.diagonal))
+        own = np.where(own > noise, own, np.nan)
+        return np.asarray(values / scale), own / scale
+
+
+def feature_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
+    """Return the sums of linear kernels by products of units, ⟨K, L⟩ = ‖XᵀY‖².
+
+    Parameters
+    ----------
+    x : Layout
+        The layers of both sides, centred.
+    split : int or None
+        Layers of the first side; None compares all with all.
+    advance : callable
+        Told how many pairs of layers were done.
+
+    Returns
+    -------
+    Sums
+        Of the pairs across the split, and of each layer with itself.
+    """
+    squares = np.zeros((x.count, x.count))
+    if split is None:
+        for i, a in enumerate(x.groups):
+            units = Rows(a.x.T)
+            for b in x.groups[i:]:
+                part = block_squares(units.times(b.x.T), a.ends, b.ends)
+                part = (part + part.T) / 2 if a is b else part
+                squares[a.layers, b.layers] = part
+                squares[b.layers, a.layers] = part.T
+                advance(part.size)
+    else:
+        for a in x.groups:
+            units = Rows(a.x.T)
+            for b in x.groups:
+                if a.layers.start < split <= b.layers.start:
+                    part = block_squares(units.times(b.x.T), a.ends, b.ends)
+                    squares[a.layers, b.layers] = part
+                    advance(part.size)
+        for group in x.groups:
+            squares[group.numbers, group.numbers] = own_squares(group)
+    norms = x.norms.cpu().numpy()
+    diagonal = norms @ norms.T
+    return Sums.centred(norms.shape[1], squares - diagonal, diagonal, norms.sum(1))
+
+
+def pair_products(flat: torch.Tensor, split: int | None) -> np.ndarray:
+    """Return inner products of rows: of all pairs, or across the split and of each.
+
+    Parameters
+    ----------
+    flat : Tensor, shape (layers, numbers)
+        One row a layer.
+    split : int or None
+        Layers of the first side.
+
+    Returns
+    -------
+    ndarray of float64, shape (layers, layers)
+        0 where nobody asked.
+    """
+    if split is None:
+        return np.asarray((flat @ flat.T).double().cpu().numpy())
+    found = np.zeros((len(flat), len(flat)))
+    found[:split, split:] = (flat[:split] @ flat[split:].T).cpu().numpy()
+    for i, row in enumerate(flat):
+        found[i, i] = float(row @ row)
+    return found
+
+
+def block_squares(
+    product: torch.Tensor, rows: Sequence[int], columns: Sequence[int]
+) -> np.ndarray:
+    """Return the sum of squares of every block of a product, which is overwritten.
+
+    Parameters
+    ----------
+    product : Tensor, shape (units, units)
+        XᵀY of layers side by side.
+    rows, columns : sequence of int
+        Where the layers end on each side.
+
+    Returns
+    -------
+    ndarray of float64, shape (layers, layers)
+        ‖XᵀY‖² of every pair.
+    """
+    squared = product.float() if product.dtype == torch.bfloat16 else product
+    squared = squared.square_()
+    thin = (squared @ membership(columns, squared)).double()
+    return np.asarray((membership(rows, thin).T @ thin).cpu().numpy())
+
+
+def own_squares(group: Group) -> np.ndarray:
+    """Return ‖XᵀX‖² of every layer of a group, in one call where all are narrow.
+
+    Parameters
+    ----------
+    group : Group
+        Layers beside each other, centred.
+
+    Returns
+    -------
+    ndarray of float64, shape (layers,)
+        ⟨K, K⟩.
+    """
+    parts = group.parts()
+    (n, width), same = parts[0].shape, len({part.shape[1] for part in parts}) == 1
+    if len(parts) == 1 or not same or width > min(n, TILE // 4):
+        return np.array([own_square(part) for part in parts])
+    rows = group.x.float() if group.x.dtype == torch.bfloat16 else group.x
+    layers = rows.T.reshape(len(parts), width, n)
+    own = torch.bmm(layers, layers.transpose(1, 2))
+    lengths = torch.linalg.vector_norm(own, dim=2).double()
+    return np.asarray(lengths.square().sum(dim=1).cpu().numpy())
+
+
+def own_square(x: torch.Tensor) -> float:
+    """Return ‖XᵀX‖² = ‖XXᵀ‖², by the smaller of the two, one triangle of blocks.
+
+    Parameters
+    ----------
+    x : Tensor, shape (examples, units)
+        A centred representation.
+
+    Returns
+    -------
+    float
+        ⟨K, K⟩.
+    """
+    # torch rounds products of bfloat16 to it; over few of them this does not average.
+    x = x.float() if x.dtype == torch.bfloat16 and min(x.shape) <= TILE // 2 else x
+    wide = x.T if x.shape[1] <= x.shape[0] else x
+    total, step = 0.0, max(128, min(4 * TILE, -(-len(wide) // 4)))
+    for start in range(0, len(wide), step):
+        part, rest = wide[start : start + step], wide[start + step :]
+        rows = Rows(part)
+        total += _square(rows.times(part))
+        if len(rest):
+            total += 2 * _square(rows.times(rest))
+    return total
+
+
+def _square(x: torch.Tensor) -> float:
+    """Return the sum of squares, added up in float64 over rows."""
+    x = x.float() if x.dtype == torch.bfloat16 else x
+    return float(torch.linalg.vector_norm(x, dim=1).double().square().sum())
+
+
+def operations(n: int, p: Sequence[int], q: Sequence[int] | None, space: str) -> float:
+    """Return how many operations all pairs take.
+
+    Parameters
+    ----------
+    n : int
+        Examples.
+    p, q : sequence of int
+        Units of the layers on each side; `q=None` is a self comparison.
+    space : str
+        "feature" or "sample".
+
+    Returns
+    -------
+    float
+        Floating-point operations; those in sample space count 1.2 times, because
+        smaller tiles reach a smaller share of the machine's peak.
+    """
+    every = [*p, *(q or [])]
+    if space == "sample":
+        half = (n + TILE) * n / 2
+        return half * (2 * 1.2 * sum(every) + 6 * len(every) ** 2)
+    own = sum(min(w * w * n, n * n * w) for w in every)
+    if q is None:
+        return float(n * (sum(p) ** 2 + sum(w * w for w in p)))
+    return float(2 * n * sum(p) * sum(q) + 1.25 * own)

@@ -1,0 +1,226 @@
+"""Layers that are read block by block, in memory that does not grow with n."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from repsim.measures.kernels.centred import at_least, power_of_two, working_dtype
+from repsim.measures.kernels.moments import Moments
+from repsim.measures.kernels.products import Advance, Sums
+from repsim.measures.matrices import Matrix, read
+
+BUDGET = 2**30
+"""Bytes that the products of one pass may take; more layers need more passes."""
+
+BLOCK = 2**28
+"""Bytes of one block of examples, all layers together."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One reading of some layers.
+
+    Attributes
+    ----------
+    layers : list of int
+        Their numbers.
+    split : int or None
+        How many of them are on the first side; None takes all pairs.
+    """
+
+    layers: list[int]
+    split: int | None
+
+
+def streamed_sums(
+    sources: Sequence[Matrix],
+    split: int | None,
+    precision: str,
+    device: str,
+    advance: Advance,
+) -> tuple[Sums, np.ndarray, np.ndarray]:
+    """Return the sums of linear kernels of stored layers, block by block.
+
+    Parameters
+    ----------
+    sources : sequence of matrices, each (examples, units)
+        The layers of both sides.
+    split : int or None
+        Layers of the first side; None compares all with all.
+    precision, device : str
+        Of the products, and where.
+    advance : callable
+        Told how many blocks were done.
+
+    Returns
+    -------
+    sums : Sums
+        Of the pairs asked for, and of each layer with itself.
+    scales : ndarray, shape (layers,)
+        Powers of two that the layers were multiplied by.
+    constant : ndarray of bool, shape (layers,)
+        Which layers do not vary.
+    """
+    n, count = int(sources[0].shape[0]), len(sources)
+    widths = [int(source.shape[1]) for source in sources]
+    precision = at_least(precision, n)
+    off, diagonal = np.zeros((count, count)), np.zeros((count, count))
+    traces, scales = np.zeros(count), np.ones(count)
+    for one in passes(widths, split):
+        moments = Moments(
+            [widths[i] for i in one.layers],
+            one.split,
+            working_dtype(precision, device, n, widths),
+            device,
+            rounded=precision == "bfloat16",
+        )
+        blocks = Blocks([sources[i] for i in one.layers], precision, device)
+        for block in blocks:
+            moments.update(block)
+            advance(1)
+        part, where = moments.sums(), np.ix_(one.layers, one.layers)
+        kept = part.off + part.diagonal != 0
+        off[where] = np.where(kept, part.off, off[where])
+        diagonal[where] = np.where(kept, part.diagonal, diagonal[where])
+        traces[one.layers] = -part.totals
+        scales[one.layers] = blocks.scales
+    return Sums.centred(n, off, diagonal, traces), scales, traces == 0
+
+
+def passes(widths: Sequence[int], split: int | None) -> list[Pass]:
+    """Return which layers are read together so that their products fit the budget.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Units of each layer, of both sides in a row.
+    split : int or None
+        Layers of the first side; None compares all with all.
+
+    Returns
+    -------
+    list of Pass
+        One where everything fits.
+    """
+    every = list(range(len(widths)))
+    left, right = every[:split], [] if split is None else every[split:]
+    total = [sum(widths[i] for i in side) for side in (left, right)]
+    products = total[0] ** 2 / 2 if split is None else total[0] * total[1]
+    if products * 8 <= BUDGET:
+        return [Pass(every, split)]
+    runs = _runs(left, widths)
+    if split is not None:
+        return [Pass(a + b, len(a)) for a in runs for b in _runs(right, widths)]
+    across = [Pass(a + b, len(a)) for i, a in enumerate(runs) for b in runs[i + 1 :]]
+    return [*(Pass(run, None) for run in runs), *across]
+
+
+def reads(every: Sequence[Pass]) -> int:
+    """Return how often a layer is read, at most.
+
+    Parameters
+    ----------
+    every : sequence of Pass
+        All passes of a comparison.
+
+    Returns
+    -------
+    int
+        1 where all products fit the budget.
+    """
+    seen = [layer for one in every for layer in one.layers]
+    return max(seen.count(layer) for layer in set(seen))
+
+
+class Blocks:
+    """Blocks of examples of some layers beside each other, each chunk read once.
+
+    Parameters
+    ----------
+    sources : sequence of matrices, each (examples, units)
+        The layers.
+    precision, device : str
+        Of the products, and where.
+    edges : sequence of int or None
+        Where blocks begin, and the end of the last; None cuts by size.
+
+    Attributes
+    ----------
+    scales : ndarray, shape (layers,)
+        Powers of two that the layers are multiplied by, known after the first block.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Matrix],
+        precision: str,
+        device: str,
+        edges: Sequence[int] | None = None,
+    ) -> None:
+        self._sources = sources
+        self._precision = precision
+        self._device = device
+        self._edges = edges
+        self._rests: list[torch.Tensor | None] = [None] * len(sources)
+        self.scales = np.ones(len(sources))
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Yield blocks (examples, units of all layers)."""
+        n = int(self._sources[0].shape[0])
+        width = sum(int(source.shape[1]) for source in self._sources)
+        kind = torch.float64 if self._precision == "float64" else torch.float32
+        rows = max(256, min(n, BLOCK // (width * kind.itemsize)))
+        edges = self._edges or [*range(0, n, rows), n]
+        rows = int(np.diff(edges).max())
+        out = torch.empty(rows, width, dtype=kind, device=self._device)
+        firsts: list[torch.Tensor] = []
+        for start, stop in zip(edges, edges[1:], strict=False):
+            block, column = out[: stop - start], 0
+            for i in range(len(self._sources)):
+                part = self._read(i, start, stop).to(self._device)
+                into = block[:, column : column + part.shape[1]]
+                column += part.shape[1]
+                # Differences from the first row are exact for near numbers, and
+                # exactly 0 for a constant layer.
+                wider = part if part.dtype.itemsize >= kind.itemsize else part.to(kind)
+                if start == 0:
+                    firsts.append(wider[:1].clone())
+                torch.sub(wider, firsts[i], out=into)
+                if start == 0:
+                    self.scales[i] = self._scale(wider - firsts[i])
+                if self.scales[i] != 1:
+                    into.copy_((wider - firsts[i]).double() * self.scales[i])
+            yield block
+
+    def _scale(self, x: torch.Tensor) -> float:
+        """Return the power of two that brings a layer near 1."""
+        return power_of_two(float(x.double().square().sum()), x.numel())
+
+    def _read(self, i: int, start: int, stop: int) -> torch.Tensor:
+        """Return rows of a layer, reading whole chunks and keeping what is over."""
+        source, rest = self._sources[i], self._rests[i]
+        known = 0 if rest is None else len(rest)
+        if known < stop - start:
+            n, chunk = int(source.shape[0]), max(1, int(getattr(source, "chunk", 1)))
+            end = min(n, -(-stop // chunk) * chunk)
+            fresh = read(source, start + known, end)
+            rest = fresh if rest is None or not known else torch.cat([rest, fresh])
+        assert rest is not None
+        self._rests[i] = (
+            rest[stop - start :].clone() if len(rest) > stop - start else None
+        )
+        return rest[: stop - start]
+
+
+def _runs(layers: list[int], widths: Sequence[int]) -> list[list[int]]:
+    """Cut layers into runs whose products with each other fit the budget."""
+    widest, runs, width = (BUDGET / 8) ** 0.5, [[layers[0]]], widths[layers[0]]
+    for layer in layers[1:]:
+        if width + widths[layer] > widest:
+            runs.append([])
+            width = 0
+        runs[-1].append(layer)
+        width += widths[layer]
+    return runs

@@ -1,0 +1,10 @@
+"""Plots: DataArray in, Axes out; nothing is shown, saved or styled globally."""
+
+from repsim.plot.curves import layer_curve as layer_curve
+from repsim.plot.heatmaps import heatmap as heatmap
+from repsim.plot.network_maps import dendrogram as dendrogram
+from repsim.plot.network_maps import mds as mds
+from repsim.plot.rdm_grids import rdm_grid as rdm_grid
+from repsim.plot.trajectories import dynamics as dynamics
+
+__all__ = ["dendrogram", "dynamics", "heatmap", "layer_curve", "mds", "rdm_grid"]

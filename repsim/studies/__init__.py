@@ -1,0 +1,1 @@
+"""Conditions × seeds → recordings → analyses → one report, resumable."""

@@ -1,0 +1,347 @@
+"""One cell of a study: one condition, one seed, from data to a stored recording."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+import zarr
+
+from repsim import datasets, learning, networks
+from repsim.capture.recorder import Recorder
+from repsim.core.devices import device_named
+from repsim.core.threads import one_thread
+from repsim.datasets.results import storable
+from repsim.datasets.store import is_complete as store_complete
+from repsim.datasets.store import remove_recording
+from repsim.studies.conditions import Condition, derived_seed
+from repsim.studies.spec import Spec
+from repsim.training.loop import train
+
+TRAINING = "training"
+
+
+def import_plugins(spec: Spec) -> None:
+    """Import the user's modules, also from the working folder.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+
+    Raises
+    ------
+    ImportError
+        If a module is missing, or raises while it is imported.
+    """
+    import_modules(spec.plugins)
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Import modules by name, also from the working folder.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Their names.
+
+    Raises
+    ------
+    ImportError
+        If a module is missing, or raises while it is imported.
+    """
+    for name in names:
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
+        try:
+            import_module(name)
+        except Exception as error:  # Whatever the user's module raises.
+            kind = f"{type(error).__name__}: " * (not isinstance(error, ImportError))
+            msg = f"Expected the plugin {name!r} to import, but got {kind}{error}."
+            raise ImportError(msg) from error
+
+
+def build(
+    spec: Spec,
+    condition: Condition,
+    init_seed: int,
+    run_seed: int,
+    lr: float,
+    features: int,
+    classes: int,
+) -> Any:
+    """Return the rule of one cell with its freshly initialised network.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+    condition : Condition
+        The rule and its options.
+    init_seed, run_seed : int
+        Seeds of the initial weights and of the rule's own draws.
+    lr : float
+        Learning rate, unless the condition names one.
+    features, classes : int
+        Width of the input and number of classes.
+
+    Returns
+    -------
+    Rule
+        Ready for its first step.
+
+    Raises
+    ------
+    ValueError
+        If the rule or one of its options does not exist or does not fit.
+    """
+    network = networks.mlp(
+        features,
+        hidden=[spec.width] * spec.depth,
+        classes=classes,
+        activation=spec.activation,
+        seed=init_seed,
+    ).to(device_named(spec.device))
+    options = {"lr": lr, "seed": run_seed, **dict(condition.options)}
+    try:
+        return learning.make(condition.rule, network, **options)
+    except TypeError as error:
+        msg = (
+            f"Expected options that rule {condition.rule!r} takes, but got "
+            f"{condition.text!r}: {error}"
+        )
+        raise ValueError(msg) from error
+
+
+def load(spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return training and test data.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+
+    Returns
+    -------
+    tuple of Dataset
+        Training and test.
+    """
+    root = spec.root
+    return (
+        datasets.load(spec.dataset, split="train", root=root),
+        datasets.load(spec.dataset, split="test", root=root),
+    )
+
+
+def recorded(test: xr.Dataset, examples: int) -> xr.Dataset:
+    """Return the examples to record, sorted by label, classes as equal as can be.
+
+    Parameters
+    ----------
+    test : Dataset
+        Test data.
+    examples : int
+        How many at most.
+
+    Returns
+    -------
+    Dataset
+        The first of each class in the source's order, sorted by label.
+    """
+    label = test["label"].values
+    rank = np.empty(label.size, dtype=int)
+    for value in np.unique(label):
+        of_class = np.flatnonzero(label == value)
+        rank[of_class] = np.arange(of_class.size)
+    first = np.lexsort((label, rank))[:examples]
+    return test.isel(example=first[np.lexsort((first, label[first]))])
+
+
+def flat(data: xr.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return inputs (example, feature) and labels as tensors."""
+    return datasets.to_tensors(data, "flat")
+
+
+def is_complete(store: Path, condition: str, seed: int) -> bool:
+    """Return whether a cell's recording and training record are both whole.
+
+    Parameters
+    ----------
+    store : Path
+        The study's zarr store.
+    condition : str
+        The condition's label.
+    seed : int
+        The seed.
+
+    Returns
+    -------
+    bool
+        False where either was cut short or never begun.
+    """
+    group = f"{condition}/{seed}"
+    return store_complete(store, group) and store_complete(store, f"{group}/{TRAINING}")
+
+
+@one_thread()
+def train_cell(
+    spec: Spec,
+    condition: Condition,
+    seed: int,
+    lr: float,
+    store: Path,
+    tell: Path | None = None,
+) -> tuple[str, int]:
+    """Train one network, record it, and leave both records in the study's store.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+    condition : Condition
+        The rule and its options.
+    seed : int
+        The network's seed.
+    lr : float
+        Learning rate, unless the condition names one.
+    store : Path
+        The study's zarr store; a cell cut short before is begun anew.
+    tell : Path or None
+        File that tells how many updates are made, for the progress bar.
+
+    Returns
+    -------
+    tuple
+        Label and seed.
+    """
+    import_plugins(spec)
+    began = time.perf_counter()
+    data, test = load(spec)
+    x, y = flat(data)
+    init_seed, run_seed = condition.init_seed(seed), condition.run_seed(seed)
+    classes = len(data.attrs["classes"])
+    rule = build(spec, condition, init_seed, run_seed, lr, x.shape[1], classes)
+    kept = recorded(test, spec.examples)
+    inputs, labels = flat(kept)
+    group = f"{condition.label}/{seed}"
+    remove_recording(store, group)
+    with Recorder(
+        rule.network,
+        inputs,
+        steps=spec.record,
+        labels=labels.numpy(),
+        examples=kept["example"].values,
+        store=store,
+        group=group,
+        attrs={
+            "condition": condition.label,
+            "rule": condition.rule,
+            "rule_options": json.dumps(rule.options, sort_keys=True, default=str),
+            "seed": seed,
+            "init_seed": init_seed,
+            "dataset": spec.dataset,
+            "network": f"mlp {spec.depth} x {spec.width} {spec.activation}",
+            "splits": list(rule.splits),
+        },
+    ) as recorder:
+        log = train(
+            rule,
+            data,
+            steps=spec.steps,
+            batch_size=spec.batch_size,
+            seed=run_seed,
+            test=test,
+            eval_every=spec.record,
+            progress=False,
+            callbacks=[recorder, *([_teller(tell)] if tell else [])],
+        )
+    log.attrs["wall_s"] = round(time.perf_counter() - began, 2)
+    storable(log).to_zarr(
+        store,
+        group=f"{group}/{TRAINING}",
+        mode="w",
+        consolidated=False,
+        zarr_format=3,
+    )
+    zarr.open_group(store, mode="r+", path=f"{group}/{TRAINING}").attrs["complete"] = 1
+    return condition.label, seed
+
+
+@one_thread()
+def tune_cell(
+    spec: Spec, condition: Condition, lr: float, tell: Path | None = None
+) -> dict[str, float]:
+    """Train one network with one learning rate and score it on held-out training data.
+
+    Every fifth training example is held out; the test set is not looked at.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+    condition : Condition
+        The rule and its options.
+    lr : float
+        The learning rate to try.
+    tell : Path or None
+        File that tells how many updates are made, for the progress bar.
+
+    Returns
+    -------
+    dict
+        `lr`, and on the held-out examples `loss` (cross-entropy, nats) and
+        `accuracy`; both are NaN where training diverged.
+    """
+    import_plugins(spec)
+    data, _ = load(spec)
+    held = np.arange(data.sizes["example"]) % 5 == 0
+    fit, score = data.isel(example=~held), data.isel(example=held)
+    init_seed = derived_seed("tune-init", condition.label, 0)
+    run_seed = derived_seed("tune-run", condition.label, 0)
+    classes = len(data.attrs["classes"])
+    x, y = flat(score)
+    rule = build(spec, condition, init_seed, run_seed, lr, x.shape[1], classes)
+    nothing = float("nan")
+    try:
+        train(
+            rule,
+            fit,
+            steps=spec.steps,
+            batch_size=spec.batch_size,
+            seed=run_seed,
+            eval_every=[spec.steps],
+            progress=False,
+            callbacks=[_teller(tell)] if tell else [],
+        )
+    except ValueError as error:
+        if "nan" not in str(error).lower() and "finite" not in str(error).lower():
+            raise
+        return {"lr": lr, "loss": nothing, "accuracy": nothing}
+    device = next(rule.network.parameters()).device
+    with torch.no_grad():
+        output = rule.network.eval()(x.to(device)).cpu().double()
+    return {
+        "lr": lr,
+        "loss": float(torch.nn.functional.cross_entropy(output, y)),
+        "accuracy": float((output.argmax(1) == y).double().mean()),
+    }
+
+
+def _teller(path: Path) -> Callable[[int, Any], None]:
+    """Return a callback that writes the number of updates, a few times a second."""
+    last = 0.0
+
+    def tell(step: int, losses: Any) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 0.2:
+            path.write_text(str(step))
+            last = now
+
+    return tell

@@ -1,0 +1,168 @@
+"""Studies of several depths, and what changes from one to the next."""
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from repsim import plot
+from repsim.datasets.results import storable
+from repsim.datasets.store.zarr_format import write_whole
+from repsim.studies.report import (
+    RESULTS,
+    SUMMARY,
+    plain_style,
+    render,
+    save,
+    write_report,
+)
+from repsim.studies.run import check, run_study
+from repsim.studies.spec import DEFAULT_CONDITIONS, make_spec
+
+STORE = "depths.zarr"
+
+
+def run_depths(
+    depths: Iterable[int],
+    conditions: Iterable[str] = DEFAULT_CONDITIONS,
+    dataset: str = "digits",
+    seeds: int | Sequence[int] = 5,
+    out: str | Path = "study",
+    *,
+    jobs: int | None = None,
+    progress: bool = True,
+    after_cell: Callable[[Path, str, int], None] | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Run one study a depth, each with its report, and one page over all.
+
+    Networks of different depths have different layers, so each depth is a study of
+    its own, `out/depth_N`, as `run_study` and `write_report` leave it. Run again on
+    the same folder, finished networks are kept, and depths are added to those there.
+
+    Parameters
+    ----------
+    depths : iterable of int
+        Numbers of hidden layers.
+    conditions, dataset, seeds, out, jobs, progress, after_cell, **options
+        As in `repsim.run_study`, but for `depth`.
+
+    Returns
+    -------
+    Dataset, dims (depth, condition, seed)
+        `test_accuracy` at the end of training, NaN where a depth lacks a condition or
+        seed; kept in `out/depths.zarr` too.
+
+    Raises
+    ------
+    ValueError
+        If depths repeat or there is none, an option does not fit, or the folder
+        holds one study; before anything is written.
+
+    Examples
+    --------
+    `run_depths([3, 8, 20], ["bp", "sg"], out="depths")` takes some minutes.
+
+    >>> run_depths([3, 3])
+    Traceback (most recent call last):
+    ValueError: Expected different depths, at least one, but got [3, 3].
+    """
+    depths, conditions, out = list(depths), list(conditions), Path(out)
+    if not depths or len(set(depths)) != len(depths):
+        msg = f"Expected different depths, at least one, but got {depths}."
+        raise ValueError(msg)
+    if (out / SUMMARY).exists():
+        msg = (
+            f"Expected {out} to be a new folder or one of several depths, but it holds "
+            "one study; choose another `out`."
+        )
+        raise ValueError(msg)
+    for depth in depths:
+        check(make_spec(conditions, dataset, seeds, depth=depth, **options), jobs)
+    for depth in depths:
+        folder = out / f"depth_{depth}"
+        run_study(
+            conditions,
+            dataset,
+            seeds,
+            folder,
+            jobs=jobs,
+            progress=progress,
+            after_cell=after_cell,
+            depth=depth,
+            **options,
+        )
+        write_report(folder, jobs=jobs, progress=progress)
+    return _overview(out)
+
+
+def _overview(out: Path) -> xr.Dataset:
+    """Write the page over all depths in a folder, and return its numbers."""
+    folders = sorted(
+        (folder for folder in out.glob("depth_*") if (folder / RESULTS).is_dir()),
+        key=lambda folder: int(folder.name.removeprefix("depth_")),
+    )
+    result = _accuracies(folders)
+    storable(result).to_zarr(out / STORE, mode="w", consolidated=False, zarr_format=3)
+    content = json.loads((folders[-1] / SUMMARY).read_text())
+    content["spec"]["depth"] = ", ".join(str(v) for v in result["depth"].values)
+    with plain_style():
+        png, *_ = save(_figure(result["test_accuracy"]), out / "figures", "depths")
+    section = {
+        "name": "depths",
+        "title": "What depth does to each rule",
+        "figures": [{"stem": "depths", "png": base64.b64encode(png).decode()}],
+        "caption": (
+            "Test accuracy after training, by number of hidden layers; line: mean over "
+            "seeds, band: one standard deviation, faint lines: seeds. Learning rates "
+            "are chosen at each depth anew. Each depth's layers are compared on the "
+            "page of its own."
+        ),
+        "links": [
+            (f"{f.name.removeprefix('depth_')} hidden layers", f"{f.name}/report.html")
+            for f in folders
+        ],
+        "summary": {
+            str(depth): {
+                str(name): {"mean": float(of.mean()), "sd": float(of.std(ddof=1))}
+                for name, of in result["test_accuracy"]
+                .sel(depth=depth)
+                .groupby("condition")
+            }
+            for depth in result["depth"].values
+        },
+        "missing": "",
+    }
+    page = render(content | {"learning_rates": {}, "summary": {}}, [section])
+    write_whole(out / "report.html", page.encode())
+    return result
+
+
+def _accuracies(folders: Sequence[Path]) -> xr.Dataset:
+    """Return the final test accuracies of all depths."""
+    found = {}
+    for folder in folders:
+        store = xr.open_zarr(
+            folder / RESULTS, group="learning_curves", consolidated=False
+        )
+        last = store["test_accuracy"].isel(step=-1, drop=True).load()
+        found[int(folder.name.removeprefix("depth_"))] = last
+    along = xr.Variable("depth", list(found))
+    return xr.Dataset(
+        {"test_accuracy": xr.concat(list(found.values()), along, join="outer")}
+    )
+
+
+def _figure(accuracy: xr.DataArray) -> Figure:
+    figure, ax = plt.subplots(figsize=(7.5, 4), layout="constrained")
+    curve = accuracy.rename(depth="layer").assign_coords(
+        layer=[str(v) for v in accuracy["depth"].values]
+    )
+    plot.layer_curve(curve.assign_attrs(long_name="test accuracy"), ax=ax)
+    ax.set_xlabel("hidden layers")
+    return figure

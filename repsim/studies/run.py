@@ -1,0 +1,335 @@
+"""Run a study: conditions × seeds → recordings, resumable."""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import joblib
+import xarray as xr
+import zarr
+
+from repsim import datasets
+from repsim.core.messages import unknown
+from repsim.datasets.store.zarr_format import write_whole
+from repsim.datasets.studies import open_study
+from repsim.studies.cell import (
+    build,
+    flat,
+    import_plugins,
+    is_complete,
+    load,
+    recorded,
+    train_cell,
+)
+from repsim.studies.conditions import Condition
+from repsim.studies.progress import Tell, study_bar
+from repsim.studies.spec import DEFAULT_CONDITIONS, Spec, make_spec, spec_from_json
+from repsim.studies.tuning import TUNING, Scores, chosen_rate, trials, tune
+from repsim.studies.workers import Run, occupied, workers
+
+RUNS = "runs.zarr"
+SUMMARY = "study.json"
+
+
+def run_study(
+    conditions: Iterable[str] = DEFAULT_CONDITIONS,
+    dataset: str = "digits",
+    seeds: int | Sequence[int] = 5,
+    out: str | Path = "study",
+    *,
+    jobs: int | None = None,
+    progress: bool = True,
+    after_cell: Callable[[Path, str, int], None] | None = None,
+    **options: Any,
+) -> xr.DataTree:
+    """Train every condition with every seed, record it all, and return the study.
+
+    Each network has its own initialisation, derived from condition and seed. Where no
+    learning rate is given, each condition's is chosen first from one grid by
+    cross-entropy on held-out training examples. Run again on the same folder, it
+    continues where it stopped and repeats nothing; more conditions or seeds are added
+    to what is there. The numbers don't depend on `jobs`.
+
+    Parameters
+    ----------
+    conditions : iterable of str
+        Rules with options, such as ``["bp", "sg", "sg:at=every:lr=5e-5"]``;
+        ``init=LABEL`` shares the initial weights of another condition.
+    dataset : str
+        A name of `repsim.datasets.names()`.
+    seeds : int or sequence of int
+        How many networks a condition, or which seeds.
+    out : path
+        Folder of the study: `runs.zarr`, `tuning.json`, `study.json`.
+    jobs : int or None
+        Processes; None takes the processor's cores, or what an enclosing
+        `joblib.parallel_config` says (so dask's backend runs it on a cluster).
+    progress : bool
+        Whether to show a bar on standard error.
+    after_cell : callable or None
+        Called in this process as f(out, condition, seed) after each network.
+    **options
+        Further keywords of `repsim.studies.spec.make_spec`: seed, root, depth, width,
+        activation, steps, batch_size, lr, grid, record, examples, share_init, device,
+        plugins.
+
+    Returns
+    -------
+    DataTree
+        /<condition>/<seed>, opened lazily; `training` beside each recording, and the
+        recorded inputs themselves as `input` at the root.
+
+    Raises
+    ------
+    ValueError
+        If an option does not fit, or the folder holds a study with other settings.
+    FileExistsError
+        If `out` is a file.
+    OSError
+        If the folder cannot be made.
+    BlockingIOError
+        If another process works in the folder.
+
+    Examples
+    --------
+    >>> study = run_study(["bp"], seeds=1, out="s", depth=1, width=4, steps=2,
+    ...                   lr=1e-3, jobs=1, progress=False)
+    >>> list(study.children)
+    ['bp']
+    """
+    out = Path(out)
+    _refuse_file(out)
+    spec = make_spec(conditions, dataset, seeds, **options)
+    check(spec, jobs)
+    _merge(out, spec)
+    began = time.perf_counter()
+    _make(out)
+    store = out / RUNS
+    with occupied(out):
+        spec = _merge(out, spec)
+        _write_summary(out, spec, {"finished": False})
+        _write_root(store, spec)
+        rates = _train_all(out, spec, jobs, progress, after_cell)
+    walls = _walls(store, spec)
+    _write_summary(
+        out,
+        spec,
+        {
+            "finished": True,
+            "learning_rates": rates,
+            "wall_s": {
+                "this_call": round(time.perf_counter() - began, 2),
+                "networks": walls,
+                "networks_total": round(sum(walls.values()), 2),
+            },
+        },
+    )
+    return open_study(store)
+
+
+def check(spec: Spec, jobs: int | None = None) -> None:
+    """Raise for what cannot run, before anything is written.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+    jobs : int or None
+        Processes.
+
+    Raises
+    ------
+    ValueError
+        If a rule, an option, the data set or a number does not exist or does not fit.
+    """
+    if jobs is not None and jobs < 1:
+        msg = f"Expected `jobs` to be at least 1, but got {jobs}."
+        raise ValueError(msg)
+    import_plugins(spec)
+    if spec.dataset not in datasets.names():
+        raise ValueError(unknown("dataset", spec.dataset, datasets.names()))
+    for condition in spec.parsed():
+        build(spec, condition, 0, 0, spec.lr or spec.grid[0], 4, 2)
+    load(spec)
+
+
+def _refuse_file(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        msg = f"Expected `out` to be a folder or a new name, but {out} is a file."
+        raise FileExistsError(msg)
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = (
+            f"Expected `out` to be a folder that can be made, but {out} cannot: "
+            f"{error.strerror}; choose another `out`."
+        )
+        raise type(error)(msg) from error
+
+
+def _merge(out: Path, spec: Spec) -> Spec:
+    """Return the specification with what the folder already holds."""
+    path = out / SUMMARY
+    if not path.exists():
+        if (out / RUNS).exists():
+            msg = (
+                f"Expected {out} to be a new folder or a study, but it holds "
+                f"{RUNS} without {SUMMARY}; choose another `out`."
+            )
+            raise ValueError(msg)
+        return spec
+    there = spec_from_json(path.read_text())
+    mine, theirs = spec.as_dict(), there.as_dict()
+    for name in mine:
+        if name in ("conditions", "seeds", "device", "root"):
+            continue
+        if mine[name] != theirs[name]:
+            msg = (
+                f"Expected the settings of the study in {out} ({name} = "
+                f"{theirs[name]!r}), but got {name} = {mine[name]!r}; choose another "
+                "`out`, or repeat the settings to continue."
+            )
+            raise ValueError(msg)
+    grown = {
+        name: [*theirs[name], *(v for v in mine[name] if v not in theirs[name])]
+        for name in ("conditions", "seeds")
+    }
+    return Spec(**{**mine, **grown})
+
+
+def _write_root(store: Path, spec: Spec) -> None:
+    """Write the recorded inputs at the root, and every condition's group."""
+    conditions = [condition.label for condition in spec.parsed()]
+    try:
+        group = zarr.open_group(store, mode="r+")
+        if "input" in group and "repsim_study" in group.attrs:
+            group.attrs["conditions"] = conditions
+            return
+    except FileNotFoundError:
+        pass
+    kept = recorded(load(spec)[1], spec.examples)
+    inputs, labels = flat(kept)
+    root = xr.Dataset(
+        {"input": (("example", "feature"), inputs.numpy())},
+        coords={
+            "example": kept["example"].values,
+            "label": ("example", labels.numpy()),
+        },
+        attrs={"dataset": spec.dataset, "conditions": conditions},
+    )
+    root.to_zarr(store, mode="a", consolidated=False, zarr_format=3)
+    # Written last: without it the root was cut short and is written again.
+    zarr.open_group(store, mode="r+").attrs["repsim_study"] = 1
+
+
+def _train_all(
+    out: Path,
+    spec: Spec,
+    jobs: int | None,
+    progress: bool,
+    after_cell: Callable[[Path, str, int], None] | None,
+) -> dict[str, float]:
+    """Tune and train what is missing, under one bar; return the learning rates.
+
+    The first network of the first two conditions comes before everything else, so
+    that there is soon something to look at.
+    """
+    path = out / TUNING
+    scores: Scores = json.loads(path.read_text()) if path.exists() else {}
+    conditions, store = spec.parsed(), out / RUNS
+    for condition in conditions:
+        zarr.open_group(store, mode="a", path=condition.label, zarr_format=3)
+    cells = [
+        (condition, seed)
+        for seed in spec.seeds
+        for condition in conditions
+        if not is_complete(store, condition.label, seed)
+    ]
+    early = [cell for cell in cells[:2] if cell[0] in conditions[:2]]
+    todo = trials(spec, conditions, scores)
+    total = len(todo) + len(cells)
+    with workers(jobs, out) as run, study_bar(total, spec.steps, out, progress) as tell:
+        for part in (early, [cell for cell in cells if cell not in early]):
+            of = [c for c in conditions if c in [cell[0] for cell in part]]
+            tune(out, spec, trials(spec, of, scores), scores, run, tell)
+            rates = {c.label: chosen_rate(spec, c, scores) for c in of}
+            _train(store, spec, part, rates, run, tell, after_cell)
+    # Of a finished study nothing is trained, but its tuning may have been lost.
+    return {c.label: chosen_rate(spec, c, scores) for c in conditions}
+
+
+def _train(
+    store: Path,
+    spec: Spec,
+    cells: list[tuple[Condition, int]],
+    rates: dict[str, float],
+    run: Run,
+    tell: Tell,
+    after_cell: Callable[[Path, str, int], None] | None,
+) -> None:
+    """Train and record cells, and say of each that it is done."""
+    tell.bar.set_description("training")
+    calls = [
+        joblib.delayed(train_cell)(
+            spec,
+            condition,
+            seed,
+            rates[condition.label],
+            store,
+            tell(f"{condition.label}-{seed}"),
+        )
+        for condition, seed in cells
+    ]
+    for label, seed in run(calls) if calls else ():
+        tell.finished(f"{label}-{seed}")
+        if after_cell is not None:
+            after_cell(store.parent, label, seed)
+
+
+def _walls(store: Path, spec: Spec) -> dict[str, float]:
+    """Return the seconds each network took, as its training record says."""
+    return {
+        f"{condition.label}/{seed}": float(
+            str(
+                zarr.open_group(
+                    store, mode="r", path=f"{condition.label}/{seed}/training"
+                ).attrs["wall_s"]
+            )
+        )
+        for condition in spec.parsed()
+        for seed in spec.seeds
+    }
+
+
+def _write_summary(out: Path, spec: Spec, extra: dict[str, Any]) -> None:
+    """Write study.json, keeping what later stages added to a finished study."""
+    path = out / SUMMARY
+    there = json.loads(path.read_text()) if path.exists() else {}
+    names = ("repsim", "torch", "numpy", "scipy", "scikit-learn", "xarray", "zarr")
+    content = {
+        **there,
+        "spec": spec.as_dict(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in names},
+        },
+        "seeds": {
+            condition.label: {
+                str(seed): {
+                    "init_seed": condition.init_seed(seed),
+                    "run_seed": condition.run_seed(seed),
+                }
+                for seed in spec.seeds
+            }
+            for condition in spec.parsed()
+        },
+        **extra,
+    }
+    write_whole(path, json.dumps(content, indent=1).encode())

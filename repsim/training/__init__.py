@@ -1,0 +1,1 @@
+"""One training loop for every rule, its order of data, and its record."""

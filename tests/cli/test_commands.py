@@ -1,0 +1,210 @@
+"""The commands: exit status, one sentence on stderr, and what they leave behind."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from repsim.cli.commands import main
+
+QUICK = [
+    "--depth", "2", "--width", "8", "--steps", "12", "--seeds", "2", "--lr", "0.003",
+    "--jobs", "1", "--quiet",
+]  # fmt: skip
+
+
+def _run(*words: str) -> int:
+    before = sys.argv
+    sys.argv = ["repsim", *words]
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+# Networks this small have units that never fire.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Some examples have no",
+    "ignore:Constant over the examples",
+    "ignore:.* pairs are NaN",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "study"
+    assert _run("study", "--rules", "bp,sg", "--out", str(out), *QUICK) == 0
+    return out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("version") == 0
+    assert capsys.readouterr().out.startswith("repsim ")
+    assert _run("version", "--json") == 0
+    assert "torch" in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "command", ["study", "reproduce", "compare", "probe", "rdm", "version"]
+)
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(command, "--help") == 0
+    said = capsys.readouterr().out
+    assert f"Example: repsim {command}" in said
+    assert "--json" in said
+
+
+def test_a_study_leaves_every_file(folder: Path) -> None:
+    content = json.loads((folder / "study.json").read_text())
+    assert content["finished"] is True
+    assert content["spec"]["conditions"] == ["bp", "sg"]
+    assert set(content["summary"]["learning_curves"]) == {"bp", "sg"}
+    assert content["wall_s"]["networks_total"] > 0
+    assert (folder / "runs.zarr").is_dir()
+    assert (folder / "results.zarr").is_dir()
+    for stem in ("learning_curves", "cka_heatmaps", "displacement", "class_margin"):
+        assert (folder / "figures" / f"{stem}.png").stat().st_size > 5000
+        assert (folder / "figures" / f"{stem}.svg").exists()
+    page = (folder / "report.html").read_text()
+    assert 'src="data:image/png;base64,' in page
+    assert "<script" not in page
+    assert 'href="http' not in page
+    assert 'src="http' not in page
+
+
+def test_again_on_the_same_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (folder / "results.zarr" / "layer_similarity").stat().st_mtime_ns
+    out = ["--rules", "bp,sg", "--out", str(folder), "--json", *QUICK]
+    assert _run("study", *out) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["finished"] is True
+    after = (folder / "results.zarr" / "layer_similarity").stat().st_mtime_ns
+    assert after == before
+
+
+def test_compare_writes_a_picture_and_its_numbers(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (str(folder / "runs.zarr" / rule / "0") for rule in ("bp", "sg"))
+    heat = tmp_path / "heat.png"
+    assert _run("compare", a, b, "--out", str(heat), "--json") == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["dims"] == ["layer_a", "layer_b"]
+    assert heat.stat().st_size > 5000
+    assert len(heat.with_suffix(".csv").read_text().splitlines()) == 10
+    assert _run("compare", a, "--step", "all", "--out", str(tmp_path / "c.json")) == 0
+    assert json.loads((tmp_path / "c.json").read_text())["dims"][0] == "step"
+    option = ["--measure", "mutual_knn", "--option", "k=3"]
+    assert _run("compare", a, b, *option) == 0
+
+
+def test_rdm_and_probe_write_pictures(folder: Path, tmp_path: Path) -> None:
+    run = str(folder / "runs.zarr" / "bp" / "0")
+    assert _run("rdm", run, "--out", str(tmp_path / "rdms.png")) == 0
+    assert (tmp_path / "rdms.png").stat().st_size > 5000
+    arguments = ["--control", "shuffled", "--layers", "hidden_1,hidden_2"]
+    assert _run("probe", run, *arguments, "--out", str(tmp_path / "probe.png")) == 0
+    assert "hidden_2" in (tmp_path / "probe.csv").read_text()
+    over_time = ["--step", "all", "--out", str(tmp_path / "history.png")]
+    assert _run("probe", run, *over_time) == 0
+    assert (tmp_path / "history.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("command", ["compare", "rdm", "probe"])
+def test_a_study_is_not_a_recording(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (folder, folder / "runs.zarr"):
+        assert _run(command, str(path)) == 1
+        said = capsys.readouterr().err
+        assert "a study of several; name one of" in said
+        assert str(folder / "runs.zarr" / "bp" / "0") in said
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (["study", "--dataset", "digts"], 2, "Did you mean 'digits'?"),
+        (["study", "--rules", "bp,sgg"], 2, "Did you mean 'sg'?"),
+        (["study", "--rules", "sg:at=99"], 2, "99"),
+        (["study", "--depth", "-1"], 2, "`depth` to be at least 1, but got -1"),
+        (["study", "--colour"], 2, "No such option"),
+        (["study", "--plugin", "no_such_module"], 2, "no_such_module"),
+        (["study", "--device", "foo"], 2, "`device` to work here, but got 'foo'"),
+        (["study", "--dataset", "mnist", "--root", "nowhere"], 1, "nowhere"),
+        (["compare", "missing.zarr"], 1, "missing.zarr"),
+        (["rdm", "missing.zarr"], 1, "missing.zarr"),
+        (["probe", "missing.zarr"], 1, "missing.zarr"),
+        (["reproduce", "--claims", "C99"], 2, "C99"),
+        (["reproduce", "--seeds", "0"], 2, "`seeds` to be at least 1"),
+        (["reproduce", "--dataset", "lin_2"], 2, "`dataset` to be one of digits"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    words: list[str],
+    status: int,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REPSIM_DATA", raising=False)
+    assert _run(*words) == status
+    said = capsys.readouterr()
+    assert sentence in said.err
+    assert "Traceback" not in said.err
+    assert said.err.count("Error") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plugin_that_fails_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken_plugin.py").write_text("def f(:")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert _run("study", "--plugin", "broken_plugin") == 2
+    said = capsys.readouterr().err
+    assert "plugin 'broken_plugin' to import, but got SyntaxError" in said
+    assert "Traceback" not in said
+
+
+def test_a_file_where_the_folder_should_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "study"
+    taken.write_text("mine")
+    assert _run("study", "--out", str(taken), *QUICK) == 1
+    assert "is a file" in capsys.readouterr().err
+    assert taken.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--measure", "ckaa"], "Did you mean 'cka'?"),
+        (["--layers", "hiden_1"], "Did you mean 'hidden_1'?"),
+        (["--step", "7"], "--step to be last, all or one of"),
+        (["--option", "kernel"], "--option NAME=VALUE"),
+        (["--out", "heat.gif"], ".png, .svg, .pdf, .csv or .json"),
+    ],
+)
+def test_compare_says_what_was_expected(
+    folder: Path,
+    words: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _run("compare", str(folder / "runs.zarr" / "bp" / "0"), *words) in (1, 2)
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,291 @@
+"""Plots are read back: drawn values, labels, limits and colours."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgba
+
+import repsim
+from repsim import plot
+from repsim.plot.style import UNDER
+
+LAYERS = ["hidden_1", "hidden_2", "hidden_3"]
+
+
+def cells(values: np.ndarray, **attrs: object) -> xr.DataArray:
+    return xr.DataArray(
+        values,
+        dims=("layer_a", "layer_b"),
+        coords={"layer_a": LAYERS, "layer_b": LAYERS},
+        attrs=attrs,
+    )
+
+
+def stack(conditions: int = 2, n: int = 6) -> xr.DataArray:
+    rng = np.random.default_rng(0)
+    i, j = np.triu_indices(n, 1)
+    labels = np.arange(n) % 2
+    return xr.DataArray(
+        rng.random((conditions, 3, len(i))),
+        dims=("condition", "layer", "pair"),
+        coords={
+            "condition": ["bp", "sg", "dfa"][:conditions],
+            "layer": LAYERS,
+            "label_a": ("pair", labels[i]),
+            "label_b": ("pair", labels[j]),
+        },
+        attrs={"measure": "rdm", "metric": "correlation"},
+    )
+
+
+def curves(seeds: int = 3) -> xr.DataArray:
+    return xr.DataArray(
+        np.arange(2.0 * seeds * 3).reshape(2, seeds, 3),
+        dims=("condition", "seed", "layer"),
+        coords={"condition": ["bp", "sg"], "layer": LAYERS},
+        name="class_margin",
+    )
+
+
+def test_heatmap_of_cka_is_fixed_and_marks_negative_cells() -> None:
+    matrix = cells(np.array([[1, 0.5, -0.1], [0.5, 1, 0.2], [-0.1, 0.2, 1]]))
+    axes = plot.heatmap(matrix.assign_attrs(measure="cka", options='{"debiased":true}'))
+    mesh = axes.collections[0]
+    assert mesh.get_clim() == (0, 1)
+    np.testing.assert_allclose(mesh.get_array(), matrix.values)
+    assert to_rgba(mesh.cmap(-0.1)) == to_rgba(UNDER)
+    assert [t.get_text() for t in axes.get_xticklabels()] == LAYERS
+    assert axes.get_title() == "CKA · debiased=True"
+    assert axes.get_xlabel() == "layer_b" and axes.get_ylabel() == "layer_a"
+    assert not axes.yaxis_inverted()
+
+
+def test_heatmap_passes_options_on_and_draws_where_told() -> None:
+    _, (left, right) = plt.subplots(1, 2)
+    axes = plot.heatmap(cells(np.eye(3), measure="rsa"), ax=right, vmin=-1, cbar=False)
+    assert axes is right and not left.collections
+    assert axes.collections[0].get_clim()[0] == -1
+
+
+@pytest.mark.parametrize(
+    ("splits", "lines"),
+    [(["hidden_2"], 2), ({"layer_a": ["hidden_1"]}, 1), (["hidden_3"], 0)],
+)
+def test_heatmap_marks_splits(splits: object, lines: int) -> None:
+    axes = plot.heatmap(cells(np.eye(3)), splits=splits)  # type: ignore[arg-type]
+    assert len(axes.lines) == lines
+
+
+def test_heatmap_names_twenty_layers() -> None:
+    names = [f"hidden_{k}" for k in range(1, 21)]
+    matrix = xr.DataArray(
+        np.eye(20), dims=("layer_a", "layer_b"), coords={"layer_b": names}
+    )
+    axes = plot.heatmap(matrix)
+    assert [t.get_text() for t in axes.get_xticklabels()] == names
+
+
+def test_heatmap_wants_a_labelled_matrix() -> None:
+    with pytest.raises(TypeError, match="`matrix` to be an xarray.DataArray, but got"):
+        plot.heatmap(np.eye(3))  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match="two dims, .* but got .layer_a, layer_b, step"
+    ):
+        plot.heatmap(cells(np.eye(3)).expand_dims(step=2).transpose(..., "step"))
+
+
+def test_layer_curve_draws_means_bands_and_seeds() -> None:
+    axes = plot.layer_curve(
+        curves(),
+        baselines={"chance": 0.1, "untrained": curves()[0, 0]},
+        splits={"sg": ["hidden_1"]},
+    )
+    named = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_allclose(named["bp"].get_ydata(), curves()[0].mean("seed"))
+    np.testing.assert_allclose(named["untrained"].get_ydata(), curves()[0, 0])
+    assert np.unique(named["chance"].get_ydata()).tolist() == [0.1]
+    faint = [line for line in axes.lines if line.get_alpha() == 0.25]
+    assert len(faint) == 6 and len(axes.collections) == 2
+    assert named["bp"].get_color() != named["sg"].get_color()
+    marks = [line for line in axes.lines if list(line.get_xdata()) == [0.5, 0.5]]
+    assert marks[0].get_color() == named["sg"].get_color()
+    assert [t.get_text() for t in axes.get_xticklabels()] == LAYERS
+    assert axes.get_ylabel() == "class margin"
+    legend = axes.get_legend()
+    assert legend is not None
+    texts = [t.get_text() for t in legend.get_texts()]
+    assert texts == ["bp", "sg", "chance", "untrained"]
+
+
+def test_layer_curve_takes_networks_and_single_lines() -> None:
+    flat = curves(2).stack(network=("condition", "seed")).reset_index("network")
+    axes = plot.layer_curve(flat)
+    assert {"bp", "sg"} <= {line.get_label() for line in axes.lines}
+    single = plot.layer_curve(curves()[0, 0], ax=plt.figure().gca(), linestyle="--")
+    assert len(single.lines) == 1 and single.lines[0].get_linestyle() == "--"
+    assert single.get_legend() is None
+
+
+def test_layer_curve_skips_seeds_that_do_not_exist() -> None:
+    missing = curves().copy()
+    missing[1, 2] = np.nan
+    missing[1, 1, 0] = np.nan
+    axes = plot.layer_curve(missing)
+    drawn = {line.get_label(): line for line in axes.lines}["sg"].get_ydata()
+    np.testing.assert_allclose(drawn, missing[1].mean("seed"))
+
+
+def test_layer_curve_takes_baselines_of_a_whole_study() -> None:
+    chance = xr.zeros_like(curves().isel(layer=0, drop=True)) + 0.2
+    chance[1, 2] = np.nan  # a seed that does not exist
+    axes = plot.layer_curve(
+        curves(), baselines={"chance": chance, "start": curves()[0]}
+    )
+    named = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_allclose(named["chance"].get_ydata(), 0.2)
+    np.testing.assert_allclose(named["start"].get_ydata(), curves()[0].mean("seed"))
+    with pytest.raises(ValueError, match="'both' to be one line, .* along condition"):
+        plot.layer_curve(curves(), baselines={"both": curves()})
+
+
+def test_layer_curve_orders_steps_and_names_a_few() -> None:
+    history = xr.concat([curves()[0] + k for k in range(20)], "step")
+    history = history.assign_coords(step=np.arange(20) * 5)
+    axes = plot.layer_curve(history.mean("seed"), hue="step")
+    shades = [sum(line.get_color()[:3]) for line in axes.lines]
+    assert len(shades) == 20 and shades[0] > shades[-1]
+    legend = axes.get_legend()
+    assert legend is not None
+    texts = [t.get_text() for t in legend.get_texts()]
+    assert len(texts) == 8 and texts[0] == "0" and texts[-1] == "95"
+    assert legend.get_title().get_text() == "step"
+
+
+def test_layer_curve_says_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="Expected `curve` to have a dim `layer`"):
+        plot.layer_curve(xr.DataArray([1.0], dims="step"))
+    with pytest.raises(ValueError, match="but got also step; select one"):
+        plot.layer_curve(curves().expand_dims("step"))
+    with pytest.raises(ValueError, match="`hue` to be one of"):
+        plot.layer_curve(curves(), hue="rule")
+    with pytest.raises(TypeError, match="`curve` to be an xarray.DataArray"):
+        plot.layer_curve([1.0, 2.0])  # type: ignore[arg-type]
+
+
+def test_rdm_grid_sorts_by_label_on_one_scale() -> None:
+    rdms = stack()
+    grid = plot.rdm_grid(rdms, splits={"sg": ["hidden_2"]}, vmax=0.8)
+    assert grid.axes.shape == (2, 3)
+    axes = grid.axes[1, 2]
+    order = [0, 2, 4, 1, 3, 5]
+    square = repsim.squareform(rdms[1, 2]).values[np.ix_(order, order)]
+    np.testing.assert_allclose(axes.images[0].get_array(), square)
+    assert {a.images[0].get_clim() for a in grid.axes.flat} == {(0, 0.8)}
+    assert axes.get_title() == "hidden_3"
+    assert [a.get_ylabel() for a in grid.axes[:, 0]] == ["bp", "sg"]
+    names = [t.get_text() for t in grid.axes[0, 0].get_yticklabels()]
+    assert names == ["0", "1"]
+    edge = grid.axes[1, 1].spines["right"]
+    assert to_rgba(edge.get_edgecolor()) == to_rgba(UNDER)
+
+
+def test_rdm_grid_wraps_many_layers_and_takes_networks() -> None:
+    grid = plot.rdm_grid(stack(), wrap=2)
+    assert grid.axes.shape == (4, 2)
+    assert not grid.axes[1, 1].images
+    networks = stack().rename(condition="network")
+    named = networks.drop_vars("network").assign_coords(
+        condition=("network", ["bp", "bp"]), seed=("network", ["0", "1"])
+    )
+    grid = plot.rdm_grid(named)
+    assert [a.get_ylabel() for a in grid.axes[:, 0]] == ["bp/0", "bp/1"]
+
+
+def test_rdm_grid_says_what_is_wrong() -> None:
+    with pytest.raises(TypeError, match="DataArray from repsim.rdms, but got ndarray"):
+        plot.rdm_grid(np.ones(3))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="select one moment and seed first"):
+        plot.rdm_grid(stack().expand_dims(step=2))
+
+
+def network_rdm() -> xr.DataArray:
+    rng = np.random.default_rng(1)
+    rdms = xr.DataArray(
+        rng.random((4, 3, 15)),
+        dims=("network", "layer", "pair"),
+        coords={
+            "layer": LAYERS,
+            "condition": ("network", ["bp", "bp", "sg", "sg"]),
+            "seed": ("network", ["0", "1", "0", "1"]),
+        },
+    )
+    return repsim.network_rdm(rdms)
+
+
+@pytest.mark.parametrize("method", ["classical", "metric"])
+def test_mds_draws_paths_of_layers(method: str) -> None:
+    rdm = network_rdm()
+    axes = plot.mds(rdm, method=method)  # type: ignore[arg-type]
+    points = repsim.embed(rdm, method=method)  # type: ignore[arg-type]
+    assert len(axes.lines) == 4
+    np.testing.assert_allclose(axes.lines[2].get_xydata(), points.values[6:9])
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [t.get_text() for t in legend.get_texts()] == ["bp", "sg"]
+    assert axes.get_title().startswith(f"{method} MDS · stress")
+    assert axes.get_aspect() == 1
+
+
+def test_dendrogram_colours_names_by_condition() -> None:
+    rdm = network_rdm()
+    axes = plot.dendrogram(rdm)
+    names = [t.get_text() for t in axes.get_yticklabels()]
+    assert sorted(names)[:2] == ["bp/0/hidden_1", "bp/0/hidden_2"]
+    colours = {t.get_text()[:2]: to_rgba(t.get_color()) for t in axes.get_yticklabels()}
+    assert colours["bp"] != colours["sg"]
+    with pytest.raises(ValueError, match="`method` to be one of average"):
+        plot.dendrogram(rdm, method="ward")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="without NaN"):
+        plot.dendrogram(rdm.where(rdm < 0.9))
+
+
+def test_dynamics_along_depth() -> None:
+    rdms = stack()
+    axes = plot.dynamics(rdms, splits=["hidden_1"])
+    expected = repsim.rdm_distance(rdms)
+    drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
+    np.testing.assert_allclose(drawn["sg"], expected.sel(condition="sg"))
+    assert axes.get_ylabel() == "RDM distance to hidden_3 (L2)"
+
+
+@pytest.mark.parametrize(("along", "lines"), [("layer", 4), ("step", 3)])
+def test_dynamics_of_training(along: str, lines: int) -> None:
+    rng = np.random.default_rng(0)
+    rdms = xr.DataArray(
+        rng.random((4, 3, 15)),
+        dims=("step", "layer", "pair"),
+        coords={"step": [0, 10, 100, 1000], "layer": LAYERS},
+    )
+    axes = plot.dynamics(rdms, along=along, metric="correlation")
+    assert len(axes.lines) == lines
+    expected = repsim.rdm_distance(rdms, along=along, metric="correlation")
+    other = {"layer": "step", "step": "layer"}[along]
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), expected.isel({other: 1}))
+    target = "hidden_3" if along == "layer" else "the final step"
+    assert axes.get_ylabel() == f"RDM distance to {target} (1 − r)"
+
+
+def test_dynamics_says_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="`along` to be one of layer, step"):
+        plot.dynamics(stack(), along="depth")
+    with pytest.raises(ValueError, match=r"dims \(step, layer\), but got"):
+        plot.dynamics(stack().expand_dims(step=2), along="step")
+
+
+def test_plots_leave_global_style_alone() -> None:
+    before = dict(plt.rcParams)
+    plot.layer_curve(curves())
+    plot.rdm_grid(stack())
+    plot.heatmap(cells(np.eye(3)), ax=plt.figure().gca())
+    assert dict(plt.rcParams) == before
