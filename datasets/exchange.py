@@ -23,20 +23,6 @@ def to_netcdf(run: xr.Dataset, path: str | Path) -> None:
     """Write a recording as one netCDF-4 file.
 
     Needs h5netcdf (`pip install repsim[netcdf]`).
-
-    Parameters
-    ----------
-    run : Dataset
-        A recording.
-    path : str or Path
-        A new file.
-
-    Raises
-    ------
-    FileExistsError
-        If the file exists.
-    OSError
-        If the system does not let it be written.
     """
     target = Path(path)
     if target.exists():
@@ -54,25 +40,7 @@ def to_netcdf(run: xr.Dataset, path: str | Path) -> None:
 
 
 def from_netcdf(path: str | Path, *, chunks: Any = None) -> xr.Dataset:
-    """Open a recording that `to_netcdf` wrote, lazily.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    chunks : int, dict, "auto" or None
-        Given to xarray.
-
-    Returns
-    -------
-    Dataset
-        Equal to what was written, attributes included.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged or holds no recording.
-    """
+    """Open a recording that `to_netcdf` wrote, lazily."""
     try:
         run = xr.open_dataset(path, engine="h5netcdf", chunks=chunks, cache=False)
     except FileNotFoundError:
@@ -178,29 +146,7 @@ def _layer(name: str) -> str:
 
 
 def from_dataframe(frame: pd.DataFrame) -> xr.Dataset:
-    """Return the recording that `to_dataframe` made a table of.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Columns as `to_dataframe` gives them, rows in any order.
-
-    Returns
-    -------
-    Dataset
-        A recording; attributes come from `frame.attrs`.
-
-    Raises
-    ------
-    ValueError
-        If columns are missing, or a place occurs twice or never.
-
-    Examples
-    --------
-    >>> run = xr.Dataset({"a": (("example", "a_unit"), np.ones((2, 3)))})
-    >>> from_dataframe(to_dataframe(run))["a"].shape
-    (2, 3)
-    """
+    """Return the recording that `to_dataframe` made a table of."""
     missing = {"variable", "example", "value"} - set(frame.columns)
     if missing:
         msg = (

@@ -58,34 +58,7 @@ def layers(run: xr.Dataset) -> list[str]:
 def select_layers(
     run: xr.Dataset, names: str | Iterable[str] | None = None, what: str = "layers"
 ) -> list[str]:
-    """Return the asked-for layers of a recording, all of them by default.
-
-    Parameters
-    ----------
-    run : Dataset
-        A recording.
-    names : str, iterable of str or None
-        Names; None means every layer.
-    what : str
-        The argument's name, for the error's sentence.
-
-    Returns
-    -------
-    list of str
-        The names, in the order asked for.
-
-    Raises
-    ------
-    ValueError
-        If a layer does not exist, or the recording has none.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> run = xr.Dataset({"a": (("example", "a_unit"), np.ones((3, 2)))})
-    >>> select_layers(run, "a")
-    ['a']
-    """
+    """Return the asked-for layers of a recording, all of them by default."""
     known = layers(run)
     if not known:
         msg = "Expected a recording with layers, but no variable has an `example` dim."
@@ -102,28 +75,7 @@ def select_layers(
 def matrix_layers(
     run: xr.Dataset, names: str | Iterable[str] | None = None, what: str = "layers"
 ) -> list[str]:
-    """Return layers that are matrices (example × unit), and refuse maps and tokens.
-
-    Parameters
-    ----------
-    run : Dataset
-        A recording.
-    names : str, iterable of str or None
-        Names; None means every layer.
-    what : str
-        The argument's name, for the error's sentence.
-
-    Returns
-    -------
-    list of str
-        The names, in the order asked for; each variable has the dims
-        ([step,] example, unit).
-
-    Raises
-    ------
-    ValueError
-        If a layer does not exist, or holds maps or tokens.
-    """
+    """Return layers that are matrices (example × unit), and refuse maps and tokens."""
     wanted = select_layers(run, names, what)
     for name in wanted:
         held = run.variables[name].dims
@@ -139,23 +91,7 @@ def matrix_layers(
 
 
 def matrix(run: xr.Dataset, layer: str, step: int | None = None) -> np.ndarray:
-    """Return one layer at one moment as an array (example, unit), read once.
-
-    Parameters
-    ----------
-    run : Dataset
-        A recording whose `layer` is a matrix (see `matrix_layers`).
-    layer : str
-        The layer's name.
-    step : int or None
-        Position along `step`, not the update's number; None where there is no
-        such dim.
-
-    Returns
-    -------
-    ndarray, shape (example, unit)
-        In the recording's own dtype.
-    """
+    """Return one layer at one moment as an array (example, unit), read once."""
     variable = run[layer]
     if step is not None and "step" in variable.dims:
         variable = variable.isel(step=step)
@@ -164,19 +100,7 @@ def matrix(run: xr.Dataset, layer: str, step: int | None = None) -> np.ndarray:
 
 
 def same_examples(a: xr.Dataset, b: xr.Dataset) -> None:
-    """Raise unless two recordings saw the same examples.
-
-    Parameters
-    ----------
-    a, b : Dataset
-        Recordings.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of examples, their ids, or (where both carry it)
-        `inputs_sha256` differ.
-    """
+    """Raise unless two recordings saw the same examples."""
     n_a, n_b = a.sizes.get("example", 0), b.sizes.get("example", 0)
     if n_a != n_b:
         msg = (
@@ -203,32 +127,7 @@ def same_examples(a: xr.Dataset, b: xr.Dataset) -> None:
 
 
 def networks(study: xr.DataTree) -> dict[tuple[str, str], xr.Dataset]:
-    """Return the recordings of a study by condition and seed, in the tree's order.
-
-    Parameters
-    ----------
-    study : DataTree
-        `/<condition>/<seed>`; deeper groups (`training`) are left aside.
-
-    Returns
-    -------
-    dict
-        (condition, seed) -> recording; seeds are the group names, as text.
-
-    Raises
-    ------
-    TypeError
-        If `study` is not a DataTree.
-    ValueError
-        If the tree holds no recording at that depth.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> run = xr.Dataset({"a": (("example", "a_unit"), np.ones((3, 2)))})
-    >>> list(networks(xr.DataTree.from_dict({"bp/0": run, "sg/0": run})))
-    [('bp', '0'), ('sg', '0')]
-    """
+    """Return the recordings of a study by condition and seed, in the tree's order."""
     if not isinstance(study, xr.DataTree):
         msg = (
             "Expected a study (xarray.DataTree of condition/seed), but got "

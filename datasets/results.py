@@ -5,24 +5,7 @@ import xarray as xr
 
 
 def storable(result: xr.Dataset) -> xr.Dataset:
-    """Return a result whose texts zarr keeps in its specified string type.
-
-    Parameters
-    ----------
-    result : Dataset
-        A result.
-
-    Returns
-    -------
-    Dataset
-        The same values; fixed-width texts as variable-width ones.
-
-    Examples
-    --------
-    >>> result = xr.Dataset(coords={"layer": ["h", "output"]})
-    >>> storable(result)["layer"].dtype
-    StringDType()
-    """
+    """Return a result whose texts zarr keeps in its specified string type."""
     texts = {
         name: variable.astype(np.dtypes.StringDType())
         for name, variable in result.variables.items()
@@ -34,24 +17,7 @@ def storable(result: xr.Dataset) -> xr.Dataset:
 
 
 def restored(result: xr.Dataset) -> xr.Dataset:
-    """Return a stored result with its texts as they were before `storable`.
-
-    Parameters
-    ----------
-    result : Dataset
-        As read from zarr.
-
-    Returns
-    -------
-    Dataset
-        The same values; variable-width texts as NumPy's fixed-width ones.
-
-    Examples
-    --------
-    >>> result = xr.Dataset(coords={"layer": ["h", "output"]})
-    >>> restored(storable(result))["layer"].dtype.kind
-    'U'
-    """
+    """Return a stored result with its texts as they were before `storable`."""
     texts = {
         name: (variable.dims, np.array(variable.values.tolist(), dtype=str))
         for name, variable in result.variables.items()

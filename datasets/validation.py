@@ -34,31 +34,7 @@ def problems(run: xr.Dataset) -> list[str]:
 
 
 def validate(run: xr.Dataset, where: str = "the recording") -> xr.Dataset:
-    """Return a Dataset that is a recording, or say all that is wrong with it.
-
-    Parameters
-    ----------
-    run : Dataset
-        What claims to be a recording.
-    where : str
-        Where it came from, for the error's sentence.
-
-    Returns
-    -------
-    Dataset
-        The same object.
-
-    Raises
-    ------
-    ValueError
-        If it is no recording: what is wrong, and whether it can be repaired.
-
-    Examples
-    --------
-    >>> run = xr.Dataset({"a": (("example", "a_unit"), np.ones((2, 3)))})
-    >>> validate(run) is run
-    True
-    """
+    """Return a Dataset that is a recording, or say all that is wrong with it."""
     found = problems(run)
     if found:
         msg = f"Expected {where} to be a recording, but {'; '.join(found)}."

@@ -15,20 +15,6 @@ def shuffled(
     """Return the target's values, shuffled over the examples of either side.
 
     Shuffling within the sides keeps the classes in proportion on both.
-
-    Parameters
-    ----------
-    target : Target
-        The target.
-    train, test : ndarray
-        Positions of training and held-out examples.
-    seed : int
-        The shuffle's seed.
-
-    Returns
-    -------
-    ndarray, shape (example,)
-        The control's values.
     """
     rng = np.random.default_rng([seed, 1])
     values = target.values.copy()
@@ -44,40 +30,7 @@ def grouped(
     test: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    """Return one random value for each group, drawn as often as the target has it.
-
-    Parameters
-    ----------
-    target : Target
-        The target, whose values are drawn from.
-    groups : ndarray, shape (example,)
-        Each example's group (its type, in Hewitt & Liang's words).
-    train, test : ndarray
-        Positions of training and held-out examples.
-    seed : int
-        The draw's seed.
-
-    Returns
-    -------
-    ndarray, shape (example,)
-        The control's values.
-
-    Raises
-    ------
-    ValueError
-        If held-out examples have no group in common with training examples, or
-        there are fewer than two groups to learn from.
-
-    Warns
-    -----
-    UserWarning
-        If some held-out examples' groups have no training example.
-
-    References
-    ----------
-    .. [1] J. Hewitt, P. Liang, "Designing and interpreting probes with control
-       tasks", EMNLP 2019. https://doi.org/10.18653/v1/D19-1275
-    """
+    """Return one random value for each group, drawn as often as the target has it."""
     kinds, codes = np.unique(groups, return_inverse=True)
     learnt = np.unique(codes[train])
     if len(learnt) < 2:
@@ -116,26 +69,7 @@ def control_values(
     test: np.ndarray,
     seed: int,
 ) -> tuple[str, np.ndarray]:
-    """Return the control's name and values.
-
-    Parameters
-    ----------
-    run : Dataset
-        A recording, where a grouping by name is looked up.
-    target : Target
-        The target.
-    control : True, str or array-like
-        Shuffled labels, or the name or values of a grouping.
-    train, test : ndarray
-        Positions of training and held-out examples.
-    seed : int
-        Seed of the shuffle or the draw.
-
-    Returns
-    -------
-    tuple of str and ndarray
-        "shuffled" or the grouping's name, and the values.
-    """
+    """Return the control's name and values."""
     if isinstance(control, (bool, np.bool_)):
         return "shuffled", shuffled(target, train, test, seed)
     name, groups = per_example(run, control, "control")

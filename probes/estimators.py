@@ -35,35 +35,7 @@ def names() -> list[str]:
 
 
 def make(estimator: str | BaseEstimator | None, *, continuous: bool) -> Any:
-    """Return a fresh, unfitted estimator.
-
-    Parameters
-    ----------
-    estimator : str, estimator or None
-        A scikit-learn estimator, of which a clone is returned, or a name: "linear"
-        (also None) is `LinearProbe`, and for a continuous target ridge regression;
-        "ridge" chooses its penalty by leave-one-out, in closed form; "knn" takes
-        the 10 nearest neighbours.
-    continuous : bool
-        Whether the target is continuous.
-
-    Returns
-    -------
-    estimator
-        A classifier, or for a continuous target a regressor.
-
-    Raises
-    ------
-    ValueError
-        If the name does not exist, or the estimator is not of the target's kind.
-    TypeError
-        If it is no estimator, or a class rather than an instance.
-
-    Examples
-    --------
-    >>> make("knn", continuous=True)
-    KNeighborsRegressor(n_neighbors=10)
-    """
+    """Return a fresh, unfitted estimator."""
     if estimator is None or isinstance(estimator, str):
         name = estimator or "linear"
         if name not in names():
@@ -102,49 +74,20 @@ def _kind(thing: Any) -> str:
 
 
 def regresses(estimator: str | BaseEstimator | None) -> bool:
-    """Return whether a user's estimator makes any numeric target continuous.
-
-    Parameters
-    ----------
-    estimator : str, estimator or None
-        What the user gave.
-
-    Returns
-    -------
-    bool
-        True for scikit-learn regressors.
-    """
+    """Return whether a user's estimator makes any numeric target continuous."""
     return isinstance(estimator, BaseEstimator) and bool(is_regressor(estimator))
 
 
 @contextmanager
 def few_examples_each() -> Iterator[None]:
-    """Silence the doubt whether many classes of few examples are classes.
-
-    Yields
-    ------
-    None
-        While scikit-learn fits; the target is resolved, so there is no doubt.
-    """
+    """Silence the doubt whether many classes of few examples are classes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes is greater")
         yield
 
 
 def describe(estimator: Any) -> dict[str, str]:
-    """Return what to write in a result's `attrs` about an estimator.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Unfitted.
-
-    Returns
-    -------
-    dict
-        `estimator`, its last step where it is a pipeline, and `preprocessing`, the
-        steps before, or "none".
-    """
+    """Return what to write in a result's `attrs` about an estimator."""
     before = (
         [step for _, step in estimator.steps[:-1]] if _is_pipeline(estimator) else []
     )

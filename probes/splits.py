@@ -9,23 +9,7 @@ from repsim.probes.targets import Target, some
 
 
 def expect_seed(seed: int) -> int:
-    """Return a seed that makes a result repeatable.
-
-    Parameters
-    ----------
-    seed : int
-        What the user gave.
-
-    Returns
-    -------
-    int
-        The same.
-
-    Raises
-    ------
-    ValueError
-        If it is no whole number of 0 … 2³² − 1.
-    """
+    """Return a seed that makes a result repeatable."""
     if not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
         msg = (
             "Expected `seed` to be a whole number from 0 to 4294967295, but got "
@@ -36,29 +20,7 @@ def expect_seed(seed: int) -> int:
 
 
 def split(target: Target, test_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of training and held-out examples.
-
-    Parameters
-    ----------
-    target : Target
-        Classes are spread over both sides in proportion; a continuous target is
-        split at random.
-    test_size : float
-        Share of the examples held out, between 0 and 1.
-    seed : int
-        The same seed gives the same split.
-
-    Returns
-    -------
-    tuple of ndarray
-        Positions, sorted.
-
-    Raises
-    ------
-    ValueError
-        If `test_size` is out of range, or leaves a class without an example on
-        either side.
-    """
+    """Return the positions of training and held-out examples."""
     if not isinstance(test_size, Real) or not 0 < float(test_size) < 1:
         msg = f"Expected `test_size` to be between 0 and 1, but got {test_size!r}."
         raise ValueError(msg)

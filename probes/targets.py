@@ -15,17 +15,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Target:
-    """One value for each example.
-
-    Parameters
-    ----------
-    name : str
-        What the user called it; "array" for an unnamed array.
-    values : ndarray, shape (example,)
-        Class codes 0 … k − 1, or float64 values of a continuous target.
-    classes : ndarray or None, shape (k,)
-        The classes, sorted; None where the target is continuous.
-    """
+    """One value for each example."""
 
     name: str
     values: np.ndarray
@@ -38,45 +28,13 @@ class Target:
 
 
 def some(classes: np.ndarray) -> str:
-    """Return the first few of many classes, for a sentence.
-
-    Parameters
-    ----------
-    classes : ndarray
-        Classes.
-
-    Returns
-    -------
-    str
-        Five of them at most, and how many more there are.
-    """
+    """Return the first few of many classes, for a sentence."""
     more = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
     return f"{classes[:SHOWN].tolist()!r}{more}"
 
 
 def per_example(run: xr.Dataset, values: str | ArrayLike, what: str) -> tuple[str, Any]:
-    """Return the name and the values, one for each example, of what a user gave.
-
-    Parameters
-    ----------
-    run : Dataset
-        A recording.
-    values : str or array-like
-        The name of a coordinate (or variable) over `example`, or an array.
-    what : str
-        The argument's name, for the error's sentence.
-
-    Returns
-    -------
-    tuple of str and ndarray
-        The name ("array" where there is none) and the values.
-
-    Raises
-    ------
-    ValueError
-        If the name does not exist, the length or the dims are wrong, values are
-        missing, or are labelled with other examples than the recording's.
-    """
+    """Return the name and the values, one for each example, of what a user gave."""
     if isinstance(values, str):
         known = [
             str(name)
@@ -116,22 +74,7 @@ def per_example(run: xr.Dataset, values: str | ArrayLike, what: str) -> tuple[st
 
 
 def expect_same_order(run: xr.Dataset, values: Any, what: str) -> None:
-    """Raise where values carry ids of examples that are not the recording's, in order.
-
-    Parameters
-    ----------
-    run : Dataset
-        A recording.
-    values : DataArray or anything else
-        What a user gave; only a DataArray over `example` can be in disorder.
-    what : str
-        The argument's name, for the error's sentence.
-
-    Raises
-    ------
-    ValueError
-        If the ids differ.
-    """
+    """Raise where values carry example ids that are not the recording's, in order."""
     if not isinstance(values, xr.DataArray):
         return
     if "example" not in run.coords or "example" not in values.coords:
@@ -146,29 +89,7 @@ def expect_same_order(run: xr.Dataset, values: Any, what: str) -> None:
 
 
 def resolve(run: xr.Dataset, target: str | ArrayLike, regression: bool) -> Target:
-    """Return the target of a recording, ready to be probed for.
-
-    Parameters
-    ----------
-    run : Dataset
-        A recording.
-    target : str or array-like, shape (example,)
-        A coordinate's name, or values. Real numbers that are not all whole are
-        continuous, everything else is classes.
-    regression : bool
-        Take numbers as continuous, whatever they are.
-
-    Returns
-    -------
-    Target
-        Codes and classes, or values.
-
-    Raises
-    ------
-    ValueError
-        If values are missing, the length is wrong, or there are fewer than two
-        classes or two examples of each.
-    """
+    """Return the target of a recording, ready to be probed for."""
     name, values = per_example(run, target, "target")
     numeric = values.dtype.kind in "fiu"
     if regression or (numeric and bool((values != np.floor(values)).any())):

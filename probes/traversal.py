@@ -18,21 +18,6 @@ def moments(run: xr.Dataset) -> list[tuple[tuple[int, ...], Moment]]:
 
     Steps run fastest: neighbouring steps of a layer resemble each other most, which
     is where a warm start saves most.
-
-    Parameters
-    ----------
-    run : Dataset
-        A recording.
-
-    Returns
-    -------
-    list of tuple
-        Indices into an array of dims ([step,] layer), and moments.
-
-    Raises
-    ------
-    ValueError
-        If there is no step or no layer, or a layer is no matrix of real numbers.
     """
     layers, steps = matrix_layers(run), run.sizes.get("step")
     for layer in layers:
@@ -61,25 +46,7 @@ def moments(run: xr.Dataset) -> list[tuple[tuple[int, ...], Moment]]:
 
 
 def features(run: xr.Dataset, moment: Moment) -> np.ndarray:
-    """Return a layer's activations at one moment, float32 or float64, and finite.
-
-    Parameters
-    ----------
-    run : Dataset
-        A recording.
-    moment : tuple of str and int or None
-        Layer and position along `step`.
-
-    Returns
-    -------
-    ndarray, shape (example, unit)
-        Half precision and integers become float32.
-
-    Raises
-    ------
-    ValueError
-        If a value is NaN or infinite.
-    """
+    """Return a layer's activations at one moment, float32 or float64, and finite."""
     layer, step = moment
     x = matrix(run, layer, step)
     if x.dtype != np.float64:
@@ -96,20 +63,7 @@ def features(run: xr.Dataset, moment: Moment) -> np.ndarray:
 
 
 def frame(run: xr.Dataset, cells: Mapping[tuple[int, ...], Mapping[str, float]]) -> Any:
-    """Return a Dataset ([step,] layer) from a mapping of scores for each place.
-
-    Parameters
-    ----------
-    run : Dataset
-        The recording, for its coordinates.
-    cells : mapping
-        Index into ([step,] layer) -> name -> value.
-
-    Returns
-    -------
-    Dataset
-        One float64 variable a name.
-    """
+    """Return a Dataset ([step,] layer) from a mapping of scores for each place."""
     names = matrix_layers(run)
     dims: tuple[str, ...] = ("layer",)
     shape: tuple[int, ...] = (len(names),)
@@ -127,18 +81,7 @@ def frame(run: xr.Dataset, cells: Mapping[tuple[int, ...], Mapping[str, float]])
 
 
 def provenance(**options: Any) -> dict[str, Any]:
-    """Return a result's `attrs`: the options and the versions that made it.
-
-    Parameters
-    ----------
-    **options
-        Values that zarr, netCDF and JSON keep.
-
-    Returns
-    -------
-    dict
-        The options and versions of repsim, scikit-learn and torch.
-    """
+    """Return a result's `attrs`: the options and the versions that made it."""
     found = {
         f"{name.replace('-', '_')}_version": version(name)
         for name in ("repsim", "scikit-learn", "torch")
@@ -150,29 +93,7 @@ def over_networks(
     runs: xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset] | Iterable[xr.Dataset],
     function: Callable[[xr.Dataset], xr.Dataset],
 ) -> xr.Dataset:
-    """Return a function's result for one recording, or for many along new dims.
-
-    Parameters
-    ----------
-    runs : Dataset, DataTree, mapping or iterable of Dataset
-        One recording; a study, which adds the dims `condition` and `seed`; a mapping
-        or an iterable, which add `network`.
-    function : callable
-        Dataset -> Dataset.
-
-    Returns
-    -------
-    Dataset
-        NaN where a study lacks a seed, or a network a layer or a step. Of `attrs`
-        those that agree.
-
-    Raises
-    ------
-    TypeError
-        If something is not a recording.
-    ValueError
-        If there is none, or the function raised it, for which recording.
-    """
+    """Return a function's result for one recording, or for many along new dims."""
     if isinstance(runs, xr.Dataset):
         return function(runs)
     if isinstance(runs, xr.DataTree):

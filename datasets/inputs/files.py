@@ -23,42 +23,13 @@ TIMEOUT = 20
 
 @cache
 def registry() -> dict[str, dict[str, Any]]:
-    """Return what is known of every data set that is fetched, by its name.
-
-    Returns
-    -------
-    dict
-        Name -> title, source, licence, folder, format, classes, mirrors and
-        files (file name -> size, sha256 and, where known, unpacked_sha256).
-
-    Examples
-    --------
-    >>> registry()["mnist"]["licence"]
-    'CC BY-SA 3.0'
-    """
+    """Return what is known of every data set that is fetched, by its name."""
     text = files("repsim.datasets.inputs").joinpath("registry.toml").read_text("utf-8")
     return tomllib.loads(text)
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder that holds the data.
-
-    Parameters
-    ----------
-    root : path or None
-        The folder; None means the environment variable REPSIM_DATA and, where
-        that is not set, the user's cache folder, which need not exist yet.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a folder was named and does not exist: a misspelt path is not filled.
-    """
+    """Return the folder that holds the data."""
     named = root if root is not None else os.environ.get(ROOT_VARIABLE)
     if not named:
         return Path(pooch.os_cache("repsim"))
@@ -78,29 +49,6 @@ def read(dataset: str, name: str, root: Path, entry: Mapping[str, Any]) -> bytes
 
     An unpacked file (torchvision's layout) is taken first where its hash is
     known, then the packed one; a file that is missing is fetched into `root`.
-
-    Parameters
-    ----------
-    dataset : str
-        The data set's name, for the sentence of an error.
-    name : str
-        The file's name as it is fetched.
-    root : Path
-        The data folder.
-    entry : mapping
-        The data set's table in the registry.
-
-    Returns
-    -------
-    bytes
-        The content.
-
-    Raises
-    ------
-    ValueError
-        If a file is there and is not the one expected.
-    FileNotFoundError
-        If the file is missing and cannot be fetched.
     """
     known = entry["files"][name]
     folder = root / entry["folder"]

@@ -17,24 +17,7 @@ DIGITS_TEST = 360
 
 
 def digits(split: str) -> xr.Dataset:
-    """Return scikit-learn's 1,797 digits of 8 × 8 pixels; no network needed.
-
-    Parameters
-    ----------
-    split : {"train", "test"}
-        The 360 test examples are a stratified draw with seed 0, always the
-        same; the other 1,437 are for training. Both keep the source's order.
-
-    Returns
-    -------
-    Dataset
-        `image` (example, y, x) float32 in [0, 1], `label` (example).
-
-    Examples
-    --------
-    >>> digits("test").sizes["example"]
-    360
-    """
+    """Return scikit-learn's 1,797 digits of 8 × 8 pixels; no network needed."""
     bunch = load_digits()
     train, test = train_test_split(
         np.arange(len(bunch.target)),
@@ -60,29 +43,7 @@ def digits(split: str) -> xr.Dataset:
 def fetched(
     name: str, split: str, root: str | os.PathLike[str] | None = None
 ) -> xr.Dataset:
-    """Return a data set of the registry, from disk or fetched, checked by hash.
-
-    Parameters
-    ----------
-    name : str
-        A name in `repsim.datasets.inputs.files.registry()`.
-    split : {"train", "test"}
-        The source's own split; ids count within it.
-    root : path or None
-        See `repsim.datasets.inputs.files.data_root`.
-
-    Returns
-    -------
-    Dataset
-        `image` (example, y, x[, channel]) float32 in [0, 1], `label` (example).
-
-    Raises
-    ------
-    ValueError
-        If a file is not the one expected (its sha256 differs).
-    FileNotFoundError
-        If a file is missing and cannot be fetched.
-    """
+    """Return a data set of the registry, from disk or fetched, checked by hash."""
     entry = registry()[name]
     folder = data_root(root)
     reader = _read_cifar if entry["format"] == "cifar" else _read_idx
@@ -101,31 +62,7 @@ def fetched(
 
 
 def parse_idx(content: bytes, what: str = "file") -> np.ndarray:
-    """Return the array in an IDX file of unsigned bytes.
-
-    Parameters
-    ----------
-    content : bytes
-        The file: two zero bytes, the type 8, the number of dims, big-endian
-        sizes, the values.
-    what : str
-        The file's name, for the sentence of an error.
-
-    Returns
-    -------
-    ndarray of uint8
-        With the dims that the file states.
-
-    Raises
-    ------
-    ValueError
-        If the bytes are not such a file.
-
-    Examples
-    --------
-    >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]))
-    array([7, 9], dtype=uint8)
-    """
+    """Return the array in an IDX file of unsigned bytes."""
     start = 4 + 4 * content[3] if content[:3] == b"\x00\x00\x08" else None
     sizes = np.frombuffer(content[4:start], ">u4") if start else np.array([-1])
     if start is None or len(content) - start != int(np.prod(sizes)):

@@ -13,18 +13,7 @@ TEST_EXAMPLES = 1000
 
 
 def names() -> list[str]:
-    """Return the names of the artificial sets.
-
-    Returns
-    -------
-    list of str
-        `<kind>_<dimensions>`, dimensions 2 and 100 as in the paper.
-
-    Examples
-    --------
-    >>> names()[:3]
-    ['lin_2', 'lin_100', 'noisy_2']
-    """
+    """Return the names of the artificial sets."""
     return [f"{kind}_{dims}" for kind in KINDS for dims in (2, 100)]
 
 

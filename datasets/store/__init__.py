@@ -178,20 +178,7 @@ def _put(writer: Writer, name: str, variable: xr.Variable) -> None:
 
 
 def is_complete(path: str | Path, group: str | None = None) -> bool:
-    """Return whether a recording lies there that was closed in order.
-
-    Parameters
-    ----------
-    path : str or Path
-        The store, or the recording.
-    group : str or None
-        A place in the store.
-
-    Returns
-    -------
-    bool
-        False where nothing lies there, too. Reads one small file.
-    """
+    """Return whether a recording lies there that was closed in order."""
     folder, _ = locate(path, group)
     try:
         attrs = read_document(folder).get("attributes", {})
@@ -201,20 +188,7 @@ def is_complete(path: str | Path, group: str | None = None) -> bool:
 
 
 def remove_recording(path: str | Path, group: str | None = None) -> None:
-    """Delete a recording with all it holds; nothing happens where there is none.
-
-    Parameters
-    ----------
-    path : str or Path
-        The store, or the recording.
-    group : str or None
-        A place in the store.
-
-    Raises
-    ------
-    ValueError
-        If something else than a store of ours lies there.
-    """
+    """Delete a recording with all it holds; nothing happens where there is none."""
     folder, _ = locate(path, group)
     if not folder.exists():
         return

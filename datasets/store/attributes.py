@@ -10,25 +10,7 @@ from repsim.datasets.store.places import RESERVED, check_name
 
 
 def attribute(name: str, value: Any) -> Any:
-    """Return an attribute's value as text, a number or a list of them.
-
-    Parameters
-    ----------
-    name : str
-        The attribute's name, for the error's sentence.
-    value : object
-        NumPy's values become Python's, nested ones a JSON string.
-
-    Returns
-    -------
-    str, int, float or list of them
-        The value.
-
-    Raises
-    ------
-    TypeError
-        If it is nothing that JSON keeps.
-    """
+    """Return an attribute's value as text, a number or a list of them."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, bool):
@@ -50,25 +32,7 @@ def attribute(name: str, value: Any) -> Any:
 
 
 def coordinate(name: str, values: np.ndarray) -> np.ndarray:
-    """Return one value for each example: numbers, truth values or text.
-
-    Parameters
-    ----------
-    name : str
-        The coordinate's name.
-    values : ndarray
-        Its values.
-
-    Returns
-    -------
-    ndarray
-        The same values.
-
-    Raises
-    ------
-    TypeError
-        If they are anything else, dates or None for example.
-    """
+    """Return one value for each example: numbers, truth values or text."""
     text = values.dtype.kind == "O" and all(isinstance(v, str) for v in values.flat)
     if values.dtype.kind not in "iufbU" and not text:
         msg = (
@@ -80,26 +44,7 @@ def coordinate(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def example_coordinates(run: xr.Dataset) -> dict[str, np.ndarray]:
-    """Return a recording's coordinates over `example`, ids included.
-
-    Parameters
-    ----------
-    run : Dataset
-        A recording.
-
-    Returns
-    -------
-    dict
-        Name -> values; `example` counts from 0 where the recording has none.
-
-    Raises
-    ------
-    ValueError
-        If a coordinate lies elsewhere, so that it would be lost, or its name cannot
-        be one in a store.
-    TypeError
-        If one holds neither numbers nor text.
-    """
+    """Return a recording's coordinates over `example`, ids included."""
     found = {"example": np.arange(run.sizes["example"], dtype=np.int64)}
     for name, values in run.coords.items():
         if not values.dims or (name, values.dims) == ("step", ("step",)):

@@ -33,11 +33,6 @@ def compact(path: Path) -> None:
     Shards are written under other names than the live objects, one layer after
     another. Replacing a layer's document swaps it in one move, and only then its live
     objects are deleted: a process that dies in between leaves either form whole.
-
-    Parameters
-    ----------
-    path : Path
-        The recording's folder; nothing may write to it meanwhile.
     """
     layers = dict(arrays_of(path))
     marks = layers.pop(path / "step", None)
@@ -145,15 +140,6 @@ def unpack(folder: Path, array: Array, steps: int) -> None:
     """Write a layer's shards back as live objects, for the first moments.
 
     Its document stays as it is; the caller replaces it and deletes the shards.
-
-    Parameters
-    ----------
-    folder : Path
-        The layer's folder.
-    array : Array
-        What its document says.
-    steps : int
-        How many moments to write.
     """
     if array.shards is None:
         return

@@ -10,15 +10,7 @@ from repsim.datasets.store.sinks import PARTIAL, Gathering, ordered, plain
 
 
 class Memory:
-    """A sink that keeps everything in memory.
-
-    Parameters
-    ----------
-    examples : int or None
-        The number of examples, where known beforehand.
-    attrs : mapping or None
-        What the recording says of itself where no moment is ever recorded.
-    """
+    """A sink that keeps everything in memory."""
 
     def __init__(
         self,

@@ -14,25 +14,7 @@ RESERVED = ("step", "example", "label")
 
 
 def locate(store: str | Path, group: str | None = None) -> tuple[Path, Path]:
-    """Return the folder of a recording and of the store that holds it.
-
-    Parameters
-    ----------
-    store : str or Path
-        The store, or a place in one (`s.zarr/bp/0`).
-    group : str or None
-        A place in the store.
-
-    Returns
-    -------
-    path, root : Path
-        The recording's folder and the store's.
-
-    Raises
-    ------
-    ValueError
-        If `group` leads out of the store.
-    """
+    """Return the folder of a recording and of the store that holds it."""
     given = Path(store)
     parts = [] if group is None else [p for p in str(group).split("/") if p]
     if any(p in (".", "..") or p.startswith("__") or "\\" in p for p in parts):
@@ -49,22 +31,7 @@ def locate(store: str | Path, group: str | None = None) -> tuple[Path, Path]:
 
 
 def prepare(path: Path, root: Path) -> None:
-    """Make the groups above a recording and refuse a place that is taken.
-
-    Parameters
-    ----------
-    path : Path
-        The recording's folder.
-    root : Path
-        The store's folder: `path` itself or above it.
-
-    Raises
-    ------
-    FileExistsError
-        If something is there.
-    OSError
-        If the system does not let the folder be made.
-    """
+    """Make the groups above a recording and refuse a place that is taken."""
     try:
         taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
         if taken and not only_groups(path):
@@ -85,22 +52,7 @@ def prepare(path: Path, root: Path) -> None:
 
 
 def refused(error: OSError, path: Path, state: str) -> OSError:
-    """Return the sentence for what the system refused, of the error's own class.
-
-    Parameters
-    ----------
-    error : OSError
-        What came.
-    path : Path
-        The recording.
-    state : str
-        What lies there now.
-
-    Returns
-    -------
-    OSError
-        PermissionError for one, with the same number.
-    """
+    """Return the sentence for what the system refused, of the error's own class."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno and error.filename is not None and str(error.filename) != str(path):
         reason = f"{reason}: {error.filename}"
@@ -139,21 +91,7 @@ def is_aborted(path: Path) -> bool:
 
 
 def check_name(name: str, what: str = "layer") -> None:
-    """Refuse names that would leave the store or hide something in it.
-
-    Parameters
-    ----------
-    name : str
-        A variable's name.
-    what : str
-        "layer", or "coordinate": those are listed with spaces in between.
-
-    Raises
-    ------
-    ValueError
-        If it is empty, has a slash, begins with a dot or two underscores, is a
-        reserved coordinate's, or `zarr.json`.
-    """
+    """Refuse names that would leave the store or hide something in it."""
     bad = (
         not name
         or any(c in name for c in "/\\\0")

@@ -111,25 +111,7 @@ class Recordings(BackendEntrypoint):
 
 
 def read(path: Path, *, chunks: Any = None) -> xr.Dataset:
-    """Open a stored recording lazily.
-
-    Parameters
-    ----------
-    path : Path
-        The recording's folder.
-    chunks : int, dict, "auto" or None
-        Given to xarray: None is lazy without dask.
-
-    Returns
-    -------
-    Dataset
-        Not cached: what is read is not kept.
-
-    Raises
-    ------
-    ValueError
-        If the store is damaged beyond what its complete steps allow.
-    """
+    """Open a stored recording lazily."""
     try:
         return xr.open_dataset(str(path), engine=Recordings, chunks=chunks, cache=False)
     except (LookupError, TypeError, AttributeError, ArithmeticError) as error:

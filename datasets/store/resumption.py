@@ -39,36 +39,7 @@ def resumed_writer(
     examples: int | None = None,
     codec: Codec | None = None,
 ) -> Writer:
-    """Return a writer that continues what lies at `path`, or begins it.
-
-    Parameters
-    ----------
-    path, root : Path
-        The recording's folder and the store's.
-    start : int or None
-        The number of updates already made.
-    due : callable
-        Whether a step will be recorded; that of `start` itself is then replaced.
-    choices : sequence of str
-        Paths of the chosen modules.
-    attrs : mapping
-        What the recording says of itself.
-    examples : int or None
-        Where known beforehand.
-    codec : Codec or None
-        How values are compressed.
-
-    Returns
-    -------
-    Writer
-        With the complete steps before `start`; later ones are gone.
-
-    Raises
-    ------
-    ValueError
-        If another network, other inputs or other layers lie there, or `start` is
-        missing.
-    """
+    """Return a writer that continues what lies at `path`, or begins it."""
     if not (path / DOCUMENT).is_file() or _is_bare(path):
         _clear_aborted(path)
         prepare(path, root)

@@ -113,13 +113,7 @@ class Blocks:
 
 
 class Gathering:
-    """The layers of a recording, and the rows of the moment that is being recorded.
-
-    Parameters
-    ----------
-    block_rows : callable
-        (name, layer, rows that came first) -> rows of one block.
-    """
+    """The layers of a recording, and the rows of the moment that is being recorded."""
 
     def __init__(self, block_rows: Callable[[str, Layer, int], int]) -> None:
         self.layers: dict[str, Layer] = {}

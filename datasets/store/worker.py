@@ -59,11 +59,6 @@ class Worker:
 
     After a job has failed, the later ones are left out (a commit mark must not
     follow a lost object) and every call raises that job's error.
-
-    Parameters
-    ----------
-    backlog : int
-        Bytes that may wait; `submit` blocks beyond it.
     """
 
     def __init__(self, backlog: int = BACKLOG) -> None:

@@ -40,21 +40,7 @@ FIRST_CAPACITY = 64
 
 
 class Writer:
-    """A sink that writes to a zarr group in the background.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the group; its parents are groups already.
-    examples : int or None
-        The number of examples, where known beforehand.
-    capacity : int or None
-        The number of moments, where known beforehand.
-    codec : Codec or None
-        How values are compressed.
-    attrs : mapping or None
-        What the recording says of itself where no moment is ever recorded.
-    """
+    """A sink that writes to a zarr group in the background."""
 
     def __init__(
         self,

@@ -196,25 +196,7 @@ def write_document(folder: Path, document: Mapping[str, Any]) -> None:
 
 
 def read_document(folder: Path) -> dict[str, Any]:
-    """Return a node's `zarr.json`, or raise a sentence that names the file.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the node lies.
-
-    Returns
-    -------
-    dict
-        The document.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such node.
-    ValueError
-        If the document cannot be read as JSON.
-    """
+    """Return a node's `zarr.json`, or raise a sentence that names the file."""
     path = folder / DOCUMENT
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

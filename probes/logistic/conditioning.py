@@ -19,19 +19,7 @@ ROWS = 1024
 
 @dataclass(frozen=True)
 class Conditioned:
-    """A problem in its own coordinates, and the way back to the features.
-
-    Parameters
-    ----------
-    problem : Problem
-        In coordinates in which it is round.
-    mean : Tensor, shape (d,)
-        What was subtracted from the features.
-    scale : Tensor
-        What they were divided by, after the rotation.
-    basis : Tensor or None
-        The rotation, where there is one.
-    """
+    """A problem in its own coordinates, and the way back to the features."""
 
     problem: Problem
     mean: Tensor
@@ -95,28 +83,7 @@ def condition(
     strength: float,
     intercept: bool,
 ) -> Conditioned:
-    """Return the problem in coordinates in which it is round.
-
-    Parameters
-    ----------
-    x : Tensor, shape (n, d)
-        Features, float32 or float64; left as they are.
-    codes : Tensor, shape (n,)
-        Classes 0 … k − 1.
-    k : int
-        Number of classes.
-    shares : Tensor, shape (n,)
-        Weights of the examples, which sum to 1; double precision.
-    strength : float
-        Weight of half the squared coefficients of the raw features.
-    intercept : bool
-        Whether the intercept is free; without one nothing is centred.
-
-    Returns
-    -------
-    Conditioned
-        The problem and the way back.
-    """
+    """Return the problem in coordinates in which it is round."""
     codes = codes[None]
     mean = shares.to(x.dtype) @ x if intercept else torch.zeros_like(x[0])
     z, basis = x - mean, None

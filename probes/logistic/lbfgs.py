@@ -23,12 +23,6 @@ class Memory:
 
     which takes two products with matrices in place of the usual two loops. H₀Y costs
     nothing: it is the difference of two preconditioned gradients.
-
-    References
-    ----------
-    .. [1] R. Byrd, J. Nocedal, R. Schnabel, "Representations of quasi-Newton matrices
-       and their use in limited memory methods", Mathematical Programming 63, 1994.
-       https://doi.org/10.1007/BF01582063
     """
 
     def __init__(self) -> None:
@@ -40,17 +34,7 @@ class Memory:
         self._inverse: np.ndarray = np.zeros((0, 0))
 
     def add(self, move: Tensor, change: Tensor, image: Tensor) -> None:
-        """Keep a pair, unless it shows no curvature.
-
-        Parameters
-        ----------
-        move : Tensor
-            Difference of coefficients.
-        change : Tensor
-            Difference of gradients.
-        image : Tensor
-            The inverse metric times `change`.
-        """
+        """Keep a pair, unless it shows no curvature."""
         self._shape = change.shape
         moved, changed = move.reshape(1, -1), change.reshape(1, -1)
         if not float(torch.dot(moved[0], changed[0])) > 0:
@@ -65,13 +49,7 @@ class Memory:
         self._tabulate()
 
     def change_metric(self, precondition: Callable[[Tensor], Tensor]) -> None:
-        """Keep the pairs, seen in another metric.
-
-        Parameters
-        ----------
-        precondition : callable
-            The new inverse metric.
-        """
+        """Keep the pairs, seen in another metric."""
         if self._pairs is not None and self._changes is not None:
             images = [
                 precondition(change.view(self._shape)).reshape(-1)
@@ -89,20 +67,7 @@ class Memory:
         self._inverse = np.linalg.inv(upper)
 
     def direction(self, slope: Tensor, steep: Tensor) -> Tensor:
-        """Return minus the estimate times a gradient.
-
-        Parameters
-        ----------
-        slope : Tensor
-            The gradient.
-        steep : Tensor
-            The inverse metric times the gradient.
-
-        Returns
-        -------
-        Tensor
-            In the gradient's shape.
-        """
+        """Return minus the estimate times a gradient."""
         if self._pairs is None:
             return steep.neg()
         flat = slope.reshape(-1)

@@ -33,20 +33,6 @@ class Metric:
     classes' frequencies for the uniform ones). Renewed on the way, it is the loss's
     Hessian on the first coordinates, those of most variance, of all classes together,
     and a diagonal on the others.
-
-    Parameters
-    ----------
-    factor : Tensor, shape (d, d)
-        T; its columns sorted by variance where they are principal directions.
-    variances : Tensor or None, shape (d,)
-        What the covariance is along them; None where they are no principal directions.
-    curvature : float
-        c, also the metric's value for an intercept.
-    block : Tensor or None
-        Lower Cholesky factor of the Hessian over (class, first coordinates and
-        intercept); None at the start.
-    rest : Tensor or None, shape (K, d - r)
-        The other coordinates' values.
     """
 
     factor: Tensor
@@ -56,18 +42,7 @@ class Metric:
     rest: Tensor | None = None
 
     def inverse(self, slope: Tensor) -> Tensor:
-        """Return the inverse metric times a gradient (K, d + 1).
-
-        Parameters
-        ----------
-        slope : Tensor, shape (K, d + 1)
-            The intercept in the last column, 0 where it is not free.
-
-        Returns
-        -------
-        Tensor, shape (K, d + 1)
-            The steepest direction, uphill.
-        """
+        """Return the inverse metric times a gradient (K, d + 1)."""
         out, slope = torch.empty_like(slope), slope.to(self.factor.dtype)
         along = slope[:, :-1] @ self.factor
         if self.block is None or self.rest is None:
@@ -91,29 +66,7 @@ def renewed(
     penalty: Tensor,
     intercept: bool,
 ) -> Metric:
-    """Return the metric of the curvature at given chances.
-
-    Parameters
-    ----------
-    metric : Metric
-        The one before.
-    features : Tensor, shape (n, d)
-        Centred features.
-    chances : Tensor, shape (K, n)
-        The classes' probabilities; of two classes, those of the second.
-    shares : Tensor, shape (n,)
-        Weights of the examples.
-    penalty : Tensor, shape (d,)
-        Of the squared coefficients.
-    intercept : bool
-        Whether the intercept is free.
-
-    Returns
-    -------
-    Metric
-        With a block of all classes where the directions are principal and the classes
-        are not too many; otherwise of the curvature's mean over classes.
-    """
+    """Return the metric of the curvature at given chances."""
     weights = chances * (1 - chances) * shares.to(chances.dtype)
     first = min(features.shape[1], COUPLED // len(chances) - 1)
     if metric.variances is not None and first > 0:
@@ -193,24 +146,7 @@ def _hessian(lead: Tensor, chances: Tensor) -> Tensor:
 def metric(
     features: Tensor, weight: Tensor, penalty: Tensor, curvature: float
 ) -> Metric:
-    """Return the metric at the start of a descent.
-
-    Parameters
-    ----------
-    features : Tensor, shape (n, d)
-        Centred features, of root mean square 1.
-    weight : Tensor, shape (n,)
-        Weights of the examples, which sum to 1.
-    penalty : Tensor, shape (d,)
-        Of the squared coefficients, positive.
-    curvature : float
-        Of the loss, where the descent begins.
-
-    Returns
-    -------
-    Metric
-        In principal directions up to 1,024 features.
-    """
+    """Return the metric at the start of a descent."""
     covariance = _covariance(features, weight)
     if len(covariance) > SPECTRAL:
         return whitened(covariance * curvature, penalty, curvature)
@@ -245,22 +181,7 @@ def _directions(form: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def whitened(form: Tensor, penalty: Tensor, curvature: float) -> Metric:
-    """Return the metric of a covariance plus a penalty, without its directions.
-
-    Parameters
-    ----------
-    form : Tensor, shape (d, d)
-        Covariance times curvature.
-    penalty : Tensor, shape (d,)
-        Added to the diagonal, which grows until rounding leaves a factor.
-    curvature : float
-        Of the loss.
-
-    Returns
-    -------
-    Metric
-        With the inverse Cholesky factor as coordinates.
-    """
+    """Return the metric of a covariance plus a penalty, without its directions."""
     form = form.clone()
     diagonal = form.diagonal()
     jitter = torch.finfo(torch.float32).eps * float(diagonal.max())

@@ -15,23 +15,6 @@ class Problem:
     .. math::
         F(W, b) = \sum_i s_i\, \ell(W x_i + b, y_i)
                   + \tfrac12 \sum_{kj} \lambda_j W_{kj}^2
-
-    Parameters
-    ----------
-    features : Tensor, shape (n, d)
-        Centred features.
-    codes : Tensor, shape (1, n)
-        Classes 0 … k − 1.
-    rows : int
-        K: the number of classes, or 1 where there are two.
-    shares : Tensor, shape (n,)
-        Weights of the examples, which sum to 1; double precision.
-    penalty : Tensor, shape (d,)
-        Positive weights of the squared coefficients; double precision.
-    intercept : bool
-        Whether b is free; 0 otherwise.
-    metric : Metric
-        What steers the descent.
     """
 
     features: Tensor

@@ -43,22 +43,7 @@ class Place(NamedTuple):
 
 
 def place(problem: Problem, theta: Tensor, logits: Tensor | None = None) -> Place:
-    """Return the point of given coefficients.
-
-    Parameters
-    ----------
-    problem : Problem
-        What is minimised.
-    theta : Tensor, shape (K, d + 1)
-        Coefficients, double precision.
-    logits : Tensor, optional
-        Theirs, where they are known.
-
-    Returns
-    -------
-    Place
-        With logits and residuals in the features' precision.
-    """
+    """Return the point of given coefficients."""
     if logits is None:
         logits = problem.logits(theta)
     value, residual = problem.loss(logits)
@@ -66,26 +51,7 @@ def place(problem: Problem, theta: Tensor, logits: Tensor | None = None) -> Plac
 
 
 def minimise(problem: Problem, start: Place, *, tol: float, max_iter: int) -> Solution:
-    """Minimise a problem's objective from a start.
-
-    Parameters
-    ----------
-    problem : Problem
-        What to minimise.
-    start : Place
-        Where to begin.
-    tol : float
-        Stop when the estimated excess of the objective over its minimum falls
-        below `tol` times the objective.
-    max_iter : int
-        Most iterations.
-
-    Returns
-    -------
-    Solution
-        With `converged` false where the iterations ran out, or where rounding
-        stopped the descent before the tolerance.
-    """
+    """Minimise a problem's objective from a start."""
     here, memory = start, Memory()
     slope = problem.gradient(here.residual, here.theta)
     steep = problem.precondition(slope)

@@ -21,25 +21,7 @@ KINDS = ("pixels", "untrained self", "untrained and pixels")
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Return debiased CKA of trained layers with pixels and with themselves at step 0.
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed>; the root may hold `input` (example, feature).
-
-    Returns
-    -------
-    Dataset
-        `cka` (baseline, condition, seed, layer): of the last step with the recorded
-        inputs and with the same network's layer at step 0, and of step 0 with the
-        inputs. NaN where the study has no inputs, or no step 0.
-
-    Raises
-    ------
-    NotApplicable
-        If the study has neither recorded inputs nor untrained networks.
-    """
+    """Return debiased CKA of trained layers with pixels and their step 0."""
     pixels = _pixels(study)
     rows: dict[str, dict[str, xr.DataArray]] = {}
     for (condition, seed), run in networks(study).items():

@@ -19,23 +19,7 @@ ORDER = 60
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Return debiased CKA of each layer at each step to itself at the last step.
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed> with several recorded steps.
-
-    Returns
-    -------
-    Dataset
-        `cka` (condition, seed, step, layer).
-
-    Raises
-    ------
-    NotApplicable
-        If the recordings hold fewer than two steps.
-    """
+    """Return debiased CKA of each layer at each step to itself at the last step."""
     found: dict[str, dict[str, xr.DataArray]] = {}
     for (condition, seed), run in networks(study).items():
         if run.sizes.get("step", 1) < 2:

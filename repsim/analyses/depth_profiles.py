@@ -35,23 +35,7 @@ UNITS = {
 
 
 def profiles(study: xr.DataTree, *, probes: bool = True) -> xr.Dataset:
-    """Return numbers along depth of every network at its last moment.
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed>; single moments and steps both do.
-    probes : bool
-        Whether to fit probes (ridge), which take most of the time.
-
-    Returns
-    -------
-    Dataset, dims (network, layer)
-        `class_margin` and `probe_accuracy` (with labels), `rdm_to_last` (one minus
-        the Pearson correlation of each RDM with the last layer's) and `displacement`
-        (with training records), with the coordinates `condition`, `seed` and
-        `init_seed` on `network`.
-    """
+    """Return numbers along depth of every network at its last moment."""
     rows, place = [], []
     for (condition, seed), run in networks(study).items():
         rows.append(_profile(study, condition, seed, _study.last(run).load(), probes))
@@ -96,26 +80,7 @@ def _profile(
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Test every condition's profiles against the first's.
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed>; the first condition is the reference.
-
-    Returns
-    -------
-    Dataset
-        `profile` (statistic, condition, seed, layer), and the variables of
-        `repsim.inference.profile_test` over (statistic, rule, layer), with q-values
-        over all of them; NaN where there are too few networks. The attr `sentences`
-        is the conclusion.
-
-    Raises
-    ------
-    NotApplicable
-        If there is one condition only, or fewer than three networks.
-    """
+    """Test every condition's profiles against the first's."""
     conditions = list(dict.fromkeys(condition for condition, _ in networks(study)))
     if len(conditions) < 2:
         msg = f"Expected at least two conditions, but the study has {conditions[0]!r}."

@@ -16,23 +16,7 @@ ORDER = 70
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Return displacement and weight norm over (condition, seed, step, layer).
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed> with training records.
-
-    Returns
-    -------
-    Dataset
-        `displacement` is ‖W − W₀‖ / ‖W₀‖, `weight_norm` is ‖W‖.
-
-    Raises
-    ------
-    NotApplicable
-        If the training records hold neither.
-    """
+    """Return displacement and weight norm over (condition, seed, step, layer)."""
     record = _study.training(study)
     if "displacement" not in record:
         msg = "Expected training records with `displacement`, but they have none."

@@ -25,26 +25,7 @@ _LINES = {
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Return correlation RDMs at the last step and their distances to the last layer.
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed>; labels make the classes visible but are not needed.
-
-    Returns
-    -------
-    Dataset
-        `rdm` (condition, layer, pair) of each condition's first network;
-        `euclidean` and `correlation` (condition, seed, layer), the distances of every
-        network's RDMs to that of its last hidden layer; `change`, one minus the
-        correlation with the layer before.
-
-    Raises
-    ------
-    NotApplicable
-        If there are fewer than three examples or two layers.
-    """
+    """Return the RDMs at the last step and their distances to the last layer."""
     squares: dict[str, xr.DataArray] = {}
     found: dict[str, dict[str, dict[str, xr.DataArray]]] = {name: {} for name in _LINES}
     for (condition, seed), run in networks(study).items():

@@ -24,18 +24,6 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     A pair of networks counts only where their initialisations differ, since two
     networks that began alike look alike for that reason alone; conditions that share
     initialisations are therefore also given by `shared`, over exactly those pairs.
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed>; all networks have the same layers.
-
-    Returns
-    -------
-    Dataset
-        `cka`, `sd` (condition_a, condition_b, layer_a, layer_b) and `pairs`
-        (condition_a, condition_b); likewise `shared` and `shared_pairs`. The
-        condition `untrained` is the first condition at step 0.
     """
     trained = networks(study)
     reference = next(iter(trained))[0]

@@ -15,23 +15,7 @@ ORDER = 10
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Return loss, training and test accuracy over (condition, seed, step).
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed> with training records.
-
-    Returns
-    -------
-    Dataset
-        `loss`, `accuracy`, `test_accuracy`.
-
-    Raises
-    ------
-    NotApplicable
-        If no recording has a training record beside it.
-    """
+    """Return loss, training and test accuracy over (condition, seed, step)."""
     record = _study.training(study)
     wanted = ["loss", "accuracy", "test_accuracy"]
     result = record[[name for name in wanted if name in record]]

@@ -18,24 +18,7 @@ ORDER = 50
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Return mean between-class minus within-class dissimilarity per layer.
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed>, with labels.
-
-    Returns
-    -------
-    Dataset
-        `margin` (condition, seed, layer) of correlation RDMs at the last step; the
-        condition `untrained` is the first condition at step 0.
-
-    Raises
-    ------
-    NotApplicable
-        If the recordings carry no labels.
-    """
+    """Return mean between-class minus within-class dissimilarity per layer."""
     found: dict[str, dict[str, xr.DataArray]] = {}
     reference = next(iter(networks(study)))[0]
     for (condition, seed), run in networks(study).items():

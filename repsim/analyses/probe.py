@@ -21,27 +21,7 @@ SEED = 0
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Return what linear probes read per layer, with their baselines.
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed>, with labels.
-
-    Returns
-    -------
-    Dataset
-        `accuracy, train_accuracy, log_loss, v_information, calibration_error`
-        (condition, seed, layer) at the last step and `chance`; the condition
-        `untrained` is the first condition at step 0. `input_accuracy` and
-        `input_log_loss` are the same probe's on the inputs, where the study keeps
-        them.
-
-    Raises
-    ------
-    NotApplicable
-        If the recordings carry no labels, or too few examples of a class.
-    """
+    """Return what linear probes read per layer, with their baselines."""
     last: dict[str, xr.Dataset] = {}
     begin: dict[str, xr.Dataset] = {}
     reference = next(iter(networks(study)))[0]

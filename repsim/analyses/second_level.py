@@ -22,27 +22,7 @@ ORDER = 47
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Return the RDMs of all layers and of all networks, and what explains them.
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed>; at least three networks with the same layers.
-
-    Returns
-    -------
-    Dataset
-        `layers` (layer_pair) and `networks` (network_pair): one minus the Spearman
-        correlation of RDMs at the last step, the latter a mean over matching layers;
-        `unique` (model): the share of the networks' distances that only that model
-        explains; `neighbour` (network): whether a network's nearest one follows the
-        same rule.
-
-    Raises
-    ------
-    NotApplicable
-        If there are fewer than three networks, or their layers differ.
-    """
+    """Return the RDMs of all layers and of all networks, and what explains them."""
     found = networks(study)
     if len(found) < 3:
         msg = "Expected at least three networks to compare."

@@ -24,29 +24,7 @@ NEAR = 0.01
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Test every condition against the first, layer by layer.
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed>; the first condition is the reference.
-
-    Returns
-    -------
-    Dataset
-        The variables of `repsim.inference.seed_test` over (condition, moment, layer);
-        q-values over all of them together, NaN where there are too few networks (such
-        tests can find nothing, so they cost the others nothing). `moment` is the last
-        step and, where the training records have test accuracies, the step of each
-        network at which the two rules are equally accurate. `step` and `accuracy`
-        (condition, moment, rule) are means of what was compared. The attr `sentences`
-        is the conclusion.
-
-    Raises
-    ------
-    NotApplicable
-        If there is one condition only, or a single network of each.
-    """
+    """Test every condition against the first, layer by layer."""
     conditions = list(dict.fromkeys(condition for condition, _ in networks(study)))
     if len(conditions) < 2:
         msg = f"Expected at least two conditions, but the study has {conditions[0]!r}."

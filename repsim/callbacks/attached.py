@@ -8,16 +8,7 @@ from repsim.capture.recorder import Recorder
 
 
 class Attached:
-    """Options of a `Recorder` that is made when training begins.
-
-    Parameters
-    ----------
-    inputs : tensor, dict, or iterable of batches
-        The fixed examples.
-    **options
-        Those of `repsim.Recorder`. A trainer that goes on from a checkpoint gives
-        `start` by itself.
-    """
+    """Options of a `Recorder` that is made when training begins."""
 
     def __init__(self, inputs: Any, **options: Any) -> None:
         self._inputs = inputs
@@ -46,18 +37,7 @@ class Attached:
             self.recorder.close(complete=complete)
 
     def dataset(self) -> xr.Dataset:
-        """Return what was recorded.
-
-        Returns
-        -------
-        Dataset
-            The recording; lazily where there is a store.
-
-        Raises
-        ------
-        ValueError
-            If training has not begun in this process.
-        """
+        """Return what was recorded."""
         if self.recorder is None:
             msg = (
                 "Expected training to have begun, but nothing was recorded; pass this "

@@ -84,30 +84,7 @@ def _rebuilt(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
 def batches_of(
     data: Any, *, whole: bool = False, size: int | None = None
 ) -> Iterator[Batch]:
-    """Yield the batches of a tensor, a dict, or an iterable of inputs.
-
-    Parameters
-    ----------
-    data : tensor, array, mapping or iterable
-        A tensor or a dict is cut into pieces of `size`; an iterable holds inputs,
-        `(inputs, labels)` or dicts, and its batches are kept as they are.
-    whole : bool
-        A `forward` will receive each batch whole, so any kind of batch will do.
-    size : int or None
-        Examples a piece; None leaves a tensor in one.
-
-    Yields
-    ------
-    Batch
-        In order.
-
-    Raises
-    ------
-    TypeError
-        If `data` is none of these.
-    ValueError
-        If it is a bare tuple, or a batch cannot be understood.
-    """
+    """Yield the batches of a tensor, a dict, or an iterable of inputs."""
     if isinstance(data, tuple):
         msg = (
             "Expected batches, but got a bare tuple, which may mean (inputs, labels) "

@@ -28,22 +28,6 @@ def of_loss(
 
     The loss is called for one example at a time, so that its reduction over the
     batch does not matter.
-
-    Parameters
-    ----------
-    network : Module
-        The network, in the state in which it is recorded.
-    choices : dict
-        Path -> choice.
-    loss : callable
-        `f(output, labels)`.
-    forward : callable or None
-        As for `record`.
-
-    Returns
-    -------
-    callable
-        Batch -> {`<layer>@error`: tensor with the shape of the layer's output}.
     """
 
     def signals(batch: Batch) -> dict[str, Tensor]:
@@ -74,20 +58,7 @@ def of_loss(
 
 
 def of_rule(rule: Any, choices: Mapping[str, Choice]) -> Signals:
-    """Return a function batch -> the errors that a rule uses, and the true ones.
-
-    Parameters
-    ----------
-    rule : learning rule
-        Has `errors(x, y) -> {layer: (used, true)}`.
-    choices : dict
-        Path -> choice; other layers are left out.
-
-    Returns
-    -------
-    callable
-        Batch -> {`<layer>@error`: …, `<layer>@true_error`: …}.
-    """
+    """Return a function batch -> the errors that a rule uses, and the true ones."""
 
     def signals(batch: Batch) -> dict[str, Tensor]:
         labels = needed_labels(batch)

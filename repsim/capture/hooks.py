@@ -12,15 +12,7 @@ recording: ContextVar[object | None] = ContextVar("repsim_recording", default=No
 
 
 class Hooks:
-    """Forward hooks on the chosen modules; off again on leaving the block.
-
-    Parameters
-    ----------
-    choices : dict
-        Path -> choice, from `select`.
-    emit : callable
-        Called as `emit(name, tensor)`, with the layer's own output.
-    """
+    """Forward hooks on the chosen modules; off again on leaving the block."""
 
     def __init__(
         self, choices: Mapping[str, Choice], emit: Callable[[str, Tensor], None]

@@ -15,17 +15,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def same_random_numbers(*devices: torch.device) -> Iterator[None]:
-    """Give back every random state on leaving: Python, NumPy, torch, accelerators.
-
-    Parameters
-    ----------
-    *devices : torch.device
-        Accelerators whose generators the block may use.
-
-    Yields
-    ------
-    None
-    """
+    """Give back every random state on leaving: Python, NumPy, torch, accelerators."""
     modules = [
         (torch.get_device_module(d), d)
         for d in dict.fromkeys(devices)
@@ -50,15 +40,6 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
     The flags are set one by one: `model.eval()` may be overridden, and then do
     more (merge adapters into weights, for one).
-
-    Parameters
-    ----------
-    model : Module
-        Any module.
-
-    Yields
-    ------
-    None
     """
     flags = [(module, module.training) for module in model.modules()]
     try:
@@ -72,17 +53,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def same_buffers(model: nn.Module) -> Iterator[None]:
-    """Give back buffers that a forward pass changed in place or replaced.
-
-    Parameters
-    ----------
-    model : Module
-        Any module.
-
-    Yields
-    ------
-    None
-    """
+    """Give back buffers that a forward pass changed in place or replaced."""
     kept: list[tuple[dict[str, Tensor | None], str, Tensor | None, int, Tensor]] = []
     for module in model.modules():
         for name, buffer in module._buffers.items():
@@ -147,12 +118,7 @@ _module_by_module = _ModuleByModule()
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """Run compiled modules as plain Python, so that hooks are called.
-
-    Yields
-    ------
-    None
-    """
+    """Run compiled modules as plain Python, so that hooks are called."""
     stance = getattr(torch.compiler, "set_stance", None)
     compiling = "torch._dynamo" in sys.modules
     with stance("force_eager") if stance and compiling else nullcontext():
@@ -164,10 +130,6 @@ def interrupted_later() -> Iterator[None]:
     """Hold the first Ctrl-C back until the block is left; a second one acts at once.
 
     An interrupt in the middle of giving states back would leave half of them.
-
-    Yields
-    ------
-    None
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(
@@ -197,15 +159,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
     Weights are never written; random states, `training` flags, buffers and the
     autocast cache are afterwards what they were before, also after an exception.
-
-    Parameters
-    ----------
-    model : Module
-        The network that the block runs.
-
-    Yields
-    ------
-    None
     """
     devices = {tensor.device for tensor in model.parameters()}
     with (

@@ -21,24 +21,7 @@ def provenance(
     reduce: str | Callable[..., Any] | None,
     attrs: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the attributes of a recording; the user's own win.
-
-    Parameters
-    ----------
-    model : Module or rule
-        What was recorded; of a rule, `name`, `options` and `splits` are kept.
-    network : Module
-        The network itself.
-    reduce : str, callable or None
-        What became of maps and tokens.
-    attrs : mapping or None
-        The user's own.
-
-    Returns
-    -------
-    dict
-        Values are str, int, float or lists of them.
-    """
+    """Return the attributes of a recording; the user's own win."""
     found: dict[str, Any] = {
         "repsim_schema": SCHEMA,
         "repsim_version": version("repsim"),

@@ -5,30 +5,7 @@ from typing import Any
 
 
 class Schedule:
-    """Decide whether the network is recorded after so many updates.
-
-    Parameters
-    ----------
-    every : int
-        Record at 0 and after each `every` updates.
-    steps : iterable of int, predicate or None
-        Exactly those instead of `every`: a collection, an increasing iterator
-        (which may be endless), or `f(step) -> bool`.
-
-    Raises
-    ------
-    TypeError
-        If `every` is not an integer, or `steps` neither iterable nor callable.
-    ValueError
-        If `every` is below 1, or a step is negative or no integer.
-
-    Examples
-    --------
-    >>> [k for k in range(8) if Schedule(every=3).due(k)]
-    [0, 3, 6]
-    >>> [k for k in range(8) if Schedule(steps=[1, 5]).due(k)]
-    [1, 5]
-    """
+    """Decide whether the network is recorded after so many updates."""
 
     def __init__(
         self,
@@ -80,34 +57,7 @@ class _Increasing:
 
 
 def count(what: str, value: Any, least: int = 0) -> int:
-    """Return an argument that counts something, as a plain integer.
-
-    Parameters
-    ----------
-    what : str
-        The argument's name, for the error's sentence.
-    value : int
-        Any kind of integer, a NumPy or torch scalar too.
-    least : int
-        The smallest value that makes sense.
-
-    Returns
-    -------
-    int
-        The value.
-
-    Raises
-    ------
-    TypeError
-        If it is not an integer.
-    ValueError
-        If it is below `least`.
-
-    Examples
-    --------
-    >>> count("start", 3)
-    3
-    """
+    """Return an argument that counts something, as a plain integer."""
     try:
         if isinstance(value, bool):
             raise TypeError

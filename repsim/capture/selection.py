@@ -21,18 +21,7 @@ _CALL = re.compile(r"call([1-9][0-9]*)")
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the network inside `DataParallel`, DDP, `torch.compile` and the like.
-
-    Parameters
-    ----------
-    model : Module
-        Any module.
-
-    Returns
-    -------
-    Module
-        The innermost module; `model` itself where nothing wraps it.
-    """
+    """Return the network inside `DataParallel`, DDP, `torch.compile` and the like."""
     while (inner := _inner(model)) is not None:
         model = inner
     return model
@@ -49,20 +38,7 @@ def _inner(module: nn.Module) -> nn.Module | None:
 
 
 def named_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Return a network's modules by path, wrappers' prefixes left out.
-
-    Parameters
-    ----------
-    model : Module
-        Any module.
-
-    Returns
-    -------
-    modules : dict
-        Path -> module, in registration order, each module once.
-    aliases : dict
-        Further paths of shared modules -> their first path.
-    """
+    """Return a network's modules by path, wrappers' prefixes left out."""
     modules: dict[str, nn.Module] = {}
     aliases: dict[str, str] = {}
     first: dict[int, str] = {}
@@ -130,29 +106,7 @@ def _tensors(output: object) -> Iterator[tuple[tuple[str, ...], Tensor]]:
 
 
 def select(model: nn.Module, layers: Layers = "*") -> dict[str, Choice]:
-    """Return the chosen modules, in network order.
-
-    Parameters
-    ----------
-    model : Module
-        Any module.
-    layers : str, iterable of str or predicate
-        A glob (`*` stays within one path segment, `**` crosses dots), names or
-        globs, or `f(name, module) -> bool`. `name@key` asks for a further tensor of
-        an output, `name@call2` for one call alone.
-
-    Returns
-    -------
-    dict
-        Path -> choice.
-
-    Raises
-    ------
-    ValueError
-        If a name or pattern matches nothing; the names that exist are listed.
-    TypeError
-        If `layers` is none of the three, or a chosen module is scripted.
-    """
+    """Return the chosen modules, in network order."""
     modules, aliases = named_layers(model)
     chosen: dict[str, Choice] = {}
     if callable(layers):
@@ -231,26 +185,7 @@ def _choose(
 
 
 def glob(pattern: str) -> re.Pattern[str]:
-    """Compile a glob over dotted paths.
-
-    Parameters
-    ----------
-    pattern : str
-        `*` and `?` stay within a segment, `**` crosses dots (`**.attn` also
-        matches `attn` itself), `[ab]` is a choice.
-
-    Returns
-    -------
-    Pattern
-        For `fullmatch`.
-
-    Examples
-    --------
-    >>> bool(glob("hidden_*").fullmatch("hidden_1.0"))
-    False
-    >>> bool(glob("**.attn").fullmatch("layers.4.attn"))
-    True
-    """
+    """Compile a glob over dotted paths."""
     parts = re.split(r"(\*\*\.|\*\*|\*|\?|\[[^\]]+\])", pattern)
     special = {"**.": r"(?:.*\.)?", "**": ".*", "*": r"[^.]*", "?": r"[^.]"}
     return re.compile(

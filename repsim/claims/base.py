@@ -181,24 +181,7 @@ def claim(
     uses: Sequence[str] = (),
     seconds: "Callable[[Settings], float] | float" = 1.0,
 ) -> "Callable[[Callable[[Lab], Evidence]], Callable[[Lab], Evidence]]":
-    """Register the function beneath as the experiment of a claim.
-
-    Parameters
-    ----------
-    id, statement, source, experiment : str
-        As in `Claim`.
-    gates : sequence of Gate
-        As in `Claim`.
-    uses : sequence of str
-        As in `Claim`.
-    seconds : callable or float
-        As in `Claim`; a number where the settings do not matter.
-
-    Returns
-    -------
-    callable
-        The decorator; it returns the function unchanged.
-    """
+    """Register the function beneath as the experiment of a claim."""
 
     def register(run: "Callable[[Lab], Evidence]") -> "Callable[[Lab], Evidence]":
         group = run.__module__.rpartition(".")[2]
@@ -217,24 +200,7 @@ def registered() -> dict[str, Claim]:
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
-    """Return values with their mean and spread, ready for JSON.
-
-    Parameters
-    ----------
-    values : sequence of float
-        One a seed.
-
-    Returns
-    -------
-    dict
-        mean, sd (sample standard deviation; None for one value), low, high, n
-        and the values; what is not finite becomes None, which JSON knows.
-
-    Examples
-    --------
-    >>> summarise([1.0, 3.0])["sd"]
-    1.4142135623730951
-    """
+    """Return values with their mean and spread, ready for JSON."""
     array = np.asarray(values, dtype=np.float64)
     finite = array[np.isfinite(array)]
     complete = len(finite) == len(array) and len(array) > 0

@@ -22,22 +22,7 @@ OWN = "curves"
 
 
 def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:
-    """Return how many networks claims train, and how long everything takes.
-
-    Parameters
-    ----------
-    lab : Lab
-        Settings and number of processes.
-    claims : sequence of Claim
-        Those still to be run.
-
-    Returns
-    -------
-    int
-        Networks, shared ones counted once.
-    float
-        Seconds of one core, from a timed update of this machine.
-    """
+    """Return how many networks claims train, and how long everything takes."""
     scale, seeds = lab.settings.scale, len(lab.seeds)
     uses = {label for claim in claims for label in claim.uses}
     trained = uses - {"untrained", OWN}
@@ -55,27 +40,7 @@ def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:
 
 
 def sentence(networks: int, seconds: float, jobs: int) -> str:
-    """Return the cost as a sentence.
-
-    Parameters
-    ----------
-    networks : int
-        Networks to train.
-    seconds : float
-        Of one core.
-    jobs : int
-        Processes at once.
-
-    Returns
-    -------
-    str
-        One sentence.
-
-    Examples
-    --------
-    >>> sentence(0, 30.0, 1)
-    'To do: no networks, about 1 minute on 1 core; what is finished is kept.'
-    """
+    """Return the cost as a sentence."""
     minutes = max(round(seconds / jobs / 60), 1)
     many = f"{networks} networks" if networks else "no networks"
     return (

@@ -21,21 +21,7 @@ Result = Mapping[str, Any]
 
 
 def document(claims: Path, page: Path) -> None:
-    """Put the results of claims.json into a page, between its markers.
-
-    Parameters
-    ----------
-    claims : Path
-        claims.json of a reproduction; about.json beside it.
-    page : Path
-        A Markdown page; markers that it lacks are added at its end, and a page that
-        does not exist is made.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no claims.json.
-    """
+    """Put the results of claims.json into a page, between its markers."""
     results = json.loads(claims.read_text("utf-8"))
     about = json.loads((claims.parent / "about.json").read_text("utf-8"))
     text = page.read_text("utf-8") if page.is_file() else ""
@@ -45,22 +31,7 @@ def document(claims: Path, page: Path) -> None:
 
 
 def replaced(text: str, name: str, content: str) -> str:
-    """Return a page with a content between the markers of a name.
-
-    Parameters
-    ----------
-    text : str
-        The page.
-    name : str
-        The markers' name; where they are missing, they are added at the end.
-    content : str
-        What to put between them.
-
-    Returns
-    -------
-    str
-        The page; everything outside the markers is as it was.
-    """
+    """Return a page with a content between the markers of a name."""
     begin, end = f"<!-- {name}: begin ({COMMAND}) -->", f"<!-- {name}: end -->"
     if begin not in text or end not in text:
         text = f"{text.rstrip()}\n\n{begin}\n{end}\n".lstrip()

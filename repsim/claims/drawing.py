@@ -91,22 +91,7 @@ def profile(
     splits: Mapping[str, Sequence[int]] | None = None,
     first: int = 1,
 ) -> None:
-    """Draw a quantity along depth, mean and range over seeds, one line a condition.
-
-    Parameters
-    ----------
-    axes : Axes
-        Where to draw.
-    groups : mapping of str to ndarray, shape (seed, layer)
-        Condition -> values.
-    ylabel, title : str
-        Labels.
-    splits : mapping of str to sequence of int
-        Condition -> numbers of layers behind which a gradient is synthesised; a
-        single one is marked by a dotted line in the condition's colour.
-    first : int
-        Number of the first layer drawn.
-    """
+    """Draw a quantity along depth, mean and range over seeds, one line a condition."""
     colour = colours(groups)
     for name, values in groups.items():
         layer = np.arange(first, values.shape[1] + first)

@@ -28,21 +28,7 @@ Numbers = dict[str, Any]
 
 
 class Lab:
-    """Trains each network once, and hands its numbers to every claim that asks.
-
-    Parameters
-    ----------
-    settings : Settings
-        What decides the numbers.
-    out : Path
-        Folder of the reproduction; networks are kept beneath it.
-    root : path or None
-        Folder of the data.
-    jobs : int
-        Processes that train at once.
-    tick : callable or None
-        Called with a label and a number after that many networks.
-    """
+    """Trains each network once, and hands its numbers to every claim that asks."""
 
     def __init__(
         self,

@@ -31,19 +31,7 @@ def write_page(
     about: Mapping[str, Any],
     figures: Path,
 ) -> None:
-    """Write the page; it holds its pictures and opens offline.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    results : sequence of mapping
-        As in claims.json.
-    about : mapping
-        Settings, notes and versions.
-    figures : Path
-        Folder with a picture a claim.
-    """
+    """Write the page; it holds its pictures and opens offline."""
     notes = "".join(f"<li>{escape(note)}</li>" for note in about["notes"])
     versions = (
         f"repsim {about['repsim_version']}, torch {about['torch_version']}, "

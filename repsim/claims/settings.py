@@ -11,27 +11,7 @@ RULE = "*"
 
 @dataclass(frozen=True)
 class Scale:
-    """The size of the networks that several claims share.
-
-    Parameters
-    ----------
-    depth, width : int
-        Hidden layers and units in each.
-    steps, batch_size : int
-        Updates, and examples in each.
-    grid : tuple of float
-        Learning rates over which every rule is tuned alike.
-    depths : tuple of int
-        Depths of the learning curves.
-    curve_steps : int
-        Updates of the learning curves.
-    toy_steps : tuple of int
-        Updates on the artificial sets: linear, and deep linear.
-    surface_steps : int
-        Updates of the networks whose loss surfaces are reconstructed.
-    learned_steps : int
-        Updates of deep linear networks with a learned predictor.
-    """
+    """The size of the networks that several claims share."""
 
     depth: int
     width: int
@@ -59,19 +39,7 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a reproduction's numbers.
-
-    Parameters
-    ----------
-    dataset : str
-        "digits" or an image set.
-    quick : bool
-        The small form.
-    seeds, seed : int
-        How many seeds, and the first.
-    rule : str
-        The rule under test.
-    """
+    """Everything that decides a reproduction's numbers."""
 
     dataset: str = "digits"
     quick: bool = False
@@ -108,23 +76,7 @@ LOOKED = ("untrained", "bp", "sg", "sg_shared", "sg_2", "sg_4", "sg_every", "dfa
 
 
 def conditions(depth: int) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return rules and options by condition, for networks of a depth.
-
-    Parameters
-    ----------
-    depth : int
-        Number of hidden layers.
-
-    Returns
-    -------
-    dict
-        Label -> rule (`RULE` for the one under test) and its options.
-
-    Examples
-    --------
-    >>> conditions(20)["sg_4"]
-    ('*', {'at': [4, 8, 12, 16]})
-    """
+    """Return rules and options by condition, for networks of a depth."""
     return {
         "untrained": ("bp", {}),
         "bp": ("bp", {}),

@@ -11,23 +11,6 @@ def lower_bound(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> 
 
     One-sided: the difference lies above it with the given confidence. Networks are
     the units, and two conditions have different ones, so values are not paired.
-
-    Parameters
-    ----------
-    a, b : sequence of float
-        One value a network; at least two of each.
-    level : float
-        Confidence.
-
-    Returns
-    -------
-    float
-        The bound; NaN where a condition has a single network or a value is NaN.
-
-    Examples
-    --------
-    >>> lower_bound([1.0, 1.1, 0.9], [0.0, 0.1, -0.1]) > 0.8
-    True
     """
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if len(first) < 2 or len(second) < 2:

@@ -34,29 +34,7 @@ PROBED = (1500, 1000)
 
 @dataclass(frozen=True)
 class Cell:
-    """What one network is trained as.
-
-    Parameters
-    ----------
-    label : str
-        The condition.
-    rule : str
-        A rule's name.
-    options : str
-        Its options as JSON, without the learning rate.
-    lr : float
-        The learning rate.
-    seed : int
-        The seed; with `init`, it decides the initial weights.
-    init : str
-        The label whose initial weights are taken; the same label as a rule.
-    dataset : str
-        The data.
-    depth, width, activation, steps, batch_size
-        The network and its training; no steps means untrained.
-    look : bool
-        Whether the layers are measured, and not only the learning curve.
-    """
+    """What one network is trained as."""
 
     label: str
     rule: str
@@ -80,25 +58,7 @@ class Cell:
 
 
 def measure(cell: Cell, root: str | None, folder: Path) -> dict[str, Any]:
-    """Return the numbers of a cell, trained now unless they are already kept.
-
-    Parameters
-    ----------
-    cell : Cell
-        The network.
-    root : str or None
-        Folder of the data.
-    folder : Path
-        Where the numbers, and the activations beside them, are kept.
-
-    Returns
-    -------
-    dict
-        Curves (`step`, `loss`, `accuracy`, `test_accuracy`), and where the layers
-        are measured `margin`, `distance`, `distance_correlation`, `probe`,
-        `probe_train`, `regression`, `displacement`, `weight_norm`, `cosine` (a number
-        a hidden layer), `splits`.
-    """
+    """Return the numbers of a cell, trained now unless they are already kept."""
     path = folder / f"{cell.key}.json"
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))

@@ -123,13 +123,7 @@ def compare(
 
 @contextmanager
 def once() -> Iterator[None]:
-    """Let through each warning once, however many pairs or steps gave it.
-
-    Yields
-    ------
-    None
-        To the computation.
-    """
+    """Let through each warning once, however many pairs or steps gave it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -148,15 +142,7 @@ class Flat:
     def look(
         self, values: np.ndarray, xs: list[LayerRows], ys: list[LayerRows] | None
     ) -> None:
-        """Find the layers behind rows and columns without a number.
-
-        Parameters
-        ----------
-        values : ndarray, shape (xs, ys)
-            The comparison.
-        xs, ys : list of LayerRows
-            Its sides.
-        """
+        """Find the layers behind rows and columns without a number."""
         empty = np.isnan(values)
         if not empty.any():
             return

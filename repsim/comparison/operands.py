@@ -16,15 +16,7 @@ from repsim.datasets.recordings import (
 
 
 class LayerRows:
-    """One layer at one moment, read from the recording row by row when asked.
-
-    Parameters
-    ----------
-    values : Variable, dims (example, unit)
-        The layer; it may live on disk.
-    what : str
-        How errors call it.
-    """
+    """One layer at one moment, read from the recording row by row when asked."""
 
     def __init__(self, values: xr.Variable, what: str) -> None:
         if values.dims[0] != "example":
@@ -92,31 +84,7 @@ class Side:
         what: str,
         name: str = "",
     ) -> "Side":
-        """Return a side from what the user gave, checked.
-
-        Parameters
-        ----------
-        recordings : Dataset or DataTree
-            One network or a study.
-        layers : iterable of str or None
-            Which layers; None means all.
-        what : str
-            The name of that argument, for the error's sentence.
-        name : str
-            What errors and warnings call the side.
-
-        Returns
-        -------
-        Side
-            Whose networks all have these layers and the same examples and steps.
-
-        Raises
-        ------
-        TypeError
-            If it is neither a recording nor a study, or does not hold real numbers.
-        ValueError
-            If a layer does not exist or is not a matrix, or networks differ.
-        """
+        """Return a side from what the user gave, checked."""
         if isinstance(recordings, xr.DataTree):
             found = [
                 Network(run, condition, seed)
@@ -151,18 +119,7 @@ class Side:
         }
 
     def rows(self, moment: int | None) -> list[LayerRows]:
-        """Return the layers of all networks at one moment, networks outermost.
-
-        Parameters
-        ----------
-        moment : int or None
-            A position along `step`; a side without steps is the same at every one.
-
-        Returns
-        -------
-        list of LayerRows
-            Not yet read.
-        """
+        """Return the layers of all networks at one moment, networks outermost."""
         found = []
         for network in self.networks:
             for layer in self.layers:
@@ -212,20 +169,7 @@ def _number(run: xr.Dataset, position: int) -> int:
 
 
 def same_steps(a: xr.DataArray | None, b: xr.DataArray | None, who: str) -> None:
-    """Raise if two recordings have steps that differ.
-
-    Parameters
-    ----------
-    a, b : DataArray or None
-        Their steps.
-    who : str
-        What the error's sentence calls them.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of updates differ, or only one has any.
-    """
+    """Raise if two recordings have steps that differ."""
     if a is None and b is None:
         return
     if a is None or b is None or not np.array_equal(a.values, b.values):

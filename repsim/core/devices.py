@@ -4,28 +4,7 @@ import torch
 
 
 def device_named(name: str | torch.device) -> torch.device:
-    """Return the device of a name, checked by putting a number there.
-
-    Parameters
-    ----------
-    name : str or torch.device
-        "auto" takes an accelerator where there is one, else the CPU.
-
-    Returns
-    -------
-    torch.device
-        One that works.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device here.
-
-    Examples
-    --------
-    >>> device_named("cpu")
-    device(type='cpu')
-    """
+    """Return the device of a name, checked by putting a number there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -14,12 +14,6 @@ def one_thread() -> Iterator[None]:
     Networks and matrices of a study are small: more threads cost more in waiting for
     each other than they save, and sums in another order give other last digits.
     Processes share the cores instead.
-
-    Examples
-    --------
-    >>> with one_thread():
-    ...     torch.get_num_threads()
-    1
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

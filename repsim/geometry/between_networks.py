@@ -120,18 +120,7 @@ def _names(rdms: xr.DataArray, items: str) -> dict[str, np.ndarray]:
 
 
 def items_of(rdm: xr.DataArray) -> dict[str, np.ndarray]:
-    """Return the coordinates of the things an RDM compares, one value a thing.
-
-    Parameters
-    ----------
-    rdm : DataArray, dims (pair)
-        With coordinates `<name>_a` and `<name>_b`.
-
-    Returns
-    -------
-    dict
-        Name -> values of all n things.
-    """
+    """Return the coordinates of the things an RDM compares, one value a thing."""
     m = rdm.sizes["pair"]
     n = int((1 + np.sqrt(1 + 8 * m)) / 2)
     if n_pairs(n) != m:

@@ -78,20 +78,7 @@ def _same_class(rdms: xr.DataArray) -> np.ndarray:
 
 
 def expect_pairs(rdms: xr.DataArray) -> None:
-    """Raise unless RDMs are a DataArray with a dim `pair`.
-
-    Parameters
-    ----------
-    rdms : DataArray, dims (…, pair)
-        What came.
-
-    Raises
-    ------
-    TypeError
-        If it is no DataArray.
-    ValueError
-        If the dim is missing.
-    """
+    """Raise unless RDMs are a DataArray with a dim `pair`."""
     if not isinstance(rdms, xr.DataArray):
         msg = (
             "Expected `rdms` to be a DataArray from repsim.rdms, but got "

@@ -9,25 +9,7 @@ Choice = str | Measure | Callable[..., float]
 
 
 def named(measure: Choice) -> Measure:
-    """Return a measure from its name, itself, or a function.
-
-    Parameters
-    ----------
-    measure : str, Measure or callable
-        What the user gave.
-
-    Returns
-    -------
-    Measure
-        The registered one where there is one.
-
-    Raises
-    ------
-    TypeError
-        If it is none of these.
-    ValueError
-        If there is no measure of that name.
-    """
+    """Return a measure from its name, itself, or a function."""
     if isinstance(measure, Measure):
         return measure
     if isinstance(measure, str):
@@ -46,23 +28,7 @@ def named(measure: Choice) -> Measure:
 
 
 def directed(measure: Choice) -> Measure:
-    """Return a measure of which it is known whether larger means more similar.
-
-    Parameters
-    ----------
-    measure : str, Measure or callable
-        What the user gave.
-
-    Returns
-    -------
-    Measure
-        A registered one.
-
-    Raises
-    ------
-    TypeError
-        If it is a function that nobody registered.
-    """
+    """Return a measure of which it is known whether larger means more similar."""
     found = named(measure)
     if not isinstance(measure, str | Measure) and found.name not in registry.names():
         msg = (

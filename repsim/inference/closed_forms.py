@@ -25,17 +25,7 @@ _CELLS = 2**24
 
 
 class Kernel:
-    """A kernel matrix, U-centred, made a band of rows at a time.
-
-    Parameters
-    ----------
-    x : ndarray, shape (example, unit)
-        A representation.
-    kernel : {"linear", "rbf"}
-        x·x', or exp(−d²/2σ²).
-    bandwidth : float
-        σ in median distances.
-    """
+    """A kernel matrix, U-centred, made a band of rows at a time."""
 
     def __init__(self, x: np.ndarray, kernel: str, bandwidth: float) -> None:
         self.x = x - x.mean(0)
@@ -116,30 +106,6 @@ def leave_one_out(
 
     The RBF bandwidth moves too when an example leaves, by the change of the median
     distance, to first order.
-
-    Parameters
-    ----------
-    xs, ys : sequence of ndarray, each (example, unit)
-        Representations of the same examples.
-    kernel : {"linear", "rbf"}
-        As in `repsim.cka`.
-    bandwidth : float
-        As in `repsim.cka`.
-
-    Returns
-    -------
-    Estimates
-        Shapes (x, y), (example, x, y), (x, y); NaN where a side is constant.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than six examples.
-
-    References
-    ----------
-    Song et al. 2012, Feature selection via dependence maximization, JMLR 13;
-    Székely & Rizzo 2014, https://doi.org/10.1214/14-AOS1255 (U-centring)
     """
     n = len(xs[0])
     if n < LEAST:

@@ -21,25 +21,7 @@ def as_list(layers: Layers) -> list[str] | None:
 
 
 def common_layers(runs: Runs, layers: Layers = None) -> list[str]:
-    """Return the layers of several networks, which must share them and the examples.
-
-    Parameters
-    ----------
-    runs : dict
-        (condition, seed) -> recording.
-    layers : str, iterable of str or None
-        Layers asked for; None is all.
-
-    Returns
-    -------
-    list of str
-        In the first network's order.
-
-    Raises
-    ------
-    ValueError
-        If a layer is missing somewhere, or examples differ.
-    """
+    """Return the layers of several networks, which must share them and the examples."""
     asked = as_list(layers)
     first = next(iter(runs))
     listed = matrix_layers(runs[first], asked)
@@ -65,25 +47,7 @@ def common_layers(runs: Runs, layers: Layers = None) -> list[str]:
 
 
 def moments(runs: Runs, step: Steps) -> list[int | None]:
-    """Return the steps asked for, [None] for recordings of a single moment.
-
-    Parameters
-    ----------
-    runs : dict
-        (condition, seed) -> recording.
-    step : int, sequence of int, "all" or None
-        Numbers of updates; None is the last.
-
-    Returns
-    -------
-    list of int or None
-        Steps that every network has.
-
-    Raises
-    ------
-    ValueError
-        If a network lacks the step, or they end at different ones.
-    """
+    """Return the steps asked for, [None] for recordings of a single moment."""
     stepped = {key: run for key, run in runs.items() if "step" in run.dims}
     if step is None and not stepped:
         return [None]

@@ -8,25 +8,7 @@ from repsim.inference.designs import Design
 def contrast(
     values: np.ndarray, plan: Design, assignments: np.ndarray, sign: float
 ) -> dict[str, float]:
-    """Return within against between, and how often chance does as much.
-
-    Parameters
-    ----------
-    values : ndarray, shape (network, network)
-        A symmetric measure between networks; NaN where there is none.
-    plan : Design
-        Conditions and initialisations.
-    assignments : ndarray of bool, shape (assignment, network)
-        From `Design.assignments`, the observed one first.
-    sign : float
-        1 for a similarity, -1 for a distance.
-
-    Returns
-    -------
-    dict
-        `within`, `within_a`, `within_b`, `between`, `difference`, `spread`,
-        `effect`, `p_value`.
-    """
+    """Return within against between, and how often chance does as much."""
     apart, is_b = plan.apart, plan.is_b
     inside = np.triu(apart, 1)
     sides = {

@@ -23,17 +23,7 @@ LIMIT = 200_000
 
 @dataclass(frozen=True)
 class Design:
-    """Networks of two conditions, and what may be exchanged between them.
-
-    Attributes
-    ----------
-    names : list of (str, str)
-        Condition and seed of every network.
-    is_b : ndarray of bool, shape (network,)
-        Whether a network belongs to the second condition.
-    inits : list of str
-        What tells the initialisations apart, unique where it is not known.
-    """
+    """Networks of two conditions, and what may be exchanged between them."""
 
     names: list[tuple[str, str]]
     is_b: np.ndarray
@@ -74,21 +64,7 @@ class Design:
         return min(1.0, (2 if swappable else 1) / self.count())
 
     def assignments(self, limit: int = LIMIT, seed: int = 0) -> np.ndarray:
-        """Return assignments of labels, the observed one first.
-
-        Parameters
-        ----------
-        limit : int
-            All of them if there are no more than this; else this many drawn at
-            random, the observed one included.
-        seed : int
-            Of the draw.
-
-        Returns
-        -------
-        ndarray of bool, shape (assignment, network)
-            True where the network is labelled as the second condition.
-        """
+        """Return assignments of labels, the observed one first."""
         if self.count() <= limit:
             rest = np.array(list(self._all()))
             same = (rest == self.is_b).all(1)
@@ -111,22 +87,7 @@ class Design:
 
 
 def design(names: list[tuple[str, str]], inits: list[object], rule_b: str) -> Design:
-    """Return the design of some networks.
-
-    Parameters
-    ----------
-    names : list of (str, str)
-        Condition and seed of every network.
-    inits : list of object
-        Their `init_seed`; None where it is not known, which counts as one's own.
-    rule_b : str
-        The second condition.
-
-    Returns
-    -------
-    Design
-        What may be exchanged.
-    """
+    """Return the design of some networks."""
     known = [
         f"seed {init}" if init is not None else f"own {condition}/{seed}"
         for init, (condition, seed) in zip(inits, names, strict=True)
@@ -137,28 +98,7 @@ def design(names: list[tuple[str, str]], inits: list[object], rule_b: str) -> De
 def two_rules(
     study: xr.DataTree, rule_a: str, rule_b: str
 ) -> dict[tuple[str, str], xr.Dataset]:
-    """Return the recordings of two conditions of a study.
-
-    Parameters
-    ----------
-    study : DataTree
-        /<condition>/<seed>.
-    rule_a, rule_b : str
-        Conditions.
-
-    Returns
-    -------
-    dict
-        (condition, seed) -> recording, those of `rule_a` first.
-
-    Raises
-    ------
-    TypeError
-        If `study` is not a DataTree.
-    ValueError
-        If a condition does not exist, both are the same, or there is no pair of
-        networks of one condition to compare with.
-    """
+    """Return the recordings of two conditions of a study."""
     found = networks(study)
     known = list(dict.fromkeys(condition for condition, _ in found))
     for what, rule in (("rule_a", rule_a), ("rule_b", rule_b)):
@@ -176,20 +116,7 @@ def two_rules(
 
 
 def check_enough(names: list[tuple[str, str]], rule_a: str, rule_b: str) -> None:
-    """Raise unless at least one of two conditions has two networks.
-
-    Parameters
-    ----------
-    names : list of (str, str)
-        Condition and seed of every network.
-    rule_a, rule_b : str
-        Conditions.
-
-    Raises
-    ------
-    ValueError
-        If each has a single network.
-    """
+    """Raise unless at least one of two conditions has two networks."""
     sizes = [sum(c == rule for c, _ in names) for rule in (rule_a, rule_b)]
     if max(sizes) < 2:
         msg = (

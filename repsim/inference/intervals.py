@@ -219,20 +219,7 @@ class _Pair:
 def closed_form(
     measure: Measure, options: dict[str, Any]
 ) -> Callable[..., Estimates] | None:
-    """Return the leave-one-out form of a measure with these options, if there is one.
-
-    Parameters
-    ----------
-    measure : Measure
-        The measure.
-    options : dict
-        Its options.
-
-    Returns
-    -------
-    callable or None
-        Lists of matrices -> Estimates.
-    """
+    """Return the jackknife form of a measure with these options, if there is one."""
     if measure.name == "cka" and set(options) <= {"debiased", "kernel", "bandwidth"}:
         kept = {k: v for k, v in options.items() if k != "debiased"}
         if options.get("debiased", True):

@@ -16,21 +16,7 @@ from repsim.inference.scales import Scale
 
 @dataclass(frozen=True)
 class Estimates:
-    """Values of many cells, and what they would be without each example or group.
-
-    Attributes
-    ----------
-    value : ndarray, shape (...)
-        The measure.
-    without : ndarray, shape (group, ...)
-        The measure without each example, or without each group of them.
-    pairs : ndarray, shape (...), or None
-        Variance due to pairs beyond that due to single examples, in the measure's
-        squared units; None where it is not known.
-    samples : tuple of int
-        How many groups belong to each independent sample, in their order; empty
-        means that all are of one.
-    """
+    """Values of many cells, and what they would be without each example or group."""
 
     value: np.ndarray
     without: np.ndarray
@@ -40,17 +26,7 @@ class Estimates:
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval and what it is made of, in the measure's units.
-
-    Attributes
-    ----------
-    low, high : ndarray
-        Its ends.
-    standard_error : ndarray
-        Standard deviation of the estimate.
-    bias : ndarray
-        Jackknife estimate of the estimate's bias; it is not taken off.
-    """
+    """An interval and what it is made of, in the measure's units."""
 
     low: np.ndarray
     high: np.ndarray
@@ -66,25 +42,6 @@ def interval(found: Estimates, scale: Scale, level: float) -> Interval:
 
     with t quantiles whose degrees of freedom follow from the kurtosis of the
     :math:`z_{-i}` (a variance estimated from heavy-tailed values is itself uncertain).
-
-    Parameters
-    ----------
-    found : Estimates
-        Values and leave-one-out values.
-    scale : Scale
-        Where the interval is symmetric.
-    level : float
-        Its coverage.
-
-    Returns
-    -------
-    Interval
-        Ends, standard error and bias.
-
-    References
-    ----------
-    Efron & Stein 1981, https://doi.org/10.1214/aos/1176345462 (what the jackknife
-    counts twice)
     """
     center = scale.forward(found.value)
     slope = scale.slope(found.value)
@@ -144,24 +101,6 @@ def pair_variance(row_squares: np.ndarray, squares: np.ndarray, n: int) -> np.nd
 
     .. math:: \frac{2(\zeta_2 - 2\zeta_1)}{n(n-1)}, \quad
               \zeta_1 = E[g_{12} g_{13}], \quad \zeta_2 = E[g_{12}^2]
-
-    Parameters
-    ----------
-    row_squares : ndarray
-        Sum over i of the squared sums over j of g_ij.
-    squares : ndarray
-        Sum over i and j of g_ij².
-    n : int
-        Number of examples.
-
-    Returns
-    -------
-    ndarray
-        Not below zero.
-
-    References
-    ----------
-    Hoeffding 1948, https://doi.org/10.1214/aoms/1177730196
     """
     first = np.maximum((row_squares - squares) / (n * (n - 1) * (n - 2)), 0.0)
     second = squares / (n * (n - 1))

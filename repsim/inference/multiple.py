@@ -41,24 +41,7 @@ def false_discovery(p: np.ndarray) -> np.ndarray:
 def too_few(
     smallest: float, level: float, size_a: int, size_b: int, what: str = "networks"
 ) -> str:
-    """Return the sentence for a test that cannot reject, or nothing; warn with it.
-
-    Parameters
-    ----------
-    smallest : float
-        The least p-value the permutations can give.
-    level : float
-        The level of the test.
-    size_a, size_b : int
-        Networks of each condition.
-    what : str
-        What they are called.
-
-    Returns
-    -------
-    str
-        Empty where the test can reject.
-    """
+    """Return the sentence for a test that cannot reject, or nothing; warn with it."""
     if smallest <= level:
         return ""
     sentence = (

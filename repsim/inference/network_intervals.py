@@ -22,33 +22,7 @@ def over_networks(
     layers_b: Layers,
     options: dict[str, Any],
 ) -> tuple[tuple[Estimates, xr.DataArray], str]:
-    """Return the mean over pairs of networks, whole and without each network.
-
-    Parameters
-    ----------
-    a, b : DataTree
-        Networks of a condition, as `study["bp"]`; `b=None` takes pairs within `a`.
-    measure : Measure
-        Of two layers.
-    layers, layers_b : str, iterable of str or None
-        Layers of each side.
-    options : dict
-        The measure's own.
-
-    Returns
-    -------
-    tuple
-        Estimates and their labels ([step,] layer_a, layer_b).
-    str
-        How.
-
-    Raises
-    ------
-    TypeError
-        If a side is not a DataTree.
-    ValueError
-        If a side is not one condition, or has fewer than three networks.
-    """
+    """Return the mean over pairs of networks, whole and without each network."""
     left = _networks(a, "a")
     right = left if b is None else _networks(b, "b")
     listed = as_list(layers)

@@ -15,46 +15,13 @@ from repsim.inference.jackknife import Estimates
 
 
 def random_groups(n: int, count: int, seed: int) -> list[np.ndarray]:
-    """Return examples dealt at random into groups of nearly one size.
-
-    Parameters
-    ----------
-    n : int
-        Number of examples.
-    count : int
-        Number of groups; at most one an example.
-    seed : int
-        Of the deal.
-
-    Returns
-    -------
-    list of ndarray
-        Positions of the examples of each group.
-    """
+    """Return examples dealt at random into groups of nearly one size."""
     order = np.random.default_rng(seed).permutation(n)
     return [np.sort(part) for part in np.array_split(order, min(count, n))]
 
 
 def label_groups(labels: np.ndarray, name: str) -> list[np.ndarray]:
-    """Return examples grouped by what they are labelled with.
-
-    Parameters
-    ----------
-    labels : ndarray, shape (example,)
-        Labels.
-    name : str
-        What they are called, for the error's sentence.
-
-    Returns
-    -------
-    list of ndarray
-        Positions of the examples of each label.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three labels.
-    """
+    """Return examples grouped by what they are labelled with."""
     kinds, which = np.unique(labels, return_inverse=True)
     if len(kinds) < 3:
         msg = (
@@ -71,25 +38,7 @@ def leave_groups_out(
     n: int,
     groups: list[np.ndarray],
 ) -> Estimates:
-    """Return a measure of all but each group of examples.
-
-    Parameters
-    ----------
-    measure : callable
-        Positions of examples -> the measure on them, any shape.
-    value : ndarray
-        The measure on all examples.
-    n : int
-        Number of examples.
-    groups : list of ndarray
-        Positions of each group.
-
-    Returns
-    -------
-    Estimates
-        Without the variance due to pairs, which the intervals then count twice: they
-        are somewhat too wide where pairs matter.
-    """
+    """Return a measure of all but each group of examples."""
     everything = np.arange(n)
     without = []
     with warnings.catch_warnings():

@@ -27,28 +27,7 @@ def leave_one_out(
     metric: Any = "correlation",
     method: str = "spearman",
 ) -> Estimates:
-    """Return RSA of every x with every y, whole and without each example.
-
-    Parameters
-    ----------
-    xs, ys : sequence of ndarray, each (example, unit)
-        Representations of the same examples.
-    metric : str
-        One of `METRICS`.
-    method : str
-        One of `METHODS`.
-
-    Returns
-    -------
-    Estimates
-        Shapes (x, y), (example, x, y), (x, y); the values without an example are to
-        first order. NaN where an RDM is constant or has undefined pairs.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than six examples.
-    """
+    """Return RSA of every x with every y, whole and without each example."""
     n = len(xs[0])
     if n < LEAST:
         msg = f"Expected at least {LEAST} examples for an interval, but got {n}."
@@ -71,13 +50,7 @@ def leave_one_out(
 
 
 class Ranked:
-    """An RDM's entries as centred ranks, with their groups of ties.
-
-    Parameters
-    ----------
-    entries : ndarray, shape (pair,)
-        Dissimilarities.
-    """
+    """An RDM's entries as centred ranks, with their groups of ties."""
 
     def __init__(self, entries: np.ndarray) -> None:
         size = len(entries)

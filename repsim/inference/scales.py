@@ -11,15 +11,7 @@ EDGE = 1e-12
 
 @dataclass(frozen=True)
 class Scale:
-    """An increasing map of a measure's range onto the real line, and back.
-
-    Attributes
-    ----------
-    forward, inverse : callable
-        The map and its inverse, elementwise.
-    slope : callable
-        The derivative of `forward`.
-    """
+    """An increasing map of a measure's range onto the real line, and back."""
 
     forward: Callable[[np.ndarray], np.ndarray]
     inverse: Callable[[np.ndarray], np.ndarray]
@@ -32,26 +24,6 @@ def scale(bounds: tuple[float, float] | None) -> Scale:
     With two bounds :math:`z = \tfrac12\log\frac{x - lo}{hi - x}`, which is Fisher's
     z = artanh x for (−1, 1); with one, the logarithm of the distance to it; with
     none, the identity. Intervals made there never leave the bounds.
-
-    Parameters
-    ----------
-    bounds : tuple of (float, float) or None
-        Least and largest value; infinite where there is none.
-
-    Returns
-    -------
-    Scale
-        The map.
-
-    References
-    ----------
-    Fisher 1921, On the "probable error" of a coefficient of correlation.
-
-    Examples
-    --------
-    >>> fisher = scale((-1.0, 1.0))
-    >>> round(float(fisher.forward(np.array(0.5))), 4)
-    0.5493
     """
     low, high = bounds or (-np.inf, np.inf)
     if np.isfinite(low) and np.isfinite(high):

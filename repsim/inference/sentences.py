@@ -115,25 +115,7 @@ def _directions(result: xr.Dataset, found: np.ndarray) -> str:
 
 
 def ranges(some: Sequence[str], every: Sequence[str]) -> str:
-    """Return names in words, neighbours joined: "h1 to h3, h7".
-
-    Parameters
-    ----------
-    some : sequence of str
-        Names to say.
-    every : sequence of str
-        All names, in order.
-
-    Returns
-    -------
-    str
-        The names.
-
-    Examples
-    --------
-    >>> ranges(["h1", "h2", "h3", "h7"], [f"h{i}" for i in range(9)])
-    'h1 to h3, h7'
-    """
+    """Return names in words, neighbours joined: "h1 to h3, h7"."""
     groups: list[list[str]] = []
     places = {name: i for i, name in enumerate(every)}
     for name in some:

@@ -12,26 +12,7 @@ from repsim.learning.losses import check_labels
 
 
 class Entrance:
-    """The checks of a batch, and what inputs of its shape become on their way.
-
-    Parameters
-    ----------
-    network : Module
-        The network.
-    blocks : mapping
-        Name → module, in order.
-    rule : str
-        The rule's name, for its sentences.
-
-    Attributes
-    ----------
-    shapes : dict
-        Block → shape of its output for one example; empty before the first look.
-    in_place : frozenset of str
-        Blocks that change their input, which gets copied for them.
-    input_shape : tuple of int or None
-        Shape of one input; None before the first look.
-    """
+    """The checks of a batch, and what inputs of its shape become on their way."""
 
     def __init__(
         self, network: nn.Module, blocks: Mapping[str, nn.Module], rule: str
@@ -43,13 +24,7 @@ class Entrance:
         self._dtype: torch.dtype | None = None
 
     def example(self) -> Tensor | None:
-        """Return inputs that fit, or None where the first weights do not say.
-
-        Returns
-        -------
-        Tensor or None
-            Two rows of zeros.
-        """
+        """Return inputs that fit, or None where the first weights do not say."""
         name, block = next(iter(self.blocks.items()))
         first = first_weights({name: block})
         if not isinstance(first, nn.Linear):
@@ -57,18 +32,7 @@ class Entrance:
         return first.weight.new_zeros(2, first.in_features)
 
     def check_cuts(self, cuts: Sequence[str]) -> None:
-        """Refuse cuts that are no hidden blocks.
-
-        Parameters
-        ----------
-        cuts : sequence of str
-            What the rule's `cuts` returned.
-
-        Raises
-        ------
-        ValueError
-            If one is the output or no block.
-        """
+        """Refuse cuts that are no hidden blocks."""
         hidden = list(self.blocks)[:-1]
         for name in cuts:
             if name not in hidden:
@@ -76,25 +40,7 @@ class Entrance:
                 raise ValueError(unknown(what, name, hidden))
 
     def is_new(self, x: Tensor) -> bool:
-        """Return whether inputs of this shape and type have not been seen yet.
-
-        Parameters
-        ----------
-        x : Tensor, shape (n, …)
-            Inputs.
-
-        Returns
-        -------
-        bool
-            True where `look_at` is to be called.
-
-        Raises
-        ------
-        TypeError
-            If `x` is no tensor.
-        ValueError
-            If it holds no examples.
-        """
+        """Return whether inputs of this shape and type have not been seen yet."""
         require(isinstance(x, Tensor), x, "`x` to be a tensor")
         if x.ndim == 0 or len(x) == 0:
             msg = f"Expected `x` to hold examples, but got shape {tuple(x.shape)}."
@@ -102,25 +48,7 @@ class Entrance:
         return tuple(x.shape[1:]) != self.input_shape or x.dtype != self._dtype
 
     def look_at(self, x: Tensor, trained: bool) -> bool:
-        """Trace the blocks on inputs of a new shape or type.
-
-        Parameters
-        ----------
-        x : Tensor, shape (n, …)
-            Inputs.
-        trained : bool
-            Whether what depends on the shapes has been trained already.
-
-        Returns
-        -------
-        bool
-            Whether the blocks' output shapes are new, too.
-
-        Raises
-        ------
-        ValueError
-            If the inputs do not fit, or the network is no sequence of its blocks.
-        """
+        """Trace the blocks on inputs of a new shape or type."""
         expected = next(self.network.parameters())
         if x.dtype != expected.dtype or x.device != expected.device:
             msg = (
@@ -142,18 +70,7 @@ class Entrance:
         return new
 
     def need_vectors(self, what: str) -> None:
-        """Refuse a network whose output for one example is no vector.
-
-        Parameters
-        ----------
-        what : str
-            What needs one.
-
-        Raises
-        ------
-        ValueError
-            If the last block returns anything else than (n, outputs).
-        """
+        """Refuse a network whose output for one example is no vector."""
         last, shape = next(reversed(self.shapes.items()))
         if len(shape) != 1:
             sides = ", ".join(["n", *map(str, shape)])
@@ -164,42 +81,11 @@ class Entrance:
             raise ValueError(msg)
 
     def own(self, name: str, h: Tensor) -> Tensor:
-        """Return what a block may take: a copy where it would change its input.
-
-        Parameters
-        ----------
-        name : str
-            The block.
-        h : Tensor
-            What comes from the block before.
-
-        Returns
-        -------
-        Tensor
-            `h`, or a copy.
-        """
+        """Return what a block may take: a copy where it would change its input."""
         return h.clone() if name in self.in_place else h
 
     def labels(self, x: Tensor, y: Tensor) -> Tensor:
-        """Refuse values that do not fit, and return the labels as the loss takes them.
-
-        Parameters
-        ----------
-        x, y : Tensor
-            Inputs of a shape that has been looked at, and labels.
-
-        Returns
-        -------
-        Tensor
-            `y`, integers as int64.
-
-        Raises
-        ------
-        TypeError
-            If `y` is no tensor.
-        ValueError
-            If inputs or labels are not finite, or labels do not fit.
-        """
+        """Refuse what does not fit; return the labels as the loss takes them."""
         require(isinstance(y, Tensor), y, "`y` to be a tensor")
         # The sum is looked at first, which is cheaper; it may overflow on its own.
         if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():

@@ -15,36 +15,7 @@ Blocks = Sequence[str] | Mapping[str, nn.Module] | None
 
 
 def named_blocks(network: nn.Module, blocks: Blocks = None) -> dict[str, nn.Module]:
-    """Return the blocks of a network by name, in order, the output block last.
-
-    Parameters
-    ----------
-    network : Module
-        The network.
-    blocks : sequence of str, mapping or None
-        Names of submodules that make up the network one after another; a mapping
-        of names to modules joins what the network's forward joins by hand; None
-        means the direct children.
-
-    Returns
-    -------
-    dict
-        Name → module.
-
-    Raises
-    ------
-    TypeError
-        If `network` or a block is no module, or `blocks` no list or mapping.
-    ValueError
-        If there are fewer than two blocks, a name does not exist or comes twice, a
-        parameter has no shape yet or lies in two blocks, or a trainable one in none.
-
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    >>> list(named_blocks(net))
-    ['0', '1', '2']
-    """
+    """Return the blocks of a network by name, in order, the output block last."""
     require(isinstance(network, nn.Module), network, "`network` to be an nn.Module")
     if blocks is None:
         found = dict(network.named_children())
@@ -126,28 +97,6 @@ def trace(
     The blocks are run one after another in eval mode, without gradients, and their
     result is compared with the network's own, so that a network whose forward does
     more than call its blocks in order is refused at once and not trained wrongly.
-
-    Parameters
-    ----------
-    network : Module
-        The network.
-    blocks : mapping
-        Name → module, in order.
-    x : Tensor, shape (n, …)
-        Some inputs.
-
-    Returns
-    -------
-    shapes : dict
-        Name → shape without the example axis.
-    in_place : frozenset of str
-        Blocks that change their input, as one that begins with an in-place ReLU.
-
-    Raises
-    ------
-    ValueError
-        If a block cannot take the output of the one before, returns something that
-        is not a tensor, or the network's own forward differs.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     inputs: dict[str, Tensor] = {}
@@ -238,20 +187,7 @@ def first_weights(blocks: Mapping[str, nn.Module]) -> nn.Module | None:
 
 
 def check_input(blocks: Mapping[str, nn.Module], x: Tensor) -> None:
-    """Refuse inputs whose width is not that of the first weights.
-
-    Parameters
-    ----------
-    blocks : mapping
-        Name → module, in order.
-    x : Tensor, shape (n, …)
-        Inputs.
-
-    Raises
-    ------
-    ValueError
-        If the last axis (or, for convolutions, the channel axis) does not fit.
-    """
+    """Refuse inputs whose width is not that of the first weights."""
     first = first_weights(blocks)
     name, *_ = blocks
     if isinstance(first, nn.Linear):

@@ -191,26 +191,7 @@ class LeanSegment(Segment):
 def lean_chains(
     blocks: Mapping[str, nn.Module], feedback: Mapping[str, Tensor]
 ) -> Chains | None:
-    """Return every block as a chain of plain layers, or None where one is not.
-
-    Parameters
-    ----------
-    blocks : mapping
-        Name → module.
-    feedback : mapping
-        Module path → matrix that takes the transposed weight's place; may be empty.
-
-    Returns
-    -------
-    dict or None
-        Name → layers.
-
-    Examples
-    --------
-    >>> chains = lean_chains({"output": nn.Linear(2, 1)}, {})
-    >>> [type(layer).__name__ for layer in chains["output"]]
-    ['Affine']
-    """
+    """Return every block as a chain of plain layers, or None where one is not."""
     chains: Chains = {}
     for name, block in blocks.items():
         chains[name] = []
@@ -245,24 +226,7 @@ def _layer(
 
 
 def is_plain(modules: Iterable[nn.Module]) -> bool:
-    """Return whether modules are in training and nothing hangs on them.
-
-    Parameters
-    ----------
-    modules : iterable of Module
-        All modules of the blocks.
-
-    Returns
-    -------
-    bool
-        False as soon as one is in eval mode, has a hook, a replaced forward or a
-        frozen parameter.
-
-    Examples
-    --------
-    >>> is_plain([nn.Linear(2, 1)]), is_plain([nn.Linear(2, 1).eval()])
-    (True, False)
-    """
+    """Return whether modules are in training and nothing hangs on them."""
     for module in modules:
         inside = module.__dict__
         if (

@@ -70,24 +70,7 @@ def error_diagnostics(rule: Rule, x: Tensor, y: Tensor) -> dict[str, dict[str, f
 
 
 def compared(used: Tensor, true: Tensor) -> dict[str, float]:
-    """Return the diagnostics of one layer's errors.
-
-    Parameters
-    ----------
-    used, true : Tensor, shape (n, …)
-        Per-sample errors.
-
-    Returns
-    -------
-    dict
-        The entries of `NAMES` that begin with `error`.
-
-    Examples
-    --------
-    >>> found = compared(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]]))
-    >>> round(found["error_cosine"], 4)
-    0.7071
-    """
+    """Return the diagnostics of one layer's errors."""
     a = used.detach().double().reshape(len(used), -1)
     b = true.detach().double().reshape(len(true), -1)
     lengths = a.norm(dim=1) * b.norm(dim=1)
@@ -149,23 +132,7 @@ def _curls(rule: Rule, x: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def curl(jacobians: Iterable[Tensor]) -> float:
-    """Return ‖J − Jᵀ‖/‖J + Jᵀ‖ over some derivatives of a predictor.
-
-    Parameters
-    ----------
-    jacobians : iterable of Tensor, each (units, units)
-        Derivatives of S by h.
-
-    Returns
-    -------
-    float
-        0 where S is the gradient of a function, NaN where J is zero.
-
-    Examples
-    --------
-    >>> curl([torch.tensor([[1.0, 2.0], [2.0, 1.0]])])
-    0.0
-    """
+    """Return ‖J − Jᵀ‖/‖J + Jᵀ‖ over some derivatives of a predictor."""
     odd, even = torch.zeros((), dtype=torch.float64), torch.zeros(())
     for jacobian in jacobians:
         j = jacobian.detach().double()

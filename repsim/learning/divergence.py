@@ -13,22 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_finite(rule: "Rule", x: Tensor, losses: Mapping[str, Tensor]) -> None:
-    """Stop at a loss that is NaN or infinite.
-
-    Parameters
-    ----------
-    rule : Rule
-        The rule, before its update.
-    x : Tensor
-        The batch's inputs.
-    losses : mapping
-        Name → 0-d tensor.
-
-    Raises
-    ------
-    ValueError
-        If one is not finite: the sentence names step, rule and layer.
-    """
+    """Stop at a loss that is NaN or infinite."""
     # The sum is looked at first, which is cheaper; it may overflow on its own.
     if torch.isfinite(torch.stack(list(losses.values())).sum()):
         return

@@ -101,28 +101,7 @@ def unregister(name: str) -> None:
 
 
 def factory(name: str) -> RuleFactory:
-    """Return what makes a rule.
-
-    Parameters
-    ----------
-    name : str
-        The rule's name.
-
-    Returns
-    -------
-    callable
-        f(network, **options) → Rule.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown.
-
-    Examples
-    --------
-    >>> factory("bp").__name__
-    'Backpropagation'
-    """
+    """Return what makes a rule."""
     return _rules[_known(name)]
 
 

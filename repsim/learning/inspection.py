@@ -17,20 +17,7 @@ if TYPE_CHECKING:
 def used_and_true(
     rule: "Rule", x: Tensor, y: Tensor
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the error used and the true one at every block's output.
-
-    Parameters
-    ----------
-    rule : Rule
-        The rule; its generator is put back as it was.
-    x, y : Tensor
-        A batch that `Rule.check` has let in.
-
-    Returns
-    -------
-    dict
-        Block → (used, true), per sample.
-    """
+    """Return the error used and the true one at every block's output."""
     state = rule.generator.get_state()
     try:
         with torch.enable_grad(), evaluating(rule.network):

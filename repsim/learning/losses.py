@@ -46,38 +46,7 @@ LOSSES: dict[str, LossFunction] = {"cross_entropy": cross_entropy, "mse": mse}
 
 
 def resolve(loss: str | LossFunction) -> tuple[str, LossFunction]:
-    """Return the name of a loss and the loss as a mean over examples.
-
-    Parameters
-    ----------
-    loss : str or callable
-        "cross_entropy", "mse" or f(output, y). A module of PyTorch with a
-        `reduction` is averaged over examples whatever that says; a callable that
-        returns one number is taken to be the mean over examples, and one that
-        returns a value for each example is averaged. The divisor is always the
-        number of examples, also where class weights are given, so that an example's
-        error does not depend on which others are in its batch.
-
-    Returns
-    -------
-    name : str
-        For provenance.
-    function : callable
-        (output, y) → 0-d tensor.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown.
-    TypeError
-        If `loss` is neither a name nor a function, or a class in place of one.
-
-    Examples
-    --------
-    >>> name, f = resolve(nn.CrossEntropyLoss(reduction="sum"))
-    >>> f(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)).item()
-    0.6931471824645996
-    """
+    """Return the name of a loss and the loss as a mean over examples."""
     if isinstance(loss, str):
         if loss not in LOSSES:
             raise ValueError(unknown("loss", loss, LOSSES))
@@ -127,26 +96,7 @@ def _called(name: str, loss: LossFunction, output: Tensor, y: Tensor) -> Tensor:
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:
-    """Return labels as vectors: integers one-hot, vectors as they are.
-
-    Parameters
-    ----------
-    y : Tensor, shape (n,) of integers or (n, classes)
-        Labels.
-    classes : int
-        Number of classes.
-
-    Returns
-    -------
-    Tensor, shape (n, classes)
-        Float for integer labels, else `y` itself.
-
-    Examples
-    --------
-    >>> one_hot(torch.tensor([1, 0]), 2)
-    tensor([[0., 1.],
-            [1., 0.]])
-    """
+    """Return labels as vectors: integers one-hot, vectors as they are."""
     if y.is_floating_point():
         return y
     rows = torch.zeros(len(y), classes, device=y.device)
@@ -154,30 +104,7 @@ def one_hot(y: Tensor, classes: int) -> Tensor:
 
 
 def check_labels(y: Tensor, n: int, classes: int, what: str = "y") -> Tensor:
-    """Return labels that fit the network, integers as int64.
-
-    Parameters
-    ----------
-    y : Tensor
-        Integer labels (n,), or float vectors (n, …).
-    n : int
-        Number of examples.
-    classes : int
-        Number of outputs.
-    what : str
-        The argument's name, for the error's sentence.
-
-    Returns
-    -------
-    Tensor
-        `y`, integers as int64.
-
-    Raises
-    ------
-    ValueError
-        If there are not n labels, integers have a second axis, one lies outside
-        0 … classes − 1, or a float label is NaN or infinite.
-    """
+    """Return labels that fit the network, integers as int64."""
     if y.ndim == 0 or len(y) != n:
         msg = f"Expected `{what}` to have {n} labels, one a row of `x`, but got shape "
         raise ValueError(msg + f"{tuple(y.shape)}.")

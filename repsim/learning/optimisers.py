@@ -15,32 +15,7 @@ FUSED = ("cpu", "cuda", "xpu", "mps")
 
 
 def rate(value: Any, name: str) -> float:
-    """Return a learning rate, or refuse what is none.
-
-    Parameters
-    ----------
-    value : float
-        What came.
-    name : str
-        The argument's name.
-
-    Returns
-    -------
-    float
-        Positive and finite.
-
-    Raises
-    ------
-    TypeError
-        If it is no number.
-    ValueError
-        If it is not positive and finite.
-
-    Examples
-    --------
-    >>> rate(1, "lr")
-    1.0
-    """
+    """Return a learning rate, or refuse what is none."""
     found = number(value, name)
     if not 0 < found < float("inf"):
         msg = f"Expected `{name}` to be a positive learning rate, but got {value}."
@@ -51,37 +26,7 @@ def rate(value: Any, name: str) -> float:
 def make_optimizer(
     parameters: Iterable[Tensor], lr: float, factory: Factory | None = None
 ) -> torch.optim.Optimizer:
-    """Return an optimiser over some parameters.
-
-    Parameters
-    ----------
-    parameters : iterable of Tensor
-        What to train.
-    lr : float
-        Learning rate, positive.
-    factory : callable or None
-        f(parameters, lr=lr), or f(parameters) where it takes no `lr`; None is Adam,
-        fused where the device has it.
-
-    Returns
-    -------
-    Optimizer
-        The optimiser.
-
-    Raises
-    ------
-    ValueError
-        If `lr` is not positive and finite, there is nothing to train, or the optimiser
-        evaluates the loss itself (L-BFGS).
-    TypeError
-        If the factory is none, or returns something else.
-
-    Examples
-    --------
-    >>> weight = torch.zeros(2, requires_grad=True)
-    >>> make_optimizer([weight], 0.1, torch.optim.SGD).param_groups[0]["lr"]
-    0.1
-    """
+    """Return an optimiser over some parameters."""
     trained = list(parameters)
     if not trained:
         msg = "Expected a network with trainable parameters, but got none."
@@ -107,23 +52,7 @@ def make_optimizer(
 
 
 def name_of(factory: Factory | None) -> str | None:
-    """Return a factory's name for provenance.
-
-    Parameters
-    ----------
-    factory : callable or None
-        As `make_optimizer` takes it.
-
-    Returns
-    -------
-    str or None
-        None for the default.
-
-    Examples
-    --------
-    >>> name_of(torch.optim.SGD)
-    'SGD'
-    """
+    """Return a factory's name for provenance."""
     if factory is None:
         return None
     return str(getattr(factory, "__name__", type(factory).__name__))

@@ -16,22 +16,7 @@ if TYPE_CHECKING:
 
 
 def gradients(rule: "Rule", x: Tensor, y: Tensor, count: int) -> dict[str, Tensor]:
-    """Add the gradients of one part of a batch, and return its losses.
-
-    Parameters
-    ----------
-    rule : Rule
-        The rule.
-    x, y : Tensor
-        A batch that `Rule.check` has let in.
-    count : int
-        Examples in the whole batch.
-
-    Returns
-    -------
-    dict
-        Name → 0-d tensor.
-    """
+    """Add the gradients of one part of a batch, and return its losses."""
     lean = is_lean(rule, x)
     with torch.set_grad_enabled(not lean):
         segments = forward(rule, x, lean=lean)
@@ -50,27 +35,7 @@ def gradients(rule: "Rule", x: Tensor, y: Tensor, count: int) -> dict[str, Tenso
 
 
 def forward(rule: "Rule", x: Tensor, *, lean: bool = False) -> list[Segment]:
-    """Run the blocks, with the graph cut behind each block in the rule's `cuts`.
-
-    Parameters
-    ----------
-    rule : Rule
-        The rule.
-    x : Tensor, shape (n, …)
-        Inputs.
-    lean : bool
-        Whether segments are differentiated by hand.
-
-    Returns
-    -------
-    list of Segment
-        From the input up.
-
-    Raises
-    ------
-    ValueError
-        If a block refuses its input, as normalisation does a single example.
-    """
+    """Run the blocks, with the graph cut behind each block in the rule's `cuts`."""
     make: Callable[[Tensor], Segment] = Segment
     if lean and rule.chains is not None:
         make = partial(LeanSegment, chain=rule.chains)
@@ -102,25 +67,7 @@ def _trained(rule: "Rule", names: Iterable[str]) -> list[nn.Parameter]:
 
 
 def put(rule: "Rule", cut: Cut) -> Tensor:
-    """Form the error at a cut, see that it fits, and note that it is used.
-
-    Parameters
-    ----------
-    rule : Rule
-        The rule.
-    cut : Cut
-        Where the error is put; its `used` is set.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of `cut.h`.
-
-    Raises
-    ------
-    ValueError
-        If the rule's `error` returns anything else.
-    """
+    """Form the error at a cut, see that it fits, and note that it is used."""
     error = rule.error(cut)
     if not isinstance(error, Tensor) or error.shape != cut.h.shape:
         got = tuple(error.shape) if isinstance(error, Tensor) else error
@@ -134,20 +81,7 @@ def put(rule: "Rule", cut: Cut) -> Tensor:
 
 
 def is_lean(rule: "Rule", x: Tensor) -> bool:
-    """Return whether the blocks can be differentiated by hand (see `lean`).
-
-    Parameters
-    ----------
-    rule : Rule
-        The rule.
-    x : Tensor, shape (n, …)
-        Inputs.
-
-    Returns
-    -------
-    bool
-        False as soon as something hangs on a layer, or it is no plain one.
-    """
+    """Return whether the blocks can be differentiated by hand (see `lean`)."""
     return (
         rule.chains is not None
         and x.ndim == 2
@@ -158,29 +92,7 @@ def is_lean(rule: "Rule", x: Tensor) -> bool:
 
 
 def output_error(rule: "Rule", output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean loss and its per-sample derivative by the output.
-
-    Parameters
-    ----------
-    rule : Rule
-        Its loss is used.
-    output : Tensor, shape (n, …)
-        The network's output.
-    y : Tensor
-        Labels.
-
-    Returns
-    -------
-    loss : Tensor
-        0-d.
-    error : Tensor
-        Of the shape of `output`.
-
-    Raises
-    ------
-    ValueError
-        If the loss does not depend on the output.
-    """
+    """Return the mean loss and its per-sample derivative by the output."""
     with torch.enable_grad():
         leaf = output.detach().requires_grad_()
         loss = rule.loss(leaf, y)

@@ -9,24 +9,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 
 def is_random(network: nn.Module) -> bool:
-    """Return whether a network draws random numbers in its forward pass.
-
-    Parameters
-    ----------
-    network : Module
-        The network.
-
-    Returns
-    -------
-    bool
-        True where a module may draw: dropout, RReLU, and any module that is neither
-        PyTorch's own nor a container.
-
-    Examples
-    --------
-    >>> is_random(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
-    False
-    """
+    """Return whether a network draws random numbers in its forward pass."""
     random = (_DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.Transformer)
     return any(
         isinstance(module, random) or not type(module).__module__.startswith("torch.nn")
@@ -38,22 +21,7 @@ def is_random(network: nn.Module) -> bool:
 def isolated(
     generator: torch.Generator, random: bool, device: torch.device
 ) -> Iterator[None]:
-    """Seed PyTorch's global generators from the rule's, and put them back.
-
-    Parameters
-    ----------
-    generator : Generator
-        The rule's own; advanced by one number.
-    random : bool
-        Whether anything will be drawn; without, nothing is done.
-    device : device
-        Where the network is.
-
-    Yields
-    ------
-    None
-        Nothing.
-    """
+    """Seed PyTorch's global generators from the rule's, and put them back."""
     if not random:
         yield
         return

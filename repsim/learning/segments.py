@@ -11,19 +11,7 @@ Forward = Callable[[str, Tensor], Tensor]
 
 @dataclass
 class Segment:
-    """Blocks between two cuts in one forward pass.
-
-    Parameters
-    ----------
-    entry : Tensor
-        The first block's input.
-    inner : dict
-        Block → its output.
-    trained : list of Parameter
-        The blocks' trainable parameters, where the entry's gradient is not wanted.
-    sent : Tensor or None
-        What the segment sends back to its entry, per sample, once differentiated.
-    """
+    """Blocks between two cuts in one forward pass."""
 
     entry: Tensor
     inner: dict[str, Tensor] = field(default_factory=dict)
@@ -129,22 +117,7 @@ class Cut:
 def make_cuts(
     segments: Sequence[Segment], output_error: Tensor, labels: Tensor
 ) -> list[Cut]:
-    """Return the cuts between segments, from the output down.
-
-    Parameters
-    ----------
-    segments : sequence of Segment
-        From the input up, run forward.
-    output_error : Tensor, shape (n, classes)
-        The error at the output.
-    labels : Tensor, shape (n, classes)
-        Labels as vectors.
-
-    Returns
-    -------
-    list of Cut
-        One for each pair of neighbouring segments.
-    """
+    """Return the cuts between segments, from the output down."""
     cuts: list[Cut] = []
     for below, above in zip(segments[-2::-1], segments[:0:-1], strict=True):
         upper = cuts[-1] if cuts else None

@@ -19,18 +19,7 @@ KEYS = (
 
 
 def taken(rule: "Rule") -> dict[str, Any]:
-    """Return a rule's state.
-
-    Parameters
-    ----------
-    rule : Rule
-        The rule.
-
-    Returns
-    -------
-    dict
-        Copies: tensors and plain containers only.
-    """
+    """Return a rule's state."""
     state = {
         "rule": rule.name,
         "options": dict(rule.options),
@@ -46,22 +35,7 @@ def taken(rule: "Rule") -> dict[str, Any]:
 
 
 def put_back(rule: "Rule", state: Mapping[str, Any]) -> None:
-    """Give a rule the state that `taken` returned; nothing is changed if it differs.
-
-    Parameters
-    ----------
-    rule : Rule
-        A rule of the same name and options on the same kind of network.
-    state : mapping
-        The state.
-
-    Raises
-    ------
-    TypeError
-        If `state` is no mapping.
-    ValueError
-        If it is incomplete, or belongs to another rule, network or other options.
-    """
+    """Give a rule the state that `taken` returned; nothing is changed if it differs."""
     require(isinstance(state, Mapping), state, "`state` to be a rule's state_dict()")
     missing = [key for key in KEYS if key not in state]
     if missing:

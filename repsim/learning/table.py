@@ -12,18 +12,7 @@ from repsim.learning.info import Info
 
 
 def rows() -> list[Info]:
-    """Return the rows of all registered rules that describe themselves.
-
-    Returns
-    -------
-    list of Info
-        In the order of `repsim.learning.names`; a rule may have several forms.
-
-    Examples
-    --------
-    >>> [row.method for row in rows()][:3]
-    ['BP', 'cDNI', 'SG+prop']
-    """
+    """Return the rows of all registered rules that describe themselves."""
     found: list[Info] = []
     for name in names():
         rule = factory(name)
@@ -52,18 +41,7 @@ def table() -> pd.DataFrame:
 
 
 def markdown() -> str:
-    """Return the table as Markdown.
-
-    Returns
-    -------
-    str
-        With a heading row.
-
-    Examples
-    --------
-    >>> markdown().splitlines()[2].split("|")[1].strip()
-    'BP'
-    """
+    """Return the table as Markdown."""
     told = {True: "yes", False: "no"}
     heads = [field.name.replace("_", " ") for field in fields(Info)]
     lines = [heads, ["---"] * len(heads)]

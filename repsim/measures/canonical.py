@@ -12,15 +12,7 @@ from repsim.measures.parts import ByParts
 
 @dataclass(frozen=True)
 class Basis:
-    """The directions of one representation.
-
-    Attributes
-    ----------
-    directions : Tensor, shape (examples, rank)
-        Orthonormal, spanning what the units span.
-    x : Tensor, shape (examples, units)
-        The centred representation.
-    """
+    """The directions of one representation."""
 
     directions: torch.Tensor
     x: torch.Tensor
@@ -173,41 +165,13 @@ def pwcca(x: Matrix, y: Matrix) -> float:
 
 
 def numerical_rank(singular: torch.Tensor, longest: int) -> int:
-    """Return how many singular values stand above rounding.
-
-    Parameters
-    ----------
-    singular : Tensor
-        Singular values, the largest first.
-    longest : int
-        The longer side of the matrix.
-
-    Returns
-    -------
-    int
-        Those above longest × machine precision × the largest, as in NumPy.
-    """
+    """Return how many singular values stand above rounding."""
     least = singular[0] * longest * torch.finfo(singular.dtype).eps
     return int((singular > least).sum())
 
 
 def refuse_full_rank(measure: str, n: int, *ranks: int) -> None:
-    """Raise if a side spans everything, and warn if both must share directions.
-
-    Parameters
-    ----------
-    measure : str
-        The measure's name.
-    n : int
-        Examples.
-    *ranks : int
-        Of both sides.
-
-    Raises
-    ------
-    ValueError
-        If a rank reaches n − 1.
-    """
+    """Raise if a side spans everything, and warn if both must share directions."""
     if max(ranks) >= n - 1:
         msg = (
             f"Expected `x` and `y` to have rank below n − 1 = {n - 1} for {measure}, "

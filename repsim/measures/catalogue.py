@@ -74,20 +74,7 @@ class Measure:
     describe: Describe | None = field(default=None, repr=False)
 
     def __call__(self, x: Matrix, y: Matrix, **options: Any) -> float:
-        """Return the value of one pair.
-
-        Parameters
-        ----------
-        x, y : array, tensor or DataArray, shape (examples, units)
-            Two representations of the same examples.
-        **options
-            The measure's own.
-
-        Returns
-        -------
-        float
-            The value, in the units of the measure.
-        """
+        """Return the value of one pair."""
         return self._number(self.function(x, y, **options))
 
     def defaults(self) -> dict[str, Any]:

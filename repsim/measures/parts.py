@@ -20,17 +20,7 @@ Part = TypeVar("Part")
 
 
 class ByParts(Generic[Part]):
-    """A measure as `join(prepare(x), prepare(y))`, so that each part is made once.
-
-    Parameters
-    ----------
-    prepare : callable
-        f(x, **options) -> part, of a tensor (examples, units) that varies.
-    join : callable
-        f(part_x, part_y, **options) -> float.
-    symmetric : bool
-        Whether the other half of a self comparison is the same.
-    """
+    """A measure as `join(prepare(x), prepare(y))`, so that each part is made once."""
 
     def __init__(
         self,
@@ -44,22 +34,7 @@ class ByParts(Generic[Part]):
         self._symmetric = symmetric
 
     def one(self, x: Matrix, y: Matrix, least: int = 2, **options: Any) -> float:
-        """Return the value of one pair in float64, NaN with a warning if one is flat.
-
-        Parameters
-        ----------
-        x, y : array, tensor or DataArray, shape (examples, units)
-            Two representations of the same examples.
-        least : int
-            The fewest examples the measure is defined for.
-        **options
-            The measure's own.
-
-        Returns
-        -------
-        float
-            The value.
-        """
+        """Return one pair in float64, NaN with a warning if one is flat."""
         a, b = pair(x, y, least)
         if warn_constant(a, b):
             return float("nan")

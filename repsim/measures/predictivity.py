@@ -15,17 +15,7 @@ GRID = 10.0 ** np.arange(-8, 5)
 
 @dataclass(frozen=True)
 class Fold:
-    """One training part of a representation in its singular directions.
-
-    Attributes
-    ----------
-    train, held : Tensor, shape (examples, units)
-        Both parts, without the training part's mean.
-    u, s : Tensor
-        Left singular directions and singular values of `train`.
-    scores : Tensor, shape (held examples, rank)
-        `held` in the right singular directions.
-    """
+    """One training part of a representation in its singular directions."""
 
     train: torch.Tensor
     held: torch.Tensor

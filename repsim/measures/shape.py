@@ -16,15 +16,7 @@ NEAR = 0.999
 
 @dataclass(frozen=True)
 class Shape:
-    """One representation of norm 1, up to rotation.
-
-    Attributes
-    ----------
-    z : Tensor, shape (examples, min(examples, units))
-        Centred, whitened as far as asked, of Frobenius norm 1.
-    rank : int
-        Its rank where it was whitened in full, else 0.
-    """
+    """One representation of norm 1, up to rotation."""
 
     z: torch.Tensor
     rank: int

@@ -28,34 +28,12 @@ TRAINING = "training"
 
 
 def import_plugins(spec: Spec) -> None:
-    """Import the user's modules, also from the working folder.
-
-    Parameters
-    ----------
-    spec : Spec
-        The study.
-
-    Raises
-    ------
-    ImportError
-        If a module is missing, or raises while it is imported.
-    """
+    """Import the user's modules, also from the working folder."""
     import_modules(spec.plugins)
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import modules by name, also from the working folder.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Their names.
-
-    Raises
-    ------
-    ImportError
-        If a module is missing, or raises while it is imported.
-    """
+    """Import modules by name, also from the working folder."""
     for name in names:
         if str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))
@@ -76,31 +54,7 @@ def build(
     features: int,
     classes: int,
 ) -> Any:
-    """Return the rule of one cell with its freshly initialised network.
-
-    Parameters
-    ----------
-    spec : Spec
-        The study.
-    condition : Condition
-        The rule and its options.
-    init_seed, run_seed : int
-        Seeds of the initial weights and of the rule's own draws.
-    lr : float
-        Learning rate, unless the condition names one.
-    features, classes : int
-        Width of the input and number of classes.
-
-    Returns
-    -------
-    Rule
-        Ready for its first step.
-
-    Raises
-    ------
-    ValueError
-        If the rule or one of its options does not exist or does not fit.
-    """
+    """Return the rule of one cell with its freshly initialised network."""
     network = networks.mlp(
         features,
         hidden=[spec.width] * spec.depth,
@@ -120,18 +74,7 @@ def build(
 
 
 def load(spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
-    """Return training and test data.
-
-    Parameters
-    ----------
-    spec : Spec
-        The study.
-
-    Returns
-    -------
-    tuple of Dataset
-        Training and test.
-    """
+    """Return training and test data."""
     root = spec.root
     return (
         datasets.load(spec.dataset, split="train", root=root),
@@ -140,20 +83,7 @@ def load(spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def recorded(test: xr.Dataset, examples: int) -> xr.Dataset:
-    """Return the examples to record, sorted by label, classes as equal as can be.
-
-    Parameters
-    ----------
-    test : Dataset
-        Test data.
-    examples : int
-        How many at most.
-
-    Returns
-    -------
-    Dataset
-        The first of each class in the source's order, sorted by label.
-    """
+    """Return the examples to record, sorted by label, classes as equal as can be."""
     label = test["label"].values
     rank = np.empty(label.size, dtype=int)
     for value in np.unique(label):
@@ -169,22 +99,7 @@ def flat(data: xr.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def is_complete(store: Path, condition: str, seed: int) -> bool:
-    """Return whether a cell's recording and training record are both whole.
-
-    Parameters
-    ----------
-    store : Path
-        The study's zarr store.
-    condition : str
-        The condition's label.
-    seed : int
-        The seed.
-
-    Returns
-    -------
-    bool
-        False where either was cut short or never begun.
-    """
+    """Return whether a cell's recording and training record are both whole."""
     group = f"{condition}/{seed}"
     return store_complete(store, group) and store_complete(store, f"{group}/{TRAINING}")
 
@@ -198,28 +113,7 @@ def train_cell(
     store: Path,
     tell: Path | None = None,
 ) -> tuple[str, int]:
-    """Train one network, record it, and leave both records in the study's store.
-
-    Parameters
-    ----------
-    spec : Spec
-        The study.
-    condition : Condition
-        The rule and its options.
-    seed : int
-        The network's seed.
-    lr : float
-        Learning rate, unless the condition names one.
-    store : Path
-        The study's zarr store; a cell cut short before is begun anew.
-    tell : Path or None
-        File that tells how many updates are made, for the progress bar.
-
-    Returns
-    -------
-    tuple
-        Label and seed.
-    """
+    """Train one network, record it, and leave both records in the study's store."""
     import_plugins(spec)
     began = time.perf_counter()
     data, test = load(spec)
@@ -280,23 +174,6 @@ def tune_cell(
     """Train one network with one learning rate and score it on held-out training data.
 
     Every fifth training example is held out; the test set is not looked at.
-
-    Parameters
-    ----------
-    spec : Spec
-        The study.
-    condition : Condition
-        The rule and its options.
-    lr : float
-        The learning rate to try.
-    tell : Path or None
-        File that tells how many updates are made, for the progress bar.
-
-    Returns
-    -------
-    dict
-        `lr`, and on the held-out examples `loss` (cross-entropy, nats) and
-        `accuracy`; both are NaN where training diverged.
     """
     import_plugins(spec)
     data, _ = load(spec)

@@ -10,22 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Condition:
-    """A learning rule as one arm of a study.
-
-    Attributes
-    ----------
-    text : str
-        What the user wrote, such as ``sg:at=every:lr=5e-5``.
-    label : str
-        The group's name in the store, such as ``sg_every_lr5e-5``.
-    rule : str
-        The rule's registered name.
-    options : tuple of (str, value)
-        Options of the rule, as `repsim.learning.make` takes them.
-    init : str or None
-        Label of the condition whose initialisations this one shares; None gives
-        each network its own.
-    """
+    """A learning rule as one arm of a study."""
 
     text: str
     label: str
@@ -34,60 +19,16 @@ class Condition:
     init: str | None = None
 
     def init_seed(self, seed: int) -> int:
-        """Return the seed of the initial weights of one network.
-
-        Parameters
-        ----------
-        seed : int
-            The network's seed within the condition.
-
-        Returns
-        -------
-        int
-            Equal for two networks only where one shares the other's initialisation.
-        """
+        """Return the seed of the initial weights of one network."""
         return derived_seed("init", self.init or self.label, seed)
 
     def run_seed(self, seed: int) -> int:
-        """Return the seed of the rule's own draws and of the order of the data.
-
-        Parameters
-        ----------
-        seed : int
-            The network's seed within the condition.
-
-        Returns
-        -------
-        int
-            Different for every network of a study.
-        """
+        """Return the seed of the rule's own draws and of the order of the data."""
         return derived_seed("run", self.label, seed)
 
 
 def derived_seed(purpose: str, label: str, seed: int) -> int:
-    """Return a 31-bit seed that depends on all three and on nothing else.
-
-    Parameters
-    ----------
-    purpose : str
-        What the seed is for.
-    label : str
-        A condition's label.
-    seed : int
-        The seed that the user counts.
-
-    Returns
-    -------
-    int
-        Between 0 and 2³¹ − 1.
-
-    Examples
-    --------
-    >>> derived_seed("init", "bp", 0) == derived_seed("init", "bp", 0)
-    True
-    >>> derived_seed("init", "bp", 0) == derived_seed("init", "sg", 0)
-    False
-    """
+    """Return a 31-bit seed that depends on all three and on nothing else."""
     entropy = [crc32(purpose.encode()), crc32(label.encode()), seed]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
@@ -99,28 +40,6 @@ def parse(text: str) -> Condition:
     ``+`` (``sg:at=3+7``). ``init=LABEL`` shares the initial weights of another
     condition. The label keeps the value of ``at`` alone, and name and value of the
     others.
-
-    Parameters
-    ----------
-    text : str
-        The condition.
-
-    Returns
-    -------
-    Condition
-        With its label.
-
-    Raises
-    ------
-    ValueError
-        If an option is not of the form name=value, or comes twice.
-
-    Examples
-    --------
-    >>> parse("sg:at=every:lr=5e-5").label
-    'sg_every_lr5e-5'
-    >>> parse("sg:at=3+7").options
-    (('at', [3, 7]),)
     """
     rule, *rest = (part.strip() for part in text.strip().split(":"))
     label, init = rule, None
@@ -162,31 +81,7 @@ def _value(text: str) -> Any:
 
 
 def parse_all(texts: Iterable[str], share_init: bool = False) -> list[Condition]:
-    """Return the conditions of a study, checked against each other.
-
-    Parameters
-    ----------
-    texts : iterable of str
-        As `parse` takes them.
-    share_init : bool
-        Whether every condition takes the initial weights of the first.
-
-    Returns
-    -------
-    list of Condition
-        In the order given.
-
-    Raises
-    ------
-    ValueError
-        If there is none, a label comes twice, or `init` names no condition of the
-        study.
-
-    Examples
-    --------
-    >>> [c.label for c in parse_all(["bp", "sg:init=bp"])]
-    ['bp', 'sg_initbp']
-    """
+    """Return the conditions of a study, checked against each other."""
     found = [parse(text) for text in texts]
     if not found:
         msg = "Expected at least one condition, such as bp, but got none."

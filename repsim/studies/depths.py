@@ -44,33 +44,6 @@ def run_depths(
     Networks of different depths have different layers, so each depth is a study of
     its own, `out/depth_N`, as `run_study` and `write_report` leave it. Run again on
     the same folder, finished networks are kept, and depths are added to those there.
-
-    Parameters
-    ----------
-    depths : iterable of int
-        Numbers of hidden layers.
-    conditions, dataset, seeds, out, jobs, progress, after_cell, **options
-        As in `repsim.run_study`, but for `depth`.
-
-    Returns
-    -------
-    Dataset, dims (depth, condition, seed)
-        `test_accuracy` at the end of training, NaN where a depth lacks a condition or
-        seed; kept in `out/depths.zarr` too.
-
-    Raises
-    ------
-    ValueError
-        If depths repeat or there is none, an option does not fit, or the folder
-        holds one study; before anything is written.
-
-    Examples
-    --------
-    `run_depths([3, 8, 20], ["bp", "sg"], out="depths")` takes some minutes.
-
-    >>> run_depths([3, 3])
-    Traceback (most recent call last):
-    ValueError: Expected different depths, at least one, but got [3, 3].
     """
     depths, conditions, out = list(depths), list(conditions), Path(out)
     if not depths or len(set(depths)) != len(depths):

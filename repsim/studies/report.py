@@ -38,26 +38,6 @@ def write_report(
 
     Results that the folder already holds for the same networks are read, not
     computed again.
-
-    Parameters
-    ----------
-    out : path
-        Folder of a study, as `run_study` leaves it.
-    jobs : int or None
-        Processes; None takes the processor's cores.
-    progress : bool
-        Whether to show a bar on standard error.
-
-    Returns
-    -------
-    Path
-        Of `report.html`; beside it `results.zarr` and `figures/*.png|svg`, and the
-        summary numbers go into `study.json`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no study.
     """
     out = Path(out)
     if not (out / SUMMARY).exists():
@@ -91,20 +71,7 @@ def write_report(
 
 @one_thread()
 def preview(out: str | Path, name: str = "layer_similarity") -> list[Path]:
-    """Draw one analysis of the networks that are finished, before the rest is.
-
-    Parameters
-    ----------
-    out : path
-        Folder of a study that may still be training.
-    name : str
-        The analysis.
-
-    Returns
-    -------
-    list of Path
-        The pictures written.
-    """
+    """Draw one analysis of the networks that are finished, before the rest is."""
     out = Path(out)
     analysis = collect()[name]
     whole = {
@@ -211,28 +178,7 @@ def render(
     sections: list[dict[str, Any]],
     examples: int | None = None,
 ) -> str:
-    """Return the page: one HTML file that needs nothing else.
-
-    Parameters
-    ----------
-    content : mapping
-        What `study.json` holds.
-    sections : list of dict
-        name, title, figures (stem, png in base64), caption, summary, missing.
-    examples : int or None
-        How many were recorded; None takes the wanted number from the spec.
-
-    Returns
-    -------
-    str
-        HTML.
-
-    Examples
-    --------
-    >>> page = render({"spec": {"dataset": "digits"}, "versions": {}}, [])
-    >>> "digits" in page and "http" not in page
-    True
-    """
+    """Return the page: one HTML file that needs nothing else."""
     page = files("repsim.studies").joinpath("report.html").read_text(encoding="utf-8")
     template = Environment(autoescape=True, trim_blocks=True).from_string(page)
     return template.render(

@@ -132,20 +132,7 @@ def run_study(
 
 
 def check(spec: Spec, jobs: int | None = None) -> None:
-    """Raise for what cannot run, before anything is written.
-
-    Parameters
-    ----------
-    spec : Spec
-        The study.
-    jobs : int or None
-        Processes.
-
-    Raises
-    ------
-    ValueError
-        If a rule, an option, the data set or a number does not exist or does not fit.
-    """
+    """Raise for what cannot run, before anything is written."""
     if jobs is not None and jobs < 1:
         msg = f"Expected `jobs` to be at least 1, but got {jobs}."
         raise ValueError(msg)

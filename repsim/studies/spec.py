@@ -23,39 +23,7 @@ _GRID = (1e-4, 3e-4, 1e-3, 3e-3)
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything that decides the numbers of a study.
-
-    Attributes
-    ----------
-    conditions : list of str
-        As `repsim.studies.conditions.parse` takes them.
-    seeds : list of int
-        One network of every condition for each.
-    dataset : str
-        Name of the data set.
-    root : str or None
-        Folder of its files.
-    depth, width : int
-        Hidden layers and units in each.
-    activation : str
-        Of the hidden layers.
-    steps, batch_size : int
-        Updates, and examples in each.
-    lr : float or None
-        Learning rate of every condition that names none; None tunes each over `grid`.
-    grid : list of float
-        Learning rates tried for each condition.
-    record : list of int
-        Steps at which activations and the training record are taken.
-    examples : int
-        Test examples recorded, sorted by label, as many of each class as can be.
-    share_init : bool
-        Whether all conditions share the initial weights of the first.
-    device : str
-        Where training runs.
-    plugins : list of str
-        Modules imported first, for a user's rules and measures.
-    """
+    """Everything that decides the numbers of a study."""
 
     conditions: list[str]
     seeds: list[int]
@@ -103,57 +71,7 @@ def make_spec(
     device: str = "auto",
     plugins: Iterable[str] = (),
 ) -> Spec:
-    """Return a checked specification, with what is not given filled in.
-
-    Parameters
-    ----------
-    conditions : iterable of str
-        Conditions.
-    dataset : str
-        Name of the data set.
-    seeds : int or sequence of int
-        How many networks a condition, counted from `seed`; or which.
-    seed : int
-        The first seed.
-    root : path or None
-        Folder of the data set's files.
-    depth, width, steps : int or None
-        None takes 8 × 64 and 400 updates for small data (digits and the artificial
-        sets), 20 × 128 and 1,500 for images.
-    activation : str
-        Of the hidden layers.
-    batch_size : int
-        Examples an update.
-    lr : float or None
-        None tunes each condition over `grid`.
-    grid : sequence of float
-        Learning rates to try.
-    record : iterable of int or None
-        None takes 0, the last, and about eight in between, denser at the beginning.
-    examples : int
-        Test examples recorded.
-    share_init : bool
-        Whether all conditions share the initial weights of the first.
-    device : str
-        "auto" takes an accelerator where there is one.
-    plugins : iterable of str
-        Modules to import first.
-
-    Returns
-    -------
-    Spec
-        Complete.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range or a condition is malformed.
-
-    Examples
-    --------
-    >>> make_spec(["bp"], seeds=2, steps=10).record
-    [0, 1, 3, 5, 6, 8, 10]
-    """
+    """Return a checked specification, with what is not given filled in."""
     kind = _DEFAULTS[
         "digits" if dataset == "digits" or _artificial(dataset) else "images"
     ]
@@ -213,23 +131,7 @@ def _artificial(dataset: str) -> bool:
 
 
 def schedule(steps: int) -> list[int]:
-    """Return ten moments to record: 0, four early ones, and the rest evenly.
-
-    Parameters
-    ----------
-    steps : int
-        Updates in all.
-
-    Returns
-    -------
-    list of int
-        Increasing, from 0 to `steps`; fewer where training is short.
-
-    Examples
-    --------
-    >>> schedule(400)
-    [0, 4, 9, 22, 50, 120, 190, 260, 330, 400]
-    """
+    """Return ten moments to record: 0, four early ones, and the rest evenly."""
     early = np.geomspace(max(1, steps / 100), max(1, steps / 8), 4)
     late = np.linspace(max(1, steps / 8), steps, 6)
     moments = np.concatenate([early, late]).round().astype(int).tolist()
@@ -237,23 +139,7 @@ def schedule(steps: int) -> list[int]:
 
 
 def spec_from_json(text: str) -> Spec:
-    """Return the specification that `study.json` keeps.
-
-    Parameters
-    ----------
-    text : str
-        The file's text.
-
-    Returns
-    -------
-    Spec
-        As it was.
-
-    Raises
-    ------
-    ValueError
-        If the text is not that of such a file.
-    """
+    """Return the specification that `study.json` keeps."""
     try:
         return Spec(**json.loads(text)["spec"])
     except (ValueError, KeyError, TypeError) as error:

@@ -24,29 +24,7 @@ WAIT = 60.0
 
 @contextmanager
 def occupied(out: Path, wait: float = WAIT) -> Iterator[None]:
-    """Hold a study's folder, so that no other process works in it meanwhile.
-
-    Parameters
-    ----------
-    out : Path
-        The folder, which exists.
-    wait : float
-        Seconds to wait for workers that a killed process left behind.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    BlockingIOError
-        If another process works in the folder.
-
-    Examples
-    --------
-    >>> with occupied(Path(".")):
-    ...     pass
-    """
+    """Hold a study's folder, so that no other process works in it meanwhile."""
     msg = (
         f"Expected {out} to be free, but another process works in it; wait until it "
         "has ended, or choose another `out`."
@@ -96,20 +74,7 @@ def _acquire(handle: int, kind: int, wait: float, msg: str) -> None:
 
 @contextmanager
 def workers(jobs: int | None, out: Path) -> Iterator[Run]:
-    """Give a function that runs delayed calls and yields their results as they come.
-
-    Parameters
-    ----------
-    jobs : int or None
-        As in `run_study`.
-    out : Path
-        The study's folder, held by `occupied`.
-
-    Yields
-    ------
-    callable
-        From a list of `joblib.delayed` calls to an iterator of results, in any order.
-    """
+    """Give a function that runs delayed calls and yields their results as they come."""
     if jobs == 1:
         yield lambda calls: (f(*a, **k) for f, a, k in calls)
         return

@@ -18,31 +18,7 @@ Row = dict[str, float | list[float]]
 
 
 def due_steps(eval_every: int | Iterable[int] | None, start: int, end: int) -> set[int]:
-    """Return the numbers of updates after which a run is evaluated.
-
-    Parameters
-    ----------
-    eval_every : int, iterable of int or None
-        An interval (0, k, 2k, … and the last step), exactly these steps, or 20
-        intervals.
-    start, end : int
-        Updates made before, and at the end.
-
-    Returns
-    -------
-    set of int
-        Between `start` and `end`; `start` itself only where it is 0.
-
-    Raises
-    ------
-    ValueError
-        If an interval is not positive, or a step lies beyond the end.
-
-    Examples
-    --------
-    >>> sorted(due_steps(3, 0, 7))
-    [0, 3, 6, 7]
-    """
+    """Return the numbers of updates after which a run is evaluated."""
     if eval_every is None:
         eval_every = max((end + 19) // 20, 1)
     if isinstance(eval_every, int):
@@ -60,17 +36,7 @@ def due_steps(eval_every: int | Iterable[int] | None, start: int, end: int) -> s
 
 
 class TrainingLog:
-    """Measures a rule's network at the steps asked for, and gives the record.
-
-    Parameters
-    ----------
-    rule : Rule
-        The rule.
-    train, test : pair of Tensor
-        The training examples that are monitored, and the test set or None.
-    diagnosed : pair of Tensor or None
-        Examples on which the rule's errors are compared with the true ones.
-    """
+    """Measures a rule's network at the steps asked for, and gives the record."""
 
     def __init__(
         self,
@@ -151,24 +117,7 @@ DESCRIPTIONS = {
 def evaluate(
     rule: Rule, x: Tensor, y: Tensor, batch_size: int = 1024
 ) -> tuple[float, float]:
-    """Return mean loss and accuracy in eval mode, leaving no trace.
-
-    Parameters
-    ----------
-    rule : Rule
-        Its network and loss are used.
-    x, y : Tensor
-        Examples.
-    batch_size : int
-        Examples at a time.
-
-    Returns
-    -------
-    loss : float
-        Mean over examples.
-    accuracy : float
-        Share of right classes; NaN where labels are not integers.
-    """
+    """Return mean loss and accuracy in eval mode, leaving no trace."""
     total, right = 0.0, 0
     with torch.no_grad(), evaluating(rule.network):
         for first in range(0, len(x), batch_size):
@@ -187,21 +136,7 @@ def evaluate(
 def weight_change(
     blocks: Mapping[str, nn.Module], initial: Mapping[str, list[Tensor]]
 ) -> Row:
-    """Return displacement ‖W − W₀‖/‖W₀‖ and ‖W‖ of every block's weights.
-
-    Parameters
-    ----------
-    blocks : mapping
-        Block → module.
-    initial : mapping
-        Block → its weights before training.
-
-    Returns
-    -------
-    dict
-        `displacement` and `weight_norm`, one number a block; NaN where a block has
-        no weights.
-    """
+    """Return displacement ‖W − W₀‖/‖W₀‖ and ‖W‖ of every block's weights."""
     displacement, size = [], []
     for name, block in blocks.items():
         now, before = [w.detach() for w in weights(block)], initial[name]

@@ -18,26 +18,6 @@ class Order:
     (seed, number of the order); batch k holds the stream's examples k·size to
     (k + 1)·size. So every batch is full, every example comes once an epoch, and
     batch k needs nothing but the seed and k.
-
-    Parameters
-    ----------
-    examples : int
-        Number of examples.
-    size : int
-        Examples in a batch; all of them where there are fewer.
-    seed : int
-        Seed of the order.
-
-    Raises
-    ------
-    ValueError
-        If `size` is below 1.
-
-    Examples
-    --------
-    >>> order = Order(4, 3, seed=0)
-    >>> sorted(order[0].tolist() + order[1].tolist()[:1])
-    [0, 1, 2, 3]
     """
 
     def __init__(self, examples: int, size: int, seed: int) -> None:
@@ -66,37 +46,7 @@ class Order:
 def as_tensors(
     data: Data, network: nn.Module, what: str = "data"
 ) -> tuple[Tensor, Tensor]:
-    """Return inputs and labels as a network wants them, on its device.
-
-    Parameters
-    ----------
-    data : Dataset or pair of Tensor
-        As `repsim.datasets.load` gives it, or (x, y).
-    network : Module
-        Starts with a convolution: inputs are (example, channel, y, x), else flat.
-    what : str
-        The argument's name, for the error's sentence.
-
-    Returns
-    -------
-    x : Tensor
-        Inputs in the network's dtype.
-    y : Tensor
-        Labels; integers as they are, vectors in the network's dtype.
-
-    Raises
-    ------
-    TypeError
-        If `data` is neither a Dataset nor a pair of tensors.
-    ValueError
-        If inputs and labels differ in number, or a variable is missing.
-
-    Examples
-    --------
-    >>> x, y = as_tensors(datasets.load("digits", limit=2), nn.Linear(64, 10))
-    >>> x.shape
-    torch.Size([2, 64])
-    """
+    """Return inputs and labels as a network wants them, on its device."""
     if isinstance(data, xr.Dataset):
         first = first_weights({"network": network})
         convolves = first is not None and not isinstance(first, nn.Linear)

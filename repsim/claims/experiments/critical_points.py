@@ -15,18 +15,7 @@ F64 = torch.float64
 
 
 def fit_predictor(h: Tensor, y: Tensor, delta: Tensor) -> Tensor:
-    """Return the least-squares linear predictor [h, y, 1] -> delta.
-
-    Parameters
-    ----------
-    h, y, delta : Tensor
-        (example, d), (example, k) and (example, d).
-
-    Returns
-    -------
-    Tensor
-        (d + k + 1, d): A, B and the row C, stacked.
-    """
+    """Return the least-squares linear predictor [h, y, 1] -> delta."""
     design = torch.cat([h, y, torch.ones(len(h), 1, dtype=h.dtype)], 1)
     found: Tensor = torch.linalg.lstsq(design, delta, driver="gelsd").solution
     return found

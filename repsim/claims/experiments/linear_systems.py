@@ -95,37 +95,7 @@ def train(
     gate: Tensor | None = None,
     decay: bool = True,
 ) -> Tensor:
-    """Train the networks of all seeds and return their losses.
-
-    Parameters
-    ----------
-    x, y : Tensor, shapes (seed, example, d) and (seed, example, k)
-        Inputs and one-hot labels.
-    start : Tensor, shape (seed, parameter)
-        Initial parameters, in the order of `Layers.shaped`; left alone.
-    sizes : list of int
-        Inputs, hidden layers, outputs.
-    loss : {"mse", "cross_entropy"}
-        The loss; mse with the factor 1/2.
-    split : int or None
-        The layer, counted from 1, at whose output the gradient is synthesised; None
-        is backpropagation.
-    steps : int
-        Updates.
-    lr : float
-        Learning rate of network and predictor.
-    predictor : {"linear", "sigmoid"}
-        hA + yB + C, or d·sigmoid(hW) + yB + C.
-    gate : Tensor or None
-        The sigmoid's initial W, (seed, d, d).
-    decay : bool
-        Whether the rate falls to zero, linearly, over the second half.
-
-    Returns
-    -------
-    Tensor, shape (step + 1, seed)
-        Mean loss before every update and after the last.
-    """
+    """Train the networks of all seeds and return their losses."""
     layers = Layers.shaped(start.clone(), sizes)
     gradient = Layers.shaped(torch.zeros_like(start), sizes)
     adam = Adam(layers.flat)

@@ -31,18 +31,6 @@ def implied_loss(
 
     A predictor is the gradient of a loss only where A is symmetric; the symmetric
     part is the nearest that is.
-
-    Parameters
-    ----------
-    a, b, c : Tensor
-        (d, d), (k, d) or None, (d,): S(h, y) = hA + yB + C.
-    h, y : Tensor
-        (example, d) and one-hot (example, k).
-
-    Returns
-    -------
-    Tensor, shape (example,)
-        Without its constant.
     """
     linear = c if b is None else y @ b + c
     symmetric = (a + a.T) / 2

@@ -75,25 +75,7 @@ class Kickback(Rule):
 
 
 def assigned(output_error: Tensor, h: Tensor) -> Tensor:
-    """Return the output's error, unit k of a layer taking that of class k mod C.
-
-    Parameters
-    ----------
-    output_error : Tensor, shape (n, C)
-        The error at the output.
-    h : Tensor, shape (n, units) or (n, channels, …)
-        A layer's output; tokens (n, tokens, units) are taken as channels first.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of `h`.
-
-    Examples
-    --------
-    >>> assigned(torch.tensor([[1.0, -1.0]]), torch.zeros(1, 3)).tolist()
-    [[1.0, -1.0, 1.0]]
-    """
+    """Return the output's error, unit k of a layer taking that of class k mod C."""
     classes = torch.arange(h.shape[1], device=h.device) % output_error.shape[-1]
     units = output_error[:, classes]
     return units.reshape(*units.shape, *[1] * (h.ndim - 2)).expand(h.shape).contiguous()

@@ -64,20 +64,7 @@ class Predictor(nn.Module):
         target: Tensor,
         count: int,
     ) -> Tensor:
-        r"""Add the gradient of :math:`\sum_n \|S(h_n, y_n) - t_n\|^2` / count.
-
-        Parameters
-        ----------
-        h, labels, predicted, target : Tensor
-            Inputs, prediction and regression target, all detached.
-        count : int
-            Examples in the whole batch.
-
-        Returns
-        -------
-        Tensor
-            The mean of the squared distance over these examples, 0-d.
-        """
+        r"""Add the gradient of :math:`\sum_n \|S(h_n, y_n) - t_n\|^2` / count."""
         with torch.enable_grad():
             loss = (self(h, labels) - target).square().sum()
             torch.autograd.backward(loss / count, inputs=list(self.parameters()))
@@ -214,39 +201,7 @@ def make_predictor(
     hidden: Sequence[int] = (),
     kernel: int = 1,
 ) -> Predictor:
-    """Return a predictor for one block's output.
-
-    Parameters
-    ----------
-    kind : str
-        "linear", "sigmoid" or "mlp".
-    shape : sequence of int
-        Shape of h for one example.
-    classes : int
-        Size of the label vector; 0 without conditioning.
-    maps : bool
-        Whether h is (channels, …): then convolutions that keep the resolution.
-    hidden : sequence of int
-        Hidden sizes of "mlp"; its last layer is zero at first.
-    kernel : int
-        Side of the kernels for maps, odd.
-
-    Returns
-    -------
-    Predictor
-        Predicts zero until trained.
-
-    Raises
-    ------
-    ValueError
-        If `kind` is unknown.
-
-    Examples
-    --------
-    >>> s = make_predictor("linear", (3,), 2, maps=False)
-    >>> s(torch.ones(1, 3), torch.eye(2)[:1]).tolist()
-    [[0.0, 0.0, 0.0]]
-    """
+    """Return a predictor for one block's output."""
     if kind not in KINDS:
         raise ValueError(unknown("predictor", kind, KINDS))
     spatial = len(shape) - 1 if maps else 0

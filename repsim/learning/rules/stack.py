@@ -64,13 +64,7 @@ class LinearStack(nn.Module):
             cut.predicted = predicted
 
     def learn(self, cut: Cut, count: int) -> Tensor | None:
-        """Keep one residual; at the lowest cut, add all gradients.
-
-        Returns
-        -------
-        Tensor or None
-            The regressions' summed mean distance, at the lowest cut.
-        """
+        """Keep one residual; at the lowest cut, add all gradients."""
         if cut.above is None:
             self._residual = torch.empty_like(self._predicted)
         place = self.places[cut.name]
@@ -84,23 +78,7 @@ class LinearStack(nn.Module):
 
 
 def held(value: Tensor | None) -> Tensor:
-    """Return what an earlier call has left at a cut.
-
-    Parameters
-    ----------
-    value : Tensor or None
-        A field of a cut.
-
-    Returns
-    -------
-    Tensor
-        The value.
-
-    Raises
-    ------
-    TypeError
-        If it is not there yet: errors are formed from the output down.
-    """
+    """Return what an earlier call has left at a cut."""
     if value is None:
         msg = "Expected errors to be formed from the output down, but one is missing."
         raise TypeError(msg)

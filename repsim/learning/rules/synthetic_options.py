@@ -14,32 +14,7 @@ Targets = Literal["bootstrapped", "true"] | float
 
 
 def places(at: At, depth: int) -> list[int]:
-    """Return the numbers of hidden blocks that `at` means, in order.
-
-    Parameters
-    ----------
-    at : "middle", "every" or sequence of int
-        Where gradients are synthesised.
-    depth : int
-        Number of hidden blocks.
-
-    Returns
-    -------
-    list of int
-        Between 1 and depth.
-
-    Raises
-    ------
-    TypeError
-        If `at` is neither a name nor whole numbers.
-    ValueError
-        If a name is unknown, or a number repeated or out of range.
-
-    Examples
-    --------
-    >>> places("middle", 20), places([3, 1], 4)
-    ([10], [1, 3])
-    """
+    """Return the numbers of hidden blocks that `at` means, in order."""
     if isinstance(at, str):
         if at == "middle":
             return [max(depth // 2, 1)]
@@ -69,32 +44,7 @@ def _is_whole(value: Any) -> TypeGuard[int]:
 
 
 def hidden_sizes(predictor: str, sizes: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Return the hidden sizes of the predictors, none but for "mlp".
-
-    Parameters
-    ----------
-    predictor : str
-        The predictor's kind.
-    sizes : int, sequence of int or None
-        What the user gave; one number is one layer, None the default.
-
-    Returns
-    -------
-    tuple of int
-        Positive.
-
-    Raises
-    ------
-    TypeError
-        If a size is no whole number.
-    ValueError
-        If a size is not positive, or the predictor has no hidden layers.
-
-    Examples
-    --------
-    >>> hidden_sizes("mlp", 64), hidden_sizes("linear", None)
-    ((64,), ())
-    """
+    """Return the hidden sizes of the predictors, none but for "mlp"."""
     if predictor != "mlp":
         if sizes is None:
             return ()
@@ -114,31 +64,7 @@ def hidden_sizes(predictor: str, sizes: int | Sequence[int] | None) -> tuple[int
 
 
 def trace_of(targets: Targets) -> float:
-    """Return λ of BP(λ) for the argument `targets`.
-
-    Parameters
-    ----------
-    targets : "bootstrapped", "true" or float
-        As `SyntheticGradient` takes it; True, which a study's condition makes of the
-        word, is "true".
-
-    Returns
-    -------
-    float
-        Between 0 (bootstrapped) and 1 (true).
-
-    Raises
-    ------
-    TypeError
-        If it is neither a name nor a number.
-    ValueError
-        If the name is unknown, or the number out of range.
-
-    Examples
-    --------
-    >>> trace_of("bootstrapped"), trace_of("true"), trace_of(0.5)
-    (0.0, 1.0, 0.5)
-    """
+    """Return λ of BP(λ) for the argument `targets`."""
     named = {"bootstrapped": 0.0, "true": 1.0}
     if targets is True:
         return 1.0

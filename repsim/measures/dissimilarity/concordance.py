@@ -24,18 +24,7 @@ class Ranked:
 
 
 def ranked(values: np.ndarray) -> Ranked:
-    """Sort a vector for any number of comparisons.
-
-    Parameters
-    ----------
-    values : ndarray, shape (m,)
-        Finite numbers.
-
-    Returns
-    -------
-    Ranked
-        8 bytes a value.
-    """
+    """Sort a vector for any number of comparisons."""
     found = ascending(values)
     starts = found.starts
     ties = 0 if starts is None else _choose2(np.diff(starts, append=len(values)))
@@ -48,18 +37,7 @@ def _choose2(counts: np.ndarray) -> int:
 
 
 def excess(x: Ranked, y: Ranked) -> int:
-    """Return concordant minus discordant pairs, exactly, ties counting as neither.
-
-    Parameters
-    ----------
-    x, y : Ranked
-        Two vectors over the same items.
-
-    Returns
-    -------
-    int
-        Kendall's score S.
-    """
+    """Return concordant minus discordant pairs, exactly, ties counting as neither."""
     m = len(x.ranks)
     pairs = m * (m - 1) // 2
     if not x.tied:
@@ -96,16 +74,6 @@ def inversions(places: np.ndarray) -> int:
     A merge sort turned upside down: each round parts every block into the items that
     belong to its lower and to its upper half. A pair is in the wrong order at exactly
     one round or inside one last block, and a round needs no loop over items.
-
-    Parameters
-    ----------
-    places : ndarray of int, shape (m,)
-        A permutation.
-
-    Returns
-    -------
-    int
-        The number of i < j with places[i] > places[j].
     """
     m = len(places)
     if m < 2:

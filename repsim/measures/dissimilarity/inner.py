@@ -59,22 +59,7 @@ class Side:
 def inner(
     a: Side, b: Side, device: str | torch.device = "cpu"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the inner products of all rows of `a` with all rows of `b`.
-
-    Parameters
-    ----------
-    a, b : Side
-        Stacks of the same width; the same object twice is read once.
-    device : str or torch.device
-        Where to multiply.
-
-    Returns
-    -------
-    ndarray of float64, shape (len(a), len(b))
-        Sums over columns, after the offsets are taken out.
-    ndarray of float64, shape (len(a),) and (len(b),)
-        Each row's product with itself; NaN where a row is flat.
-    """
+    """Return the inner products of all rows of `a` with all rows of `b`."""
     total = torch.zeros(len(a), len(b), dtype=torch.float64, device=device)
     squares = [np.zeros(len(a)), np.zeros(len(b))]
     for start in range(0, a.width, _BLOCK):

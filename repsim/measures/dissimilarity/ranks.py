@@ -7,15 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Sorted:
-    """The positions that sort a vector, and where a new value begins.
-
-    Attributes
-    ----------
-    order : ndarray of int64, shape (m,)
-        As `np.argsort(values, kind="stable")`.
-    starts : ndarray of int64 or None
-        Places in `order` where a new value begins; None if all values differ.
-    """
+    """The positions that sort a vector, and where a new value begins."""
 
     order: np.ndarray
     starts: np.ndarray | None
@@ -27,16 +19,6 @@ def ascending(values: np.ndarray) -> Sorted:
     A stable argsort is slow because it looks up two values for each comparison; here
     a value's leading bits and its position share one integer, and plain integers are
     sorted. The few values that agree in their leading bits only are mended afterwards.
-
-    Parameters
-    ----------
-    values : ndarray, shape (m,)
-        Finite numbers.
-
-    Returns
-    -------
-    Sorted
-        The order and the ties.
     """
     m = len(values)
     shift = max(1, (m - 1).bit_length())
@@ -78,18 +60,7 @@ def _mend(
 
 
 def doubled(values: np.ndarray) -> np.ndarray:
-    """Return twice the average ranks 1 … m, which are whole numbers also for ties.
-
-    Parameters
-    ----------
-    values : ndarray, shape (m,)
-        Finite numbers.
-
-    Returns
-    -------
-    ndarray of int32, shape (m,)
-        `2 * scipy.stats.rankdata(values)`, at half its memory.
-    """
+    """Return twice the average ranks 1 … m, which are whole numbers also for ties."""
     m = len(values)
     found = ascending(values)
     out = np.empty(m, np.int32)
@@ -103,18 +74,7 @@ def doubled(values: np.ndarray) -> np.ndarray:
 
 
 def dense(found: Sorted) -> np.ndarray:
-    """Return ranks 0, 1, … without gaps, equal for equal values.
-
-    Parameters
-    ----------
-    found : Sorted
-        From `ascending`.
-
-    Returns
-    -------
-    ndarray of int32, shape (m,)
-        Ranks.
-    """
+    """Return ranks 0, 1, … without gaps, equal for equal values."""
     m = len(found.order)
     ranks = np.empty(m, np.int32)
     if found.starts is None:

@@ -50,28 +50,7 @@ def triangle(
     limits: tuple[float | None, float | None] | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    r"""Return all :math:`a_j + b_i + \sum_k s_k x_{ik} x_{jk}` with i < j, condensed.
-
-    Parameters
-    ----------
-    rows : Tensor, shape (n, unit)
-        x: float32 or float64, on any device.
-    scale : float or Tensor of shape (unit,)
-        s.
-    across : Tensor, shape (n,)
-        a, added along each row of the square matrix.
-    down : Tensor, shape (n,), optional
-        b, added to each row as a whole.
-    limits : (low, high), optional
-        Where to clip; None leaves a side open. NaN stays NaN.
-    out : ndarray, shape (n (n - 1) / 2,), optional
-        Where to write.
-
-    Returns
-    -------
-    ndarray, shape (n (n - 1) / 2,)
-        In scipy's pair order and the rows' dtype.
-    """
+    r"""Return :math:`a_j + b_i + \sum_k s_k x_{ik} x_{jk}` with i < j, condensed."""
     n, rows = len(rows), rows.contiguous()
     added = None if down is None else down.cpu().numpy()
     if out is None:

@@ -22,25 +22,6 @@ def whitened(
 
     Where pairs are missing, centring becomes a least-squares fit of one effect per
     example, as in rsatoolbox.
-
-    Parameters
-    ----------
-    a, b : Side
-        Stacks of condensed RDMs, only the pairs that are kept.
-    keep : ndarray of bool, shape (pair,), optional
-        Which of all pairs these are; None means all.
-    device : str or torch.device
-        Where to multiply.
-
-    Returns
-    -------
-    ndarray of float64, shape (k_a, k_b)
-        Cosines; NaN where a row is flat.
-
-    Raises
-    ------
-    ValueError
-        If the number of pairs is not n (n - 1) / 2 for any n.
     """
     m = a.width if keep is None else len(keep)
     n = (1 + isqrt(1 + 8 * m)) // 2

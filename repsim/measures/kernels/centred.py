@@ -26,17 +26,7 @@ MODEST = 1e4
 
 @dataclass(frozen=True)
 class Group:
-    """Some layers beside each other.
-
-    Attributes
-    ----------
-    x : Tensor, shape (examples, units of all)
-        Centred.
-    layers : slice
-        Their numbers.
-    ends : list of int
-        Where each ends among the columns.
-    """
+    """Some layers beside each other."""
 
     x: torch.Tensor
     layers: slice
@@ -55,19 +45,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    """All layers of a comparison, both sides in a row.
-
-    Attributes
-    ----------
-    groups : list of Group
-        The numbers.
-    norms : Tensor of float64, shape (layers, examples)
-        Squared norms of the rows, the diagonals of the Gram matrices.
-    scales : ndarray, shape (layers,)
-        Powers of two that the layers were multiplied by.
-    constant : ndarray of bool, shape (layers,)
-        Whether all rows of a layer are the same.
-    """
+    """All layers of a comparison, both sides in a row."""
 
     groups: list[Group]
     norms: torch.Tensor
@@ -93,27 +71,7 @@ class Layout:
         device: str,
         space: str = "feature",
     ) -> "Layout":
-        """Read layers and centre them.
-
-        Parameters
-        ----------
-        sources : sequence of matrices, each (examples, units)
-            The layers of both sides.
-        split : int or None
-            Layers of the first side; no group crosses it.
-        precision : str
-            Of the products.
-        device : str
-            Where they are computed.
-        space : str
-            "feature" puts layers together, each unit's numbers beside each other in
-            memory; "sample" keeps layers apart, each example's numbers together.
-
-        Returns
-        -------
-        Layout
-            Ready for products.
-        """
+        """Read layers and centre them."""
         n = int(sources[0].shape[0])
         precision = at_least(precision, n)
         widths = [int(source.shape[1]) for source in sources]
@@ -136,20 +94,7 @@ class Layout:
 
 
 def at_least(precision: str, n: int) -> str:
-    """Return the precision, float64 for few examples.
-
-    Parameters
-    ----------
-    precision : str
-        What was asked for.
-    n : int
-        Examples.
-
-    Returns
-    -------
-    str
-        What to use.
-    """
+    """Return the precision, float64 for few examples."""
     return "float64" if n <= FEW else precision
 
 
@@ -160,23 +105,6 @@ def working_dtype(
 
     torch rounds such a product to bfloat16 again; over few numbers that does not
     average out, so small problems multiply the rounded values in float32.
-
-    Parameters
-    ----------
-    precision : str
-        What was asked for.
-    device : str
-        Where.
-    n : int
-        Examples.
-    widths : sequence of int
-        Units of each layer.
-
-    Returns
-    -------
-    dtype
-        float32 for bfloat16 on a CPU without such products, or for few examples or
-        units: the values are rounded to bfloat16 all the same, only the speed differs.
     """
     few = n < MANY or min(widths) < MANY
     if precision == "bfloat16" and (few or not multiplies_bfloat16(device)):
@@ -185,18 +113,7 @@ def working_dtype(
 
 
 def multiplies_bfloat16(device: str) -> bool:
-    """Return whether the device has products of bfloat16.
-
-    Parameters
-    ----------
-    device : str
-        "cpu", "cuda", …
-
-    Returns
-    -------
-    bool
-        True for accelerators and for CPUs with AVX512-BF16 or AMX.
-    """
+    """Return whether the device has products of bfloat16."""
     if torch.device(device).type != "cpu":
         return True
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -204,22 +121,7 @@ def multiplies_bfloat16(device: str) -> bool:
 
 
 def grouped(widths: Sequence[int], split: int | None, widest: int) -> list[slice]:
-    """Return which layers go side by side.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Units of each layer.
-    split : int or None
-        A place that no group crosses.
-    widest : int
-        Columns that a group of several layers may have.
-
-    Returns
-    -------
-    list of slice
-        Runs of layers.
-    """
+    """Return which layers go side by side."""
     runs, start, width = [], 0, 0
     for i, units in enumerate(widths):
         if i > start and (i == split or width + units > widest):
@@ -230,20 +132,7 @@ def grouped(widths: Sequence[int], split: int | None, widest: int) -> list[slice
 
 
 def membership(ends: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    """Return the indicator (units, layers) of which unit belongs to which layer.
-
-    Parameters
-    ----------
-    ends : sequence of int
-        Where each layer ends among the units.
-    like : Tensor
-        Gives dtype and device.
-
-    Returns
-    -------
-    Tensor of 0 and 1
-        One 1 a row.
-    """
+    """Return the indicator (units, layers) of which unit belongs to which layer."""
     inside = torch.zeros(ends[-1], len(ends), dtype=like.dtype, device=like.device)
     for j, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
         inside[start:end, j] = 1
@@ -251,37 +140,13 @@ def membership(ends: Sequence[int], like: torch.Tensor) -> torch.Tensor:
 
 
 def cached_rows(x: torch.Tensor) -> list[slice]:
-    """Return runs of rows that stay in a processor's cache; elsewhere all of them.
-
-    Parameters
-    ----------
-    x : Tensor, shape (examples, units)
-        What is gone through.
-
-    Returns
-    -------
-    list of slice
-        In order.
-    """
+    """Return runs of rows that stay in a processor's cache; elsewhere all of them."""
     step = max(1, CACHED // x.shape[1]) if x.device.type == "cpu" else len(x)
     return [slice(at, at + step) for at in range(0, len(x), step)]
 
 
 def power_of_two(square: float, count: int) -> float:
-    """Return the power of two that brings a mean square near 1, 1 where it is near.
-
-    Parameters
-    ----------
-    square : float
-        The sum of squares.
-    count : int
-        Of how many numbers.
-
-    Returns
-    -------
-    float
-        A factor that changes no digit.
-    """
+    """Return the power of two that brings a mean square near 1, 1 where it is near."""
     size = (square / count) ** 0.5
     if size == 0 or 1 / MODEST < size < MODEST:
         return 1.0

@@ -11,22 +11,7 @@ from repsim.measures.kernels.products import TILE, Advance, Sums, pair_products
 
 
 def linear_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
-    """Return the sums of linear kernels.
-
-    Parameters
-    ----------
-    x : Layout
-        The layers of both sides, centred.
-    split : int or None
-        Layers of the first side; None compares all with all.
-    advance : callable
-        Told how many tiles were done.
-
-    Returns
-    -------
-    Sums
-        Of all pairs.
-    """
+    """Return the sums of linear kernels."""
     off, _ = _tiled(x, split, None, advance)
     norms = x.norms.cpu().numpy()
     return Sums.centred(norms.shape[1], off, norms @ norms.T, norms.sum(axis=1))
@@ -39,22 +24,6 @@ def radial_sums(
 
     Subtracting one number from all entries changes no centred sum and keeps float32
     from cancelling.
-
-    Parameters
-    ----------
-    x : Layout
-        The layers of both sides, centred.
-    split : int or None
-        Layers of the first side; None compares all with all.
-    bandwidth : float
-        In median distances.
-    advance : callable
-        Told how many tiles were done.
-
-    Returns
-    -------
-    Sums
-        Of all pairs; NaN for a layer whose median distance is 0.
     """
     medians = [
         median_distance(layer, norms)
@@ -77,15 +46,7 @@ def radial_sums(
 
 
 class Radial:
-    """exp(−d²/2σ²) less its value at the median distance.
-
-    Parameters
-    ----------
-    median : float
-        The median distance between examples.
-    bandwidth : float
-        σ in median distances.
-    """
+    """exp(−d²/2σ²) less its value at the median distance."""
 
     def __init__(self, median: float, bandwidth: float) -> None:
         self.exponent = -0.5 / (bandwidth * median) ** 2 if median > 0 else np.nan
@@ -94,15 +55,7 @@ class Radial:
     def apply(
         self, tile: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
     ) -> None:
-        """Turn inner products into kernel values, in place.
-
-        Parameters
-        ----------
-        tile : Tensor, shape (rows, columns)
-            Inner products of centred representations.
-        rows, columns : Tensor
-            Squared norms.
-        """
+        """Turn inner products into kernel values, in place."""
         squared_distances(tile, rows, columns)
         tile.mul_(self.exponent).exp_().sub_(self.middle)
 
@@ -110,34 +63,13 @@ class Radial:
 def squared_distances(
     tile: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
 ) -> None:
-    """Turn inner products into squared distances, in place.
-
-    Parameters
-    ----------
-    tile : Tensor, shape (rows, columns)
-        Inner products of centred representations.
-    rows, columns : Tensor
-        Squared norms.
-    """
+    """Turn inner products into squared distances, in place."""
     tile.mul_(-2).add_(rows[:, None].to(tile.dtype))
     tile.add_(columns[None, :].to(tile.dtype)).clamp_(min=0)
 
 
 def median_distance(x: torch.Tensor, norms: torch.Tensor) -> float:
-    """Return the median distance between two different examples.
-
-    Parameters
-    ----------
-    x : Tensor, shape (examples, units)
-        A centred representation.
-    norms : Tensor, shape (examples,)
-        Its squared norms.
-
-    Returns
-    -------
-    float
-        In the units of `x`.
-    """
+    """Return the median distance between two different examples."""
     n, found = len(x), []
     for i in range(0, n, TILE):
         tile = Rows(x[i : i + TILE]).times(x[i:])

@@ -7,25 +7,7 @@ _WORTH = 1 << 22
 
 
 class Rows:
-    """The left side of products x yᵀ, prepared once for several right sides.
-
-    Parameters
-    ----------
-    x : Tensor, shape (rows, columns)
-        On any device, of any dtype and layout.
-
-    Notes
-    -----
-    In float32 on a CPU the product is oneDNN's, which is compiled for the processor
-    it meets; the library behind `torch.mm` makes do with instructions half as wide
-    where another firm built the processor. Everywhere else it is `torch.mm`.
-
-    Examples
-    --------
-    >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    >>> Rows(x).times(x).tolist()
-    [[5.0, 11.0], [11.0, 25.0]]
-    """
+    """The left side of products x yᵀ, prepared once for several right sides."""
 
     def __init__(self, x: torch.Tensor) -> None:
         self._x = x
@@ -39,22 +21,7 @@ class Rows:
         offsets: torch.Tensor | None = None,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return x yᵀ + offsets.
-
-        Parameters
-        ----------
-        y : Tensor, shape (others, columns)
-            The right side.
-        offsets : Tensor, shape (others,), optional
-            Added to each row.
-        out : Tensor, shape (rows, others), optional
-            Where to write.
-
-        Returns
-        -------
-        Tensor, shape (rows, others)
-            `out`, or a new one.
-        """
+        """Return x yᵀ + offsets."""
         if self._able and self._x.numel() * len(y) >= _WORTH:
             if self._prepared is None:
                 self._prepared = self._x.to_mkldnn()

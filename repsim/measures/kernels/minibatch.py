@@ -50,18 +50,6 @@ def batch_edges(n: int, batch: int) -> list[int]:
 
     What remains is spread over all batches. As a batch of its own, weighted like the
     others, four rows over would put 0.12 of error into a CKA.
-
-    Parameters
-    ----------
-    n : int
-        Examples in all, at least 4.
-    batch : int
-        Examples a batch, about.
-
-    Returns
-    -------
-    list of int
-        From 0 to n, in batches of 4 or more.
     """
     count = max(1, min(round(n / batch), n // 4))
     return [round(i * n / count) for i in range(count + 1)]

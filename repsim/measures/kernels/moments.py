@@ -17,27 +17,7 @@ from repsim.measures.kernels.products import Sums, block_squares
 
 
 class Moments:
-    """Sums over the examples seen so far, of some layers and their pairs.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Units of each layer, of both sides in a row.
-    split : int or None
-        Layers of the first side: products are kept across the split and of each layer
-        with itself. None keeps all pairs.
-    dtype : dtype
-        Of the products; what is summed over them is float64.
-    device : str
-        Where they live.
-    rounded : bool
-        Whether to round centred numbers to bfloat16 first.
-
-    Attributes
-    ----------
-    examples : int
-        How many were seen.
-    """
+    """Sums over the examples seen so far, of some layers and their pairs."""
 
     def __init__(
         self,
@@ -83,13 +63,7 @@ class Moments:
         return self._origin.device
 
     def update(self, x: torch.Tensor) -> None:
-        """Add examples.
-
-        Parameters
-        ----------
-        x : Tensor, shape (examples, units of all layers)
-            The layers beside each other, finite.
-        """
+        """Add examples."""
         if not len(x):
             return
         x = x.double() if self._dtype == torch.float64 else x.float()
@@ -127,13 +101,7 @@ class Moments:
         return units
 
     def shift(self, by: torch.Tensor) -> None:
-        """Carry all sums to another origin.
-
-        Parameters
-        ----------
-        by : Tensor of float64, shape (units of all layers,)
-            What is added to every example: the old origin minus the new one.
-        """
+        """Carry all sums to another origin."""
         n, d = self.examples, by
         square = d.square() @ self._inside
         turned = torch.zeros_like(self._sum_norm)
@@ -177,13 +145,7 @@ class Moments:
         self._origin = self._origin - d
 
     def merge(self, other: "Moments") -> None:
-        """Add what other moments have seen.
-
-        Parameters
-        ----------
-        other : Moments
-            Of the same layers; left as it is up to its origin.
-        """
+        """Add what other moments have seen."""
         if not other.examples:
             return
         if not self.examples:
@@ -200,13 +162,7 @@ class Moments:
             mine += theirs.to(mine.device)
 
     def sums(self) -> Sums:
-        """Return what HSIC needs, of the pairs kept.
-
-        Returns
-        -------
-        Sums
-            In float64, about the mean of all examples.
-        """
+        """Return what HSIC needs, of the pairs kept."""
         self.shift(-self._sum / max(self.examples, 1))
         count = len(self.widths)
         squares = np.zeros((count, count))

@@ -30,19 +30,6 @@ class Sums:
 
     With K̃ the matrix K without its diagonal; all arrays are over (layers, layers) or
     (layers,), in float64. Pairs that nobody asked for are left at 0.
-
-    Attributes
-    ----------
-    examples : int
-        Rows of K.
-    off : ndarray
-        Sums of K̃∘L̃, kept apart from the diagonals, whose size would drown them.
-    diagonal : ndarray
-        Sums of products of the diagonals.
-    rows, totals : ndarray
-        Sums of products of the row sums of K̃, and the sums of K̃.
-    full_rows, full_totals : ndarray
-        The same of K itself.
     """
 
     examples: int
@@ -57,41 +44,13 @@ class Sums:
     def centred(
         cls, examples: int, off: np.ndarray, diagonal: np.ndarray, traces: np.ndarray
     ) -> "Sums":
-        """Return the sums where rows of K add up to 0, so those of K̃ to −diagonal.
-
-        Parameters
-        ----------
-        examples : int
-            Rows of K.
-        off, diagonal : ndarray, shape (layers, layers)
-            As above.
-        traces : ndarray, shape (layers,)
-            Sums of the diagonals.
-
-        Returns
-        -------
-        Sums
-            Complete.
-        """
+        """Return the sums where rows of K add up to 0, so those of K̃ to −diagonal."""
         nothing = np.zeros_like(diagonal)
         none = np.zeros_like(traces)
         return cls(examples, off, diagonal, diagonal, -traces, nothing, none)
 
     def hsic(self, debiased: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Return HSIC of every pair of layers, and of each with itself.
-
-        Parameters
-        ----------
-        debiased : bool
-            Which estimator.
-
-        Returns
-        -------
-        values : ndarray, shape (layers, layers)
-            HSIC.
-        own : ndarray, shape (layers,)
-            Its diagonal; NaN where nothing but rounding is left.
-        """
+        """Return HSIC of every pair of layers, and of each with itself."""
         n = self.examples
         if debiased:
             size, rows, totals = self.off, self.rows, self.totals
@@ -109,22 +68,7 @@ class Sums:
 
 
 def feature_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
-    """Return the sums of linear kernels by products of units, ⟨K, L⟩ = ‖XᵀY‖².
-
-    Parameters
-    ----------
-    x : Layout
-        The layers of both sides, centred.
-    split : int or None
-        Layers of the first side; None compares all with all.
-    advance : callable
-        Told how many pairs of layers were done.
-
-    Returns
-    -------
-    Sums
-        Of the pairs across the split, and of each layer with itself.
-    """
+    """Return the sums of linear kernels by products of units, ⟨K, L⟩ = ‖XᵀY‖²."""
     squares = np.zeros((x.count, x.count))
     if split is None:
         for i, a in enumerate(x.groups):
@@ -151,20 +95,7 @@ def feature_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
 
 
 def pair_products(flat: torch.Tensor, split: int | None) -> np.ndarray:
-    """Return inner products of rows: of all pairs, or across the split and of each.
-
-    Parameters
-    ----------
-    flat : Tensor, shape (layers, numbers)
-        One row a layer.
-    split : int or None
-        Layers of the first side.
-
-    Returns
-    -------
-    ndarray of float64, shape (layers, layers)
-        0 where nobody asked.
-    """
+    """Return inner products of rows: of all pairs, or across the split and of each."""
     if split is None:
         return np.asarray((flat @ flat.T).double().cpu().numpy())
     found = np.zeros((len(flat), len(flat)))
@@ -177,20 +108,7 @@ def pair_products(flat: torch.Tensor, split: int | None) -> np.ndarray:
 def block_squares(
     product: torch.Tensor, rows: Sequence[int], columns: Sequence[int]
 ) -> np.ndarray:
-    """Return the sum of squares of every block of a product, which is overwritten.
-
-    Parameters
-    ----------
-    product : Tensor, shape (units, units)
-        XᵀY of layers side by side.
-    rows, columns : sequence of int
-        Where the layers end on each side.
-
-    Returns
-    -------
-    ndarray of float64, shape (layers, layers)
-        ‖XᵀY‖² of every pair.
-    """
+    """Return the sum of squares of every block of a product, which is overwritten."""
     squared = product.float() if product.dtype == torch.bfloat16 else product
     squared = squared.square_()
     thin = (squared @ membership(columns, squared)).double()
@@ -198,18 +116,7 @@ def block_squares(
 
 
 def own_squares(group: Group) -> np.ndarray:
-    """Return ‖XᵀX‖² of every layer of a group, in one call where all are narrow.
-
-    Parameters
-    ----------
-    group : Group
-        Layers beside each other, centred.
-
-    Returns
-    -------
-    ndarray of float64, shape (layers,)
-        ⟨K, K⟩.
-    """
+    """Return ‖XᵀX‖² of every layer of a group, in one call where all are narrow."""
     parts = group.parts()
     (n, width), same = parts[0].shape, len({part.shape[1] for part in parts}) == 1
     if len(parts) == 1 or not same or width > min(n, TILE // 4):
@@ -222,18 +129,7 @@ def own_squares(group: Group) -> np.ndarray:
 
 
 def own_square(x: torch.Tensor) -> float:
-    """Return ‖XᵀX‖² = ‖XXᵀ‖², by the smaller of the two, one triangle of blocks.
-
-    Parameters
-    ----------
-    x : Tensor, shape (examples, units)
-        A centred representation.
-
-    Returns
-    -------
-    float
-        ⟨K, K⟩.
-    """
+    """Return ‖XᵀX‖² = ‖XXᵀ‖², by the smaller of the two, one triangle of blocks."""
     # torch rounds products of bfloat16 to it; over few of them this does not average.
     x = x.float() if x.dtype == torch.bfloat16 and min(x.shape) <= TILE // 2 else x
     wide = x.T if x.shape[1] <= x.shape[0] else x
@@ -254,23 +150,7 @@ def _square(x: torch.Tensor) -> float:
 
 
 def operations(n: int, p: Sequence[int], q: Sequence[int] | None, space: str) -> float:
-    """Return how many operations all pairs take.
-
-    Parameters
-    ----------
-    n : int
-        Examples.
-    p, q : sequence of int
-        Units of the layers on each side; `q=None` is a self comparison.
-    space : str
-        "feature" or "sample".
-
-    Returns
-    -------
-    float
-        Floating-point operations; those in sample space count 1.2 times, because
-        smaller tiles reach a smaller share of the machine's peak.
-    """
+    """Return how many operations all pairs take."""
     every = [*p, *(q or [])]
     if space == "sample":
         half = (n + TILE) * n / 2

@@ -20,15 +20,7 @@ BLOCK = 2**28
 
 @dataclass(frozen=True)
 class Pass:
-    """One reading of some layers.
-
-    Attributes
-    ----------
-    layers : list of int
-        Their numbers.
-    split : int or None
-        How many of them are on the first side; None takes all pairs.
-    """
+    """One reading of some layers."""
 
     layers: list[int]
     split: int | None
@@ -41,28 +33,7 @@ def streamed_sums(
     device: str,
     advance: Advance,
 ) -> tuple[Sums, np.ndarray, np.ndarray]:
-    """Return the sums of linear kernels of stored layers, block by block.
-
-    Parameters
-    ----------
-    sources : sequence of matrices, each (examples, units)
-        The layers of both sides.
-    split : int or None
-        Layers of the first side; None compares all with all.
-    precision, device : str
-        Of the products, and where.
-    advance : callable
-        Told how many blocks were done.
-
-    Returns
-    -------
-    sums : Sums
-        Of the pairs asked for, and of each layer with itself.
-    scales : ndarray, shape (layers,)
-        Powers of two that the layers were multiplied by.
-    constant : ndarray of bool, shape (layers,)
-        Which layers do not vary.
-    """
+    """Return the sums of linear kernels of stored layers, block by block."""
     n, count = int(sources[0].shape[0]), len(sources)
     widths = [int(source.shape[1]) for source in sources]
     precision = at_least(precision, n)
@@ -90,20 +61,7 @@ def streamed_sums(
 
 
 def passes(widths: Sequence[int], split: int | None) -> list[Pass]:
-    """Return which layers are read together so that their products fit the budget.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Units of each layer, of both sides in a row.
-    split : int or None
-        Layers of the first side; None compares all with all.
-
-    Returns
-    -------
-    list of Pass
-        One where everything fits.
-    """
+    """Return which layers are read together so that their products fit the budget."""
     every = list(range(len(widths)))
     left, right = every[:split], [] if split is None else every[split:]
     total = [sum(widths[i] for i in side) for side in (left, right)]
@@ -118,39 +76,13 @@ def passes(widths: Sequence[int], split: int | None) -> list[Pass]:
 
 
 def reads(every: Sequence[Pass]) -> int:
-    """Return how often a layer is read, at most.
-
-    Parameters
-    ----------
-    every : sequence of Pass
-        All passes of a comparison.
-
-    Returns
-    -------
-    int
-        1 where all products fit the budget.
-    """
+    """Return how often a layer is read, at most."""
     seen = [layer for one in every for layer in one.layers]
     return max(seen.count(layer) for layer in set(seen))
 
 
 class Blocks:
-    """Blocks of examples of some layers beside each other, each chunk read once.
-
-    Parameters
-    ----------
-    sources : sequence of matrices, each (examples, units)
-        The layers.
-    precision, device : str
-        Of the products, and where.
-    edges : sequence of int or None
-        Where blocks begin, and the end of the last; None cuts by size.
-
-    Attributes
-    ----------
-    scales : ndarray, shape (layers,)
-        Powers of two that the layers are multiplied by, known after the first block.
-    """
+    """Blocks of examples of some layers beside each other, each chunk read once."""
 
     def __init__(
         self,
