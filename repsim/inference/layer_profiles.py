@@ -7,8 +7,7 @@ import numpy as np
 import xarray as xr
 
 from repsim.core.messages import unknown
-from repsim.inference.designs import LIMIT, Design, design
-from repsim.inference.multiple import false_discovery, too_few
+from repsim.inference.designs import LIMIT, Design, design, false_discovery, too_few
 
 PLACE = ("condition", "seed", "init_seed")
 

@@ -14,7 +14,7 @@ from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference.choices import Choice, directed
 from repsim.inference.closed_forms import Kernel
 from repsim.inference.common_steps import Layers, as_list
-from repsim.inference.multiple import false_discovery
+from repsim.inference.designs import false_discovery
 from repsim.measures.catalogue import Measure
 
 Shuffled = Callable[[np.ndarray], np.ndarray]

@@ -24,8 +24,7 @@ import repsim
 from repsim import inference
 from repsim.inference import closed_forms as alignment
 from repsim.inference import rsa_influence as geometry
-from repsim.inference.jackknife import Estimates, interval
-from repsim.inference.scales import scale
+from repsim.inference.jackknife import Estimates, interval, scale
 
 Draw = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 Row = dict[str, Any]

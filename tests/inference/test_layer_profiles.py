@@ -5,14 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import xarray as xr
-from scipy import stats
 
-import repsim
 from repsim.inference import (
-    at_accuracy,
     describe,
     false_discovery,
-    permutation_test,
     profile_test,
 )
 
@@ -87,92 +83,3 @@ def test_profile_refusals(rng: np.random.Generator) -> None:
     with pytest.warns(UserWarning, match="smallest attainable p is 0.1"):
         found = profile_test(table, "a", "b")
     assert "Too few" in found.attrs["sentence"]
-
-
-def trained(accuracies: dict[str, list[float]]) -> xr.DataTree:
-    rng, nodes = np.random.default_rng(0), {}
-    for key, scores in accuracies.items():
-        step = {"step": np.arange(len(scores)) * 10}
-        x = rng.normal(size=(len(scores), 8, 2))
-        nodes[key] = xr.Dataset({"h": (("step", "example", "h_unit"), x)}, step)
-        nodes[f"{key}/training"] = xr.Dataset({"test_accuracy": ("step", scores)}, step)
-    return xr.DataTree.from_dict(nodes)
-
-
-def test_equal_accuracy_takes_the_nearest_record() -> None:
-    study = trained({"a/0": [0.1, 0.6, 0.95], "b/0": [0.1, 0.85, 0.8]})
-    found = at_accuracy(study)
-    a, b = found["a/0"], found["b/0"]
-    assert (a.attrs["matched_step"], b.attrs["matched_step"]) == (20, 10)
-    assert a.attrs["target_accuracy"] == 0.85
-    np.testing.assert_array_equal(a["h"], study["a/0"]["h"].sel(step=20))
-    assert "step" not in a.to_dataset().dims
-    asked = at_accuracy(study, 0.5)
-    assert asked["a/0"].attrs["matched_accuracy"] == 0.6
-
-
-def test_equal_accuracy_refusals() -> None:
-    study = trained({"a/0": [0.1, 0.6]})
-    with pytest.raises(ValueError, match="Expected `accuracy` between 0 and 1"):
-        at_accuracy(study, 90)
-    bare = xr.DataTree.from_dict({"a/0": study["a/0"].to_dataset()})
-    with pytest.raises(ValueError, match="training record with `test_accuracy`"):
-        at_accuracy(bare)
-    single = xr.DataTree.from_dict({"a/0": study["a/0"].to_dataset().isel(step=0)})
-    with pytest.raises(ValueError, match="a/0 is a single moment"):
-        at_accuracy(single)
-    empty = trained({"a/0": [np.nan, np.nan]})
-    with pytest.raises(ValueError, match="none at the same steps|got none"):
-        at_accuracy(empty)
-
-
-def recording(x: np.ndarray) -> xr.Dataset:
-    return xr.Dataset({"h": (("example", "h_unit"), x)})
-
-
-@pytest.mark.parametrize("measure", ["cka", "hsic", "procrustes_distance"])
-def test_relatedness_against_the_long_way(
-    measure: str, rng: np.random.Generator
-) -> None:
-    x, y = rng.normal(size=(2, 20, 3))
-    y += 0.4 * x
-    found = permutation_test(
-        recording(x), recording(y), measure, permutations=30, seed=7
-    )
-    function = repsim.measures.get(measure)
-    sign = 1 if function.larger_is_more_similar else -1
-    orders = np.random.default_rng(7)
-    null = [function(x, y[orders.permutation(20)]) for _ in range(30)]
-    reached = sum(sign * v >= sign * function(x, y) - 1e-12 for v in null)
-    assert float(found["p_value"].squeeze()) == pytest.approx((1 + reached) / 31)
-    assert float(found["null_mean"].squeeze()) == pytest.approx(np.mean(null))
-    assert float(found["estimate"].squeeze()) == pytest.approx(function(x, y))
-
-
-def test_independent_sides_have_uniform_p() -> None:
-    rng, p = np.random.default_rng(0), []
-    for seed in range(150):
-        x, y = rng.normal(size=(2, 15, 5))
-        found = permutation_test(recording(x), recording(y), permutations=39, seed=seed)
-        p.append(float(found["p_value"].squeeze()))
-    assert (
-        stats.kstest(np.array(p) - rng.uniform(0, 1 / 40, 150), "uniform").pvalue > 0.01
-    )
-
-
-def test_relatedness_refusals(rng: np.random.Generator) -> None:
-    a = recording(rng.normal(size=(10, 2)))
-    with pytest.raises(ValueError, match="Expected `permutations` to be at least 1"):
-        permutation_test(a, a, permutations=0)
-    with pytest.raises(TypeError, match="register it first"):
-        permutation_test(a, a, lambda x, y: 0.0)
-
-
-def test_q_values_leave_out_what_has_no_p() -> None:
-    p = np.array([[0.01, np.nan], [0.04, 0.5]])
-    q = false_discovery(p)
-    assert np.isnan(q[0, 1])
-    np.testing.assert_allclose(
-        [q[0, 0], q[1, 0], q[1, 1]], stats.false_discovery_control([0.01, 0.04, 0.5])
-    )
-    assert np.isnan(false_discovery(np.array([np.nan]))).all()

@@ -9,7 +9,6 @@ import xarray as xr
 
 import repsim
 from repsim.inference import describe, seed_test
-from repsim.inference.designs import design
 
 
 def run(x: np.ndarray, init: int | None = None, **more: np.ndarray) -> xr.Dataset:
@@ -187,12 +186,6 @@ def test_many_networks_are_drawn_not_enumerated(rng: np.random.Generator) -> Non
         float(exact["p_value"].squeeze()), abs=0.1
     )
     assert drawn.attrs["smallest_p"] == 1 / 200
-
-
-def test_unknown_beginnings_are_ones_own() -> None:
-    plan = design([("a", "0"), ("b", "0")], [None, None], "b")
-    assert bool(plan.apart[0, 1])
-    assert len(plan.blocks) == 1
 
 
 def test_refusals(rng: np.random.Generator) -> None:

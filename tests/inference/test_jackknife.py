@@ -1,0 +1,39 @@
+"""From values without each example to intervals."""
+
+import numpy as np
+import pytest
+
+from repsim.inference.jackknife import Estimates, interval, pair_variance, scale
+
+
+def test_pair_variance_is_that_of_products_and_not_of_sums(
+    rng: np.random.Generator,
+) -> None:
+    n, repeats = 40, 400
+    for kernel, truth in (
+        (lambda u: np.outer(u, u), 2 / (n * (n - 1))),
+        (lambda u: u[:, None] + u[None], 0.0),
+    ):
+        found = []
+        for _ in range(repeats):
+            g = kernel(rng.normal(size=n))
+            np.fill_diagonal(g, 0)
+            found.append(pair_variance((g.sum(1) ** 2).sum(), (g**2).sum(), n))
+        assert np.mean(found) == pytest.approx(truth, abs=0.25 / n**2)
+
+
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0), (0.0, np.inf), (-np.inf, 1.0)])
+def test_scales_go_back_and_forth(bounds: tuple[float, float] | None) -> None:
+    one, x = scale(bounds), np.array([0.1, 0.5, 0.9])
+    np.testing.assert_allclose(one.inverse(one.forward(x)), x)
+    numeric = (one.forward(x + 1e-6) - one.forward(x - 1e-6)) / 2e-6
+    np.testing.assert_allclose(one.slope(x), numeric, rtol=1e-4)
+    # A decreasing map would swap the ends, and an interval would shrink to a point.
+    assert (one.slope(x) > 0).all()
+
+
+def test_intervals_stay_within_the_bounds() -> None:
+    without = np.linspace(0.9, 1.0, 10)[:, None]
+    found = Estimates(np.array([0.97]), without)
+    ends = interval(found, scale((0.0, 1.0)), 0.99)
+    assert 0 <= ends.low[0] < 0.97 < ends.high[0] <= 1
