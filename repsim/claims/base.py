@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import ttest_ind
 
 if TYPE_CHECKING:
     from repsim.claims.lab import Lab
@@ -98,6 +99,8 @@ class Claim:
     ----------
     id : str
         Short name, as in `--claims C1,C4`.
+    order : int
+        Its place among the claims.
     group : str
         The group (module) it belongs to.
     statement : str
@@ -117,6 +120,7 @@ class Claim:
     """
 
     id: str
+    order: int
     group: str
     statement: str
     source: str
@@ -146,7 +150,8 @@ class Claim:
 
         Examples
         --------
-        >>> claim = Claim("X", "g", "s", "o", "e", (Gate("gap", "<", 1, "t"),), print)
+        >>> gates = (Gate("gap", "<", 1, "t"),)
+        >>> claim = Claim("X", 1, "group", "s", "o", "e", gates, print)
         >>> claim.judge({"gap": [0.5]}), claim.judge({"gap": [0.5, 2.0]})
         ('holds', 'does not hold')
         """
@@ -174,6 +179,7 @@ _CLAIMS: dict[str, Claim] = {}
 def claim(
     id: str,
     *,
+    order: int,
     statement: str,
     source: str,
     experiment: str,
@@ -186,8 +192,8 @@ def claim(
     def register(run: "Callable[[Lab], Evidence]") -> "Callable[[Lab], Evidence]":
         group = run.__module__.rpartition(".")[2]
         _CLAIMS[id] = Claim(
-            id, group, statement, source, experiment, tuple(gates), run, tuple(uses),
-            seconds if callable(seconds) else lambda settings: seconds,
+            id, order, group, statement, source, experiment, tuple(gates), run,
+            tuple(uses), seconds if callable(seconds) else lambda settings: seconds,
         )  # fmt: skip
         return run
 
@@ -195,8 +201,8 @@ def claim(
 
 
 def registered() -> dict[str, Claim]:
-    """Return the claims by id, in the order of their registration."""
-    return dict(_CLAIMS)
+    """Return the claims by id, in their order."""
+    return dict(sorted(_CLAIMS.items(), key=lambda item: item[1].order))
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
@@ -212,3 +218,17 @@ def summarise(values: Sequence[float]) -> dict[str, Any]:
         "n": len(array),
         "values": [float(v) if np.isfinite(v) else None for v in array],
     }
+
+
+def lower_bound(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the lower end of Welch's one-sided 95 % interval of mean(a) − mean(b).
+
+    Networks are the units, and two conditions have different ones, so values are not
+    paired. NaN where a condition has a single network or a value is NaN.
+    """
+    if min(len(a), len(b)) < 2:
+        return math.nan
+    if np.ptp(a) == 0 and np.ptp(b) == 0:  # scipy finds no degrees of freedom
+        return float(a[0] - b[0])
+    test = ttest_ind(a, b, equal_var=False, alternative="greater")
+    return float(test.confidence_interval(0.95).low)

@@ -9,6 +9,7 @@ from repsim import learning
 from repsim.claims.base import Claim
 from repsim.claims.lab import Lab
 from repsim.claims.settings import LOOKED, Settings
+from repsim.core.threads import one_thread
 from repsim.networks import mlp
 
 RULES_PER_BP = 1.5
@@ -58,14 +59,10 @@ def _update(settings: Settings) -> float:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(scale.batch_size, features, generator=generator)
     y = torch.arange(scale.batch_size) % 10
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        times = []
+    times = []
+    with one_thread():
         for _ in range(8):
             began = time.perf_counter()
             rule.step(x, y)
             times.append(time.perf_counter() - began)
-    finally:
-        torch.set_num_threads(threads)
     return sorted(times)[len(times) // 2]

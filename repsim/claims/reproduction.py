@@ -17,11 +17,10 @@ from tqdm import tqdm
 
 from repsim.claims import cost
 from repsim.claims.base import Claim, summarise
-from repsim.claims.choices import chosen_claims, make_settings
 from repsim.claims.drawing import against_bounds
 from repsim.claims.lab import Lab, source_hash
 from repsim.claims.page import write_page
-from repsim.claims.provenance import about
+from repsim.claims.settings import about, chosen_claims, make_settings
 from repsim.claims.trained import write
 from repsim.datasets import load
 

@@ -16,6 +16,7 @@ from sklearn.linear_model import RidgeClassifier
 
 from repsim import learning
 from repsim.capture.single import record
+from repsim.core.threads import one_thread
 from repsim.datasets import load, to_tensors
 from repsim.geometry.profiles import class_margin, rdm_distance
 from repsim.geometry.stacks import rdms
@@ -63,12 +64,8 @@ def measure(cell: Cell, root: str | None, folder: Path) -> dict[str, Any]:
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return found
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # networks this small train fastest on one
-    try:
+    with one_thread():
         result, activations = _train(cell, root)
-    finally:
-        torch.set_num_threads(threads)
     if activations is not None:
         np.savez(folder / f"{cell.key}.npz", allow_pickle=False, **activations)
     write(path, json.dumps(result))

@@ -10,6 +10,7 @@ from repsim.claims.base import Evidence, Gate, claim
 from repsim.claims.drawing import figure
 from repsim.claims.experiments.linear_systems import orthogonal, train
 from repsim.claims.lab import Lab
+from repsim.core.threads import one_thread
 from repsim.datasets import to_tensors
 from repsim.datasets.inputs import toy
 
@@ -24,6 +25,7 @@ Table = dict[str, dict[str, list[float]]]
 
 @claim(
     "C7",
+    order=9,
     statement=(
         "On artificial data, linear and deep linear networks end at the loss that "
         "backpropagation ends at, except under the log loss on separable data."
@@ -66,6 +68,7 @@ def ends_at_the_same_loss(lab: Lab) -> Evidence:
 
 @claim(
     "T9",
+    order=10,
     statement=(
         "A linear predictor cannot follow the error of the log loss on separable data; "
         "a sigmoid on it can."
@@ -140,17 +143,13 @@ def _ends(
 ) -> dict[str, list[float]]:
     """Return the final losses of both rules in one cell of the table."""
     x, y, start, sizes = _task(kind, dims, deep, seeds)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return {
             name: train(x, y, start, sizes, loss=loss, split=split, steps=steps)[
                 -1
             ].tolist()
             for name, split in (("bp", None), ("sg", HIDDEN // 2 if deep else 1))
         }
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _sigmoid_curves(lab: Lab) -> dict[str, list[list[float]]]:

@@ -13,6 +13,7 @@ RANKS = (3, 10, 15)
 
 @claim(
     "T5",
+    order=4,
     statement=(
         "Below a bottleneck a predictor without the label is stuck wherever the upper "
         "layer is optimal, while the true gradient is large; with the label it is "
@@ -79,6 +80,7 @@ def _gradients(seed: int, width: int) -> tuple[float, float, float]:
 
 @claim(
     "T11",
+    order=5,
     statement=(
         "Where the layer below the split ends in batch normalisation, the predictor's "
         "constant moves only the normalisation's own parameters: the weights below do "

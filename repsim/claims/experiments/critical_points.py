@@ -29,6 +29,7 @@ def predict(phi: Tensor, h: Tensor, y: Tensor) -> Tensor:
 
 @claim(
     "C1",
+    order=1,
     statement=(
         "A critical point of the original problem whose error signal the predictor "
         "can represent is a critical point of the synthetic-gradient system too."
@@ -136,6 +137,7 @@ def _hessian(loss: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
 
 @claim(
     "C2",
+    order=2,
     statement=(
         "Synthetic gradients can add critical points that the original problem does "
         "not have."
@@ -182,6 +184,7 @@ def _descend_constant(x: np.ndarray, a: float, b: float) -> float:
 
 @claim(
     "C3",
+    order=3,
     statement=(
         "Where everything above the split is affine and the loss is squared error, the "
         "conditioned linear predictor is exact: A = VV', B = -V', C = cV'."

@@ -22,6 +22,7 @@ FIXED_RATES = (0.003, 0.03, 0.1, 0.3)
 
 @claim(
     "C4",
+    order=6,
     statement=(
         "Linear regression with a linear predictor converges to the global optimum "
         "when the predictor's rate is chosen by line search and the model's is small "
@@ -129,6 +130,7 @@ def _regression(
 
 @claim(
     "C5",
+    order=7,
     statement=(
         "Deep linear networks under squared error converge with a linear predictor "
         "between two of their layers."
@@ -266,6 +268,7 @@ def _learned(lab: Lab, depth: int) -> tuple[np.ndarray, np.ndarray]:
 
 @claim(
     "C6",
+    order=8,
     statement=(
         "A synthetic gradient that stays close enough to the true one, relative to its "
         "size, still descends: the angle is bounded and training reaches a critical "

@@ -44,6 +44,7 @@ def curl_ratio(a: Tensor) -> float:
 
 @claim(
     "T10",
+    order=11,
     statement=(
         "Where the predictor is exact, the loss reconstructed from it is the true loss."
     ),
@@ -81,6 +82,7 @@ def exact_predictor_gives_the_loss(lab: Lab) -> Evidence:
 
 @claim(
     "C8",
+    order=12,
     statement=(
         "The loss reconstructed from the predictors is nearer to the true one at "
         "layers near the output."
@@ -129,6 +131,7 @@ def better_near_the_output(lab: Lab) -> Evidence:
 
 @claim(
     "C9",
+    order=13,
     statement=(
         "Under the log loss on separable data the reconstruction is best early and "
         "degrades late."

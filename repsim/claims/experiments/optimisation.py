@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from repsim.claims.base import Evidence, Gate, claim
+from repsim.claims.base import Evidence, Gate, claim, lower_bound
 from repsim.claims.drawing import colours, figure, profile
 from repsim.claims.lab import Lab, Numbers
-from repsim.claims.statistics import lower_bound
 
 WELCH = "one-sided 95 % bound over seeds (Welch)"
 
@@ -25,6 +24,7 @@ def mean(numbers: list[Numbers], name: str) -> list[float]:
 
 @claim(
     "C10",
+    order=14,
     statement="One synthetic gradient in the middle trains a deep network.",
     source="Czarnecki et al. 2017, section 4 (Figure 3)",
     experiment=(
@@ -62,6 +62,7 @@ def trains_deep_networks(lab: Lab) -> Evidence:
 
 @claim(
     "C10b",
+    order=15,
     statement=(
         "Deep networks often learn faster with a synthetic gradient in the middle than "
         "by backpropagation."
@@ -97,6 +98,7 @@ def learns_faster(lab: Lab) -> Evidence:
 
 @claim(
     "E3",
+    order=16,
     statement=(
         "Learning curves at many depths, rectified and sigmoid units, backpropagation "
         "and one synthetic gradient in the middle."
@@ -177,6 +179,7 @@ def _draw_depths(
 
 @claim(
     "C15",
+    order=17,
     statement="Predictors that see the label train a deep network better.",
     source="Jaderberg et al. 2017, Table 1 (cDNI against DNI)",
     experiment=(
@@ -209,6 +212,7 @@ def label_helps(lab: Lab) -> Evidence:
 
 @claim(
     "C16",
+    order=18,
     statement=(
         "After equal steps, more predictors do worse: accuracy does not rise from one "
         "to one behind every layer, and backpropagation is better than that."
@@ -246,6 +250,7 @@ def more_is_worse(lab: Lab) -> Evidence:
 
 @claim(
     "C18",
+    order=19,
     statement=(
         "Learning works although synthetic gradients point only roughly along the true "
         "ones."

@@ -6,11 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from repsim.claims.base import Evidence, Gate, claim
+from repsim.claims.base import Evidence, Gate, claim, lower_bound
 from repsim.claims.drawing import figure, profile
 from repsim.claims.experiments.optimisation import WELCH, final
 from repsim.claims.lab import Lab, Numbers
-from repsim.claims.statistics import lower_bound
 from repsim.comparison.all_pairs import compare
 from repsim.geometry.stacks import rdms, squareform
 from repsim.inference import seed_test
@@ -37,6 +36,7 @@ def _splits(study: dict[str, list[Numbers]]) -> dict[str, list[int]]:
 
 @claim(
     "C11",
+    order=20,
     statement=(
         "Layers represent the data differently under a synthetic gradient: there is a "
         "break at the split that backpropagation does not have, and the difference is "
@@ -149,6 +149,7 @@ def _draw_test(axes: Axes, test: xr.Dataset) -> None:
 
 @claim(
     "C12",
+    order=21,
     statement=(
         "Under backpropagation the geometry settles after a few layers; with a "
         "predictor behind every layer it is scattered along depth."
@@ -221,6 +222,7 @@ def _draw_rdms(lab: Lab, study: dict[str, list[Numbers]]) -> Figure:
 
 @claim(
     "C13",
+    order=22,
     statement=(
         "Weights move most below the split: the displacement drops across it, as it "
         "does nowhere under backpropagation."
@@ -252,6 +254,7 @@ def weights_move_below(lab: Lab) -> Evidence:
 
 @claim(
     "C13b",
+    order=23,
     statement=(
         "Squared weight norms rise with depth under backpropagation, and start high "
         "and fall towards the output with a synthetic gradient."
@@ -294,6 +297,7 @@ def weight_norms(lab: Lab) -> Evidence:
 
 @claim(
     "C14",
+    order=24,
     statement=(
         "Linear probes read the label equally well at every layer although the "
         "geometry differs (at equal test accuracy)."

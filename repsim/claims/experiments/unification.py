@@ -32,6 +32,7 @@ def descent(parameters: Any, lr: float = RATE) -> Descent:
 
 @claim(
     "C17",
+    order=25,
     statement=(
         "Backpropagation, feedback alignment, direct feedback alignment, Kickback and "
         "synthetic gradients are one scheme: an error put at each layer."
@@ -66,6 +67,7 @@ def one_frame(lab: Lab) -> Evidence:
 
 @claim(
     "E7",
+    order=26,
     statement=(
         "The unification table: what each rule puts at a layer, what it locks, and how "
         "well it learns."
@@ -163,6 +165,7 @@ def _draw(ends: dict[str, list[float]]) -> Figure:
 
 @claim(
     "M1",
+    order=27,
     statement=(
         "A predictor starts at zero, so the first update leaves everything below the "
         "split where it is; and a network that makes no error stays where it is."
@@ -223,6 +226,7 @@ def _lower(net: nn.Module, rule: Rule) -> list[Tensor]:
 
 @claim(
     "M2",
+    order=28,
     statement=(
         "Above the split the network follows the true gradient and below it the "
         "predicted one; the predictor's own regression moves neither."
