@@ -2,7 +2,7 @@
 
 import sys
 
-from repsim.learning.table import markdown
+from repsim.learning.unification import markdown
 
 if __name__ == "__main__":
     sys.stdout.write(markdown() + "\n")

@@ -11,7 +11,7 @@ from repsim.learning.checks import require
 from repsim.learning.losses import check_labels
 
 
-class Entrance:
+class BatchChecks:
     """The checks of a batch, and what inputs of its shape become on their way."""
 
     def __init__(

@@ -7,14 +7,11 @@ segments; otherwise those of `frame`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-
-from repsim.learning.grads import add_grad
-from repsim.learning.segments import Forward, Segment
 
 aten = torch.ops.aten
 
@@ -151,43 +148,6 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
 }
 
 
-@dataclass
-class LeanSegment(Segment):
-    """A segment whose layers keep what they need for their own backward pass."""
-
-    chain: Chains = field(default_factory=dict)
-    saved: list[tuple[Layer, Any]] = field(default_factory=list)
-
-    def run(self, name: str, h: Tensor, forward: Forward) -> Tensor:
-        """Run one block's layers."""
-        for layer in self.chain[name]:
-            h, saved = layer.forward(h)
-            self.saved.append((layer, saved))
-        self.inner[name] = h
-        return h
-
-    @torch.no_grad()
-    def pull(self, error: Tensor) -> Tensor:
-        """Return J'·error at the entry."""
-        for layer, saved in reversed(self.saved):
-            error = layer.pull(saved, error)
-        return error
-
-    @torch.no_grad()
-    def backward(self, error: Tensor, count: int, *, keep: bool, send: bool) -> None:
-        """Add the parameters' gradients for a per-sample error at the output."""
-        grad = error / count
-        first = self.saved[0][0]
-        for layer, saved in reversed(self.saved):
-            down = layer.backward(saved, grad)
-            if layer is not first:
-                grad = down()
-            elif send:
-                self.sent = down().mul_(count)
-        if not keep:
-            self.saved.clear()
-
-
 def lean_chains(
     blocks: Mapping[str, nn.Module], feedback: Mapping[str, Tensor]
 ) -> Chains | None:
@@ -243,3 +203,21 @@ def is_plain(modules: Iterable[nn.Module]) -> bool:
             if parameter is not None and not parameter.requires_grad:
                 return False
     return True
+
+
+def add_grad(parameter: Tensor, grad: Tensor) -> None:
+    """Accumulate a gradient as autograd does."""
+    if parameter.grad is None:
+        parameter.grad = grad
+    else:
+        parameter.grad += grad
+
+
+def add_product(parameter: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    """Accumulate the gradient scale · leftᵀ right in one pass."""
+    product = torch.addmm if parameter.ndim == 2 else torch.baddbmm
+    into, keep = parameter.grad, 1
+    if into is None:
+        into, keep = torch.empty_like(parameter), 0
+    left = left.transpose(-1, -2)
+    parameter.grad = product(into, left, right, beta=keep, alpha=scale, out=into)

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from repsim.learning.blocks import evaluating
 from repsim.learning.rule import Rule
-from repsim.learning.rules.synthetic import SyntheticGradient
 
 NAMES = {
     "error_cosine": "cosine of the used and the true error, all examples as one vector",
@@ -65,7 +64,7 @@ def error_diagnostics(rule: Rule, x: Tensor, y: Tensor) -> dict[str, dict[str, f
         for measure, value in compared(used, true).items():
             found[measure][name] = value
     found["parameter_cosine"] = _parameter_cosines(rule, x, errors)
-    found["curl"] = _curls(rule, x, y)
+    found["curl"] = dict.fromkeys(rule.blocks, float("nan")) | rule.curls(x, y)
     return found
 
 
@@ -99,7 +98,7 @@ def _parameter_cosines(
         for name, block in rule.blocks.items():
             parameters = [p for p in block.parameters() if p.requires_grad]
             with torch.enable_grad():
-                h = block(rule.entrance.own(name, h.detach()))
+                h = block(rule.batch_checks.own(name, h.detach()))
             pulled = [_gradient(h, parameters, error) for error in errors[name]]
             found[name] = compared(*pulled)["error_cosine"]
     return found
@@ -113,22 +112,6 @@ def _gradient(h: Tensor, parameters: Sequence[nn.Parameter], error: Tensor) -> T
         h, parameters, error, retain_graph=True, allow_unused=True
     )
     return torch.cat([g.reshape(1, -1) for g in grads if g is not None], 1)
-
-
-def _curls(rule: Rule, x: Tensor, y: Tensor) -> dict[str, float]:
-    """Return the asymmetry of every predictor's derivative by h."""
-    found = dict.fromkeys(rule.blocks, float("nan"))
-    if not isinstance(rule, SyntheticGradient):
-        return found
-    predictors = rule.predictors
-    with torch.no_grad(), evaluating(rule.network):
-        h = x[:4]
-        labels = rule.label_vectors(y[:4])
-        for name, block in rule.blocks.items():
-            h = block(rule.entrance.own(name, h))
-            if name in predictors:
-                found[name] = curl(predictors[name].jacobians(h, labels))
-    return found
 
 
 def curl(jacobians: Iterable[Tensor]) -> float:

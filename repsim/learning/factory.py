@@ -175,8 +175,8 @@ def options_of(name: str) -> list[str] | None:
     ['lr', 'loss', 'optimizer', 'blocks', 'seed']
     """
     made = factory(name)
-    if made is UnconditionedSyntheticGradient:
-        made = SyntheticGradient
+    if isinstance(made, type) and issubclass(made, Rule):
+        return made.option_names()
     kinds = list(inspect.signature(made).parameters.values())
     if any(kind.kind is inspect.Parameter.VAR_KEYWORD for kind in kinds):
         return None

@@ -12,25 +12,79 @@ Errors are per sample (no 1/N). A rule in its own file states `info`, where it c
 and `error`; that is all in which the rules differ.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+import copy
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from repsim.learning.batch_checks import Entrance
-from repsim.learning.blocks import Blocks, named_blocks, weights
-from repsim.learning.checks import whole
+from repsim.learning.batch_checks import BatchChecks
+from repsim.learning.blocks import Blocks, evaluating, named_blocks, weights
+from repsim.learning.checks import require, whole
 from repsim.learning.closed_form import Chains, lean_chains
-from repsim.learning.divergence import check_finite
-from repsim.learning.info import Info
-from repsim.learning.inspection import used_and_true
 from repsim.learning.losses import LossFunction, resolve
 from repsim.learning.optimisers import Factory, make_optimizer, name_of, rate
-from repsim.learning.passes import gradients
 from repsim.learning.randomness import is_random, isolated
-from repsim.learning.segments import Cut
-from repsim.learning.state import put_back, taken
+from repsim.learning.segments import Cut, gradients, true_errors, used_errors
+
+Lock = bool | Literal["partly"]
+
+
+@dataclass(frozen=True)
+class Info:
+    """A rule's row in the table that unifies them (paper, section "conspiring").
+
+    Parameters
+    ----------
+    method : str
+        The rule's name in words.
+    error : str
+        The error at a block's output h_i, as a formula.
+    learned : str
+        What is trained, or fixed, to form that error.
+    update_locked : bool or "partly"
+        Whether a block must wait for the blocks above to run forward; partly: only
+        for those up to the next cut.
+    backward_locked : bool or "partly"
+        Whether it must wait for them to run backward, too; partly as above.
+    sees_error : bool
+        Whether the error at the output is used directly.
+    source : str
+        Where the rule comes from.
+    """
+
+    method: str
+    error: str
+    learned: str
+    update_locked: Lock
+    backward_locked: Lock
+    sees_error: bool
+    source: str
+
+
+class Diverged(ValueError):
+    """A loss has become NaN or infinite, and training has stopped."""
+
+
+class Common(TypedDict, total=False):
+    """Options of every rule; see `Rule`."""
+
+    lr: float
+    loss: str | LossFunction
+    optimizer: Factory | None
+    blocks: Blocks
+    seed: int
+
+
+STATE = (
+    *("rule", "options", "steps", "input_shape", "network"),
+    *("optimizers", "generator", "initial", "extra"),
+)
+"""What a state holds."""
 
 
 class Rule:
@@ -75,7 +129,7 @@ class Rule:
     info: ClassVar[Info]
     variants: ClassVar[tuple[Info, ...]] = ()
     needs_incoming: ClassVar[bool] = True
-    pulls: bool = False
+    needs_vjp: bool = False
 
     def __init__(
         self,
@@ -108,12 +162,25 @@ class Rule:
         }
         trainable = [p for p in network.parameters() if p.requires_grad]
         self.optimizers = {"network": make_optimizer(trainable, self.lr, optimizer)}
-        self.entrance = Entrance(network, self.blocks, self.name)
+        self.batch_checks = BatchChecks(network, self.blocks, self.name)
         self.chains: Chains | None = None
         self.modules = [m for b in self.blocks.values() for m in b.modules()]
         self._random = is_random(network)
 
     # What a rule says about itself.
+
+    @classmethod
+    def option_names(cls) -> list[str] | None:
+        """Return the names of the rule's options, or None where it takes any."""
+        found: list[str] = []
+        for name, kind in inspect.signature(cls).parameters.items():
+            if kind.kind is inspect.Parameter.VAR_KEYWORD:
+                if kind.annotation != Unpack[Common]:
+                    return None
+                found += Common.__annotations__
+            elif name != "network":
+                found.append(name)
+        return found
 
     @property
     def hidden(self) -> list[str]:
@@ -122,7 +189,7 @@ class Rule:
 
     def prepare(self) -> None:
         """Build at once where the first weights say what an input looks like."""
-        example = self.entrance.example()
+        example = self.batch_checks.example()
         if example is not None:
             self.look_at(example)
 
@@ -138,11 +205,27 @@ class Rule:
         """Return the per-sample error at a cut; here what comes from above."""
         return cut.incoming
 
-    def foresee(self, cuts: Sequence[Cut]) -> None:
+    def predict(self, cuts: Sequence[Cut]) -> None:
         """Look at all cuts after the forward pass, before any error is formed."""
 
     def learn(self, cut: Cut, count: int) -> dict[str, Tensor]:
         """Add gradients of what forms the errors, and return losses to report."""
+        return {}
+
+    def gradients(self, x: Tensor, y: Tensor, count: int) -> dict[str, Tensor]:
+        """Add the gradients of a checked batch, and return losses.
+
+        Here those of the frame: an error at each cut. A rule that learns otherwise,
+        from states that settle or from several passes, says so here and in `used`.
+        """
+        return gradients(self, x, y, count)
+
+    def used(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Return what stands for the error at every block's output, per sample."""
+        return used_errors(self, x, y)
+
+    def curls(self, x: Tensor, y: Tensor) -> dict[str, float]:
+        """Return the asymmetry of each predictor's derivative by h, by block."""
         return {}
 
     def run(self, name: str, h: Tensor) -> Tensor:
@@ -185,7 +268,9 @@ class Rule:
         Raises
         ------
         ValueError
-            If shapes, labels or numbers are wrong, or the loss is not finite.
+            If shapes, labels or numbers are wrong.
+        Diverged
+            If the loss is not finite, a ValueError, too.
         """
         self.zero_grad()
         losses = self.accumulate(x, y)
@@ -224,8 +309,8 @@ class Rule:
         y = self.check(x, y)
         count = len(x) if count is None else whole(count, "count", 1)
         with isolated(self.generator, self._random, x.device):
-            losses = gradients(self, x, y, count)
-        check_finite(self, x, losses)
+            losses = self.gradients(x, y, count)
+        self._check_finite(x, losses)
         return losses
 
     def update(self) -> None:
@@ -257,21 +342,54 @@ class Rule:
         ValueError
             If shapes or labels are wrong.
         """
-        return used_and_true(self, x, self.check(x, y))
+        y = self.check(x, y)
+        state = self.generator.get_state()
+        try:
+            with torch.enable_grad(), evaluating(self.network):
+                true = true_errors(self, x, y)
+                used = self.used(x, y)
+        finally:
+            self.generator.set_state(state)
+        return {name: (used[name], true[name]) for name in self.blocks}
+
+    def _check_finite(self, x: Tensor, losses: Mapping[str, Tensor]) -> None:
+        """Stop at a loss that is NaN or infinite."""
+        # The sum is looked at first, which is cheaper; it may overflow on its own.
+        if torch.isfinite(torch.stack(list(losses.values())).sum()):
+            return
+        bad = [name for name, value in losses.items() if not torch.isfinite(value)]
+        if not bad:
+            return
+        msg = (
+            f"Expected a finite loss, but got {bad[0]} = {float(losses[bad[0]])} at "
+            f"step {self.steps + 1} of rule {self.name!r}, first in layer "
+            f"{self._first_bad(x)!r}; try a smaller learning rate."
+        )
+        raise Diverged(msg)
+
+    def _first_bad(self, x: Tensor) -> str:
+        """Return the first block with weights or outputs that are not finite."""
+        with torch.no_grad(), evaluating(self.network):
+            h = x
+            for name, block in self.blocks.items():
+                h = block(self.batch_checks.own(name, h))
+                if not all(torch.isfinite(t).all() for t in (h, *block.parameters())):
+                    return name
+        return self.last
 
     # What comes in.
 
     def check(self, x: Tensor, y: Tensor) -> Tensor:
         """Refuse what does not fit, and return the labels as the loss takes them."""
-        if self.entrance.is_new(x):
+        if self.batch_checks.is_new(x):
             self.look_at(x)
-        return self.entrance.labels(x, y)
+        return self.batch_checks.labels(x, y)
 
     def look_at(self, x: Tensor) -> None:
         """Trace the blocks on inputs of a new shape, and build what depends on it."""
-        if not self.entrance.look_at(x, trained=self.steps > 0):
+        if not self.batch_checks.look_at(x, trained=self.steps > 0):
             return
-        self.entrance.check_cuts(self.cuts)
+        self.batch_checks.check_cuts(self.cuts)
         self.build(self.shapes)
         matrices = self.transposes()
         if matrices is not None:
@@ -280,7 +398,7 @@ class Rule:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Block → shape of its output for one example."""
-        return self.entrance.shapes
+        return self.batch_checks.shapes
 
     @property
     def last(self) -> str:
@@ -298,7 +416,18 @@ class Rule:
             Network, optimisers, random state, initial weights, number of updates and
             what the rule adds; tensors and plain containers only, copied.
         """
-        return taken(self)
+        state = {
+            "rule": self.name,
+            "options": dict(self.options),
+            "steps": self.steps,
+            "input_shape": self.batch_checks.input_shape,
+            "network": self.network.state_dict(),
+            "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
+            "generator": self.generator.get_state(),
+            "initial": self.initial,
+            "extra": self.extra_state(),
+        }
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned.
@@ -310,8 +439,61 @@ class Rule:
 
         Raises
         ------
+        TypeError
+            If `state` is no mapping.
         ValueError
             If the state is incomplete, or belongs to another rule, network or other
-            options.
+            options; nothing is changed then.
         """
-        put_back(self, state)
+        require(
+            isinstance(state, Mapping), state, "`state` to be a rule's state_dict()"
+        )
+        missing = [key for key in STATE if key not in state]
+        if missing:
+            msg = f"Expected a rule's state, but it lacks {', '.join(missing)}."
+            raise ValueError(msg)
+        for what, mine in (("rule", self.name), ("options", self.options)):
+            if state[what] != mine:
+                msg = (
+                    f"Expected a state of {what} {mine!r}, but got {state[what]!r}; "
+                    "make the rule with the same name and options."
+                )
+                raise ValueError(msg)
+        _check_network(self.network, state["network"])
+        state = copy.deepcopy(dict(state))
+        self.network.load_state_dict(state["network"])
+        if state["input_shape"] is not None and not self.shapes:
+            parameter = next(self.network.parameters())
+            self.look_at(parameter.new_zeros(2, *state["input_shape"]))
+        self.load_extra_state(state["extra"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.generator.set_state(state["generator"])
+        self.initial, self.steps = state["initial"], state["steps"]
+
+
+def _check_network(network: nn.Module, state: Mapping[str, Any]) -> None:
+    """Name the first number of the network that the state has otherwise or not."""
+    mine, theirs = (
+        {name: tuple(getattr(value, "shape", ())) for name, value in numbers.items()}
+        for numbers in (network.state_dict(), state)
+    )
+    for name in [*mine, *theirs]:
+        if mine.get(name) != theirs.get(name):
+            msg = (
+                f"Expected a state of the same network, but {name!r} has the shape "
+                f"{theirs.get(name, 'none (it is missing)')} there and "
+                f"{mine.get(name, 'none (it is missing)')} here."
+            )
+            raise ValueError(msg)
+
+
+@contextmanager
+def buffers_kept(network: nn.Module) -> Iterator[None]:
+    """Put a network's buffers back: one pass alone moves running statistics."""
+    before = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, old in before:
+            buffer.copy_(old)

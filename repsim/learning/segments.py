@@ -1,16 +1,28 @@
-"""Segments of a network between cuts, and what is known at a cut."""
+"""One step: forward once, then every segment differentiated once, from the top.
 
-from collections.abc import Callable, Sequence
+Segments lie between cuts; what a rule may look at when it forms the error at one stands
+in `Cut`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from repsim.learning.closed_form import Chains, Layer, is_plain
+from repsim.learning.losses import one_hot
+
+if TYPE_CHECKING:
+    from repsim.learning.rule import Rule
 
 Forward = Callable[[str, Tensor], Tensor]
 
 
 @dataclass
-class Segment:
+class Pass:
     """Blocks between two cuts in one forward pass."""
 
     entry: Tensor
@@ -74,6 +86,43 @@ class Segment:
 
 
 @dataclass
+class LeanPass(Pass):
+    """A segment whose layers keep what they need for their own backward pass."""
+
+    chain: Chains = field(default_factory=dict)
+    saved: list[tuple[Layer, Any]] = field(default_factory=list)
+
+    def run(self, name: str, h: Tensor, forward: Forward) -> Tensor:
+        """Run one block's layers."""
+        for layer in self.chain[name]:
+            h, saved = layer.forward(h)
+            self.saved.append((layer, saved))
+        self.inner[name] = h
+        return h
+
+    @torch.no_grad()
+    def pull(self, error: Tensor) -> Tensor:
+        """Return J'·error at the entry."""
+        for layer, saved in reversed(self.saved):
+            error = layer.pull(saved, error)
+        return error
+
+    @torch.no_grad()
+    def backward(self, error: Tensor, count: int, *, keep: bool, send: bool) -> None:
+        """Add the parameters' gradients for a per-sample error at the output."""
+        grad = error / count
+        first = self.saved[0][0]
+        for layer, saved in reversed(self.saved):
+            down = layer.backward(saved, grad)
+            if layer is not first:
+                grad = down()
+            elif send:
+                self.sent = down().mul_(count)
+        if not keep:
+            self.saved.clear()
+
+
+@dataclass
 class Cut:
     """What a rule may look at when it forms the error at one cut.
 
@@ -87,7 +136,7 @@ class Cut:
         Labels as vectors.
     output_error : Tensor, shape (n, classes)
         The error e at the network's output.
-    segment : Segment
+    segment : Pass
         The segment above; `segment.sent` is what it sends back to h (None where the
         rule's `needs_incoming` is False), `segment.pull` differentiates it again.
     above : Cut or None
@@ -100,7 +149,7 @@ class Cut:
     h: Tensor
     labels: Tensor
     output_error: Tensor
-    segment: Segment
+    segment: Pass
     above: "Cut | None" = None
     used: Tensor | None = None
     predicted: Tensor | None = None
@@ -115,7 +164,7 @@ class Cut:
 
 
 def make_cuts(
-    segments: Sequence[Segment], output_error: Tensor, labels: Tensor
+    segments: Sequence[Pass], output_error: Tensor, labels: Tensor
 ) -> list[Cut]:
     """Return the cuts between segments, from the output down."""
     cuts: list[Cut] = []
@@ -124,3 +173,120 @@ def make_cuts(
         h = below.out.detach()
         cuts.append(Cut(below.name, h, labels, output_error, above, upper))
     return cuts
+
+
+def gradients(rule: "Rule", x: Tensor, y: Tensor, count: int) -> dict[str, Tensor]:
+    """Add the gradients of one part of a batch, and return its losses."""
+    lean = is_lean(rule, x)
+    with torch.set_grad_enabled(not lean):
+        segments = forward(rule, x, lean=lean)
+    loss, error = output_error(rule, segments[-1].out, y)
+    cuts = make_cuts(segments, error, one_hot(y, error.shape[-1]))
+    rule.predict(cuts)
+    losses = {"loss": [loss]}
+    for segment, cut in zip(segments[::-1], (None, *cuts), strict=True):
+        if cut is not None:
+            error = place_error(rule, cut)
+            for name, value in rule.learn(cut, count).items():
+                losses.setdefault(name, []).append(value)
+        send = rule.needs_incoming and segment is not segments[0]
+        segment.backward(error, count, keep=rule.needs_vjp, send=send)
+    return {name: sum(values[1:], values[0]) for name, values in losses.items()}
+
+
+def forward(rule: "Rule", x: Tensor, *, lean: bool = False) -> list[Pass]:
+    """Run the blocks, with the graph cut behind each block in the rule's `cuts`."""
+    make: Callable[[Tensor], Pass] = Pass
+    if lean and rule.chains is not None:
+        make = partial(LeanPass, chain=rule.chains)
+    segments = [make(x)]
+    h, cuts = x, frozenset(rule.cuts)
+    for name in rule.blocks:
+        try:
+            h = segments[-1].run(name, rule.batch_checks.own(name, h), rule.run)
+        except ValueError as error:
+            msg = (
+                f"Expected block {name!r} to take {len(x)} examples in training, but "
+                f"it raised: {error}"
+            )
+            raise ValueError(msg) from error
+        if name in cuts:
+            h = h.detach().requires_grad_(
+                not lean and (rule.needs_incoming or rule.needs_vjp)
+            )
+            segments.append(make(h))
+    if rule.needs_vjp and not rule.needs_incoming:
+        for segment in segments:
+            segment.trained = _trained(rule, segment.inner)
+    return segments
+
+
+def _trained(rule: "Rule", names: Iterable[str]) -> list[nn.Parameter]:
+    parameters = (p for name in names for p in rule.blocks[name].parameters())
+    return [p for p in parameters if p.requires_grad]
+
+
+def place_error(rule: "Rule", cut: Cut) -> Tensor:
+    """Form the error at a cut, see that it fits, and note that it is used."""
+    error = rule.error(cut)
+    if not isinstance(error, Tensor) or error.shape != cut.h.shape:
+        got = tuple(error.shape) if isinstance(error, Tensor) else error
+        msg = (
+            f"Expected `error` of rule {rule.name!r} to return a tensor of the shape "
+            f"{tuple(cut.h.shape)} of block {cut.name!r}, but got {got!r}."
+        )
+        raise ValueError(msg)
+    cut.used = error
+    return error
+
+
+def is_lean(rule: "Rule", x: Tensor) -> bool:
+    """Return whether the blocks can be differentiated by hand (see `lean`)."""
+    return (
+        rule.chains is not None
+        and x.ndim == 2
+        and len(x) > 1
+        and is_plain(rule.modules)
+        and not torch.is_autocast_enabled(x.device.type)
+    )
+
+
+def output_error(rule: "Rule", output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean loss and its per-sample derivative by the output."""
+    with torch.enable_grad():
+        leaf = output.detach().requires_grad_()
+        loss = rule.loss(leaf, y)
+    grad = None
+    if loss.requires_grad:
+        (grad,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+    if grad is None:
+        msg = (
+            f"Expected loss {rule.loss_name!r} to be differentiable by the network's "
+            "output, but it does not depend on it."
+        )
+        raise ValueError(msg)
+    return loss.detach(), grad * len(output)
+
+
+def true_errors(rule: "Rule", x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Differentiate the loss by every block's output, exactly."""
+    h = x.detach().requires_grad_()
+    segment = Pass(h)
+    for name, block in rule.blocks.items():
+        h = segment.inner[name] = block(rule.batch_checks.own(name, h))
+    _, error = output_error(rule, h, y)
+    return segment.inner_errors(error)
+
+
+def used_errors(rule: "Rule", x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Follow a step from the top down, without parameter gradients."""
+    segments = forward(rule, x.detach().requires_grad_())
+    _, error = output_error(rule, segments[-1].out, y)
+    cuts = make_cuts(segments, error, one_hot(y, error.shape[-1]))
+    rule.predict(cuts)
+    found: dict[str, Tensor] = {}
+    for segment, cut in zip(segments[::-1], (None, *cuts), strict=True):
+        if cut is not None:
+            error = place_error(rule, cut)
+        found |= segment.inner_errors(error)
+    return found

@@ -16,8 +16,8 @@ from repsim.learning import Rule
 from repsim.training.log import TrainingLog, due_steps
 from repsim.training.order import Data, Order, as_tensors
 
-DIAGNOSED = 128
-"""Examples on which errors are compared."""
+MONITORED, DIAGNOSED = 1000, 128
+"""Training examples that are evaluated, and those on which errors are compared."""
 
 
 class Stepped(Protocol):
@@ -42,7 +42,6 @@ def train(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     start: int = 0,
-    monitor: int = 1000,
     diagnostics: bool = True,
 ) -> xr.Dataset:
     r"""Train a rule's network and return the training record.
@@ -77,9 +76,6 @@ def train(
     start : int
         Updates already made, to continue a run: load the rule's state first. The
         record then begins behind it.
-    monitor : int
-        Number of training examples, a fixed choice by `seed`, on which `loss` and
-        `accuracy` are evaluated in eval mode; all where there are fewer.
     diagnostics : bool
         Whether to compare the rule's errors with the true ones at each evaluation,
         on the first 128 of the monitored examples.
@@ -87,7 +83,8 @@ def train(
     Returns
     -------
     Dataset
-        `loss`, `accuracy`, `test_loss`, `test_accuracy` (step); `displacement`,
+        `loss` and `accuracy` of 1,000 training examples, a fixed choice by `seed` (all
+        where there are fewer), `test_loss`, `test_accuracy` (step); `displacement`,
         `weight_norm`, `update_norm` and with `diagnostics` those of
         `repsim.learning.error_diagnostics` (step, layer).
 
@@ -109,13 +106,13 @@ def train(
     >>> bool(log.accuracy[-1] > 0.8)
     True
     """
-    _check_numbers(rule, steps, start, monitor)
+    _check_numbers(rule, steps, start)
     x, y = as_tensors(data, rule.network)
     held_out = None if test is None else as_tensors(test, rule.network, "test")
     order = Order(len(x), batch_size, seed)
     due = due_steps(eval_every, start, steps)
     calls = [_call(callback) for callback in callbacks]
-    watched = _watched(len(x), monitor, seed)
+    watched = _watched(len(x), seed)
     few = watched[:DIAGNOSED]
     diagnosed = (x[few], y[few]) if diagnostics else None
     log = TrainingLog(rule, (x[watched], y[watched]), held_out, diagnosed)
@@ -150,7 +147,7 @@ def train(
     )
 
 
-def _check_numbers(rule: Rule, steps: int, start: int, monitor: int) -> None:
+def _check_numbers(rule: Rule, steps: int, start: int) -> None:
     """Refuse counts that make no sense, and a start that is not the rule's."""
     if steps < 1 or not 0 <= start <= steps:
         msg = (
@@ -165,17 +162,14 @@ def _check_numbers(rule: Rule, steps: int, start: int, monitor: int) -> None:
             f"got {start}; load the state of that step with rule.load_state_dict."
         )
         raise ValueError(msg)
-    if monitor < 1:
-        msg = f"Expected `monitor` to be positive, but got {monitor}."
-        raise ValueError(msg)
 
 
-def _watched(examples: int, monitor: int, seed: int) -> Tensor:
+def _watched(examples: int, seed: int) -> Tensor:
     """Return the positions of the training examples that are evaluated."""
-    if monitor >= examples:
+    if examples <= MONITORED:
         return torch.arange(examples)
     rng = np.random.default_rng([seed, 2**32])
-    return torch.from_numpy(np.sort(rng.permutation(examples)[:monitor]))
+    return torch.from_numpy(np.sort(rng.permutation(examples)[:MONITORED]))
 
 
 def _call(callback: Callback) -> Callable[[int, Mapping[str, Tensor]], object]:

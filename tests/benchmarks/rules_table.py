@@ -86,12 +86,9 @@ def run(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
             test=held,
             eval_every=[options.steps],
             progress=False,
-            monitor=10_000,
         )
         accuracy = {n: float(log[n][-1]) for n in ("accuracy", "test_accuracy")}
-    except ValueError as error:
-        if "finite" not in str(error):
-            raise
+    except repsim.learning.Diverged as error:
         accuracy = {"accuracy": 0.0, "test_accuracy": 0.0, "diverged": str(error)}
     row = {**cell._asdict(), **accuracy, "cpu_s": time.process_time() - began}
     part = path.with_suffix(".part")

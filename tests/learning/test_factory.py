@@ -1,5 +1,7 @@
 """A rule of one's own in one small class, and the table that the rules make."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +12,7 @@ from torch import Tensor
 
 import repsim
 from repsim import learning, networks
-from repsim.learning.table import markdown, rows
+from repsim.learning.unification import markdown, rows
 
 
 class SignOnly(learning.Rule):
@@ -85,3 +87,9 @@ def test_the_documentation_shows_the_table() -> None:
     if not page.exists():
         pytest.skip("runs beside the documentation")
     assert markdown() in page.read_text()
+
+
+def test_the_command_writes_the_table() -> None:
+    command = [sys.executable, "-P", "-W", "error", "-m", "repsim.learning"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == markdown() + "\n"

@@ -2,8 +2,7 @@
 
 from typing import ClassVar
 
-from repsim.learning.info import Info
-from repsim.learning.rule import Rule
+from repsim.learning.rule import Info, Rule
 
 
 class Backpropagation(Rule):

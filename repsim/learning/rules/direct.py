@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from repsim.learning.info import Info
-from repsim.learning.rule import Rule
+from repsim.learning.rule import Info, Rule
 from repsim.learning.segments import Cut
 
 

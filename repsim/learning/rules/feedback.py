@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from repsim.learning.info import Info
-from repsim.learning.rule import Rule
+from repsim.learning.rule import Info, Rule
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Weighted = nn.Linear | Convolution

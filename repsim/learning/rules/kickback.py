@@ -15,8 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from repsim.learning.info import Info
-from repsim.learning.rule import Rule
+from repsim.learning.rule import Info, Rule
 from repsim.learning.segments import Cut
 
 
@@ -47,7 +46,7 @@ class Kickback(Rule):
 
     name: ClassVar[str] = "kickback"
     needs_incoming: ClassVar[bool] = False
-    pulls = True
+    needs_vjp = True
     info: ClassVar[Info] = Info(
         method="Kickback",
         error="e K_i, K_i from the next block's weights and active units",
@@ -65,7 +64,7 @@ class Kickback(Rule):
 
     def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse outputs to which no class of a unit belongs."""
-        self.entrance.need_vectors("the classes of rule 'kickback'")
+        self.batch_checks.need_vectors("the classes of rule 'kickback'")
 
     def error(self, cut: Cut) -> Tensor:
         """Return one exact step down of the error assigned to the next block."""

@@ -1,16 +1,12 @@
 """Noise: a random error at every hidden layer, the floor of every comparison."""
 
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from repsim.learning.blocks import Blocks
 from repsim.learning.checks import number
-from repsim.learning.info import Info
-from repsim.learning.losses import LossFunction
-from repsim.learning.optimisers import Factory
-from repsim.learning.rule import Rule
+from repsim.learning.rule import Common, Info, Rule
 from repsim.learning.segments import Cut
 
 
@@ -22,11 +18,11 @@ class Noise(Rule):
 
     drawn anew for every example and step; only the output block learns. That hidden
     blocks move at all, in random directions, is the paper's row; a network whose
-    hidden blocks rest is another floor.
+    hidden blocks rest is another floor (`none`).
 
     Parameters
     ----------
-    network, lr, loss, optimizer, blocks, seed
+    network, **options
         As in `Rule`.
     sigma : float
         Standard deviation; Adam divides it out.
@@ -52,19 +48,9 @@ class Noise(Rule):
     )
 
     def __init__(
-        self,
-        network: nn.Module,
-        *,
-        lr: float = 3e-4,
-        loss: str | LossFunction = "cross_entropy",
-        optimizer: Factory | None = None,
-        blocks: Blocks = None,
-        sigma: float = 1.0,
-        seed: int = 0,
+        self, network: nn.Module, *, sigma: float = 1.0, **options: Unpack[Common]
     ) -> None:
-        super().__init__(
-            network, lr=lr, loss=loss, optimizer=optimizer, blocks=blocks, seed=seed
-        )
+        super().__init__(network, **options)
         self.sigma = self.options["sigma"] = number(sigma, "sigma")
         if not 0 <= self.sigma < float("inf"):
             msg = f"Expected `sigma` to be at least 0 and finite, but got {sigma}."

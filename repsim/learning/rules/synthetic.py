@@ -6,31 +6,33 @@ above. Ours: the sigmoid's exact form, the λ-mixture of targets in place of the
 errors, and the weight of the propagated regression loss.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from numbers import Integral
+from typing import Any, ClassVar, Literal, TypeGuard, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from repsim.core.messages import unknown
-from repsim.learning.blocks import Blocks
-from repsim.learning.checks import flag, number, odd
-from repsim.learning.info import Info
-from repsim.learning.losses import LossFunction, one_hot
-from repsim.learning.optimisers import Factory, make_optimizer, rate
+from repsim.learning.blocks import evaluating
+from repsim.learning.checks import flag, number, odd, require
+from repsim.learning.diagnostics import curl
+from repsim.learning.losses import one_hot
+from repsim.learning.optimisers import make_optimizer, rate
 from repsim.learning.randomness import seeded
-from repsim.learning.rule import Rule
-from repsim.learning.rules.predictors import KINDS, Predictor, make_predictor
-from repsim.learning.rules.stack import LinearStack, held
-from repsim.learning.rules.synthetic_options import (
-    At,
-    Targets,
-    hidden_sizes,
-    places,
-    trace_of,
+from repsim.learning.rule import Common, Info, Rule
+from repsim.learning.rules.predictors import (
+    KINDS,
+    LinearStack,
+    Predictor,
+    held,
+    make_predictor,
 )
 from repsim.learning.segments import Cut
+
+At = Literal["middle", "every"] | int | Sequence[int]
+Targets = Literal["bootstrapped", "true"] | float
 
 UNCONDITIONED = Info(
     method="DNI",
@@ -72,7 +74,7 @@ class SyntheticGradient(Rule):
 
     Parameters
     ----------
-    network, lr, loss, optimizer, blocks, seed
+    network, **options
         As in `Rule`.
     at : "middle", "every" or sequence of int
         Numbers of hidden blocks, from 1, after which a gradient is synthesised.
@@ -123,22 +125,16 @@ class SyntheticGradient(Rule):
         network: nn.Module,
         *,
         at: At = "middle",
-        lr: float = 3e-4,
         sg_lr: float | None = None,
-        loss: str | LossFunction = "cross_entropy",
-        optimizer: Factory | None = None,
-        blocks: Blocks = None,
         predictor: str = "linear",
         conditioned: bool = True,
         targets: Targets = "bootstrapped",
         predictor_hidden: int | Sequence[int] | None = None,
         kernel_size: int = 1,
         prop: float = 0.0,
-        seed: int = 0,
+        **options: Unpack[Common],
     ) -> None:
-        super().__init__(
-            network, lr=lr, loss=loss, optimizer=optimizer, blocks=blocks, seed=seed
-        )
+        super().__init__(network, **options)
         if predictor not in KINDS:
             raise ValueError(unknown("predictor", predictor, KINDS))
         self.kernel_size = odd(kernel_size, "kernel_size")
@@ -154,7 +150,7 @@ class SyntheticGradient(Rule):
         self.kind, self.conditioned = predictor, flag(conditioned, "conditioned")
         self.trace = trace_of(targets)
         self.predictor_hidden = hidden_sizes(predictor, predictor_hidden)
-        self.pulls = self.trace > 0
+        self.needs_vjp = self.trace > 0
         self._stack: LinearStack | None = None
         self._single: dict[str, Predictor] = {}
         self.options |= {
@@ -171,7 +167,7 @@ class SyntheticGradient(Rule):
     def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make a predictor for every split, and their optimiser."""
         if self.conditioned:
-            self.entrance.need_vectors("`conditioned=True`")
+            self.batch_checks.need_vectors("`conditioned=True`")
         classes = shapes[self.last][-1] if self.conditioned else 0
         like = next(self.network.parameters())
         sizes = {shapes[name] for name in self.splits}
@@ -237,10 +233,10 @@ class SyntheticGradient(Rule):
             raise ValueError(msg)
         return y
 
-    def foresee(self, cuts: Sequence[Cut]) -> None:
+    def predict(self, cuts: Sequence[Cut]) -> None:
         """Predict at every cut from what the forward pass has left there."""
         if self._stack is not None:
-            self._stack.foresee(cuts)
+            self._stack.predict(cuts)
             return
         with torch.no_grad():
             for cut in cuts:
@@ -249,6 +245,17 @@ class SyntheticGradient(Rule):
     def label_vectors(self, y: Tensor) -> Tensor | None:
         """Return labels as the predictors see them: None without conditioning."""
         return one_hot(y, self.shapes[self.last][-1]) if self.conditioned else None
+
+    def curls(self, x: Tensor, y: Tensor) -> dict[str, float]:
+        """Return |A − Aᵀ|/|A + Aᵀ| of every predictor's derivative on four examples."""
+        found = {}
+        with torch.no_grad(), evaluating(self.network):
+            h, labels = x[:4], self.label_vectors(y[:4])
+            for name, block in self.blocks.items():
+                h = block(self.batch_checks.own(name, h))
+                if name in self.splits:
+                    found[name] = curl(self.predictors[name].jacobians(h, labels))
+        return found
 
     def _seen(self, cut: Cut) -> Tensor | None:
         return cut.labels if self.conditioned else None
@@ -302,8 +309,79 @@ class UnconditionedSyntheticGradient(SyntheticGradient):
     info: ClassVar[Info] = UNCONDITIONED
     variants: ClassVar[tuple[Info, ...]] = (UNCONDITIONED,)
 
+    @classmethod
+    def option_names(cls) -> list[str] | None:
+        """Return those of `sg`."""
+        return SyntheticGradient.option_names()
+
     def __init__(self, network: nn.Module, **options: Any) -> None:
         if options.setdefault("conditioned", False):
             msg = "Expected `conditioned` to be False for rule 'dni'; use rule 'sg'."
             raise ValueError(msg)
         super().__init__(network, **options)
+
+
+def places(at: At, depth: int) -> list[int]:
+    """Return the numbers of hidden blocks that `at` means, in order."""
+    if isinstance(at, str):
+        if at == "middle":
+            return [max(depth // 2, 1)]
+        if at == "every":
+            return list(range(1, depth + 1))
+        if not all(part.strip().isdigit() for part in at.split("+")):
+            raise ValueError(unknown("at", at, ["middle", "every", "hidden numbers"]))
+        at = [int(part) for part in at.split("+")]
+    listed: Any = [at] if _is_whole(at) else at
+    wanted = "`at` to be 'middle', 'every' or a list of hidden-layer numbers"
+    require(isinstance(listed, Iterable) and not isinstance(at, Tensor), at, wanted)
+    for place in listed:
+        require(_is_whole(place), place, f"{wanted}, which are whole")
+    numbers = sorted(int(place) for place in listed)
+    wrong = [n for n in numbers if not 1 <= n <= depth]
+    if wrong or not numbers or len(set(numbers)) < len(numbers):
+        msg = (
+            f"Expected `at` to hold different numbers of hidden layers, 1 to {depth}, "
+            f"but got {numbers}."
+        )
+        raise ValueError(msg)
+    return numbers
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def hidden_sizes(predictor: str, sizes: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Return the hidden sizes of the predictors, none but for "mlp"."""
+    if predictor != "mlp":
+        if sizes is None:
+            return ()
+        msg = (
+            "Expected `predictor_hidden` only with predictor='mlp', but got it with "
+            f"{predictor!r}."
+        )
+        raise ValueError(msg)
+    found = (1024, 1024) if sizes is None else sizes
+    listed: Any = (found,) if _is_whole(found) else found
+    right = isinstance(listed, Sequence) and all(map(_is_whole, listed))
+    require(right, sizes, "`predictor_hidden` to be a list of whole numbers")
+    if not all(size > 0 for size in listed):
+        msg = f"Expected `predictor_hidden` to hold positive sizes, but got {sizes}."
+        raise ValueError(msg)
+    return tuple(int(size) for size in listed)
+
+
+def trace_of(targets: Targets) -> float:
+    """Return λ of BP(λ) for the argument `targets`."""
+    named = {"bootstrapped": 0.0, "true": 1.0}
+    if targets is True:
+        return 1.0
+    if isinstance(targets, str):
+        if targets not in named:
+            raise ValueError(unknown("targets", targets, [*named, "a number 0 to 1"]))
+        return named[targets]
+    found = number(targets, "targets")
+    if not 0 <= found <= 1:
+        msg = f"Expected `targets` between 0 and 1, but got {targets}."
+        raise ValueError(msg)
+    return found

@@ -414,7 +414,7 @@ def test_wrong_options_are_refused() -> None:
 
 
 def test_errors_out_of_order_are_refused() -> None:
-    from repsim.learning.rules.stack import held
+    from repsim.learning.rules.predictors import held
 
     with pytest.raises(TypeError, match="formed from the output down"):
         held(None)

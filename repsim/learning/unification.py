@@ -1,6 +1,6 @@
 """The table of the unification, from what the rules say about themselves.
 
-python -m repsim.learning.table
+`python -m repsim.learning` writes it as Markdown.
 """
 
 from dataclasses import fields
@@ -8,7 +8,7 @@ from dataclasses import fields
 import pandas as pd
 
 from repsim.learning.factory import factory, names
-from repsim.learning.info import Info
+from repsim.learning.rule import Info
 
 
 def rows() -> list[Info]:
