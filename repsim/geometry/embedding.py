@@ -73,7 +73,18 @@ def embed(
         raise ValueError(msg)
     points, explained = _classical(square, dims)
     if method == "metric":
-        points = _majorise(points, square)
+        # Imported here: with it `import repsim` would take longer.
+        from sklearn.manifold import smacof
+
+        points, _ = smacof(
+            square,
+            n_components=dims,
+            init=points,
+            n_init=1,
+            max_iter=1000,
+            eps=1e-9,
+            normalized_stress=True,
+        )
     stress = _stress(points, square)
     found = items_of(rdm)
     return xr.DataArray(
@@ -103,23 +114,6 @@ def _classical(square: np.ndarray, dims: int) -> tuple[np.ndarray, float]:
     positive = values[values > 0].sum()
     share = float(np.maximum(values[:dims], 0).sum() / positive) if positive else 1.0
     return points, share
-
-
-def _majorise(
-    points: np.ndarray, square: np.ndarray, rounds: int = 1000, tol: float = 1e-9
-) -> np.ndarray:
-    """Lower the stress by Guttman transforms until it falls no more."""
-    n = len(square)
-    before = np.inf
-    for _ in range(rounds):
-        apart = _distances(points)
-        now = float(np.sum((square - apart) ** 2))
-        if before - now <= tol * np.sum(square**2):
-            break
-        before = now
-        ratio = np.divide(square, apart, out=np.zeros_like(square), where=apart > 0)
-        points = (ratio.sum(1)[:, None] * points - ratio @ points) / n
-    return points
 
 
 def _distances(points: np.ndarray) -> np.ndarray:

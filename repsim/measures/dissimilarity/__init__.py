@@ -98,31 +98,7 @@ def dissimilarities(
     noise: ArrayLike | None = None,
     out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Return condensed distances in `x`'s dtype, and how many rows are undefined.
-
-    Parameters
-    ----------
-    x : Tensor, shape (example, unit)
-        Finite activations, on any device.
-    metric : str
-        One of `METRICS`.
-    noise : array_like, shape (unit, unit), optional
-        Covariance for ``mahalanobis``.
-    out : ndarray, shape (pair,), optional
-        Where to write, of `x`'s dtype.
-
-    Returns
-    -------
-    ndarray, shape (pair,)
-        Distances.
-    int
-        Rows without a direction, whose pairs are NaN.
-
-    Raises
-    ------
-    ValueError
-        If the metric is unknown or the covariance cannot be inverted.
-    """
+    """Return condensed distances in `x`'s dtype, and how many rows are undefined."""
     if metric not in METRICS:
         raise ValueError(unknown("metric", metric, METRICS))
     if metric == "mahalanobis":

@@ -10,9 +10,8 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from repsim.core.messages import unknown
-from repsim.measures.dissimilarity.concordance import excess, ranked
-from repsim.measures.dissimilarity.inner import Side, inner
-from repsim.measures.dissimilarity.ranks import doubled
+from repsim.measures.dissimilarity.inner import RdmStack, inner
+from repsim.measures.dissimilarity.ranks import doubled, excess, ranked
 from repsim.measures.dissimilarity.whitening import whitened
 
 Method = Literal[
@@ -198,14 +197,16 @@ def _complete(
     if method in ("spearman", "rho-a"):
         return _ranks(a, b, method, device)
     centred = method.endswith("pearson")
-    left = Side.of(a, centred)
-    right = left if b is None else Side.of(b, centred)
+    left = RdmStack.of(a, centred)
+    right = left if b is None else RdmStack.of(b, centred)
     if method.startswith("whitened"):
         return whitened(left, right, keep, device)
     return _normalised(left, right, device)
 
 
-def _normalised(left: Side, right: Side, device: str | torch.device) -> np.ndarray:
+def _normalised(
+    left: RdmStack, right: RdmStack, device: str | torch.device
+) -> np.ndarray:
     values, squares_a, squares_b = inner(left, right, device)
     values /= np.sqrt(squares_a)[:, None]
     values /= np.sqrt(squares_b)[None, :]
@@ -216,8 +217,8 @@ def _ranks(
     a: np.ndarray, b: np.ndarray | None, method: str, device: str | torch.device
 ) -> np.ndarray:
     m = a.shape[1]
-    left = Side.ranked([doubled(row) for row in a])
-    right = left if b is None else Side.ranked([doubled(row) for row in b])
+    left = RdmStack.ranked([doubled(row) for row in a])
+    right = left if b is None else RdmStack.ranked([doubled(row) for row in b])
     if method == "rho-a":
         # Doubled ranks: a factor of four.
         return np.asarray(inner(left, right, device)[0] * (3 / (float(m) ** 3 - m)))

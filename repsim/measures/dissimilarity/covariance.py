@@ -74,9 +74,13 @@ def noise_covariance(
         return np.diag(np.diag(sums) / freedom)
     if method == "full":
         return np.asarray(sums / freedom)
-    squares = (rows**2).T @ (rows**2)
     if method == "identity":
-        return _towards_identity(sums, squares, len(rows), freedom)
+        # Imported here: with it `import repsim` would take longer.
+        from sklearn.covariance import ledoit_wolf
+
+        shrunk = ledoit_wolf(rows, assume_centered=True)[0]
+        return np.asarray(shrunk * (len(rows) / freedom))
+    squares = (rows**2).T @ (rows**2)
     return _towards_diagonal(sums, squares, len(rows), freedom)
 
 
@@ -100,18 +104,6 @@ def _residuals(given: ArrayLike | torch.Tensor) -> tuple[np.ndarray, int]:
     return values.reshape(-1, d), (folds - 1) * n
 
 
-def _towards_identity(
-    sums: np.ndarray, squares: np.ndarray, n: int, dof: int
-) -> np.ndarray:
-    s = sums / n
-    spread = np.sum(squares / n - s * s) / n
-    mean = np.trace(s) / len(s)
-    distance = np.sum((s - mean * np.eye(len(s))) ** 2)
-    share = 1.0 if distance == 0 else min(spread / distance, 1.0)
-    shrunk = share * mean * np.eye(len(s)) + (1 - share) * s
-    return np.asarray(shrunk * (n / dof))
-
-
 def _towards_diagonal(
     sums: np.ndarray, squares: np.ndarray, n: int, dof: int
 ) -> np.ndarray:
@@ -130,25 +122,7 @@ def _towards_diagonal(
 
 
 def checked(noise: ArrayLike, d: int) -> torch.Tensor:
-    """Check a covariance over units and return it in float64.
-
-    Parameters
-    ----------
-    noise : array_like, shape (unit, unit)
-        What the user gave.
-    d : int
-        Units of the activations.
-
-    Returns
-    -------
-    Tensor of float64, shape (unit, unit)
-        Finite and symmetric.
-
-    Raises
-    ------
-    ValueError
-        If the shape is another, or values are not finite or symmetric.
-    """
+    """Check a covariance over units and return it in float64."""
     sigma = torch.as_tensor(np.asarray(noise, dtype=np.float64))
     if sigma.shape != (d, d):
         msg = (
@@ -163,25 +137,7 @@ def checked(noise: ArrayLike, d: int) -> torch.Tensor:
 
 
 def whiten(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Return activations whose noise covariance `sigma` has become the identity.
-
-    Parameters
-    ----------
-    x : Tensor, shape (…, unit)
-        Activations.
-    sigma : Tensor of float64, shape (unit, unit)
-        Covariance.
-
-    Returns
-    -------
-    Tensor, shape (…, unit)
-        In `x`'s dtype, so that Euclidean distances are Mahalanobis distances.
-
-    Raises
-    ------
-    ValueError
-        If the covariance is singular.
-    """
+    """Return activations whose noise covariance `sigma` has become the identity."""
     sigma = sigma.to(x.device)
     factor, failed = torch.linalg.cholesky_ex(sigma)
     # The factor's condition is the root of the covariance's.

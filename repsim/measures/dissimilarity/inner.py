@@ -10,7 +10,7 @@ _BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
-class Side:
+class RdmStack:
     """One stack of long rows, in whatever dtype, with what is taken from each row.
 
     Rows are converted to float64 a block of columns at a time, so that a stack of
@@ -22,7 +22,7 @@ class Side:
     flat: np.ndarray
 
     @classmethod
-    def of(cls, stack: np.ndarray, centred: bool) -> "Side":
+    def of(cls, stack: np.ndarray, centred: bool) -> "RdmStack":
         """Return a stack of vectors, their means to be taken out if asked."""
         if centred:
             offsets = stack.mean(1, dtype=np.float64)
@@ -33,7 +33,7 @@ class Side:
         return cls(stack, offsets, flat)
 
     @classmethod
-    def ranked(cls, ranks: Sequence[np.ndarray]) -> "Side":
+    def ranked(cls, ranks: Sequence[np.ndarray]) -> "RdmStack":
         """Return doubled ranks, whose mean is m + 1 with and without ties."""
         m = len(ranks[0])
         flat = np.array([r[0] == m + 1 and bool((r == m + 1).all()) for r in ranks])
@@ -57,7 +57,7 @@ class Side:
 
 
 def inner(
-    a: Side, b: Side, device: str | torch.device = "cpu"
+    a: RdmStack, b: RdmStack, device: str | torch.device = "cpu"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the inner products of all rows of `a` with all rows of `b`."""
     total = torch.zeros(len(a), len(b), dtype=torch.float64, device=device)

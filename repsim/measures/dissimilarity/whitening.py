@@ -5,11 +5,14 @@ from math import isqrt
 import numpy as np
 import torch
 
-from repsim.measures.dissimilarity.inner import Side, inner
+from repsim.measures.dissimilarity.inner import RdmStack, inner
 
 
 def whitened(
-    a: Side, b: Side, keep: np.ndarray | None, device: str | torch.device = "cpu"
+    a: RdmStack,
+    b: RdmStack,
+    keep: np.ndarray | None,
+    device: str | torch.device = "cpu",
 ) -> np.ndarray:
     r"""Return the cosines of RDMs after whitening by their covariance.
 
@@ -76,7 +79,7 @@ class _Centring:
         return np.asarray(2 * (a @ v.T + u @ b.T + u @ self.seen @ v.T) + 4 * (u @ v.T))
 
 
-def _row_sums(side: Side, k: int, n: int, keep: np.ndarray | None) -> np.ndarray:
+def _row_sums(side: RdmStack, k: int, n: int, keep: np.ndarray | None) -> np.ndarray:
     """Return the row sums of one RDM's square matrix, read a row at a time."""
     values = side.rows[k].astype(np.float64) - side.offsets[k]
     if keep is not None:

@@ -13,8 +13,13 @@ from scipy.stats import kendalltau, rankdata
 
 import repsim
 from repsim.measures.dissimilarity.comparators import METHODS
-from repsim.measures.dissimilarity.concordance import excess, inversions, ranked
-from repsim.measures.dissimilarity.ranks import ascending, doubled
+from repsim.measures.dissimilarity.ranks import (
+    ascending,
+    doubled,
+    excess,
+    inversions,
+    ranked,
+)
 
 PEER = {
     "pearson": "corr",
