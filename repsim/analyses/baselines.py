@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -12,7 +11,7 @@ from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.comparison.all_pairs import compare
 from repsim.datasets.recordings import layers, networks
-from repsim.plot.style import share_legend
+from repsim.plot.style import panels, share_legend
 
 TITLE = "What was there before training"
 ORDER = 35
@@ -75,11 +74,8 @@ def _to_itself(
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return one figure: a panel a baseline that the study has."""
     there = [k for k in KINDS if bool(result["cka"].sel(baseline=k).notnull().any())]
-    figure, axes = plt.subplots(
-        len(there), 1, figsize=(8.5, 3.4 * len(there)), squeeze=False, sharey=True,
-        layout="constrained",
-    )  # fmt: skip
-    for ax, kind in zip(axes[:, 0], there, strict=True):
+    figure, axes = panels(len(there), width=8.5, height=3.4, columns=1, sharey=True)
+    for ax, kind in zip(axes, there, strict=True):
         curve = result["cka"].sel(baseline=kind, drop=True)
         curve = curve.assign_attrs(long_name="debiased CKA")
         plot.layer_curve(curve, ax=ax, splits=_study.marks(result))

@@ -1,10 +1,8 @@
 """When in training each layer takes its final form: CKA to the final network."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -13,6 +11,7 @@ from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.comparison.all_pairs import compare
 from repsim.datasets.recordings import layers, networks
+from repsim.plot.style import panels
 
 TITLE = "When each layer takes its final form"
 ORDER = 60
@@ -47,18 +46,8 @@ def compute(study: xr.DataTree) -> xr.Dataset:
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return one heat map a condition, steps × layers."""
     names = [str(name) for name in result["condition"].values]
-    columns = len(names) if len(names) < 4 else 2
-    rows = math.ceil(len(names) / columns)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(4.4 * columns, 3.8 * rows),
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax in axes.flat[len(names) :]:
-        ax.remove()
-    for ax, name in zip(axes.flat, names, strict=False):
+    figure, axes = panels(len(names), height=3.8, columns=3 if len(names) < 4 else 2)
+    for ax, name in zip(axes, names, strict=True):
         cell = result["cka"].sel(condition=name).mean("seed")
         cell = cell.assign_attrs(measure="cka").transpose("layer", "step")
         plot.heatmap(cell, ax=ax)

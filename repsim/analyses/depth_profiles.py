@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import layers, networks
 from repsim.geometry.stacks import class_margin, rdm_distance, rdms
 from repsim.inference import describe, false_discovery, profile_test
-from repsim.plot.style import palette, share_legend
+from repsim.plot.style import palette, panels, share_legend
 from repsim.probes import probe_layers
 
 TITLE = "Do depth profiles differ by more than seeds do?"
@@ -144,14 +143,9 @@ def _by_seed(table: xr.DataArray) -> xr.DataArray:
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return one figure: a panel a statistic, layers that differ marked beneath."""
     names = [str(name) for name in result["statistic"].values]
-    figure, axes = plt.subplots(
-        -(-len(names) // 2), 2, figsize=(11, 3.8 * -(-len(names) // 2)),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for ax in axes.flat[len(names) :]:
-        ax.remove()
+    figure, axes = panels(len(names), width=5.5, height=3.8, columns=2)
     colours = palette(result["condition"].values)
-    for ax, name in zip(axes.flat, names, strict=False):
+    for ax, name in zip(axes, names, strict=True):
         curve = result["profile"].sel(statistic=name, drop=True)
         curve = curve.assign_attrs(
             long_name=WORDS.get(name, name) + UNITS.get(name, "")

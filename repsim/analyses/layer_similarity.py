@@ -1,6 +1,5 @@
 """Debiased CKA of all layer pairs, within a rule, between rules, and untrained."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from repsim import plot
 from repsim.analyses import _study
 from repsim.comparison.all_pairs import compare
 from repsim.datasets.recordings import networks
+from repsim.plot.style import panels
 
 TITLE = "Which layers are alike"
 ORDER = 30
@@ -98,18 +98,8 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
 
 
 def _heatmaps(result: xr.Dataset, reference: str, names: list[str]) -> Figure:
-    columns = min(len(names), 3)
-    rows = math.ceil(len(names) / columns)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(4.6 * columns, 4.0 * rows),
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax in axes.flat[len(names) :]:
-        ax.remove()
-    for ax, name in zip(axes.flat, names, strict=False):
+    figure, axes = panels(len(names), width=4.6, height=4.0)
+    for ax, name in zip(axes, names, strict=True):
         cell = result["cka"].sel(condition_a=reference, condition_b=name)
         pairs = int(result["pairs"].sel(condition_a=reference, condition_b=name))
         cell = cell.assign_attrs(measure="cka").transpose("layer_a", "layer_b")

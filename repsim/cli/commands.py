@@ -3,7 +3,7 @@
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -62,6 +62,17 @@ def _continues() -> Iterator[None]:
     except KeyboardInterrupt:
         msg = "Interrupted; the same command continues where it stopped."
         raise InterruptedError(msg) from None
+
+
+@contextmanager
+def _bad_usage(unless: Sized) -> Iterator[None]:
+    """Exit with 2 for what the library refuses before it has done anything."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        if unless:
+            raise
+        raise typer.BadParameter(" ".join(str(error).split())) from error
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -133,28 +144,11 @@ def study(
     """
     from repsim.studies.depths import run_depths
     from repsim.studies.report import preview, write_report
-    from repsim.studies.run import check, run_study
-    from repsim.studies.spec import DEFAULT_CONDITIONS, make_spec
+    from repsim.studies.run import run_study
+    from repsim.studies.spec import DEFAULT_CONDITIONS
 
     conditions = DEFAULT_CONDITIONS if rules is None else tuple(rules.split(","))
-    options: dict[str, Any] = {
-        "seed": seed,
-        "root": root,
-        "width": width,
-        "activation": activation,
-        "steps": steps,
-        "batch_size": batch_size,
-        "lr": lr,
-        "device": device,
-        "plugins": plugin or [],
-    }
     depths = whole_numbers(depth, "depth")
-    try:
-        wanted: list[int | None] = [*depths] or [None]
-        for one in wanted:
-            check(make_spec(conditions, dataset, seeds, depth=one, **options), jobs)
-    except (ValueError, ImportError) as error:
-        raise typer.BadParameter(" ".join(str(error).split())) from error
     done: list[Path] = []
 
     def first_plot(folder: Path, condition: str, number: int) -> None:
@@ -165,13 +159,28 @@ def study(
                 if path.suffix == ".png" and not quiet:
                     typer.echo(f"first picture: {path}", err=True)
 
-    options |= {"jobs": jobs, "progress": not quiet, "after_cell": first_plot}
+    options: dict[str, Any] = {
+        "seed": seed,
+        "root": root,
+        "width": width,
+        "activation": activation,
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "device": device,
+        "plugins": plugin or [],
+        "jobs": jobs,
+        "progress": not quiet,
+        "after_cell": first_plot,
+    }
     with _continues():
-        if len(depths) > 1:
-            found = run_depths(depths, conditions, dataset, seeds, out, **options)
-        else:
-            options["depth"] = depths[0] if depths else None
-            run_study(conditions, dataset, seeds, out, **options)
+        with _bad_usage(unless=done):
+            if len(depths) > 1:
+                found = run_depths(depths, conditions, dataset, seeds, out, **options)
+            else:
+                options["depth"] = depths[0] if depths else None
+                run_study(conditions, dataset, seeds, out, **options)
+        if len(depths) < 2:
             page = write_report(out, jobs=jobs, progress=not quiet)
     if len(depths) > 1:
         table = found["test_accuracy"].mean("seed").to_pandas().round(3).to_string()
@@ -216,7 +225,7 @@ def compare(
     Example: repsim compare study/runs.zarr/bp/0 study/runs.zarr/sg/0 --out heat.png
     """
     from repsim.comparison.all_pairs import compare as compare_recordings
-    from repsim.studies.cell import import_modules
+    from repsim.studies.plugins import import_modules
 
     import_modules(plugin or [])
     cells = compare_recordings(

@@ -1,4 +1,4 @@
-"""Plots: DataArray in, Axes out; nothing is shown, saved or styled globally."""
+"""Layers against layers as a heat map."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,10 +9,6 @@ import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from repsim.plot.curves import layer_curve as layer_curve
-from repsim.plot.network_maps import dendrogram as dendrogram
-from repsim.plot.network_maps import mds as mds
-from repsim.plot.rdm_grids import rdm_grid as rdm_grid
 from repsim.plot.style import (
     expect_array,
     labels,
@@ -21,9 +17,6 @@ from repsim.plot.style import (
     split_positions,
     title,
 )
-from repsim.plot.trajectories import dynamics as dynamics
-
-__all__ = ["dendrogram", "dynamics", "heatmap", "layer_curve", "mds", "rdm_grid"]
 
 _UNIT = ("cka", "cca", "svcca", "pwcca", "mutual_knn")
 

@@ -8,6 +8,7 @@ import numpy as np
 import seaborn as sns
 import xarray as xr
 from matplotlib import colormaps
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
@@ -98,6 +99,25 @@ def layer_axis(axes: Axes, names: Sequence[str]) -> None:
         text.set_rotation_mode("anchor" if len(names) <= 12 else "default")
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_xlabel("layer")
+
+
+def panels(
+    n: int, *, width: float = 4.4, height: float = 3.6, columns: int = 3, **kwargs: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of n panels in rows of at most `columns`, sizes in inches."""
+    columns = max(1, min(n, columns))
+    rows = max(1, -(-n // columns))
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width * columns, height * rows),
+        squeeze=False,
+        layout="constrained",
+        **kwargs,
+    )
+    for ax in axes.flat[n:]:
+        ax.remove()
+    return figure, list(axes.flat[:n])
 
 
 def share_legend(figure: Figure) -> None:

@@ -1,10 +1,9 @@
 """One cell of a study: one condition, one seed, from data to a stored recording."""
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterable
-from importlib import import_module
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +20,11 @@ from repsim.datasets.results import storable
 from repsim.datasets.store import is_complete as store_complete
 from repsim.datasets.store import remove_recording
 from repsim.studies.conditions import Condition, derived_seed
+from repsim.studies.plugins import import_modules
 from repsim.studies.spec import Spec
 from repsim.training.loop import train
 
 TRAINING = "training"
-
-
-def import_plugins(spec: Spec) -> None:
-    """Import the user's modules, also from the working folder."""
-    import_modules(spec.plugins)
-
-
-def import_modules(names: Iterable[str]) -> None:
-    """Import modules by name, also from the working folder."""
-    for name in names:
-        if str(Path.cwd()) not in sys.path:
-            sys.path.append(str(Path.cwd()))
-        try:
-            import_module(name)
-        except Exception as error:  # Whatever the user's module raises.
-            kind = f"{type(error).__name__}: " * (not isinstance(error, ImportError))
-            msg = f"Expected the plugin {name!r} to import, but got {kind}{error}."
-            raise ImportError(msg) from error
 
 
 def build(
@@ -74,11 +56,15 @@ def build(
 
 
 def load(spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
-    """Return training and test data."""
-    root = spec.root
+    """Return training and test data, read once a process."""
+    return _loaded(spec.dataset, spec.root)
+
+
+@cache
+def _loaded(dataset: str, root: str | None) -> tuple[xr.Dataset, xr.Dataset]:
     return (
-        datasets.load(spec.dataset, split="train", root=root),
-        datasets.load(spec.dataset, split="test", root=root),
+        datasets.load(dataset, split="train", root=root),
+        datasets.load(dataset, split="test", root=root),
     )
 
 
@@ -114,7 +100,7 @@ def train_cell(
     tell: Path | None = None,
 ) -> tuple[str, int]:
     """Train one network, record it, and leave both records in the study's store."""
-    import_plugins(spec)
+    import_modules(spec.plugins)
     began = time.perf_counter()
     data, test = load(spec)
     x, y = flat(data)
@@ -175,7 +161,7 @@ def tune_cell(
 
     Every fifth training example is held out; the test set is not looked at.
     """
-    import_plugins(spec)
+    import_modules(spec.plugins)
     data, _ = load(spec)
     held = np.arange(data.sizes["example"]) % 5 == 0
     fit, score = data.isel(example=~held), data.isel(example=held)

@@ -80,7 +80,7 @@ def _value(text: str) -> Any:
     return text
 
 
-def parse_all(texts: Iterable[str], share_init: bool = False) -> list[Condition]:
+def parse_all(texts: Iterable[str]) -> list[Condition]:
     """Return the conditions of a study, checked against each other."""
     found = [parse(text) for text in texts]
     if not found:
@@ -105,7 +105,7 @@ def parse_all(texts: Iterable[str], share_init: bool = False) -> list[Condition]
         init = by_label[label].init
         return label if init is None else source(init)
 
-    sources = [source(labels[0] if share_init else label) for label in labels]
+    sources = [source(label) for label in labels]
     return [
         replace(condition, init=None if origin == condition.label else origin)
         for condition, origin in zip(found, sources, strict=True)

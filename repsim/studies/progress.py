@@ -11,7 +11,7 @@ from zlib import crc32
 from tqdm.auto import tqdm
 
 
-class Tell:
+class ProgressFiles:
     """Files in which workers say how far they are, summed into one bar."""
 
     def __init__(self, folder: Path, size: int, bar: Any) -> None:
@@ -37,7 +37,9 @@ class Tell:
 
 
 @contextmanager
-def study_bar(cells: int, size: int, out: Path, progress: bool) -> Iterator[Tell]:
+def study_bar(
+    cells: int, size: int, out: Path, progress: bool
+) -> Iterator[ProgressFiles]:
     """Show one bar over all updates of all cells, whichever process makes them."""
     folder = out / ".progress"
     shutil.rmtree(folder, ignore_errors=True)
@@ -46,18 +48,18 @@ def study_bar(cells: int, size: int, out: Path, progress: bool) -> Iterator[Tell
     with tqdm(
         total=cells * size, unit="update", disable=not progress or not cells
     ) as bar:
-        tell = Tell(folder, size, bar)
+        files = ProgressFiles(folder, size, bar)
 
         def watch() -> None:
             while not stop.wait(0.5):
-                tell.refresh()
+                files.refresh()
 
         watcher = Thread(target=watch, daemon=True)
         watcher.start()
         try:
-            yield tell
+            yield files
         finally:
             stop.set()
             watcher.join()
-            tell.refresh()
+            files.refresh()
             shutil.rmtree(folder, ignore_errors=True)

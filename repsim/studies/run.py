@@ -19,14 +19,14 @@ from repsim.datasets.studies import open_study
 from repsim.studies.cell import (
     build,
     flat,
-    import_plugins,
     is_complete,
     load,
     recorded,
     train_cell,
 )
 from repsim.studies.conditions import Condition
-from repsim.studies.progress import Tell, study_bar
+from repsim.studies.plugins import import_modules
+from repsim.studies.progress import ProgressFiles, study_bar
 from repsim.studies.spec import DEFAULT_CONDITIONS, Spec, make_spec, spec_from_json
 from repsim.studies.tuning import TUNING, Scores, chosen_rate, trials, tune
 from repsim.studies.workers import Run, occupied, workers
@@ -74,7 +74,7 @@ def run_study(
         Called in this process as f(out, condition, seed) after each network.
     **options
         Further keywords of `repsim.studies.spec.make_spec`: seed, root, depth, width,
-        activation, steps, batch_size, lr, grid, record, examples, share_init, device,
+        activation, steps, batch_size, lr, grid, record, examples, device,
         plugins.
 
     Returns
@@ -136,10 +136,10 @@ def check(spec: Spec, jobs: int | None = None) -> None:
     if jobs is not None and jobs < 1:
         msg = f"Expected `jobs` to be at least 1, but got {jobs}."
         raise ValueError(msg)
-    import_plugins(spec)
+    import_modules(spec.plugins)
     if spec.dataset not in datasets.names():
         raise ValueError(unknown("dataset", spec.dataset, datasets.names()))
-    for condition in spec.parsed():
+    for condition in spec.parsed:
         build(spec, condition, 0, 0, spec.lr or spec.grid[0], 4, 2)
     load(spec)
 
@@ -193,7 +193,7 @@ def _merge(out: Path, spec: Spec) -> Spec:
 
 def _write_root(store: Path, spec: Spec) -> None:
     """Write the recorded inputs at the root, and every condition's group."""
-    conditions = [condition.label for condition in spec.parsed()]
+    conditions = [condition.label for condition in spec.parsed]
     try:
         group = zarr.open_group(store, mode="r+")
         if "input" in group and "repsim_study" in group.attrs:
@@ -230,7 +230,7 @@ def _train_all(
     """
     path = out / TUNING
     scores: Scores = json.loads(path.read_text()) if path.exists() else {}
-    conditions, store = spec.parsed(), out / RUNS
+    conditions, store = spec.parsed, out / RUNS
     for condition in conditions:
         zarr.open_group(store, mode="a", path=condition.label, zarr_format=3)
     cells = [
@@ -242,12 +242,15 @@ def _train_all(
     early = [cell for cell in cells[:2] if cell[0] in conditions[:2]]
     todo = trials(spec, conditions, scores)
     total = len(todo) + len(cells)
-    with workers(jobs, out) as run, study_bar(total, spec.steps, out, progress) as tell:
+    with (
+        workers(jobs, out) as run,
+        study_bar(total, spec.steps, out, progress) as files,
+    ):
         for part in (early, [cell for cell in cells if cell not in early]):
             of = [c for c in conditions if c in [cell[0] for cell in part]]
-            tune(out, spec, trials(spec, of, scores), scores, run, tell)
+            tune(out, spec, trials(spec, of, scores), scores, run, files)
             rates = {c.label: chosen_rate(spec, c, scores) for c in of}
-            _train(store, spec, part, rates, run, tell, after_cell)
+            _train(store, spec, part, rates, run, files, after_cell)
     # Of a finished study nothing is trained, but its tuning may have been lost.
     return {c.label: chosen_rate(spec, c, scores) for c in conditions}
 
@@ -258,11 +261,11 @@ def _train(
     cells: list[tuple[Condition, int]],
     rates: dict[str, float],
     run: Run,
-    tell: Tell,
+    files: ProgressFiles,
     after_cell: Callable[[Path, str, int], None] | None,
 ) -> None:
     """Train and record cells, and say of each that it is done."""
-    tell.bar.set_description("training")
+    files.bar.set_description("training")
     calls = [
         joblib.delayed(train_cell)(
             spec,
@@ -270,12 +273,12 @@ def _train(
             seed,
             rates[condition.label],
             store,
-            tell(f"{condition.label}-{seed}"),
+            files(f"{condition.label}-{seed}"),
         )
         for condition, seed in cells
     ]
     for label, seed in run(calls) if calls else ():
-        tell.finished(f"{label}-{seed}")
+        files.finished(f"{label}-{seed}")
         if after_cell is not None:
             after_cell(store.parent, label, seed)
 
@@ -290,7 +293,7 @@ def _walls(store: Path, spec: Spec) -> dict[str, float]:
                 ).attrs["wall_s"]
             )
         )
-        for condition in spec.parsed()
+        for condition in spec.parsed
         for seed in spec.seeds
     }
 
@@ -315,7 +318,7 @@ def _write_summary(out: Path, spec: Spec, extra: dict[str, Any]) -> None:
                 }
                 for seed in spec.seeds
             }
-            for condition in spec.parsed()
+            for condition in spec.parsed
         },
         **extra,
     }

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,13 @@ class Spec:
     grid: list[float]
     record: list[int]
     examples: int
-    share_init: bool
     device: str
     plugins: list[str]
 
+    @cached_property
     def parsed(self) -> list[Condition]:
-        """Return the conditions, checked against each other."""
-        return parse_all(self.conditions, self.share_init)
+        """The conditions, checked against each other; parsed once."""
+        return parse_all(self.conditions)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as `study.json` keeps them."""
@@ -67,7 +68,6 @@ def make_spec(
     grid: Sequence[float] = _GRID,
     record: Iterable[int] | None = None,
     examples: int = 400,
-    share_init: bool = False,
     device: str = "auto",
     plugins: Iterable[str] = (),
 ) -> Spec:
@@ -118,11 +118,10 @@ def make_spec(
         list(grid),
         moments,
         examples,
-        share_init,
         device,
         list(plugins),
     )
-    spec.parsed()
+    spec.parsed  # noqa: B018  (refuses what is malformed)
     return spec
 
 

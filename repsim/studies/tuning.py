@@ -9,7 +9,7 @@ import joblib
 from repsim.datasets.store.zarr_format import write_whole
 from repsim.studies.cell import tune_cell
 from repsim.studies.conditions import Condition
-from repsim.studies.progress import Tell
+from repsim.studies.progress import ProgressFiles
 from repsim.studies.spec import Spec
 from repsim.studies.workers import Run
 
@@ -40,19 +40,19 @@ def tune(
     todo: list[tuple[Condition, float]],
     scores: Scores,
     run: Run,
-    tell: Tell,
+    files: ProgressFiles,
 ) -> None:
     """Score learning rates, and keep every score as soon as it is there."""
-    tell.bar.set_description("tuning")
+    files.bar.set_description("tuning")
     calls = [
         joblib.delayed(_tune_one)(
-            i, spec, condition, lr, tell(f"{_tuning_key(condition)}-{lr}")
+            i, spec, condition, lr, files(f"{_tuning_key(condition)}-{lr}")
         )
         for i, (condition, lr) in enumerate(todo)
     ]
     for i, found in run(calls) if calls else ():
         condition, lr = todo[i]
-        tell.finished(f"{_tuning_key(condition)}-{lr}")
+        files.finished(f"{_tuning_key(condition)}-{lr}")
         scores.setdefault(_tuning_key(condition), {})[str(lr)] = {
             name: None if math.isnan(value) else value for name, value in found.items()
         }

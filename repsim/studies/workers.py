@@ -31,13 +31,13 @@ def occupied(out: Path, wait: float = WAIT) -> Iterator[None]:
     )
     with _lock(out, shared=False, wait=0, msg=msg):
         # Nobody leads this study; what its late leader's workers do ends first.
-        if _desk(out).is_dir():
-            with _lock(_desk(out), shared=False, wait=wait, msg=msg):
+        if _worker_lock(out).is_dir():
+            with _lock(_worker_lock(out), shared=False, wait=wait, msg=msg):
                 pass
         yield
 
 
-def _desk(out: Path) -> Path:
+def _worker_lock(out: Path) -> Path:
     """Return the folder on which workers hold a lock."""
     return out / "runs.zarr"
 
@@ -83,11 +83,11 @@ def workers(jobs: int | None, out: Path) -> Iterator[Run]:
     leader = os.getpid()
     with joblib.Parallel(number, return_as="generator_unordered") as parallel:
         yield lambda calls: iter(
-            parallel(joblib.delayed(_employed)(leader, out, *call) for call in calls)
+            parallel(joblib.delayed(_in_worker)(leader, out, *call) for call in calls)
         )
 
 
-def _employed(
+def _in_worker(
     leader: int,
     out: Path,
     call: Callable[..., Any],
@@ -97,7 +97,7 @@ def _employed(
     """Run a call in a worker that ends with its leader."""
     _end_with(leader)
     msg = f"Expected {out} to be free for a worker, but another study writes to it."
-    with _lock(_desk(out), shared=True, wait=WAIT, msg=msg):
+    with _lock(_worker_lock(out), shared=True, wait=WAIT, msg=msg):
         return call(*args, **kwargs)
 
 

@@ -49,13 +49,6 @@ def test_initialisations_differ_unless_shared() -> None:
     assert bp.run_seed(0) != shared.run_seed(0)
 
 
-def test_share_init_takes_the_first_condition_s_weights() -> None:
-    bp, sg = parse_all(["bp", "sg"], share_init=True)
-    assert bp.init_seed(3) == sg.init_seed(3)
-    sg, bp = parse_all(["sg:init=bp", "bp"], share_init=True)
-    assert bp.init_seed(3) == sg.init_seed(3)
-
-
 def test_chains_of_shared_initialisations_end_at_their_source() -> None:
     bp, sg, fa = parse_all(["bp", "sg:init=bp", "fa:init=sg_initbp"])
     assert bp.init_seed(0) == sg.init_seed(0) == fa.init_seed(0)
