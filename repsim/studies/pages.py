@@ -1,0 +1,48 @@
+"""The one writer of HTML: pages that need no other file, in one frame."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+_KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+def page(template: str, *, package: str = "repsim.studies", **content: Any) -> str:
+    """Return a page from a template in `templates/` of a package.
+
+    The template extends ``frame.html``, which is found whatever the package, and has
+    the filters ``picture`` (a path as a data URI) and ``text`` (a value as words).
+    """
+    environment = Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        loader=ChoiceLoader(
+            [PackageLoader(name) for name in dict.fromkeys((package, "repsim.studies"))]
+        ),
+    )
+    environment.filters |= {"picture": picture, "text": as_text}
+    return environment.get_template(template).render(**content)
+
+
+def picture(path: str | Path) -> str:
+    """Return a picture's file as a data URI."""
+    path = Path(path)
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f"data:{_KINDS[path.suffix.lower()]};base64,{data}"
+
+
+def as_text(value: Any) -> str:
+    """Return a number, a truth or a list as a reader wants it."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "−")
+    if isinstance(value, list | tuple):
+        return ", ".join(as_text(v) for v in value)
+    return str(value)
