@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 
+from repsim.core.messages import seed_number
 from repsim.probes.estimators import describe, few_examples_each, make
 from repsim.probes.linear import LinearProbe
-from repsim.probes.splits import expect_seed
 from repsim.probes.targets import Target, resolve
 from repsim.probes.traversal import features, frame, moments, over_networks, provenance
 
@@ -130,7 +130,7 @@ def _codelengths(
     goal = resolve(run, target, regression=False)
     probe = make(estimator, continuous=False)
     classes = _classes_to_code(goal, probe)
-    order = np.random.default_rng([expect_seed(seed), 3]).permutation(len(goal.values))
+    order = np.random.default_rng([seed_number(seed), 3]).permutation(len(goal.values))
     coder = _Coder(goal, order, probe)
     cells, lengths, leaders = {}, {}, {}
     for place, moment in places:

@@ -1,22 +1,12 @@
 """One split of the examples, shared by every layer, step and control."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from repsim.core.messages import seed_number
 from repsim.probes.targets import Target, some
-
-
-def expect_seed(seed: int) -> int:
-    """Return a seed that makes a result repeatable."""
-    if not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
-        msg = (
-            "Expected `seed` to be a whole number from 0 to 4294967295, but got "
-            f"{seed!r}."
-        )
-        raise ValueError(msg)
-    return int(seed)
 
 
 def split(target: Target, test_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +26,7 @@ def split(target: Target, test_size: float, seed: int) -> tuple[np.ndarray, np.n
     train, test = train_test_split(
         np.arange(n),
         test_size=float(test_size),
-        random_state=expect_seed(seed),
+        random_state=seed_number(seed),
         stratify=None if target.classes is None else target.values,
     )
     if target.classes is not None:

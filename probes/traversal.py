@@ -1,12 +1,12 @@
 """Walking over a recording's layers and steps, and over several recordings."""
 
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from repsim.core.provenance import made_by
 from repsim.datasets.recordings import matrix, matrix_layers, networks
 
 Moment = tuple[str, int | None]
@@ -82,11 +82,7 @@ def frame(run: xr.Dataset, cells: Mapping[tuple[int, ...], Mapping[str, float]])
 
 def provenance(**options: Any) -> dict[str, Any]:
     """Return a result's `attrs`: the options and the versions that made it."""
-    found = {
-        f"{name.replace('-', '_')}_version": version(name)
-        for name in ("repsim", "scikit-learn", "torch")
-    }
-    return {**options, **found}
+    return made_by("scikit-learn", "torch", **options)
 
 
 def over_networks(

@@ -62,4 +62,4 @@ from repsim.measures.dissimilarity.crossvalidated import crossnobis as crossnobi
 from repsim.studies.run import run_study as run_study
 from repsim.training.loop import train as train
 
-__version__ = _version("repsim")
+__version__ = _version("repsim-toolkit")

@@ -7,12 +7,12 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from repsim.core.files import write_whole
 from repsim.datasets.store.zarr_format import (
     Array,
     Codec,
     object_name,
     write_document,
-    write_whole,
 )
 
 MARKS = 1024

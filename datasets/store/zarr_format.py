@@ -18,6 +18,8 @@ import google_crc32c
 import numcodecs
 import numpy as np
 
+from repsim.core.files import write_whole
+
 CHUNK_BYTES = 16 * 2**20
 """One object of a live recording holds at most this much, uncompressed."""
 
@@ -175,17 +177,6 @@ def block_rows(row_bytes: int, rows: int | None = None) -> int:
     """Return how many examples one object holds: all, or up to 16 MiB."""
     most = max(1, CHUNK_BYTES // max(1, row_bytes))
     return most if rows is None else max(1, min(rows, most))
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that others see the old content or the new, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def write_document(folder: Path, document: Mapping[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """What several analyses read from a study."""
 
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from repsim.analyses import NotApplicable
+from repsim.core.provenance import made_by
 from repsim.datasets.recordings import networks
 
 UNTRAINED = "untrained"
@@ -84,7 +84,7 @@ def initialisation(run: xr.Dataset) -> object:
 
 def provenance(**options: Any) -> dict[str, Any]:
     """Return attrs that say what made a result."""
-    return {"repsim_version": version("repsim"), **options}
+    return made_by(**options)
 
 
 def spread(values: xr.DataArray) -> str:

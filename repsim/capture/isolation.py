@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from repsim.core.modes import kept_modes
+
 
 @contextmanager
 def same_random_numbers(*devices: torch.device) -> Iterator[None]:
@@ -32,23 +34,6 @@ def same_random_numbers(*devices: torch.device) -> Iterator[None]:
         torch.set_rng_state(cpu)
         for module, device, state in kept:
             module.set_rng_state(state, device)
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Set the `training` flags to False and give each its own value back.
-
-    The flags are set one by one: `model.eval()` may be overridden, and then do
-    more (merge adapters into weights, for one).
-    """
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in flags:
-            module.training = False
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
 
 
 @contextmanager
@@ -165,7 +150,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         interrupted_later(),
         same_random_numbers(*devices),
         same_buffers(model),
-        eval_mode(model),
+        kept_modes(model, training=False),
         _plain_autocast(),
         _module_by_module,
         eager(),

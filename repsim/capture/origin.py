@@ -4,12 +4,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import nn
 
+from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import SCHEMA
 from repsim.datasets.store.attributes import attribute
 
@@ -24,7 +24,7 @@ def provenance(
     """Return the attributes of a recording; the user's own win."""
     found: dict[str, Any] = {
         "repsim_schema": SCHEMA,
-        "repsim_version": version("repsim"),
+        "repsim_version": repsim_version(),
         "torch_version": str(torch.__version__),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "network": type(network).__name__,

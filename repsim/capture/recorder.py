@@ -13,7 +13,7 @@ from repsim.capture.errors import Signals, needed_labels, of_loss, of_rule
 from repsim.capture.isolation import same_random_numbers, undisturbed
 from repsim.capture.origin import provenance, reduce_name
 from repsim.capture.rows import Reduce, check_reduce
-from repsim.capture.schedule import Schedule, count
+from repsim.capture.schedule import Schedule
 from repsim.capture.selection import Choice, Layers, select, unwrap
 from repsim.capture.session import (
     Header,
@@ -22,6 +22,7 @@ from repsim.capture.session import (
     network_of,
     open_sink,
 )
+from repsim.core.messages import whole
 from repsim.datasets.store.places import locate
 from repsim.datasets.store.resumption import resumed_writer
 from repsim.datasets.store.sinks import Sink
@@ -125,13 +126,14 @@ class Recorder:
         check_ready(self._network)
         self._schedule = Schedule(every, steps)
         self._last = last
-        start = None if start is None else count("start", start)
+        start = None if start is None else whole(start, "start")
         self._count = start or 0
-        batch_size = count("batch_size", batch_size, least=1)
+        batch_size = whole(batch_size, "batch_size", 1)
         check_reduce(reduce)
         with same_random_numbers():  # inputs may be a shuffling DataLoader
-            whole = forward is not None
-            self._batches = list(batches_of(inputs, whole=whole, size=batch_size))
+            self._batches = list(
+                batches_of(inputs, whole=forward is not None, size=batch_size)
+            )
         head = provenance(model, self._network, reduce=reduce, attrs=attrs)
         digest = InputsHash()
         for batch in self._batches:
@@ -215,7 +217,7 @@ class Recorder:
         """Count several updates made at once, and record where one of them is due."""
         self._check_open()
         due = False
-        for _ in range(count("updates", updates)):
+        for _ in range(whole(updates, "updates")):
             self._count += 1
             due = self._schedule.due(self._count) or due
         if due:

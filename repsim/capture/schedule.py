@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
+from repsim.core.messages import whole
+
 
 class Schedule:
     """Decide whether the network is recorded after so many updates."""
@@ -14,7 +16,7 @@ class Schedule:
     ) -> None:
         self.due: Callable[[int], bool]
         if steps is None:
-            period = count("every", every, least=1)
+            period = whole(every, "every", 1)
             self.due = lambda step: step % period == 0
         elif callable(steps):
             wanted = steps
@@ -54,21 +56,6 @@ class _Increasing:
                     raise ValueError(msg)
                 self._next = following
         return self._next == step
-
-
-def count(what: str, value: Any, least: int = 0) -> int:
-    """Return an argument that counts something, as a plain integer."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = int(value.__index__())
-    except (AttributeError, TypeError):
-        msg = f"Expected `{what}` to be an integer, but got {value!r}."
-        raise TypeError(msg) from None
-    if number < least:
-        msg = f"Expected `{what}` to be at least {least}, but got {value}."
-        raise ValueError(msg)
-    return number
 
 
 def _step(value: Any) -> int:

@@ -12,9 +12,9 @@ from repsim.capture.hooks import Hooks, recording
 from repsim.capture.isolation import eager, undisturbed
 from repsim.capture.origin import provenance
 from repsim.capture.rows import Reduce, check_reduce
-from repsim.capture.schedule import count
 from repsim.capture.selection import Layers, select, unwrap
 from repsim.capture.session import Header, Session, check_ready, network_of, open_sink
+from repsim.core.messages import whole
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def record(
     choices = select(network, layers)
     check_ready(network)
     known = None if labels is None else len(as_array(labels))
-    step = None if step is None else count("step", step)
+    step = None if step is None else whole(step, "step")
     check_reduce(reduce)
     head = provenance(model, network, reduce=reduce, attrs=attrs)
     sink = open_sink(store, group, attrs=head, examples=known)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from repsim.claims.lab import Lab, source_hash
 from repsim.claims.page import write_page
 from repsim.claims.settings import about, chosen_claims, make_settings
 from repsim.claims.trained import write
+from repsim.core.provenance import repsim_version
 from repsim.datasets import load
 
 Result = dict[str, Any]
@@ -199,7 +199,7 @@ def _bar(
 
 def _place(claim: Claim, lab: Lab, folder: Path) -> Path:
     """Return the file of a claim's result: these settings, thresholds and code."""
-    made_by = version("repsim"), source_hash(claim.run.__module__)
+    made_by = repsim_version(), source_hash(claim.run.__module__)
     text = json.dumps([asdict(lab.settings), _gates(claim), *made_by])
     return (
         folder / "results" / f"{claim.id}-{sha256(text.encode()).hexdigest()[:12]}.json"

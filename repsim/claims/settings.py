@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import distribution, version
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -17,6 +17,7 @@ import torch
 
 from repsim.claims.base import Claim, registered
 from repsim.core.messages import unknown
+from repsim.core.provenance import DISTRIBUTION, repsim_version
 from repsim.datasets.inputs.files import data_root
 from repsim.learning import names
 
@@ -193,7 +194,7 @@ def about(settings: Settings, notes: list[str]) -> dict[str, Any]:
     return {
         "settings": asdict(settings),
         "notes": notes,
-        "repsim_version": version("repsim"),
+        "repsim_version": repsim_version(),
         "commit": _commit(),
         "torch_version": torch.__version__,
         "python": platform.python_version(),
@@ -208,7 +209,7 @@ def _commit() -> str | None:
     pip notes it for a package from a repository; for one from a folder (also an
     editable one) git is asked, and says with "+" that files have changed since.
     """
-    origin = json.loads(distribution("repsim").read_text("direct_url.json") or "{}")
+    origin = json.loads(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
     if "vcs_info" in origin:
         return str(origin["vcs_info"]["commit_id"])
     if "dir_info" not in origin:

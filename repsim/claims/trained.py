@@ -1,11 +1,9 @@
 """One trained network with everything the claims measure on it, kept as numbers."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,9 @@ from sklearn.linear_model import RidgeClassifier
 
 from repsim import learning
 from repsim.capture.single import record
+from repsim.core.files import write_whole
+from repsim.core.provenance import repsim_version
+from repsim.core.seeding import derived_seed
 from repsim.core.threads import one_thread
 from repsim.datasets import load, to_tensors
 from repsim.geometry.profiles import class_margin, rdm_distance
@@ -23,7 +24,6 @@ from repsim.geometry.stacks import rdms
 from repsim.learning.rule import Rule
 from repsim.networks import mlp
 from repsim.probes import LinearProbe
-from repsim.studies.conditions import derived_seed
 from repsim.training.loop import train
 
 EXAMPLES = 400
@@ -54,7 +54,7 @@ class Cell:
     @property
     def key(self) -> str:
         """A name for the file that holds the numbers."""
-        text = json.dumps([asdict(self), version("repsim")], sort_keys=True)
+        text = json.dumps([asdict(self), repsim_version()], sort_keys=True)
         return f"{self.label}-{self.seed}-{sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -73,11 +73,9 @@ def measure(cell: Cell, root: str | None, folder: Path) -> dict[str, Any]:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file, and its folder, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, "utf-8")
-    os.replace(part, path)
+    write_whole(path, text)
 
 
 def recording(cell: Cell, folder: Path) -> xr.Dataset:

@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -20,6 +19,7 @@ from repsim.cli.output import (
     whole_numbers,
     write_result,
 )
+from repsim.core.provenance import versions
 
 app = typer.Typer(
     name="repsim",
@@ -89,8 +89,7 @@ def version(as_json: Json = False) -> None:
 
     Example: repsim version --json
     """
-    names = ("repsim", "torch", "numpy", "scipy", "scikit-learn", "xarray", "zarr")
-    found = {name: installed(name) for name in names}
+    found = versions()
     _say(found, as_json, [f"{name} {number}" for name, number in found.items()])
 
 

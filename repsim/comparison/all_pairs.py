@@ -4,7 +4,6 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from tqdm.auto import tqdm
 from repsim.comparison.operands import LayerRows, Side, same_steps
 from repsim.core.devices import device_named
 from repsim.core.messages import unknown
+from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import same_examples
 from repsim.measures import catalogue as registry
 from repsim.measures.catalogue import Measure
@@ -268,7 +268,7 @@ def _attrs(
         "precision": precision,
         "device": device,
         "larger_is_more_similar": int(measure.larger_is_more_similar),
-        "repsim_version": version("repsim"),
+        "repsim_version": repsim_version(),
         "torch_version": str(torch.__version__),
     }
     if measure.bounds is not None and np.isfinite(measure.bounds).all():

@@ -2,11 +2,11 @@
 
 import warnings
 from collections.abc import Iterable
-from importlib.metadata import version
 
 import numpy as np
 import xarray as xr
 
+from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.measures.dimension import ratio_of
 from repsim.measures.matrices import check_finite, read
@@ -62,7 +62,7 @@ def effective_dimension(
         dims=("step", "layer"),
         coords={"layer": names},
         name="effective_dimension",
-        attrs={"measure": "participation_ratio", "repsim_version": version("repsim")},
+        attrs={"measure": "participation_ratio", "repsim_version": repsim_version()},
     )
     if steps is None:
         return result.isel(step=0)

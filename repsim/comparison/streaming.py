@@ -3,13 +3,13 @@
 import json
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import xarray as xr
 
+from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import layers, matrix_layers
 from repsim.measures.kernels import ratios
 from repsim.measures.kernels.moments import Moments
@@ -180,7 +180,7 @@ class StreamingCKA:
                 "larger_is_more_similar": 1,
                 "bounds": [-1.0, 1.0],
                 "examples": self.examples,
-                "repsim_version": version("repsim"),
+                "repsim_version": repsim_version(),
                 "torch_version": str(torch.__version__),
             },
         )

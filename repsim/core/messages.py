@@ -2,6 +2,11 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Real
+from operator import index
+from typing import Any
+
+import numpy as np
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
@@ -32,3 +37,54 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     sentence = f"Expected `{what}` to be one of {listed}, but got {name!r}."
     near = get_close_matches(str(name), choices, n=1)
     return f"{sentence} Did you mean {near[0]!r}?" if near else sentence
+
+
+def require(right: bool, value: Any, expected: str) -> None:
+    """Refuse a value of the wrong type."""
+    if not right:
+        msg = f"Expected {expected}, but got {type(value).__name__}."
+        raise TypeError(msg)
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number of any library, and no True or False."""
+    try:
+        index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool | np.bool_)
+
+
+def whole(value: Any, name: str, least: int = 0, most: int = 2**63 - 1) -> int:
+    """Return a whole number within bounds as an int, and refuse everything else."""
+    if not is_whole(value):
+        msg = f"Expected `{name}` to be a whole number, but got {value!r}."
+        raise TypeError(msg)
+    value = index(value)
+    if value < least and most == 2**63 - 1:
+        msg = f"Expected `{name}` to be at least {least}, but got {value}."
+        raise ValueError(msg)
+    if not least <= value <= most:
+        msg = f"Expected `{name}` between {least} and {most}, but got {value}."
+        raise ValueError(msg)
+    return value
+
+
+def seed_number(value: Any, name: str = "seed") -> int:
+    """Return a seed, as NumPy, torch and scikit-learn all take it."""
+    return whole(value, name, 0, 2**32 - 1)
+
+
+def number(value: Any, name: str) -> float:
+    """Return a real number as a float, and refuse everything else."""
+    right = isinstance(value, Real) and not isinstance(value, bool)
+    require(right, value, f"`{name}` to be a number")
+    return float(value)
+
+
+def flag(value: Any, name: str) -> bool:
+    """Return True or False, and refuse what is merely truthy, such as "no"."""
+    if not isinstance(value, bool):
+        msg = f"Expected `{name}` to be True or False, but got {value!r}."
+        raise TypeError(msg)
+    return value

@@ -1,12 +1,12 @@
 """An RDM of networks: which layers, rules and seeds see the data alike."""
 
-from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from repsim.core.messages import unknown
+from repsim.core.provenance import repsim_version
 from repsim.geometry.profiles import expect_pairs
 from repsim.measures.dissimilarity.comparators import METHODS, Method, compare_rdms
 from repsim.measures.dissimilarity.triangle import n_pairs
@@ -98,7 +98,7 @@ def network_rdm(
             "measure": "network_rdm",
             "items": items,
             "method": method,
-            "repsim_version": version("repsim"),
+            "repsim_version": repsim_version(),
         },
         name="network_rdm",
     )

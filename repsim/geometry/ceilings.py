@@ -1,11 +1,10 @@
 """How well any model could do: what networks of one condition share."""
 
-from importlib.metadata import version
-
 import numpy as np
 import xarray as xr
 
 from repsim.core.messages import unknown
+from repsim.core.provenance import repsim_version
 from repsim.geometry.profiles import expect_pairs
 from repsim.measures.dissimilarity.comparators import METHODS, Method, compare_rdms
 from repsim.measures.dissimilarity.ranks import doubled
@@ -92,7 +91,7 @@ def noise_ceiling(
             "measure": "noise_ceiling",
             "method": method,
             "subjects": int(rdms.sizes[dim]),
-            "repsim_version": version("repsim"),
+            "repsim_version": repsim_version(),
         },
     )
 

@@ -1,12 +1,12 @@
 """Points whose distances on paper are those of an RDM, as nearly as two dims allow."""
 
-from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from repsim.core.messages import unknown
+from repsim.core.provenance import repsim_version
 from repsim.geometry.between_networks import items_of
 from repsim.geometry.profiles import expect_pairs
 from repsim.geometry.stacks import squareform
@@ -96,7 +96,7 @@ def embed(
             "scaling": method,
             "stress": stress,
             "explained": explained,
-            "repsim_version": version("repsim"),
+            "repsim_version": repsim_version(),
         },
         name="configuration",
     )

@@ -1,13 +1,13 @@
 """Model RDMs: what classes, inputs, depth or training time say about pairs."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
 from repsim.core.messages import unknown
+from repsim.core.provenance import repsim_version
 from repsim.geometry.profiles import expect_pairs
 from repsim.measures.dissimilarity import rdm
 from repsim.measures.dissimilarity.distances import Metric
@@ -84,7 +84,7 @@ def model_rdms(
         dims=("model", "pair"),
         coords={"model": list(found)}
         | {k: v for k, v in rdms.coords.items() if v.dims == ("pair",)},
-        attrs={"measure": "model_rdm", "repsim_version": version("repsim")},
+        attrs={"measure": "model_rdm", "repsim_version": repsim_version()},
         name="model_rdm",
     )
 

@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from repsim.core.messages import unknown
+from repsim.core.provenance import repsim_version
 from repsim.geometry.profiles import expect_pairs
 from repsim.measures.dissimilarity.ranks import doubled
 
@@ -89,7 +89,7 @@ def partial_rsa(
             **rdms.attrs,
             "measure": "partial_rsa",
             "method": method,
-            "repsim_version": version("repsim"),
+            "repsim_version": repsim_version(),
         },
         name="partial_rsa",
     )
@@ -213,7 +213,7 @@ def rdm_regression(
             **rdms.attrs,
             "measure": "rdm_regression",
             "method": method,
-            "repsim_version": version("repsim"),
+            "repsim_version": repsim_version(),
         },
     )
 

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable
-from importlib.metadata import version
 from typing import Literal, overload
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from repsim.core.devices import device_named
 from repsim.core.messages import unknown
+from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix, matrix_layers, networks
 from repsim.geometry.profiles import class_margin as class_margin
 from repsim.geometry.profiles import rdm_distance as rdm_distance
@@ -142,7 +142,7 @@ def _labelled(
         "measure": "rdm",
         "metric": metric,
         "precision": str(values.dtype),
-        "repsim_version": version("repsim"),
+        "repsim_version": repsim_version(),
     }
     return xr.DataArray(values, dims=dims, coords=coords, attrs=attrs, name=metric)
 

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import xarray as xr
 
 from repsim.comparison.all_pairs import compare
 from repsim.core.messages import unknown
+from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference import closed_forms as alignment
 from repsim.inference import rsa_influence as geometry
@@ -127,7 +127,7 @@ def confidence(
         "level": level,
         "over": over,
         "seed": seed,
-        "repsim_version": version("repsim"),
+        "repsim_version": repsim_version(),
     }
     _warn_of_bias(result, chosen.name)
     return result

@@ -1,12 +1,12 @@
 """A number per layer of each network, compared between two rules."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 
 import numpy as np
 import xarray as xr
 
 from repsim.core.messages import unknown
+from repsim.core.provenance import repsim_version
 from repsim.inference.designs import LIMIT, Design, design, false_discovery, too_few
 
 PLACE = ("condition", "seed", "init_seed")
@@ -112,7 +112,7 @@ def profile_test(
         "level": level,
         "sentence": too_few(smallest, level, *sizes),
         "seed": seed,
-        "repsim_version": version("repsim"),
+        "repsim_version": repsim_version(),
     }
     return result
 

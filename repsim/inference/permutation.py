@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from repsim.comparison.all_pairs import compare
+from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference.choices import Choice, directed
 from repsim.inference.closed_forms import Kernel
@@ -128,7 +128,7 @@ def permutation_test(
         "smallest_p": 1 / (1 + permutations),
         "seed": seed,
         "options": json.dumps(options, default=str, sort_keys=True),
-        "repsim_version": version("repsim"),
+        "repsim_version": repsim_version(),
     }
     return result
 

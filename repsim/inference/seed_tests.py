@@ -2,12 +2,12 @@
 
 import json
 import warnings
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix
 from repsim.inference.choices import Choice, directed
 from repsim.inference.common_steps import (
@@ -178,7 +178,7 @@ def seed_test(
         "sentence": " ".join(part for part in (few, missing) if part),
         "note": SPREAD,
         "seed": seed,
-        "repsim_version": version("repsim"),
+        "repsim_version": repsim_version(),
     }
     return result
 

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from repsim.core.messages import unknown
+from repsim.core.messages import require, unknown
 from repsim.learning.blocks import check_input, first_weights, trace
-from repsim.learning.checks import require
 from repsim.learning.losses import check_labels
 
 

@@ -1,15 +1,14 @@
 """A network as a sequence of named blocks, and the checks that it is one."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from repsim.core.messages import unknown
-from repsim.learning.checks import require
+from repsim.core.messages import require, unknown
+from repsim.core.modes import kept_modes
 
 Blocks = Sequence[str] | Mapping[str, nn.Module] | None
 
@@ -77,18 +76,6 @@ def _check_parameters(network: nn.Module, blocks: Mapping[str, nn.Module]) -> No
             raise ValueError(msg)
 
 
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Switch a network to eval mode and put every module's own flag back."""
-    flags = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-
-
 def trace(
     network: nn.Module, blocks: Mapping[str, nn.Module], x: Tensor
 ) -> tuple[dict[str, tuple[int, ...]], frozenset[str]]:
@@ -101,7 +88,7 @@ def trace(
     shapes: dict[str, tuple[int, ...]] = {}
     inputs: dict[str, Tensor] = {}
     in_place = set()
-    with torch.no_grad(), evaluating(network):
+    with torch.no_grad(), kept_modes(network, training=False):
         h, before = x.clone(), "the input"
         for name, block in blocks.items():
             inputs[name], entry, version = h.clone(), h, h._version

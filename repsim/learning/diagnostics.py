@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from repsim.learning.blocks import evaluating
+from repsim.core.modes import kept_modes
 from repsim.learning.rule import Rule
 
 NAMES = {
@@ -93,7 +93,7 @@ def _parameter_cosines(
 ) -> dict[str, float]:
     """Pull both errors through each block alone, from the input it really gets."""
     found = {}
-    with evaluating(rule.network):
+    with kept_modes(rule.network, training=False):
         h = x
         for name, block in rule.blocks.items():
             parameters = [p for p in block.parameters() if p.requires_grad]

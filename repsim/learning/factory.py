@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from repsim.core.messages import unknown
-from repsim.learning.checks import require
+from repsim.core.messages import require, unknown
 from repsim.learning.rule import Rule
 from repsim.learning.rules.backpropagation import Backpropagation
 from repsim.learning.rules.direct import DirectFeedbackAlignment

@@ -6,8 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from repsim.core.messages import unknown
-from repsim.learning.checks import require
+from repsim.core.messages import require, unknown
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 

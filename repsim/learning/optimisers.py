@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repsim.learning.checks import number, require
+from repsim.core.messages import number, require
 
 Factory = Callable[..., torch.optim.Optimizer]
 

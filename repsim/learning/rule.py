@@ -22,9 +22,10 @@ from typing import Any, ClassVar, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from repsim.core.messages import require, whole
+from repsim.core.modes import kept_modes
 from repsim.learning.batch_checks import BatchChecks
-from repsim.learning.blocks import Blocks, evaluating, named_blocks, weights
-from repsim.learning.checks import require, whole
+from repsim.learning.blocks import Blocks, named_blocks, weights
 from repsim.learning.closed_form import Chains, lean_chains
 from repsim.learning.losses import LossFunction, resolve
 from repsim.learning.optimisers import Factory, make_optimizer, name_of, rate
@@ -345,7 +346,7 @@ class Rule:
         y = self.check(x, y)
         state = self.generator.get_state()
         try:
-            with torch.enable_grad(), evaluating(self.network):
+            with torch.enable_grad(), kept_modes(self.network, training=False):
                 true = true_errors(self, x, y)
                 used = self.used(x, y)
         finally:
@@ -369,7 +370,7 @@ class Rule:
 
     def _first_bad(self, x: Tensor) -> str:
         """Return the first block with weights or outputs that are not finite."""
-        with torch.no_grad(), evaluating(self.network):
+        with torch.no_grad(), kept_modes(self.network, training=False):
             h = x
             for name, block in self.blocks.items():
                 h = block(self.batch_checks.own(name, h))

@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
-from zlib import crc32
 
-import numpy as np
+from repsim.core.seeding import derived_seed
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,6 @@ class Condition:
     def run_seed(self, seed: int) -> int:
         """Return the seed of the rule's own draws and of the order of the data."""
         return derived_seed("run", self.label, seed)
-
-
-def derived_seed(purpose: str, label: str, seed: int) -> int:
-    """Return a 31-bit seed that depends on all three and on nothing else."""
-    entropy = [crc32(purpose.encode()), crc32(label.encode()), seed]
-    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
 
 def parse(text: str) -> Condition:

@@ -11,8 +11,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from repsim import plot
+from repsim.core.files import write_whole
 from repsim.datasets.results import storable
-from repsim.datasets.store.zarr_format import write_whole
 from repsim.studies.report import (
     RESULTS,
     SUMMARY,

@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from repsim.analyses import Analysis, NotApplicable, collect
+from repsim.core.files import write_whole
 from repsim.core.threads import one_thread
 from repsim.datasets.recordings import networks
 from repsim.datasets.results import restored, storable
-from repsim.datasets.store.zarr_format import write_whole
 from repsim.datasets.studies import open_study
 from repsim.studies.workers import occupied, workers
 

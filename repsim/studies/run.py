@@ -4,7 +4,6 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import xarray as xr
 import zarr
 
 from repsim import datasets
+from repsim.core.files import write_whole
 from repsim.core.messages import unknown
-from repsim.datasets.store.zarr_format import write_whole
+from repsim.core.provenance import versions
 from repsim.datasets.studies import open_study
 from repsim.studies.cell import (
     build,
@@ -302,13 +302,12 @@ def _write_summary(out: Path, spec: Spec, extra: dict[str, Any]) -> None:
     """Write study.json, keeping what later stages added to a finished study."""
     path = out / SUMMARY
     there = json.loads(path.read_text()) if path.exists() else {}
-    names = ("repsim", "torch", "numpy", "scipy", "scikit-learn", "xarray", "zarr")
     content = {
         **there,
         "spec": spec.as_dict(),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in names},
+            **versions(),
         },
         "seeds": {
             condition.label: {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import joblib
 
-from repsim.datasets.store.zarr_format import write_whole
+from repsim.core.files import write_whole
 from repsim.studies.cell import tune_cell
 from repsim.studies.conditions import Condition
 from repsim.studies.progress import ProgressFiles

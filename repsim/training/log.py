@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,10 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from repsim.core.modes import kept_modes
+from repsim.core.provenance import repsim_version
 from repsim.learning import Rule, error_diagnostics
-from repsim.learning.blocks import evaluating, weights
+from repsim.learning.blocks import weights
 from repsim.learning.diagnostics import NAMES
 
 Row = dict[str, float | list[float]]
@@ -98,7 +99,7 @@ class TrainingLog:
             if name in log:
                 log[name].attrs["description"] = text
         return log.assign_attrs(
-            repsim_version=version("repsim"), torch_version=str(torch.__version__)
+            repsim_version=repsim_version(), torch_version=str(torch.__version__)
         )
 
 
@@ -119,7 +120,7 @@ def evaluate(
 ) -> tuple[float, float]:
     """Return mean loss and accuracy in eval mode, leaving no trace."""
     total, right = 0.0, 0
-    with torch.no_grad(), evaluating(rule.network):
+    with torch.no_grad(), kept_modes(rule.network, training=False):
         for first in range(0, len(x), batch_size):
             inputs, labels = (
                 x[first : first + batch_size],

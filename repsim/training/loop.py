@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
+from repsim.core.modes import kept_modes
 from repsim.learning import Rule
 from repsim.training.log import TrainingLog, due_steps
 from repsim.training.order import Data, Order, as_tensors
@@ -193,17 +194,14 @@ def _training_mode(rule: Rule) -> Iterator[None]:
     Adam's moments of units that have died decay into denormal numbers, which cost
     up to 1.4 times after some hundred steps.
     """
-    flags = [(module, module.training) for module in rule.network.modules()]
     tiny = torch.tensor(1e-40)
     flushed = float(tiny * 1.0) == 0.0
-    rule.network.train()
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(flushed)
-        for module, flag in flags:
-            module.training = flag
+    with kept_modes(rule.network, training=True):
+        torch.set_flush_denormal(True)
+        try:
+            yield
+        finally:
+            torch.set_flush_denormal(flushed)
 
 
 class _Bar:

@@ -446,7 +446,7 @@ def test_schedules_that_cannot_be_are_refused() -> None:
 
     with pytest.raises(ValueError, match="Expected `every` to be at least 1"):
         made(every=0)
-    with pytest.raises(TypeError, match="Expected `every` to be an integer"):
+    with pytest.raises(TypeError, match="Expected `every` to be a whole number"):
         made(every=1.5)
     with pytest.raises(TypeError, match="Expected `steps` to be an iterable"):
         made(steps=3)
@@ -459,7 +459,7 @@ def test_schedules_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="Expected `start` to be at least 0"):
         made(start=-1)
     for bad in (True, 1.5, "3"):
-        with pytest.raises(TypeError, match="Expected `start` to be an integer"):
+        with pytest.raises(TypeError, match="Expected `start` to be a whole number"):
             made(start=bad)
     assert made(start=np.int64(4))._count == 4
 
@@ -481,7 +481,7 @@ def test_options_that_cannot_be_are_refused_before_anything_is_written(
         with pytest.raises(ValueError, match=sentence):
             repsim.Recorder(_mlp(), _vectors(3), store=store, **options)
         assert not store.exists()
-    with pytest.raises(TypeError, match="Expected `batch_size` to be an integer"):
+    with pytest.raises(TypeError, match="Expected `batch_size` to be a whole number"):
         repsim.Recorder(_mlp(), _vectors(3), batch_size=2.5)
 
 

@@ -542,7 +542,7 @@ def test_checkpoints_join_along_step(net: nn.Module, x: Tensor) -> None:
     with pytest.raises(ValueError, match="Expected `step` to be at least 0"):
         repsim.record(net, x, step=-1)
     for bad in (1.5, "last"):
-        with pytest.raises(TypeError, match="Expected `step` to be an integer"):
+        with pytest.raises(TypeError, match="Expected `step` to be a whole number"):
             repsim.record(net, x, step=bad)  # type: ignore[arg-type]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from repsim.studies.conditions import derived_seed, parse, parse_all
+from repsim.core.seeding import derived_seed, parse, parse_all
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from repsim.learning.checks import number
+from repsim.core.messages import number
 from repsim.learning.rule import Common, Info, Rule
 from repsim.learning.segments import Cut
 

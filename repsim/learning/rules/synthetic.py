@@ -14,9 +14,8 @@ from typing import Any, ClassVar, Literal, TypeGuard, Unpack
 import torch
 from torch import Tensor, nn
 
-from repsim.core.messages import unknown
-from repsim.learning.blocks import evaluating
-from repsim.learning.checks import flag, number, odd, require
+from repsim.core.messages import flag, number, require, unknown, whole
+from repsim.core.modes import kept_modes
 from repsim.learning.diagnostics import curl
 from repsim.learning.losses import one_hot
 from repsim.learning.optimisers import make_optimizer, rate
@@ -137,7 +136,10 @@ class SyntheticGradient(Rule):
         super().__init__(network, **options)
         if predictor not in KINDS:
             raise ValueError(unknown("predictor", predictor, KINDS))
-        self.kernel_size = odd(kernel_size, "kernel_size")
+        self.kernel_size = whole(kernel_size, "kernel_size", 1)
+        if self.kernel_size % 2 == 0:
+            msg = f"Expected `kernel_size` to be odd, but got {kernel_size}."
+            raise ValueError(msg)
         self.prop = number(prop, "prop")
         if not 0 <= self.prop < float("inf"):
             msg = f"Expected `prop` to be finite and at least 0, but got {prop}."
@@ -249,7 +251,7 @@ class SyntheticGradient(Rule):
     def curls(self, x: Tensor, y: Tensor) -> dict[str, float]:
         """Return |A − Aᵀ|/|A + Aᵀ| of every predictor's derivative on four examples."""
         found = {}
-        with torch.no_grad(), evaluating(self.network):
+        with torch.no_grad(), kept_modes(self.network, training=False):
             h, labels = x[:4], self.label_vectors(y[:4])
             for name, block in self.blocks.items():
                 h = block(self.batch_checks.own(name, h))
