@@ -8,13 +8,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
+from sklearn.metrics import root_mean_squared_error
 
+from repsim.datasets.recordings import networks
 from repsim.probes import scores
 from repsim.probes.control import control_values
 from repsim.probes.estimators import describe, few_examples_each, make, regresses
 from repsim.probes.linear import LinearProbe
-from repsim.probes.splits import split
-from repsim.probes.targets import Target, resolve
+from repsim.probes.targets import Target, expect_same_order, resolve, split
 from repsim.probes.traversal import features, frame, moments, over_networks, provenance
 
 MEANING = {
@@ -130,6 +131,86 @@ def probe_layers(
     )
 
 
+def probe_input(
+    run: xr.Dataset | xr.DataTree,
+    target: str | ArrayLike = "label",
+    *,
+    inputs: ArrayLike | xr.DataArray | None = None,
+    estimator: str | BaseEstimator | None = None,
+    test_size: float = 0.25,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Return how well the same probe reads the target from the input itself.
+
+    What a probe reads from pixels is no achievement of a layer.
+
+    Parameters
+    ----------
+    run : Dataset or DataTree
+        A recording, for its examples and target, or a study.
+    target : str or array-like, shape (example,)
+        As for `probe_layers`.
+    inputs : array-like, shape (example, …), optional
+        The recorded inputs, in the recording's order; more dims are flattened. A
+        study keeps them in the variable `input` of its root.
+    estimator : str, estimator or None
+        As for `probe_layers`.
+    test_size : float
+        As for `probe_layers`.
+    seed : int
+        As for `probe_layers`; the same gives the same split.
+
+    Returns
+    -------
+    Dataset
+        The variables of `probe_layers`, without dims.
+
+    Raises
+    ------
+    ValueError
+        If there are no inputs, not one for each example, or in another order.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> label = np.arange(80) % 2
+    >>> run = xr.Dataset(
+    ...     {"h": (("example", "h_unit"), rng.normal(size=(80, 3)))},
+    ...     coords={"label": ("example", label)},
+    ... )
+    >>> pixels = rng.normal(size=(80, 4)) + 9 * label[:, None]
+    >>> float(probe_input(run, inputs=pixels)["accuracy"])
+    1.0
+    """
+    if isinstance(run, xr.DataTree):
+        if inputs is None and "input" in run.data_vars:
+            inputs = run.to_dataset()["input"].values
+        run = next(iter(networks(run).values()))
+    if inputs is None:
+        msg = (
+            "Expected `inputs`, the recorded inputs, but got none, and the recording "
+            "holds none; pass inputs=…, in the recording's order."
+        )
+        raise ValueError(msg)
+    expect_same_order(run, inputs, "inputs")
+    values = np.asarray(inputs)
+    n = run.sizes["example"]
+    if not values.ndim or len(values) != n:
+        msg = (
+            f"Expected `inputs` to hold one input for each of the {n} examples, but "
+            f"got shape {values.shape}."
+        )
+        raise ValueError(msg)
+    kept = run.drop_vars([str(name) for name in run.data_vars])
+    kept = kept.drop_dims([dim for dim in kept.dims if dim != "example"])
+    kept.attrs = {}
+    kept["input"] = (("example", "input_unit"), values.reshape(n, -1))
+    found = probe_layers(
+        kept, target, estimator=estimator, test_size=test_size, seed=seed
+    )
+    return found.isel(layer=0, drop=True)
+
+
 def _is_false(control: Any) -> bool:
     return isinstance(control, (bool, np.bool_)) and not control
 
@@ -153,7 +234,7 @@ class _Task:
             return {
                 "r2": scores.r2(predicted, held),
                 "train_r2": scores.r2(np.asarray(probe.predict(x_train)), seen),
-                "rmse": scores.rmse(predicted, held),
+                "rmse": float(root_mean_squared_error(held, predicted)),
             }
         with few_examples_each():
             probe.fit(x_train, self.target.classes[seen])
@@ -162,24 +243,24 @@ class _Task:
             "train_accuracy": self._accuracy(probe, x_train, seen),
         }
         if hasattr(probe, "predict_proba"):
-            chances = self._chances(probe, x_test)
+            probabilities = self._probabilities(probe, x_test)
             prior = np.bincount(seen, minlength=len(self.target.classes)) / len(seen)
-            result["log_loss"] = scores.log_loss(chances, held)
-            result["calibration_error"] = scores.calibration_error(chances, held)
-            result["v_information"] = scores.v_information(chances, held, prior)
+            result["log_loss"] = scores.log_loss(probabilities, held)
+            result["calibration_error"] = scores.calibration_error(probabilities, held)
+            result["v_information"] = scores.v_information(probabilities, held, prior)
         return result
 
     def _accuracy(self, probe: Any, x: np.ndarray, codes: np.ndarray) -> float:
         assert self.target.classes is not None
         return float((probe.predict(x) == self.target.classes[codes]).mean())
 
-    def _chances(self, probe: Any, x: np.ndarray) -> np.ndarray:
+    def _probabilities(self, probe: Any, x: np.ndarray) -> np.ndarray:
         """Return probabilities of all classes; a control can miss some in training."""
         assert self.target.classes is not None
-        chances = np.zeros((len(x), len(self.target.classes)))
+        probabilities = np.zeros((len(x), len(self.target.classes)))
         known = np.searchsorted(self.target.classes, probe.classes_)
-        chances[:, known] = probe.predict_proba(x)
-        return chances
+        probabilities[:, known] = probe.predict_proba(x)
+        return probabilities
 
     def chance(self) -> float:
         """Return the held-out score of the best constant."""

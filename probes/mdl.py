@@ -234,16 +234,18 @@ class _Coder:
                 # A probe cut short is a worse code, not a wrong one.
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 probe.fit(x[:start], self.codes[:start])
-            chances = np.zeros((end - start, self.k))
-            chances[:, seen] = probe.predict_proba(x[start:end])
-            found.append(_bits(chances, self.codes[start:end], seen, start))
+            probabilities = np.zeros((end - start, self.k))
+            probabilities[:, seen] = probe.predict_proba(x[start:end])
+            found.append(_bits(probabilities, self.codes[start:end], seen, start))
         return found
 
 
-def _bits(chances: np.ndarray, codes: np.ndarray, seen: np.ndarray, t: int) -> float:
+def _bits(
+    probabilities: np.ndarray, codes: np.ndarray, seen: np.ndarray, t: int
+) -> float:
     """Return the cost of labels after t examples, every class kept possible."""
-    k = chances.shape[1]
+    k = probabilities.shape[1]
     unseen = np.ones(k)
     unseen[seen] = 0
-    safe = (t * chances + 1 / k + unseen) / (t + 1 + unseen.sum())
+    safe = (t * probabilities + 1 / k + unseen) / (t + 1 + unseen.sum())
     return float(-np.log2(safe[np.arange(len(codes)), codes]).sum())

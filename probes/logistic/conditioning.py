@@ -53,8 +53,8 @@ class Conditioned:
         width = problem.features.shape[1] + 1
         theta = problem.penalty.new_zeros(problem.rows, width)
         if problem.intercept:
-            chances = _chances(problem.codes, problem.shares)
-            odds = chances.log()
+            probabilities = _probabilities(problem.codes, problem.shares)
+            odds = probabilities.log()
             theta[:, -1] = (
                 odds[1] - odds[0] if problem.rows == 1 else odds - odds.mean()
             )
@@ -93,8 +93,8 @@ def condition(
     scale = _spread(z, shares)
     z.div_(scale.to(z.dtype))
     penalty = strength / scale.square()
-    chances = _chances(codes, shares)
-    curvature = float((chances * (1 - chances)).mean())
+    probabilities = _probabilities(codes, shares)
+    curvature = float((probabilities * (1 - probabilities)).mean())
     problem = Problem(
         features=z,
         codes=codes,
@@ -117,6 +117,6 @@ def _spread(z: Tensor, shares: Tensor) -> Tensor:
     return total.sqrt()
 
 
-def _chances(codes: Tensor, shares: Tensor) -> Tensor:
+def _probabilities(codes: Tensor, shares: Tensor) -> Tensor:
     """Return the classes' weighted frequencies."""
     return torch.bincount(codes[0], weights=shares)

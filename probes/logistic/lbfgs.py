@@ -9,7 +9,7 @@ from torch import Tensor
 SIZE = 12
 
 
-class Memory:
+class LBFGSMemory:
     r"""The inverse Hessian's estimate from the last moves, in compact form.
 
     With S the moves, Y the gradients' changes, H₀ the inverse metric,

@@ -61,16 +61,18 @@ class Metric:
 def renewed(
     metric: Metric,
     features: Tensor,
-    chances: Tensor,
+    probabilities: Tensor,
     shares: Tensor,
     penalty: Tensor,
     intercept: bool,
 ) -> Metric:
-    """Return the metric of the curvature at given chances."""
-    weights = chances * (1 - chances) * shares.to(chances.dtype)
-    first = min(features.shape[1], COUPLED // len(chances) - 1)
+    """Return the metric of the curvature at given probabilities."""
+    weights = probabilities * (1 - probabilities) * shares.to(probabilities.dtype)
+    first = min(features.shape[1], COUPLED // len(probabilities) - 1)
     if metric.variances is not None and first > 0:
-        found = _coupled(metric, features, chances, weights, shares, first, intercept)
+        found = _coupled(
+            metric, features, probabilities, weights, shares, first, intercept
+        )
         if found is not None:
             return found
     mean = weights.mean(0).double()
@@ -81,7 +83,7 @@ def renewed(
 def _coupled(
     metric: Metric,
     features: Tensor,
-    chances: Tensor,
+    probabilities: Tensor,
     weights: Tensor,
     shares: Tensor,
     first: int,
@@ -89,13 +91,13 @@ def _coupled(
 ) -> Metric | None:
     """Return the metric with a block over the first coordinates, if it has a factor."""
     assert metric.variances is not None
-    k = len(chances)
+    k = len(probabilities)
     chosen, standing = _drawn(weights.sum(0), 2 * k * (first + 1))
     root = (standing * shares[chosen]).sqrt().to(features.dtype)
     lead = metric.factor[:, :first].T @ features[chosen].T * root
     if intercept:
         lead = torch.cat([lead, root[None]])
-    hessian = _hessian(lead, chances[:, chosen])
+    hessian = _hessian(lead, probabilities[:, chosen])
     # The penalty is what the covariance leaves of the identity.
     penalty = 1 - metric.curvature * metric.variances
     ridge = penalty.new_full((len(lead),), JITTER)
@@ -124,16 +126,16 @@ def _drawn(weight: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return chosen, 1 / odds[chosen]
 
 
-def _hessian(lead: Tensor, chances: Tensor) -> Tensor:
+def _hessian(lead: Tensor, probabilities: Tensor) -> Tensor:
     """Return the loss's Hessian over (class, coordinate), weights in the features.
 
     Of what is symmetric half is computed; the other half is left at zero.
     """
-    k, q = len(chances), len(lead)
+    k, q = len(probabilities), len(lead)
     if k == 1:
-        scaled = lead * (chances * (1 - chances)).clamp_(min=0).sqrt_()
+        scaled = lead * (probabilities * (1 - probabilities)).clamp_(min=0).sqrt_()
         return scaled @ scaled.T
-    each = (chances[:, None, :] * lead).view(k * q, -1)
+    each = (probabilities[:, None, :] * lead).view(k * q, -1)
     hessian = lead.new_zeros(k * q, k * q)
     for a in range(0, k * q, q):
         mine = each[a : a + q]

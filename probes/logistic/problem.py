@@ -65,18 +65,18 @@ class Problem:
 
     def refreshed(self, residual: Tensor) -> "Problem":
         """Return the problem with the metric of the curvature found here."""
-        chances = residual / self.shares.to(residual.dtype)
+        probabilities = residual / self.shares.to(residual.dtype)
         if self.rows == 1:
-            chances = chances + self.codes
+            probabilities = probabilities + self.codes
         else:
-            ones = torch.ones_like(self.codes, dtype=chances.dtype)
-            chances = chances.scatter_add(0, self.codes, ones)
+            ones = torch.ones_like(self.codes, dtype=probabilities.dtype)
+            probabilities = probabilities.scatter_add(0, self.codes, ones)
         return replace(
             self,
             metric=renewed(
                 self.metric,
                 self.features,
-                chances.clamp_(0, 1),
+                probabilities.clamp_(0, 1),
                 self.shares,
                 self.penalty,
                 self.intercept,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from repsim.probes.logistic.lbfgs import Memory
+from repsim.probes.logistic.lbfgs import LBFGSMemory
 from repsim.probes.logistic.problem import Problem
 
 TRIALS = 30
@@ -52,7 +52,7 @@ def place(problem: Problem, theta: Tensor, logits: Tensor | None = None) -> Plac
 
 def minimise(problem: Problem, start: Place, *, tol: float, max_iter: int) -> Solution:
     """Minimise a problem's objective from a start."""
-    here, memory = start, Memory()
+    here, memory = start, LBFGSMemory()
     slope = problem.gradient(here.residual, here.theta)
     steep = problem.precondition(slope)
     gains: list[float] = []
@@ -64,7 +64,7 @@ def minimise(problem: Problem, start: Place, *, tol: float, max_iter: int) -> So
         step = memory.direction(slope, steep)
         decrease = -float((step * slope).sum())
         if not decrease > 0:
-            memory, step = Memory(), steep.neg()
+            memory, step = LBFGSMemory(), steep.neg()
             decrease = -float((step * slope).sum())
         if not math.isfinite(decrease):
             return Solution(here.theta, here.logits, here.value, math.inf, done, False)

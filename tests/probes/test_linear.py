@@ -225,8 +225,8 @@ def test_units_do_not_matter_where_the_penalty_does_not(
     else:
         # So small that the penalty leaves the intercept alone: the frequencies.
         shares = np.bincount(y) / len(y)
-        chances = probe.predict_proba(x * factor)
-        np.testing.assert_allclose(chances, np.tile(shares, (60, 1)), rtol=1e-6)
+        probabilities = probe.predict_proba(x * factor)
+        np.testing.assert_allclose(probabilities, np.tile(shares, (60, 1)), rtol=1e-6)
     assert abs(float(probe.intercept_.sum())) < 1e-5
 
 

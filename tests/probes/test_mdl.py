@@ -43,11 +43,11 @@ def by_hand(x: np.ndarray, y: np.ndarray, ends: list[int], C: float) -> list[flo
     bits = [ends[0] * np.log2(4)]
     for t, end in zip(ends[:-1], ends[1:], strict=True):
         fitted = LogisticRegression(C=C, tol=1e-7, max_iter=5000).fit(x[:t], y[:t])
-        chances = np.zeros((end - t, 4))
-        chances[:, fitted.classes_] = fitted.predict_proba(x[t:end])
+        probabilities = np.zeros((end - t, 4))
+        probabilities[:, fitted.classes_] = fitted.predict_proba(x[t:end])
         unseen = ~np.isin(np.arange(4), fitted.classes_)
-        chances = (t * chances + 1 / 4 + unseen) / (t + 1 + unseen.sum())
-        bits.append(float(-np.log2(chances[np.arange(end - t), y[t:end]]).sum()))
+        probabilities = (t * probabilities + 1 / 4 + unseen) / (t + 1 + unseen.sum())
+        bits.append(float(-np.log2(probabilities[np.arange(end - t), y[t:end]]).sum()))
     return bits
 
 
