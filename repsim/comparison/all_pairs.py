@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -11,23 +11,26 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from repsim.comparison.operands import LayerRows, Side, same_steps
+from repsim.comparison.operands import (
+    Layers,
+    LayerSource,
+    Operand,
+    as_list,
+    same_steps,
+)
 from repsim.core.devices import device_named
 from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import same_examples
-from repsim.measures import catalogue as registry
-from repsim.measures.catalogue import Measure
-from repsim.measures.matrices import is_constant
+from repsim.measures.catalogue import Choice, Measure, named
 
 Recordings: TypeAlias = xr.Dataset | xr.DataTree
-Layers: TypeAlias = str | Iterable[str] | None
 
 
 def compare(
     a: Recordings,
     b: Recordings | None = None,
-    measure: str | Measure | Callable[..., float] = "cka",
+    measure: Choice = "cka",
     *,
     layers: Layers = None,
     layers_b: Layers = None,
@@ -86,7 +89,7 @@ def compare(
     >>> repsim.compare(run).round(3).values.tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    chosen = _measure(measure)
+    chosen = named(measure)
     chosen.check_options(options)
     left, right = _sides(a, b, layers, layers_b)
     steps = _common_steps(left, right)
@@ -94,12 +97,12 @@ def compare(
     device = str(device_named(device))
     moments: list[int | None] = [None] if steps is None else list(range(len(steps)))
     values: list[np.ndarray] = []
-    flat = Flat()
+    flat = ConstantLayers()
     how: dict[str, Any] = {}
     with once():
         for moment in tqdm(moments, disable=not progress or len(moments) == 1):
-            xs = left.rows(moment)
-            ys = None if right is left else right.rows(moment)
+            xs = left.sources(moment)
+            ys = None if right is left else right.sources(moment)
             if not values and chosen.describe is not None:
                 how = chosen.describe(xs, ys, **(chosen.defaults() | options))
                 if left.steps is None or right.steps is None:
@@ -132,7 +135,7 @@ def once() -> Iterator[None]:
         warnings.warn(text, kind, stacklevel=4)
 
 
-class Flat:
+class ConstantLayers:
     """Collects the layers without similarity to anything, for one warning."""
 
     def __init__(self) -> None:
@@ -140,7 +143,7 @@ class Flat:
         self._spread: dict[str, None] = {}
 
     def look(
-        self, values: np.ndarray, xs: list[LayerRows], ys: list[LayerRows] | None
+        self, values: np.ndarray, xs: list[LayerSource], ys: list[LayerSource] | None
     ) -> None:
         """Find the layers behind rows and columns without a number."""
         empty = np.isnan(values)
@@ -150,7 +153,7 @@ class Flat:
         sides = [(0, xs, empty)] + ([] if ys is None else [(1, ys, empty.T)])
         for side, layers, cells in sides:
             for i in np.flatnonzero(cells.all(axis=1)):
-                flat[side][i] = is_constant(np.asarray(layers[i][:]))
+                flat[side][i] = layers[i].is_constant()
                 if flat[side][i]:
                     self._constant[layers[i].what] = None
         if ys is None:
@@ -187,48 +190,21 @@ def _some(names: list[str], most: int = 8) -> str:
 
 def _sides(
     a: Recordings, b: Recordings | None, layers: Layers, layers_b: Layers
-) -> tuple[Side, Side]:
+) -> tuple[Operand, Operand]:
     """Return both sides, one object where a recording is compared with itself."""
-    first = _listed(layers)
+    first = as_list(layers)
     if b is None and layers_b is None:
-        left = Side.of(a, first, "layers")
+        left = Operand.of(a, first, "layers")
         return left, left
     second, what = (first, "layers") if layers_b is None else (layers_b, "layers_b")
     names = ("", "") if b is None else (" of `a`", " of `b`")
     return (
-        Side.of(a, first, "layers", names[0]),
-        Side.of(a if b is None else b, _listed(second), what, names[1]),
+        Operand.of(a, first, "layers", names[0]),
+        Operand.of(a if b is None else b, as_list(second), what, names[1]),
     )
 
 
-def _listed(layers: Layers) -> list[str] | None:
-    """Return names as a list, so that an iterator serves both sides."""
-    if layers is None:
-        return None
-    return [layers] if isinstance(layers, str) else [str(name) for name in layers]
-
-
-def _measure(measure: str | Measure | Callable[..., float]) -> Measure:
-    """Return a measure from a name or a function."""
-    if isinstance(measure, Measure):
-        return measure
-    if isinstance(measure, str):
-        return registry.get(measure)
-    if callable(measure):
-        for name in registry.names():
-            if registry.get(name).function is measure:
-                return registry.get(name)
-        name = getattr(measure, "__name__", type(measure).__name__)
-        # Nothing is known of a plain function, its symmetry included.
-        return Measure(name, measure, larger_is_more_similar=True, symmetric=False)
-    msg = (
-        "Expected `measure` to be a name or a function f(x, y), but got "
-        f"{type(measure).__name__}."
-    )
-    raise TypeError(msg)
-
-
-def _common_steps(left: Side, right: Side) -> xr.DataArray | None:
+def _common_steps(left: Operand, right: Operand) -> xr.DataArray | None:
     """Return the steps of a comparison; a single moment goes with every step."""
     same_examples(left.networks[0].run, right.networks[0].run)
     if left.steps is not None and right.steps is not None:
@@ -240,7 +216,7 @@ def _common_steps(left: Side, right: Side) -> xr.DataArray | None:
     return steps
 
 
-def _precision(measure: Measure, asked: str | None, sides: Sequence[Side]) -> str:
+def _precision(measure: Measure, asked: str | None, sides: Sequence[Operand]) -> str:
     """Return the precision: as asked, as the measure needs, or as recorded."""
     if asked is not None:
         if asked not in measure.precisions:
@@ -278,8 +254,8 @@ def _attrs(
 
 def _labelled(
     values: np.ndarray,
-    left: Side,
-    right: Side,
+    left: Operand,
+    right: Operand,
     steps: xr.DataArray | None,
     attrs: dict[str, Any],
 ) -> xr.DataArray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -13,9 +13,13 @@ from repsim.datasets.recordings import (
     same_examples,
     select_layers,
 )
+from repsim.measures.matrices import is_constant
+
+Runs: TypeAlias = dict[tuple[str, str], xr.Dataset]
+Layers: TypeAlias = str | Iterable[str] | None
 
 
-class LayerRows:
+class LayerSource:
     """One layer at one moment, read from the recording row by row when asked."""
 
     def __init__(self, values: xr.Variable, what: str) -> None:
@@ -27,6 +31,8 @@ class LayerRows:
         """Whether reading goes to a store (or a task graph), not to memory."""
         self.chunk = _stored_together(values) if self.stored else 1
         """How many rows are stored together, which are read together."""
+        self.constant: bool | None = None
+        """Whether all examples are the same; None until somebody has read them."""
         self._memory = None if self.stored else np.asarray(values.values)
 
     @property
@@ -44,6 +50,12 @@ class LayerRows:
         if self._memory is not None:
             return self._memory[rows]
         return np.asarray(self._values[rows].values)
+
+    def is_constant(self) -> bool:
+        """Return whether all examples are the same, reading only if none has."""
+        if self.constant is None:
+            self.constant = is_constant(self[:])
+        return self.constant
 
 
 def _stored_together(values: xr.Variable) -> int:
@@ -68,7 +80,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Side:
+class Operand:
     """One side of a comparison: some networks, with the same layers and steps."""
 
     networks: list[Network]
@@ -80,10 +92,10 @@ class Side:
     def of(
         cls,
         recordings: xr.Dataset | xr.DataTree,
-        layers: Iterable[str] | None,
+        layers: Layers,
         what: str,
         name: str = "",
-    ) -> "Side":
+    ) -> "Operand":
         """Return a side from what the user gave, checked."""
         if isinstance(recordings, xr.DataTree):
             found = [
@@ -92,11 +104,8 @@ class Side:
             ]
         else:
             found = [Network(recordings)]
-        chosen = matrix_layers(found[0].run, layers, what)
-        for other in found[1:]:
-            _same_layers(found[0], other, chosen, asked=layers is not None)
-            matrix_layers(other.run, chosen, what)
-            same_examples(found[0].run, other.run)
+        runs = {(n.condition or "", n.seed or ""): n.run for n in found}
+        chosen = common_layers(runs, layers, what)
         for network in found:
             _check_real(network.run, chosen)
         steps = [_steps(network.run) for network in found]
@@ -118,7 +127,7 @@ class Side:
             for layer in self.layers
         }
 
-    def rows(self, moment: int | None) -> list[LayerRows]:
+    def sources(self, moment: int | None) -> list[LayerSource]:
         """Return the layers of all networks at one moment, networks outermost."""
         found = []
         for network in self.networks:
@@ -128,8 +137,41 @@ class Side:
                 if moment is not None and "step" in values.dims:
                     values = values.isel(step=moment)
                     where += f" at step {_number(network.run, moment)}"
-                found.append(LayerRows(values, where))
+                found.append(LayerSource(values, where))
         return found
+
+
+def as_list(layers: Layers) -> list[str] | None:
+    """Return names as a list, so that an iterator serves more than once."""
+    if layers is None:
+        return None
+    return [layers] if isinstance(layers, str) else [str(name) for name in layers]
+
+
+def common_layers(runs: Runs, layers: Layers = None, what: str = "layers") -> list[str]:
+    """Return the layers of several networks, which must share them and the examples."""
+    asked = as_list(layers)
+    first = next(iter(runs))
+    listed = matrix_layers(runs[first], asked, what)
+    for key, run in runs.items():
+        theirs = select_layers(run)
+        odd = [name for name in listed if name not in theirs]
+        odd += [name for name in theirs if asked is None and name not in listed]
+        if odd:
+            common = [name for name in listed if name in theirs]
+            msg = (
+                "Expected all networks to have the same layers, but "
+                f"{'/'.join(first)} and {'/'.join(key)} differ in {', '.join(odd)}; "
+                f"name common ones, as in layers={common!r}."
+            )
+            raise ValueError(msg)
+        matrix_layers(run, listed, what)
+        try:
+            same_examples(runs[first], run)
+        except ValueError as error:
+            msg = f"{error} These are {'/'.join(first)} and {'/'.join(key)}."
+            raise ValueError(msg) from None
+    return listed
 
 
 def _check_real(run: xr.Dataset, layers: list[str]) -> None:
@@ -139,23 +181,6 @@ def _check_real(run: xr.Dataset, layers: list[str]) -> None:
         if dtype.kind not in "fiub":
             msg = f"Expected layer {layer!r} to hold real numbers, but got {dtype}."
             raise TypeError(msg)
-
-
-def _same_layers(
-    first: Network, other: Network, chosen: list[str], *, asked: bool
-) -> None:
-    """Raise if networks of a study do not have the same layers to compare."""
-    theirs = select_layers(other.run)
-    missing = [name for name in chosen if name not in theirs]
-    extra = [] if asked else [name for name in theirs if name not in chosen]
-    if missing or extra:
-        common = [name for name in chosen if name in theirs]
-        msg = (
-            f"Expected the networks of a study to have the same layers, but "
-            f"{first.label} and {other.label} differ in "
-            f"{', '.join(missing + extra)}; name common ones, as in layers={common!r}."
-        )
-        raise ValueError(msg)
 
 
 def _steps(run: xr.Dataset) -> xr.DataArray | None:

@@ -1,30 +1,9 @@
 """Which measure is meant, and what must be known about it."""
 
-from collections.abc import Callable
-
 from repsim.measures import catalogue as registry
+from repsim.measures.catalogue import Choice as Choice
 from repsim.measures.catalogue import Measure
-
-Choice = str | Measure | Callable[..., float]
-
-
-def named(measure: Choice) -> Measure:
-    """Return a measure from its name, itself, or a function."""
-    if isinstance(measure, Measure):
-        return measure
-    if isinstance(measure, str):
-        return registry.get(measure)
-    for known in map(registry.get, registry.names()):
-        if known.function is measure:
-            return known
-    if not callable(measure):
-        msg = (
-            "Expected `measure` to be a name or a function f(x, y), but got "
-            f"{type(measure).__name__}."
-        )
-        raise TypeError(msg)
-    name = getattr(measure, "__name__", type(measure).__name__)
-    return Measure(name, measure, larger_is_more_similar=True, symmetric=False)
+from repsim.measures.catalogue import named as named
 
 
 def directed(measure: Choice) -> Measure:

@@ -1,49 +1,17 @@
 """What of several networks is compared: the layers they share, and which moments."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
+from repsim.comparison.operands import Layers as Layers
+from repsim.comparison.operands import Runs as Runs
+from repsim.comparison.operands import as_list as as_list
+from repsim.comparison.operands import common_layers as common_layers
 from repsim.core.messages import unknown
-from repsim.datasets.recordings import matrix_layers, same_examples, select_layers
 
-Runs = dict[tuple[str, str], xr.Dataset]
 Steps = int | Sequence[int] | str | None
-Layers = str | Iterable[str] | None
-
-
-def as_list(layers: Layers) -> list[str] | None:
-    """Return names as a list, so that an iterator serves more than once."""
-    if layers is None:
-        return None
-    return [layers] if isinstance(layers, str) else [str(name) for name in layers]
-
-
-def common_layers(runs: Runs, layers: Layers = None) -> list[str]:
-    """Return the layers of several networks, which must share them and the examples."""
-    asked = as_list(layers)
-    first = next(iter(runs))
-    listed = matrix_layers(runs[first], asked)
-    for key, run in runs.items():
-        theirs = select_layers(run)
-        odd = [name for name in listed if name not in theirs]
-        odd += [name for name in theirs if asked is None and name not in listed]
-        if odd:
-            common = [name for name in listed if name in theirs]
-            msg = (
-                "Expected all networks to have the same layers, but "
-                f"{'/'.join(first)} and {'/'.join(key)} differ in {', '.join(odd)}; "
-                f"name common ones, as in layers={common!r}."
-            )
-            raise ValueError(msg)
-        matrix_layers(run, listed)
-        try:
-            same_examples(runs[first], run)
-        except ValueError as error:
-            msg = f"{error} These are {'/'.join(first)} and {'/'.join(key)}."
-            raise ValueError(msg) from None
-    return listed
 
 
 def moments(runs: Runs, step: Steps) -> list[int | None]:

@@ -8,6 +8,8 @@ from repsim.measures.catalogue import Measure as Measure
 from repsim.measures.catalogue import get as get
 from repsim.measures.catalogue import names as names
 from repsim.measures.catalogue import register as register
+from repsim.measures.catalogue import table as table
+from repsim.measures.catalogue import unregister as unregister
 from repsim.measures.dimension import participation_ratio as participation_ratio
 from repsim.measures.dissimilarity import rdm as rdm
 from repsim.measures.dissimilarity import rsa as rsa
@@ -22,4 +24,3 @@ from repsim.measures.neighbours import mutual_knn as mutual_knn
 from repsim.measures.predictivity import linear_predictivity as linear_predictivity
 from repsim.measures.shape import procrustes_distance as procrustes_distance
 from repsim.measures.shape import shape_distance as shape_distance
-from repsim.measures.table import table as table

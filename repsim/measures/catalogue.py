@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from inspect import Parameter, signature
 from typing import Any, TypeAlias
 
@@ -9,7 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from repsim.core.messages import unknown
-from repsim.measures.matrices import Matrix, is_constant, read
+from repsim.measures.matrices import Matrix, is_constant, note_constant, read
 
 INVARIANCES = {
     "permutation": "reordering the units of either side",
@@ -85,6 +86,10 @@ class Measure:
         dict
             Name -> default.
         """
+        return dict(self._defaults)
+
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
         shared = {"ys", "precision", "device", "progress"}
         found = {}
         for function in (self.function, self.pairs):
@@ -171,19 +176,24 @@ class Measure:
         progress: bool,
         options: dict[str, Any],
     ) -> np.ndarray:
-        left = [read(x).numpy().astype(precision) for x in xs]
-        right = left if ys is None else [read(y).numpy().astype(precision) for y in ys]
-        flat_x, flat_y = [is_constant(x) for x in left], [is_constant(y) for y in right]
+        def matrix(source: Matrix) -> tuple[np.ndarray, bool]:
+            x = read(source).numpy().astype(precision)
+            return x, note_constant(source, is_constant(x))
+
+        left = [matrix(x) for x in xs]
+        right = left if ys is None else [matrix(y) for y in ys]
         half = ys is None and self.symmetric
         values = np.full((len(left), len(right)), np.nan)
         cells = [
             (i, j)
             for i in range(len(left))
             for j in range(i if half else 0, len(right))
-            if not (flat_x[i] or flat_y[j])
+            if not (left[i][1] or right[j][1])
         ]
         for i, j in tqdm(cells, desc=self.name, disable=not progress):
-            values[i, j] = self._number(self.function(left[i], right[j], **options))
+            values[i, j] = self._number(
+                self.function(left[i][0], right[j][0], **options)
+            )
             if half:
                 values[j, i] = values[i, j]
         return values
@@ -247,6 +257,34 @@ def get(name: str) -> Measure:
     if name not in _MEASURES:
         raise ValueError(unknown("measure", name, _MEASURES))
     return _MEASURES[name]
+
+
+def unregister(name: str) -> None:
+    """Forget a measure.
+
+    Parameters
+    ----------
+    name : str
+        One of `names()`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such measure.
+
+    Examples
+    --------
+    >>> import repsim
+    >>> name = "first_of_both"
+    >>> _ = repsim.measures.register(
+    ...     name, lambda x, y: x[0, 0] * y[0, 0], larger_is_more_similar=True
+    ... )
+    >>> repsim.measures.unregister(name)
+    >>> name in repsim.measures.names()
+    False
+    """
+    get(name)
+    del _MEASURES[name]
 
 
 def register(
@@ -346,3 +384,67 @@ def _origin(function: Callable[..., float]) -> tuple[str, str]:
         getattr(function, "__module__", kind.__module__),
         getattr(function, "__qualname__", kind.__qualname__),
     )
+
+
+Choice: TypeAlias = str | Measure | Callable[..., float]
+"""How a user says which measure."""
+
+
+def named(measure: Choice) -> Measure:
+    """Return a measure from its name, itself, or a function."""
+    if isinstance(measure, Measure):
+        return measure
+    if isinstance(measure, str):
+        return get(measure)
+    for known in _MEASURES.values():
+        if known.function is measure:
+            return known
+    if not callable(measure):
+        msg = (
+            "Expected `measure` to be a name or a function f(x, y), but got "
+            f"{type(measure).__name__}."
+        )
+        raise TypeError(msg)
+    name = getattr(measure, "__name__", type(measure).__name__)
+    # Nothing is known of a plain function, its symmetry included.
+    return Measure(name, measure, larger_is_more_similar=True, symmetric=False)
+
+
+def table() -> str:
+    """Return what is known of every measure, as a Markdown table.
+
+    Returns
+    -------
+    str
+        One row a measure, one column an invariance.
+
+    Examples
+    --------
+    >>> print(table().splitlines()[0][:22])
+    | measure | larger is
+    """
+    maps = list(INVARIANCES)
+    titles = [name.replace("_", " ") for name in maps]
+    lines = [
+        f"| measure | larger is | symmetric | bounds | {' | '.join(titles)} |",
+        "| --- | --- | --- | --- |" + " --- |" * len(maps),
+    ]
+    for name in names():
+        measure = get(name)
+        cells = [
+            f"`{name}`",
+            "more similar" if measure.larger_is_more_similar else "further apart",
+            "yes" if measure.symmetric else "no",
+            _bounds(measure.bounds),
+            *("yes" if one in measure.invariances else "–" for one in maps),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _bounds(bounds: tuple[float, float] | None) -> str:
+    """Return bounds in a few characters."""
+    if bounds is None:
+        return "none"
+    low, high = (f"{bound:.4g}".replace("inf", "∞") for bound in bounds)
+    return f"{low} to {high}"

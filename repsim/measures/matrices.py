@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """Anything with a shape, a dtype and row slices: an array that may live on disk."""
 
     @property
@@ -23,7 +23,7 @@ class Rows(Protocol):
         """Return some rows, in memory."""
 
 
-Matrix: TypeAlias = np.ndarray | torch.Tensor | xr.DataArray | Rows
+Matrix: TypeAlias = np.ndarray | torch.Tensor | xr.DataArray | RowSource
 """A representation, (examples, units)."""
 
 DTYPES = {
@@ -37,27 +37,7 @@ DTYPES = {
 def read(
     source: Matrix, start: int = 0, stop: int | None = None, *, check: bool = True
 ) -> torch.Tensor:
-    """Return some rows as a tensor, without a copy where there is no need of one.
-
-    Parameters
-    ----------
-    source : array, tensor, DataArray or Rows, shape (examples, units)
-        Where the rows are.
-    start, stop : int
-        The first row, and the one after the last; None means the end.
-    check : bool
-        Whether to refuse NaN and infinity here, where the source has a name (`what`).
-
-    Returns
-    -------
-    Tensor, shape (stop − start, units)
-        In the source's own dtype (integers and booleans as float64).
-
-    Raises
-    ------
-    ValueError
-        If a number is not finite.
-    """
+    """Return some rows as a tensor, without a copy where there is no need of one."""
     rows: Any = source[start:stop] if (start, stop) != (0, None) else source[:]
     if isinstance(rows, xr.DataArray):
         rows = rows.values
@@ -79,29 +59,7 @@ def read(
 
 
 def matrix(x: Matrix, name: str, least: int = 2) -> torch.Tensor:
-    """Return one argument of a measure as a float64 matrix, or say what is wrong.
-
-    Parameters
-    ----------
-    x : array, tensor or DataArray, shape (examples, units)
-        What came.
-    name : str
-        The argument's name, for the error's sentence.
-    least : int
-        The fewest examples that make sense.
-
-    Returns
-    -------
-    Tensor of float64, shape (examples, units)
-        On the device where it was.
-
-    Raises
-    ------
-    TypeError
-        If it does not hold real numbers.
-    ValueError
-        If it is not a matrix with enough rows, or not finite.
-    """
+    """Return one argument of a measure as a float64 matrix, or say what is wrong."""
     if isinstance(x, xr.DataArray) and "example" in x.dims:
         x = x.transpose("example", ...)
     if not isinstance(x, torch.Tensor | np.ndarray | xr.DataArray):
@@ -130,25 +88,7 @@ def matrix(x: Matrix, name: str, least: int = 2) -> torch.Tensor:
 
 
 def pair(x: Matrix, y: Matrix, least: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return both arguments of a measure as float64 matrices over the same examples.
-
-    Parameters
-    ----------
-    x, y : array, tensor or DataArray, shape (examples, units)
-        What came.
-    least : int
-        The fewest examples the measure is defined for.
-
-    Returns
-    -------
-    tuple of Tensor
-        Both in float64.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of examples differ or are too few, or see `matrix`.
-    """
+    """Return both arguments of a measure as float64 matrices over the same examples."""
     a, b = matrix(x, "x"), matrix(y, "y")
     if len(a) != len(b):
         msg = (
@@ -161,40 +101,14 @@ def pair(x: Matrix, y: Matrix, least: int = 2) -> tuple[torch.Tensor, torch.Tens
 
 
 def check_examples(n: int, least: int) -> None:
-    """Raise unless there are enough examples for the measure.
-
-    Parameters
-    ----------
-    n : int
-        How many there are.
-    least : int
-        How many are needed.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer.
-    """
+    """Raise unless there are enough examples for the measure."""
     if n < least:
         msg = f"Expected at least {least} examples, but got {n}."
         raise ValueError(msg)
 
 
 def check_finite(x: torch.Tensor, what: str) -> None:
-    """Raise if a representation holds NaN or infinity.
-
-    Parameters
-    ----------
-    x : Tensor
-        The numbers.
-    what : str
-        How the error's sentence calls them.
-
-    Raises
-    ------
-    ValueError
-        If any is not finite.
-    """
+    """Raise if a representation holds NaN or infinity."""
     # A sum is one pass without a temporary; it may overflow where no number did.
     if bool(torch.isfinite(x.sum())):
         return
@@ -208,36 +122,21 @@ def check_finite(x: torch.Tensor, what: str) -> None:
 
 
 def is_constant(x: np.ndarray | torch.Tensor) -> bool:
-    """Return whether every example has the very same representation.
-
-    Parameters
-    ----------
-    x : array or tensor, shape (examples, units)
-        A representation.
-
-    Returns
-    -------
-    bool
-        True for dead layers; differences by round-off count as differences.
-    """
+    """Return whether every example has the very same representation."""
     first: Any = x[:1]
     # Most representations differ in the last row already.
     return bool((x[-1:] == first).all()) and bool((x == first).all())
 
 
+def note_constant(source: Matrix, flat: bool) -> bool:
+    """Let a source remember whether it is constant, so that nobody reads it again."""
+    if hasattr(source, "constant"):
+        source.constant = bool(flat)
+    return flat
+
+
 def warn_constant(x: torch.Tensor, y: torch.Tensor | None = None) -> bool:
-    """Warn if an argument is constant, and say whether one is.
-
-    Parameters
-    ----------
-    x, y : Tensor, shape (examples, units)
-        The arguments of a measure.
-
-    Returns
-    -------
-    bool
-        True where there is nothing to measure.
-    """
+    """Warn if an argument is constant, and say whether one is."""
     sides = (("x", x), ("y", y))
     flat = [
         f"`{name}`" for name, side in sides if side is not None and is_constant(side)

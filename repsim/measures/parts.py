@@ -11,6 +11,7 @@ from repsim.measures.matrices import (
     DTYPES,
     Matrix,
     is_constant,
+    note_constant,
     pair,
     read,
     warn_constant,
@@ -56,7 +57,8 @@ class ByParts(Generic[Part]):
 
         def part(source: Matrix) -> Part | None:
             x: torch.Tensor = read(source).to(device, DTYPES[precision])
-            return None if is_constant(x) else self._prepare(x, **options)
+            flat = note_constant(source, is_constant(x))
+            return None if flat else self._prepare(x, **options)
 
         left = [part(x) for x in xs]
         right = left if ys is None else [part(y) for y in ys]

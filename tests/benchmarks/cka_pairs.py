@@ -24,7 +24,7 @@ import torch
 import xarray as xr
 
 import repsim
-from repsim.measures.kernels.matmul import Rows
+from repsim.measures.kernels.products import LeftFactor
 
 LAYERS = 20
 CASES = {
@@ -166,7 +166,7 @@ def has(package: str) -> bool:
 def peak() -> float:
     """Return the float32 matrix peak, GF/s of a 2,048³ product by torch's best."""
     a = torch.ones(2048, 2048)
-    rows = Rows(a)
+    rows = LeftFactor(a)
     best = 0.0
     for product in (lambda: a @ a, lambda: rows.times(a)):
         product()

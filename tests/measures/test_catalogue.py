@@ -1,11 +1,15 @@
 """Names, metadata and a user's own measure."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
 
 import repsim
 from repsim import measures
+
+PAGE = Path(__file__).parents[2] / "docs" / "measures.md"
 
 
 def test_the_names_that_are_promised() -> None:
@@ -56,7 +60,7 @@ def test_a_users_own_measure_goes_through_the_same_door(
         with pytest.raises(TypeError, match="Did you mean 'power'"):
             repsim.compare(run, measure="means_of_test", pover=2.0)
     finally:
-        measures.catalogue._MEASURES.pop("means_of_test", None)
+        measures.unregister("means_of_test")
 
 
 def test_names_that_are_taken() -> None:
@@ -67,3 +71,24 @@ def test_names_that_are_taken() -> None:
 def test_what_cannot_be_called() -> None:
     with pytest.raises(TypeError, match="`function` to be callable"):
         measures.register("none", 3, larger_is_more_similar=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="runs beside docs/")
+def test_the_page_holds_the_table() -> None:
+    page = PAGE.read_text(encoding="utf-8").splitlines()
+    built_in = [
+        line
+        for line in measures.table().splitlines()
+        if line.split("|")[1].strip(" `") in (*_own(), "measure", "---")
+    ]
+    missing = [line for line in built_in if line not in page]
+    assert missing == [], "run the command beside the table"
+
+
+def _own() -> list[str]:
+    """The names that come with the package, not those that other tests add."""
+    return [
+        name
+        for name in measures.names()
+        if measures.get(name).function.__module__.startswith("repsim.")
+    ]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from repsim.measures.kernels.matmul import Rows
+from repsim.measures.kernels.products import LeftFactor
 
 _BANDS = (64, 192)
 """Fewest and most rows of a band: narrow ones waste less left of the diagonal."""
@@ -92,7 +92,7 @@ def _product(rows: torch.Tensor, height: int) -> Product:
 
 
 def _torch(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.ndarray:
-    return np.asarray(Rows(x).times(y, offsets).cpu())
+    return np.asarray(LeftFactor(x).times(y, offsets).cpu())
 
 
 def _dtype(rows: torch.Tensor) -> str:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -10,10 +11,16 @@ from tqdm.auto import tqdm
 
 from repsim.core.messages import unknown
 from repsim.measures.catalogue import register
-from repsim.measures.kernels import centred as layout
 from repsim.measures.kernels import grams, products, streamed
+from repsim.measures.kernels.centred import Centred
 from repsim.measures.kernels.minibatch import batch_hsic, check_batch
-from repsim.measures.matrices import Matrix, check_examples, pair, warn_constant
+from repsim.measures.matrices import (
+    Matrix,
+    check_examples,
+    note_constant,
+    pair,
+    warn_constant,
+)
 
 Kernel = Literal["linear", "rbf"]
 
@@ -230,26 +237,7 @@ def hsic_matrix(
     bandwidth: float,
     batch: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return HSIC of all pairs asked for, and of each layer with itself.
-
-    Parameters
-    ----------
-    xs, ys : sequence of matrices, each (examples, units)
-        The sides; `ys=None` is a self comparison.
-    precision, device, progress
-        See `Measure.all_pairs`.
-    kernel, debiased, bandwidth
-        See `hsic`.
-    batch : int or None
-        Average over batches of about so many neighbouring examples.
-
-    Returns
-    -------
-    values : ndarray, shape (layers, layers)
-        HSIC over the layers of both sides in a row; NaN where a layer is constant.
-    own : ndarray, shape (layers,)
-        HSIC of each layer with itself; NaN where there is nothing to compare.
-    """
+    """Return HSIC of all pairs asked for, and of each layer with itself."""
     if kernel not in ("linear", "rbf"):
         raise ValueError(unknown("kernel", kernel, ["linear", "rbf"]))
     if not bandwidth > 0:
@@ -270,7 +258,7 @@ def hsic_matrix(
                 every, split, precision, device, bar.update
             )
         else:
-            x = layout.Layout.of(every, split, precision, device, chosen.space)
+            x = Centred.of(every, split, precision, device, chosen.space)
             scales, constant = x.scales, x.constant
             if chosen.space == "feature":
                 sums = products.feature_sums(x, split, bar.update)
@@ -282,27 +270,14 @@ def hsic_matrix(
     if kernel == "linear":
         values /= np.outer(scales, scales) ** 2
         own /= scales**4
+    for source, flat in zip(every, constant, strict=True):
+        note_constant(source, flat)
     values[constant] = values[:, constant] = own[constant] = np.nan
     return values, own
 
 
 def ratios(values: np.ndarray, own: np.ndarray, split: int | None) -> np.ndarray:
-    """Return CKA from HSIC.
-
-    Parameters
-    ----------
-    values : ndarray, shape (layers, layers)
-        HSIC over the layers of both sides in a row.
-    own : ndarray, shape (layers,)
-        HSIC of each layer with itself.
-    split : int or None
-        Layers of the first side; None is a self comparison.
-
-    Returns
-    -------
-    ndarray
-        All pairs across the split, or all pairs.
-    """
+    """Return CKA from HSIC."""
     second = slice(None) if split is None else slice(split, None)
     size = np.sqrt(own)
     # Rounding may put a perfect 1 a little above; nothing else is above.
@@ -313,17 +288,7 @@ def ratios(values: np.ndarray, own: np.ndarray, split: int | None) -> np.ndarray
 
 @dataclass(frozen=True)
 class Plan:
-    """How all pairs are computed.
-
-    Attributes
-    ----------
-    space : str
-        "feature" or "sample".
-    streamed : bool
-        Whether examples are read block by block.
-    reads : int
-        How often each layer is read, at most.
-    """
+    """How all pairs are computed."""
 
     space: str
     streamed: bool
@@ -333,35 +298,31 @@ class Plan:
 def plan(
     xs: Sequence[Matrix], ys: Sequence[Matrix] | None, *, kernel: str = "linear"
 ) -> Plan:
-    """Choose the cheaper space; in feature space, stored layers are read by blocks.
-
-    Parameters
-    ----------
-    xs, ys : sequence of matrices, each (examples, units)
-        The sides; `ys=None` is a self comparison.
-    kernel : str
-        Only the linear kernel has a feature space of finite width.
-
-    Returns
-    -------
-    Plan
-        What `hsic_terms` does.
-    """
-    every, n = [*xs, *(ys or [])], int(xs[0].shape[0])
-    p, q = [int(x.shape[1]) for x in xs], [int(y.shape[1]) for y in ys or []]
+    """Choose the cheaper space; in feature space, stored layers are read by blocks."""
     if kernel != "linear":
         return Plan("sample", False, 1)
-    sample = products.operations(n, p, q or None, "sample")
-    feature = products.operations(n, p, q or None, "feature")
-    stored = any(getattr(source, "stored", False) for source in every)
-    fits = n * (sum(p) + sum(q)) * 8 <= streamed.BUDGET
+    p, q = (tuple(int(x.shape[1]) for x in side) for side in (xs, ys or []))
+    stored = any(getattr(source, "stored", False) for source in [*xs, *(ys or [])])
+    n, right = int(xs[0].shape[0]), None if ys is None else q
+    return _plan(n, p, right, stored, streamed.BUDGET)
+
+
+@lru_cache(64)
+def _plan(
+    n: int, p: tuple[int, ...], q: tuple[int, ...] | None, stored: bool, budget: int
+) -> Plan:
+    """Return the plan for sides of these sizes, the same at every step."""
+    every = [*p, *(q or ())]
+    sample = products.operations(n, p, q, "sample")
+    feature = products.operations(n, p, q, "feature")
+    fits = n * sum(every) * 8 <= budget
     # Holding all numbers beats the square of a layer with more units than that.
-    fits = fits or n * (sum(p) + sum(q)) < max(p + q) ** 2
+    fits = fits or n * sum(every) < max(every) ** 2
     if sample < feature and (fits or not stored):
         return Plan("sample", False, 1)
     if not stored:
         return Plan("feature", False, 1)
-    passes = streamed.passes(p + q, None if ys is None else len(p))
+    passes = streamed.passes(every, None if q is None else len(p))
     return Plan("feature", True, streamed.reads(passes))
 
 

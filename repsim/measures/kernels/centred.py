@@ -44,7 +44,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Centred:
     """All layers of a comparison, both sides in a row."""
 
     groups: list[Group]
@@ -70,7 +70,7 @@ class Layout:
         precision: str,
         device: str,
         space: str = "feature",
-    ) -> "Layout":
+    ) -> "Centred":
         """Read layers and centre them."""
         n = int(sources[0].shape[0])
         precision = at_least(precision, n)

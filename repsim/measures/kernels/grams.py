@@ -5,12 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from repsim.measures.kernels.centred import Layout
-from repsim.measures.kernels.matmul import Rows
-from repsim.measures.kernels.products import TILE, Advance, Sums, pair_products
+from repsim.measures.kernels.centred import Centred
+from repsim.measures.kernels.products import (
+    TILE,
+    Advance,
+    LeftFactor,
+    Sums,
+    pair_products,
+)
 
 
-def linear_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
+def linear_sums(x: Centred, split: int | None, advance: Advance) -> Sums:
     """Return the sums of linear kernels."""
     off, _ = _tiled(x, split, None, advance)
     norms = x.norms.cpu().numpy()
@@ -18,7 +23,7 @@ def linear_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
 
 
 def radial_sums(
-    x: Layout, split: int | None, bandwidth: float, advance: Advance
+    x: Centred, split: int | None, bandwidth: float, advance: Advance
 ) -> Sums:
     """Return the sums of RBF kernels, less the kernel's value at the median distance.
 
@@ -72,7 +77,7 @@ def median_distance(x: torch.Tensor, norms: torch.Tensor) -> float:
     """Return the median distance between two different examples."""
     n, found = len(x), []
     for i in range(0, n, TILE):
-        tile = Rows(x[i : i + TILE]).times(x[i:])
+        tile = LeftFactor(x[i : i + TILE]).times(x[i:])
         tile = tile.float() if tile.dtype == torch.bfloat16 else tile
         squared_distances(tile, norms[i : i + TILE], norms[i:])
         upper = torch.ones_like(tile, dtype=torch.bool).triu_(1)
@@ -84,7 +89,7 @@ def median_distance(x: torch.Tensor, norms: torch.Tensor) -> float:
 
 
 def _tiled(
-    x: Layout, split: int | None, kernels: Sequence[Radial] | None, advance: Advance
+    x: Centred, split: int | None, kernels: Sequence[Radial] | None, advance: Advance
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sum products of all pairs of kernels over one triangle of tiles."""
     layers, norms = x.layers, x.norms
@@ -99,7 +104,7 @@ def _tiled(
             high, wide = rows.stop - i, columns.stop - j
             tiles = buffer[: count * high * wide].view(count, high, wide)
             for layer, tile in zip(layers, tiles, strict=True):
-                Rows(layer[rows]).times(layer[columns], out=tile)
+                LeftFactor(layer[rows]).times(layer[columns], out=tile)
             tiles = tiles.float() if tiles.dtype == torch.bfloat16 else tiles
             if kernels is not None:
                 for tile, norm, kernel in zip(tiles, norms, kernels, strict=True):

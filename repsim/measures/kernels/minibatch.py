@@ -7,29 +7,18 @@ import numpy as np
 import torch
 
 from repsim.measures.kernels.centred import at_least, working_dtype
-from repsim.measures.kernels.matmul import Rows
-from repsim.measures.kernels.products import Advance, Sums, pair_products
+from repsim.measures.kernels.products import (
+    Advance,
+    LeftFactor,
+    Sums,
+    pair_products,
+)
 from repsim.measures.kernels.streamed import Blocks
-from repsim.measures.matrices import Matrix
+from repsim.measures.matrices import Matrix, note_constant
 
 
 def check_batch(batch: int, n: int, kernel: str) -> None:
-    """Raise unless batches of that size can be made.
-
-    Parameters
-    ----------
-    batch : int
-        Examples a batch.
-    n : int
-        Examples in all.
-    kernel : str
-        The kernel.
-
-    Raises
-    ------
-    ValueError
-        If a batch is too small or too large, or the kernel is not linear.
-    """
+    """Raise unless batches of that size can be made."""
     if (
         isinstance(batch, bool)
         or not isinstance(batch, Integral)
@@ -46,11 +35,7 @@ def check_batch(batch: int, n: int, kernel: str) -> None:
 
 
 def batch_edges(n: int, batch: int) -> list[int]:
-    """Return where batches begin and end: equal ones, nearest to the size asked for.
-
-    What remains is spread over all batches. As a batch of its own, weighted like the
-    others, four rows over would put 0.12 of error into a CKA.
-    """
+    """Return where batches begin and end: equal ones, nearest to the size asked for."""
     count = max(1, min(round(n / batch), n // 4))
     return [round(i * n / count) for i in range(count + 1)]
 
@@ -111,6 +96,8 @@ def batch_hsic(
         advance(1)
     values /= np.outer(blocks.scales, blocks.scales) ** 2
     flat = traces == 0
+    for source, one in zip(sources, flat, strict=True):
+        note_constant(source, one)
     values[flat] = values[:, flat] = np.nan
     own = np.diagonal(values)
     return values, np.where(own > 0, own, np.nan)
@@ -124,7 +111,7 @@ def _batch_sums(
     tiles = buffer[: count * n * n].view(count, n, n)
     for i, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
         layer = block[:, start:end]
-        Rows(layer).times(layer, out=tiles[i])
+        LeftFactor(layer).times(layer, out=tiles[i])
     tiles = tiles.float() if tiles.dtype == torch.bfloat16 else tiles
     diagonals = tiles.diagonal(dim1=1, dim2=2)
     norms = diagonals.double().clone().cpu().numpy()

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from repsim.measures.kernels.centred import WIDE, cached_rows, grouped, membership
-from repsim.measures.kernels.matmul import Rows
-from repsim.measures.kernels.products import Sums, block_squares
+from repsim.measures.kernels.products import LeftFactor, Sums, block_squares
 
 
 class Moments:
@@ -79,7 +78,7 @@ class Moments:
             if self._dtype == torch.float64:
                 product.addmm_(a, b.T)
             else:
-                product += Rows(a).times(b)
+                product += LeftFactor(a).times(b)
 
     def _by_unit(self, x: torch.Tensor) -> torch.Tensor:
         """Take the origin off, add up all but products, return (units, examples)."""

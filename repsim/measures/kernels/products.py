@@ -14,14 +14,42 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from repsim.measures.kernels.centred import Group, Layout, membership
-from repsim.measures.kernels.matmul import Rows
+from repsim.measures.kernels.centred import Centred, Group, membership
 
 TILE = 512
 """Rows of a Gram tile: large enough for the product, small enough for the cache."""
 
+WORTH = 1 << 22
+"""Multiplications from which another routine repays preparing its left side."""
+
 Advance = Callable[[int], object]
 """Told how much was done, for a bar."""
+
+
+class LeftFactor:
+    """The left side of products x yᵀ, prepared once for several right sides."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self._x = x
+        there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        self._able = x.device.type == "cpu" and x.dtype == torch.float32 and there
+        self._prepared: torch.Tensor | None = None
+
+    def times(
+        self,
+        y: torch.Tensor,
+        offsets: torch.Tensor | None = None,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return x yᵀ + offsets."""
+        if self._able and self._x.numel() * len(y) >= WORTH:
+            if self._prepared is None:
+                self._prepared = self._x.to_mkldnn()
+            found = torch.nn.functional.linear(self._prepared, y, offsets).to_dense()
+            return found if out is None else out.copy_(found)
+        if offsets is None:
+            return torch.mm(self._x, y.T, out=out)
+        return torch.addmm(offsets, self._x, y.T, out=out)
 
 
 @dataclass(frozen=True)
@@ -67,12 +95,12 @@ class Sums:
         return np.asarray(values / scale), own / scale
 
 
-def feature_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
+def feature_sums(x: Centred, split: int | None, advance: Advance) -> Sums:
     """Return the sums of linear kernels by products of units, ⟨K, L⟩ = ‖XᵀY‖²."""
     squares = np.zeros((x.count, x.count))
     if split is None:
         for i, a in enumerate(x.groups):
-            units = Rows(a.x.T)
+            units = LeftFactor(a.x.T)
             for b in x.groups[i:]:
                 part = block_squares(units.times(b.x.T), a.ends, b.ends)
                 part = (part + part.T) / 2 if a is b else part
@@ -81,7 +109,7 @@ def feature_sums(x: Layout, split: int | None, advance: Advance) -> Sums:
                 advance(part.size)
     else:
         for a in x.groups:
-            units = Rows(a.x.T)
+            units = LeftFactor(a.x.T)
             for b in x.groups:
                 if a.layers.start < split <= b.layers.start:
                     part = block_squares(units.times(b.x.T), a.ends, b.ends)
@@ -136,7 +164,7 @@ def own_square(x: torch.Tensor) -> float:
     total, step = 0.0, max(128, min(4 * TILE, -(-len(wide) // 4)))
     for start in range(0, len(wide), step):
         part, rest = wide[start : start + step], wide[start + step :]
-        rows = Rows(part)
+        rows = LeftFactor(part)
         total += _square(rows.times(part))
         if len(rest):
             total += 2 * _square(rows.times(rest))

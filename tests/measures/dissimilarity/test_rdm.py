@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 import repsim
 from repsim.measures.dissimilarity import rsa_pairs, triangle
 from repsim.measures.dissimilarity.distances import METRICS, condensed
-from repsim.measures.kernels import matmul
+from repsim.measures.kernels import products
 
 SHAPES = [(3, 2), (3, 7), (40, 5), (130, 20), (257, 3)]
 
@@ -104,7 +104,7 @@ def test_every_routine_of_the_product_is_right_in_float32(
     expected = pdist(x.double().numpy(), metric)
     vendors = condensed(x, metric)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matmul, "_WORTH", 1 << 60)
+        patch.setattr(products, "WORTH", 1 << 60)
         torches = condensed(x, metric)
         patch.setattr(triangle, "_WORTH", 1 << 60)
         plain = condensed(x, metric)

@@ -11,8 +11,8 @@ from scipy.spatial.distance import cdist
 
 from repsim import measures
 from repsim.measures import cka, hsic
-from repsim.measures.kernels import centred as layout
 from repsim.measures.kernels import grams, minibatch, products, streamed
+from repsim.measures.kernels.centred import Centred
 
 
 def linear_kernel(x: np.ndarray, bandwidth: float = 1.0) -> np.ndarray:
@@ -133,7 +133,7 @@ def test_both_spaces_agree(rng: np.random.Generator) -> None:
     xs = [rng.normal(size=(700, p)) + 3 for p in (3, 40, 90)]
     xs[1][:, :3] += xs[0]
     for split in (None, 1):
-        wide = layout.Layout.of(xs, split, "float64", "cpu")
+        wide = Centred.of(xs, split, "float64", "cpu")
         feature = products.feature_sums(wide, split, lambda _: None)
         sample = grams.linear_sums(wide, split, lambda _: None)
         blocks, _, _ = streamed.streamed_sums(
@@ -315,7 +315,7 @@ def test_own_squares_of_equal_layers_are_those_one_by_one(
     rng: np.random.Generator,
 ) -> None:
     xs = [rng.normal(size=(300, 7)) for _ in range(3)]
-    group = layout.Layout.of(xs, None, "float64", "cpu").groups[0]
+    group = Centred.of(xs, None, "float64", "cpu").groups[0]
     one = [float((x.T @ x).square().sum()) for x in group.parts()]
     np.testing.assert_allclose(products.own_squares(group), one, rtol=1e-13)
 

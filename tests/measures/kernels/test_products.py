@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from repsim.measures.kernels.matmul import Rows
+from repsim.measures.kernels.products import LeftFactor
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -23,7 +23,7 @@ def test_equals_the_product_in_float64(
     if turned:
         x, y = x.T.contiguous().T, y.T.contiguous().T
     offsets = torch.as_tensor(rng.normal(size=others)).to(dtype)
-    rows, exact = Rows(x), x.double() @ y.double().T
+    rows, exact = LeftFactor(x), x.double() @ y.double().T
     bound = 8 * width**0.5 * torch.finfo(dtype).eps
     for found, expected in (
         (rows.times(y), exact),
