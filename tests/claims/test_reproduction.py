@@ -42,7 +42,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(base, "_CLAIMS", dict(base._CLAIMS))
 
     @base.claim(
-        "X1", statement="One.", source="here", experiment="Counts.",
+        "X1", order=1, statement="One.", source="here", experiment="Counts.",
         gates=[Gate("one", "==", 1.0, "arithmetic")],
     )  # fmt: skip
     def run(lab: Lab) -> Evidence:
