@@ -15,8 +15,8 @@ from repsim.measures.dissimilarity.covariance import checked, whiten
 from repsim.measures.dissimilarity.distances import (
     METRICS,
     Metric,
+    OutOfRange,
     condensed,
-    undefined_rows,
 )
 from repsim.measures.dissimilarity.triangle import n_pairs
 from repsim.measures.matrices import (
@@ -97,20 +97,22 @@ def dissimilarities(
     metric: str,
     noise: ArrayLike | None = None,
     out: np.ndarray | None = None,
+    *,
+    scaled: bool = False,
 ) -> tuple[np.ndarray, int]:
     """Return condensed distances in `x`'s dtype, and how many rows are undefined."""
     if metric not in METRICS:
         raise ValueError(unknown("metric", metric, METRICS))
+    turn = None
     if metric == "mahalanobis":
-        x, metric = _whitened(x, noise), "euclidean"
+        turn, metric = _whitening(x, noise), "euclidean"
     elif noise is not None:
         msg = (
             f"Expected `noise` only with metric='mahalanobis', but got it with "
             f"metric={metric!r}; drop one of them."
         )
         raise ValueError(msg)
-    undefined = undefined_rows(x, metric)
-    return condensed(x, metric, undefined, out), int(undefined.sum())
+    return condensed(x, metric, out, scaled=scaled, turn=turn)
 
 
 def _empty_rows(count: int, n: int, metric: str) -> str:
@@ -121,8 +123,10 @@ def _empty_rows(count: int, n: int, metric: str) -> str:
     )
 
 
-def _whitened(x: torch.Tensor, noise: ArrayLike | None) -> torch.Tensor:
-    """Return x L with L Lᵀ = Σ⁻¹, so that Euclidean means Mahalanobis."""
+def _whitening(
+    x: torch.Tensor, noise: ArrayLike | None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return x → x L with L Lᵀ = Σ⁻¹, so that Euclidean means Mahalanobis."""
     n, d = x.shape
     if noise is None:
         if n <= d:
@@ -135,7 +139,8 @@ def _whitened(x: torch.Tensor, noise: ArrayLike | None) -> torch.Tensor:
         sigma = torch.cov(x.T.to(torch.float64)).reshape(d, d)
     else:
         sigma = checked(noise, d)
-    return whiten(x - x.mean(0, keepdim=True), sigma)
+    centre = x.mean(0, keepdim=True)
+    return lambda rows: whiten(rows - centre, sigma)
 
 
 def rsa(
@@ -268,7 +273,12 @@ def _rdm_stack(
             out[k] = np.nan
         else:
             x = x.to(device, getattr(torch, precision))
-            _, undefined = dissimilarities(x, metric, out=out[k])
+            try:
+                _, undefined = dissimilarities(x, metric, out=out[k], scaled=True)
+            except OutOfRange:
+                out = out.astype(np.float64)
+                x = x.double()
+                _, undefined = dissimilarities(x, metric, out=out[k], scaled=True)
             empty.append(undefined)
         done()
     return out

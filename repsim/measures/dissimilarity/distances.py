@@ -1,11 +1,20 @@
 """Distances between all pairs of rows, condensed, one file for all metrics."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import torch
 
-from repsim.measures.dissimilarity.triangle import lengths, triangle
+from repsim.measures.dissimilarity.ties import (
+    distinct,
+    plain,
+    settle,
+    some_columns,
+    tied,
+    whole,
+)
+from repsim.measures.dissimilarity.triangle import WORTH, lengths, n_pairs, triangle
 
 Metric = Literal[
     "correlation", "cosine", "euclidean", "sqeuclidean", "cityblock", "mahalanobis"
@@ -18,30 +27,35 @@ METRICS: tuple[str, ...] = (
     "cityblock",
     "mahalanobis",
 )
+DIRECTIONS = ("correlation", "cosine")
+"""Metrics that see a row's direction only."""
 
 _CLOSE = {torch.float64: 1e-4, torch.float32: 1e-3}
+"""Share of the squared lengths below which a difference of them is mostly rounding."""
+
+_EPS = 16 * float(np.finfo(np.float64).eps)
+"""Error of a float64 product of rows of length one, whatever their width."""
+
+_RANGE = {torch.float64: 500, torch.float32: 50}
+"""Exponents of two within which lengths can be squared and compared."""
+
+_PROBE = 64
+"""Rows whose distances tell whether a representation has ties."""
 
 
-def undefined_rows(x: torch.Tensor, metric: str) -> torch.Tensor:
-    """Return which rows have no direction: constant (correlation) or zero (cosine)."""
-    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    if metric not in ("correlation", "cosine"):
-        return found
-    value = x[:, :1] if metric == "correlation" else x.new_zeros(len(x), 1)
-    # A few units tell for most rows, also of ReLU layers; only the others are read.
-    few = x[:, :: max(1, x.shape[1] // 8)]
-    maybe = torch.nonzero((few == value).all(1))[:, 0]
-    found[maybe] = (x[maybe] == value[maybe]).all(1)
-    return found
+class OutOfRange(ValueError):
+    """Distances that the dtype does not hold."""
 
 
 def condensed(
     x: torch.Tensor,
     metric: str,
-    undefined: torch.Tensor | None = None,
     out: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return the distances of all pairs of rows, in scipy's order and `x`'s dtype.
+    *,
+    scaled: bool = False,
+    turn: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> tuple[np.ndarray, int]:
+    """Return the distances of all pairs of rows, and how many rows have none.
 
     Parameters
     ----------
@@ -49,51 +63,288 @@ def condensed(
         Finite, float32 or float64, on any device.
     metric : str
         One of `METRICS` but "mahalanobis", which is "euclidean" after whitening.
-    undefined : Tensor of bool, shape (example,), optional
-        From `undefined_rows`, where it is known.
     out : ndarray, shape (pair,), optional
-        Where to write.
+        Where to write; its dtype is the result's, by default that of `x`.
+    scaled : bool
+        Whether a common factor, a power of two, may be left out: of numbers whose
+        squares no float holds.
+    turn : callable, optional
+        Applied to the distinct rows first: whitening.
 
     Returns
     -------
     ndarray, shape (pair,)
-        NaN for pairs with a row that has no direction (see `undefined_rows`).
+        In scipy's order; NaN for pairs with a row that has no direction.
+    int
+        How many rows have no direction.
+
+    Raises
+    ------
+    OutOfRange
+        If the result's dtype does not hold the distances.
+    """
+    n = len(x)
+    if out is None:
+        out = np.empty(n_pairs(n), str(x.dtype).removeprefix("torch."))
+    few = some_columns(x)
+    found = distinct(x, few)
+    if found is not None:
+        x, few = x[torch.from_numpy(found[0]).to(x.device)], few[found[0]]
+    if turn is not None:
+        x = turn(x)
+        few = some_columns(x)
+    away = np.zeros(len(x), dtype=bool)
+    if metric in DIRECTIONS:
+        before = x
+        x, away = plain(x, few, metric)
+        few = few if x is before else some_columns(x)
+    grid = whole(x, few, metric) if len(x) > 1 else None
+    if len(x) == 1:
+        values, exponent = np.empty(0), 0
+    elif grid is not None:
+        values, exponent = _exact(grid[0], metric, away), grid[1]
+    else:
+        values, exponent = _rounded(x, metric, away, out if found is None else None)
+    if metric not in DIRECTIONS:
+        move = 0 if scaled else exponent * (2 if metric == "sqeuclidean" else 1)
+        if move or values.dtype != out.dtype:
+            values = _moved(values, move, out.dtype)
+    if found is not None:
+        _spread(values, found[1], away, out)
+        return out, int(away[found[1]].sum())
+    if values is not out:
+        out[:] = values
+    return out, int(away.sum())
+
+
+def _exact(rows: torch.Tensor, metric: str, away: np.ndarray) -> np.ndarray:
+    """Return the distances of whole numbers, in units of the grid."""
+    if metric == "cityblock":
+        return torch.nn.functional.pdist(rows, p=1.0).cpu().numpy()
+    none = torch.zeros(len(rows), dtype=rows.dtype, device=rows.device)
+    squares = rows.square().sum(1)
+    if metric not in DIRECTIONS:
+        values = triangle(rows, -2, squares, squares)
+        return np.sqrt(values, out=values) if metric == "euclidean" else values
+    if metric == "correlation":
+        # d Σxy − Σx Σy and d Σx² − (Σx)²: no mean, which would not be whole.
+        sums, units = rows.sum(1), rows.shape[1]
+        squares = units * squares - sums.square()
+        scale = rows.new_full((units + 1,), units)
+        scale[-1] = -1
+        values = triangle(torch.cat([rows, sums[:, None]], 1), scale, none)
+    else:
+        values = triangle(rows, 1.0, none)
+    size = np.sqrt(squares.cpu().numpy())
+    size[away] = np.nan
+    at = 0
+    for i in range(len(size) - 1):
+        part = values[at : at + len(size) - i - 1]
+        part /= size[i] * size[i + 1 :]
+        at += len(part)
+    values = np.clip(1 - values, 0, 2)
+    settle(values, np.full_like(values, _EPS))
+    # Equal rows are at zero without any rounding, and so are proportional ones.
+    values[values <= _EPS] = 0
+    return values
+
+
+def _rounded(
+    x: torch.Tensor, metric: str, away: np.ndarray, out: np.ndarray | None
+) -> tuple[np.ndarray, int]:
+    """Return the distances of any rows and the exponent of two they lack."""
+    n = len(x)
+    if x.device.type == "cpu" and n * n * x.shape[1] < WORTH:
+        # Single precision repays nothing here.
+        x = x.double()
+    ties = n <= _PROBE
+    if not ties:
+        some = slice(None, None, -(-n // _PROBE))
+        values, _, room = _product(x[some].double(), metric, away[some], None)
+        ties = tied(values, _room(values, metric, room))
+    if ties:
+        x = x.double()
+    if out is not None and out.dtype != str(x.dtype).removeprefix("torch."):
+        out = None
+    values, exponent, room = _product(x, metric, away, out)
+    if ties:
+        settle(values, _room(values, metric, room))
+        if metric in DIRECTIONS:
+            values[values <= 2 * _EPS**2] = 0
+    if metric == "euclidean":
+        np.sqrt(values, out=values)
+    return values, exponent
+
+
+def _room(values: np.ndarray, metric: str, most: float) -> np.ndarray:
+    """Return the errors of float64 distances, squared ones for ``euclidean``.
+
+    That of a product is relative to the rows' lengths, so at most `most`; distances
+    that are small beside the lengths were subtracted, and have a relative one.
+    """
+    relative = _EPS / (1 / 16 if metric == "cityblock" else _CLOSE[torch.float64])
+    room = np.minimum(relative * values, most)
+    # Rows of length one are rounded themselves.
+    return room + _EPS**2 if metric in DIRECTIONS else room
+
+
+def _product(
+    x: torch.Tensor, metric: str, away: np.ndarray, out: np.ndarray | None
+) -> tuple[np.ndarray, int, float]:
+    """Return distances by one product, squared ones for ``euclidean``.
+
+    With them the exponent of two that they lack and, in float64, their largest error.
     """
     if metric == "cityblock":
-        found = torch.nn.functional.pdist(x, p=1.0).cpu().numpy()
-        if out is None:
-            return found
-        out[:] = found
-        return out
-    # Distances do not see a common offset, but rounding does.
-    if metric in ("correlation", "cosine"):
+        x, exponent = _in_range(x)
+        values = torch.nn.functional.pdist(x, p=1.0).cpu().numpy()
+        return values, exponent, np.inf
+    if metric in DIRECTIONS:
         # Half the squared distance of rows of length one.
-        rows = x - x.mean(1, keepdim=True) if metric == "correlation" else x.clone()
-        away = undefined_rows(x, metric) if undefined is None else undefined
-        rows /= lengths(rows).masked_fill(away, torch.inf).to(x.dtype)[:, None]
-        rows -= rows.mean(0)
-        halves = (lengths(rows).square() / 2).masked_fill(away, torch.nan).to(x.dtype)
-        return triangle(rows, -1, halves, halves, limits=(0, 2), out=out)
+        gone = torch.from_numpy(away).to(x.device)
+        units = _directions(x, metric, gone)
+        # Distances do not see a common offset, but rounding does.
+        rows = units - units.mean(0)
+        halves = (lengths(rows).square() / 2).to(x.dtype)
+        most = 2 * _EPS * float(halves.max())
+        halves = halves.masked_fill(gone, torch.nan)
+        values = triangle(rows, -1, halves, halves, limits=(0, 2), out=out)
+        _mend(values, units, halves, 0.5)
+        return values, 0, most
     rows = x - x.mean(0)
+    size = lengths(rows)
+    high, limit = float(size.max()), 2.0 ** _RANGE[x.dtype]
+    # NaN, of numbers beyond the range, compares as false.
+    if not 1 / limit < high < limit or high > 8 * float(size.median()):
+        return _uneven(x)
+    squares = size.square().to(x.dtype)
+    values = triangle(rows, -2, squares, squares, limits=(0, None), out=out)
+    _mend(values, x, squares, 1.0)
+    return values, 0, 2 * _EPS * high**2
+
+
+def _directions(x: torch.Tensor, metric: str, away: torch.Tensor) -> torch.Tensor:
+    """Return rows of length one, less their means for correlation."""
+    limit = 2.0 ** _RANGE[x.dtype]
+    rows, mean = x, x.new_zeros(len(x), 1)
+    if metric == "correlation":
+        mean = x.mean(1, keepdim=True)
+        rows = x - mean
+    size = lengths(rows)
+    # NaN compares as false.
+    if not bool(((size > 1 / limit) & (size < limit) | away).all()):
+        _, exponents = torch.frexp(x.abs().amax(1, keepdim=True))
+        x = _shift(x, -exponents)
+        mean = x.mean(1, keepdim=True) if metric == "correlation" else mean
+        rows = x - mean if metric == "correlation" else x
+        size = lengths(rows)
+    if bool((mean[:, 0].abs() * x.shape[1] ** 0.5 > 16 * size).any()):
+        # The mean of large numbers is rounded; what it left has another, small one.
+        rows = rows - rows.mean(1, keepdim=True)
+        size = lengths(rows)
+    return rows / size.masked_fill(away, torch.inf).to(rows.dtype)[:, None]
+
+
+def _uneven(x: torch.Tensor) -> tuple[np.ndarray, int, float]:
+    """Return squared distances where some rows are of another size than most.
+
+    Most rows are brought near one and centred by their own mean, so that one diverged
+    row costs the others no digits; rows too large to be squared are subtracted.
+    """
+    peaks = x.abs().amax(1)
+    _, exponents = torch.frexp(peaks)
+    exponent = int(exponents[peaks > 0].median()) if bool(peaks.any()) else 0
+    far = exponents > exponent + _RANGE[x.dtype]
+    near = _shift(x.masked_fill(far[:, None], 0), -exponent)
+    size = lengths(near - near[~far].mean(0))
+    most = ~far & (size <= 8 * size[~far].median())
+    rows = (near - near[most].mean(0)).masked_fill(far[:, None], 0)
     squares = lengths(rows).square().to(x.dtype)
-    out = triangle(rows, -2, squares, squares, limits=(0, None), out=out)
-    _mend(out, rows, squares)
-    return np.sqrt(out, out=out) if metric == "euclidean" else out
+    values = triangle(rows, -2, squares, squares, limits=(0, None))
+    _mend(values, near, squares, 1.0)
+    n = len(x)
+    for k in torch.nonzero(far)[:, 0].tolist():
+        values = values.astype(np.float64, copy=False)
+        own = int(exponents[k])
+        scaled = _shift(x.double(), -own)
+        gaps = lengths(scaled - scaled[k]).square().cpu().numpy()
+        with np.errstate(over="ignore"):
+            gaps = np.ldexp(gaps, 2 * (own - exponent))
+        before = np.arange(k)
+        at = before * n - before * (before + 1) // 2 + k - before - 1
+        values[at] = gaps[:k]
+        start = k * n - k * (k + 1) // 2
+        values[start : start + n - k - 1] = gaps[k + 1 :]
+    return values, exponent, np.inf
 
 
-def _mend(out: np.ndarray, rows: torch.Tensor, squares: torch.Tensor) -> None:
+def _shift(x: torch.Tensor, exponent: int | torch.Tensor) -> torch.Tensor:
+    """Return x 2ᵉ; in two steps, since 2ᵉ alone may be out of range."""
+    half = torch.as_tensor(exponent, device=x.device) // 2
+    return torch.ldexp(torch.ldexp(x, half), exponent - half)
+
+
+def _in_range(x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Return rows whose sums of absolute values are in range, and what they lack."""
+    exponent = int(torch.frexp(x.abs().max())[1])
+    if abs(exponent) < _RANGE[x.dtype]:
+        return x, 0
+    return _shift(x, -exponent), exponent
+
+
+def _moved(
+    values: np.ndarray, exponent: int, dtype: np.dtype[np.floating]
+) -> np.ndarray:
+    """Return values 2ᵉ if the dtype holds all of them."""
+    wide = np.asarray(values, dtype=np.float64)
+    if exponent:
+        with np.errstate(over="ignore", under="ignore"):
+            wide = np.ldexp(wide, exponent)
+    limits = np.finfo(dtype)
+    high, low = wide.max(initial=0.0), wide.min(initial=np.inf)
+    if low < limits.tiny:
+        # Zero is a distance too, unless it was none before.
+        low = wide[values > 0].min(initial=np.inf)
+    if high > limits.max or low < limits.tiny:
+        wider = "take precision='float64', or " if limits.bits < 64 else ""
+        msg = (
+            f"Expected distances that {dtype} holds, but got some from {low:.0e} to "
+            f"{high:.0e}; {wider}multiply the activations by a power of two first."
+        )
+        raise OutOfRange(msg)
+    return wide
+
+
+def _spread(
+    values: np.ndarray, kind: np.ndarray, away: np.ndarray, out: np.ndarray
+) -> None:
+    """Write the distances of all rows, given those of the kinds of rows."""
+    square = np.zeros((len(away), len(away)), out.dtype)
+    i, j = np.triu_indices(len(away), 1)
+    square[i, j] = square[j, i] = values
+    square[away, away] = np.nan
+    at = 0
+    for k in range(len(kind) - 1):
+        stop = at + len(kind) - k - 1
+        out[at:stop] = square[kind[k]].take(kind[k + 1 :])
+        at = stop
+
+
+def _mend(
+    out: np.ndarray, rows: torch.Tensor, squares: torch.Tensor, share: float
+) -> None:
     """Compute squared distances of rows that nearly coincide by their difference.
 
     Elsewhere in `out` they are differences of large numbers, here mostly rounding:
     these pairs, usually none, are subtracted first and squared afterwards.
     """
     limit = _CLOSE[rows.dtype]
-    most = 2 * limit * float(squares.max())
-    if float(out.min()) > most:
+    size = squares.cpu().numpy()
+    most = 2 * limit * float(np.nanmax(size, initial=0.0))
+    if float(out.min(initial=np.inf)) > most:
         return
     n = len(rows)
     ends = np.cumsum(np.arange(n - 1, 0, -1))
-    size = squares.cpu().numpy()
     step = max(1, (1 << 22) // rows.shape[1])
     for start in range(0, len(out), step):
         near = start + np.flatnonzero(out[start : start + step] <= most)
@@ -102,4 +353,4 @@ def _mend(out: np.ndarray, rows: torch.Tensor, squares: torch.Tensor) -> None:
         keep = out[near] <= limit * (size[i] + size[j])
         near, i, j = near[keep], i[keep], j[keep]
         gaps = (rows[i] - rows[j]).square().sum(1)
-        out[near] = gaps.cpu().numpy()
+        out[near] = share * gaps.cpu().numpy()

@@ -10,13 +10,17 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.spatial.distance import squareform
 
 from repsim.measures.kernels.products import LeftFactor
 
 _BANDS = (64, 192)
 """Fewest and most rows of a band: narrow ones waste less left of the diagonal."""
 
-_WORTH = 1 << 26
+_SQUARE = 1024
+"""Rows up to which the whole square is small enough to be made at once."""
+
+WORTH = 1 << 26
 """Multiplications from which single precision repays leaving the buffer for bands."""
 
 Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]
@@ -52,6 +56,8 @@ def triangle(
 ) -> np.ndarray:
     r"""Return :math:`a_j + b_i + \sum_k s_k x_{ik} x_{jk}` with i < j, condensed."""
     n, rows = len(rows), rows.contiguous()
+    if rows.device.type == "cpu" and n <= _SQUARE and n * n * rows.shape[1] < WORTH:
+        return _at_once(rows, scale, across, down, limits, out)
     added = None if down is None else down.cpu().numpy()
     if out is None:
         out = np.empty(n_pairs(n), _dtype(rows))
@@ -74,9 +80,34 @@ def triangle(
     return out
 
 
+def _at_once(
+    rows: torch.Tensor,
+    scale: float | torch.Tensor,
+    across: torch.Tensor,
+    down: torch.Tensor | None,
+    limits: tuple[float | None, float | None] | None,
+    out: np.ndarray | None,
+) -> np.ndarray:
+    """Compute the whole square, offsets included: the fewest calls for a small one."""
+    n = len(rows)
+    one = np.ones(n, _dtype(rows))
+    right = rows.numpy()
+    left = right * (scale.numpy() if isinstance(scale, torch.Tensor) else scale)
+    extra = [(one, across.numpy())] + ([] if down is None else [(down.numpy(), one)])
+    left = np.column_stack([left, *(a for a, _ in extra)])
+    right = np.column_stack([right, *(b for _, b in extra)])
+    found = squareform(left @ right.T, force="tovector", checks=False)
+    if limits is not None:
+        np.clip(found, *limits, out=found)
+    if out is None:
+        return np.asarray(found)
+    out[:] = found
+    return out
+
+
 def _product(rows: torch.Tensor, height: int) -> Product:
     """Return the fastest routine here for bands of `height` of these rows."""
-    worth = len(rows) ** 2 * rows.shape[1] >= _WORTH
+    worth = len(rows) ** 2 * rows.shape[1] >= WORTH
     if rows.device.type != "cpu" or (rows.dtype == torch.float32 and worth):
         return _torch
     # One buffer for all bands: a fresh one is a page fault every 4 KiB.

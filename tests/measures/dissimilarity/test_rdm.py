@@ -78,7 +78,7 @@ def test_bands_cover_every_pair(rng: np.random.Generator) -> None:
     for n in (63, 64, 65, 400):
         x = torch.as_tensor(rng.normal(size=(n, 4)))
         np.testing.assert_allclose(
-            condensed(x, "cosine"), pdist(x.numpy(), "cosine"), atol=1e-12
+            condensed(x, "cosine")[0], pdist(x.numpy(), "cosine"), atol=1e-12
         )
 
 
@@ -89,7 +89,7 @@ def test_float32_keeps_six_digits_however_wide_the_layer(
     # Correlated ReLU units, as of a trained layer: sums of many positive products.
     hidden = rng.normal(size=(370, 32)) @ rng.normal(size=(32, units))
     x = np.maximum(hidden + rng.normal(size=hidden.shape), 0).astype(np.float32)
-    found = condensed(torch.as_tensor(x), "correlation")
+    found = condensed(torch.as_tensor(x), "correlation")[0]
     expected = pdist(x.astype(np.float64), "correlation")
     assert np.abs(found - expected).max() < 1.5e-6
 
@@ -102,12 +102,12 @@ def test_every_routine_of_the_product_is_right_in_float32(
     # Units first in memory, as a transposed tensor has them.
     x = torch.as_tensor(rng.normal(size=(400, 420)), dtype=torch.float32).T
     expected = pdist(x.double().numpy(), metric)
-    vendors = condensed(x, metric)
+    vendors = condensed(x, metric)[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "WORTH", 1 << 60)
-        torches = condensed(x, metric)
-        patch.setattr(triangle, "_WORTH", 1 << 60)
-        plain = condensed(x, metric)
+        torches = condensed(x, metric)[0]
+        patch.setattr(triangle, "WORTH", 1 << 60)
+        plain = condensed(x, metric)[0]
     scale = max(1, expected.max())
     for found in (vendors, plain, torches):
         assert found.dtype == np.float32
