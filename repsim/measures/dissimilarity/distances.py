@@ -14,7 +14,7 @@ from repsim.measures.dissimilarity.ties import (
     tied,
     whole,
 )
-from repsim.measures.dissimilarity.triangle import WORTH, lengths, n_pairs, triangle
+from repsim.measures.dissimilarity.triangle import lengths, n_pairs, triangle
 
 Metric = Literal[
     "correlation", "cosine", "euclidean", "sqeuclidean", "cityblock", "mahalanobis"
@@ -38,6 +38,9 @@ _EPS = 16 * float(np.finfo(np.float64).eps)
 
 _RANGE = {torch.float64: 500, torch.float32: 50}
 """Exponents of two within which lengths can be squared and compared."""
+
+_SMALL = 1 << 22
+"""Multiplications below which all is computed in float64."""
 
 _PROBE = 64
 """Rows whose distances tell whether a representation has ties."""
@@ -89,7 +92,7 @@ def condensed(
     few = some_columns(x)
     found = distinct(x, few)
     if found is not None:
-        x, few = x[torch.from_numpy(found[0]).to(x.device)], few[found[0]]
+        x, few = x[torch.from_numpy(found[0]).to(x.device)], few[:, found[0]]
     if turn is not None:
         x = turn(x)
         few = some_columns(x)
@@ -154,7 +157,7 @@ def _rounded(
 ) -> tuple[np.ndarray, int]:
     """Return the distances of any rows and the exponent of two they lack."""
     n = len(x)
-    if x.device.type == "cpu" and n * n * x.shape[1] < WORTH:
+    if x.device.type == "cpu" and n * n * x.shape[1] < _SMALL:
         # Single precision repays nothing here.
         x = x.double()
     ties = n <= _PROBE
@@ -202,14 +205,14 @@ def _product(
     if metric in DIRECTIONS:
         # Half the squared distance of rows of length one.
         gone = torch.from_numpy(away).to(x.device)
-        units = _directions(x, metric, gone)
+        rows = _directions(x, metric, gone)
         # Distances do not see a common offset, but rounding does.
-        rows = units - units.mean(0)
+        rows -= rows.mean(0)
         halves = (lengths(rows).square() / 2).to(x.dtype)
         most = 2 * _EPS * float(halves.max())
         halves = halves.masked_fill(gone, torch.nan)
         values = triangle(rows, -1, halves, halves, limits=(0, 2), out=out)
-        _mend(values, units, halves, 0.5)
+        _mend(values, rows, halves, 0.5)
         return values, 0, most
     rows = x - x.mean(0)
     size = lengths(rows)
@@ -242,7 +245,8 @@ def _directions(x: torch.Tensor, metric: str, away: torch.Tensor) -> torch.Tenso
         # The mean of large numbers is rounded; what it left has another, small one.
         rows = rows - rows.mean(1, keepdim=True)
         size = lengths(rows)
-    return rows / size.masked_fill(away, torch.inf).to(rows.dtype)[:, None]
+    size = size.masked_fill(away, torch.inf).to(rows.dtype)[:, None]
+    return rows / size if rows is x else rows.div_(size)
 
 
 def _uneven(x: torch.Tensor) -> tuple[np.ndarray, int, float]:

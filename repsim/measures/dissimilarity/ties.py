@@ -19,24 +19,22 @@ _EXACT = 52
 
 
 def some_columns(x: torch.Tensor) -> np.ndarray:
-    """Return a few columns of (example, unit), which settle most questions cheaply."""
+    """Return a few units of all examples, (unit, example), which tell most rows apart."""
     step = max(1, x.shape[1] // _COLUMNS)
     # Adding zero turns -0.0 into 0.0: they are equal, their bits are not.
-    return np.ascontiguousarray(x[:, ::step].cpu().numpy()) + 0.0
+    return np.add(x[:, ::step].T.cpu().numpy(), 0.0, order="C")
 
 
 def distinct(x: torch.Tensor, few: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the first of each kind of row and each row's kind; None: all differ."""
     kinds = few.view(np.uint64 if few.dtype == np.float64 else np.uint32)
-    odd = np.arange(kinds.shape[1], dtype=kinds.dtype) * 0x9E3779B1 | 1
-    keys = (kinds * odd).sum(1, dtype=kinds.dtype)
-    order = np.argsort(keys, kind="stable")
-    alike = keys[order[1:]] == keys[order[:-1]]
+    odd = np.arange(len(kinds), dtype=kinds.dtype) * 0x9E3779B1 | 1
+    keys = (kinds * odd[:, None]).sum(0, dtype=kinds.dtype)
+    ordered = np.sort(keys)
+    alike = ordered[1:] == ordered[:-1]
     if not alike.any():
         return None
-    maybe = np.zeros(len(x), dtype=bool)
-    maybe[order[1:][alike]] = maybe[order[:-1][alike]] = True
-    places = np.flatnonzero(maybe)
+    places = np.flatnonzero(np.isin(keys, ordered[1:][alike]))
     rows = x[torch.from_numpy(places).to(x.device)].cpu().numpy() + 0.0
     first: dict[bytes, int] = {}
     kind = np.arange(len(x))
@@ -54,8 +52,7 @@ def plain(
     Returns the rows (a copy if any changed) and which have no direction at all:
     constant ones (correlation), zero ones (cosine).
     """
-    low, high = few.min(1, keepdims=True), few.max(1, keepdims=True)
-    maybe = np.flatnonzero(((few == low) | (few == high)).all(1))
+    maybe = np.flatnonzero(((few == few.min(0)) | (few == few.max(0))).all(0))
     away = np.zeros(len(x), dtype=bool)
     if not len(maybe):
         return x, away
@@ -94,7 +91,7 @@ def whole(
         # Sums of `units` products of two numbers; for correlation times `units`.
         times = 2 if metric == "correlation" else 1
         bits = (_EXACT - times * units.bit_length()) // 2
-    if bits < 1 or _on_grid(_shifted(few.astype(np.float64), metric), bits) is None:
+    if bits < 1 or _on_grid(_shifted(few.T.astype(np.float64), metric), bits) is None:
         return None
     wide = x.double().cpu().numpy()
     shifted = _shifted(wide, metric)

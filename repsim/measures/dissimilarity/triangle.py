@@ -17,7 +17,7 @@ from repsim.measures.kernels.products import LeftFactor
 _BANDS = (64, 192)
 """Fewest and most rows of a band: narrow ones waste less left of the diagonal."""
 
-_SQUARE = 1024
+_SQUARE = 400
 """Rows up to which the whole square is small enough to be made at once."""
 
 WORTH = 1 << 26
@@ -56,7 +56,7 @@ def triangle(
 ) -> np.ndarray:
     r"""Return :math:`a_j + b_i + \sum_k s_k x_{ik} x_{jk}` with i < j, condensed."""
     n, rows = len(rows), rows.contiguous()
-    if rows.device.type == "cpu" and n <= _SQUARE and n * n * rows.shape[1] < WORTH:
+    if rows.device.type == "cpu" and n <= _SQUARE:
         return _at_once(rows, scale, across, down, limits, out)
     added = None if down is None else down.cpu().numpy()
     if out is None:
