@@ -16,7 +16,7 @@ from repsim.datasets.recordings import matrix, matrix_layers, networks
 from repsim.geometry.profiles import class_margin as class_margin
 from repsim.geometry.profiles import rdm_distance as rdm_distance
 from repsim.measures.dissimilarity import MINIMUM, dissimilarities
-from repsim.measures.dissimilarity.distances import METRICS, Metric
+from repsim.measures.dissimilarity.distances import METRICS, Metric, OutOfRange
 from repsim.measures.dissimilarity.triangle import n_pairs
 from repsim.measures.matrices import check_finite
 
@@ -44,8 +44,8 @@ def rdms(
     layers : str or iterable of str, optional
         Layer names; all by default.
     precision : {"float64", "float32"}, optional
-        Of the arithmetic and the result; by default the layer's own dtype, and
-        float32 for half types.
+        Of the arithmetic and the result; by default the layer's own dtype, float32
+        for half types, and float64 where float32 does not hold the distances.
     noise : array_like, shape (unit, unit), optional
         Covariance over units for ``mahalanobis``, as in `repsim.rdm`.
     device : str
@@ -96,7 +96,7 @@ def rdms(
         raise ValueError(msg)
     steps = run.sizes.get("step")
     kind = precision or _precision(run, names)
-    values = np.empty((steps or 1, len(names), n_pairs(n)), kind)
+    values = np.zeros((steps or 1, len(names), n_pairs(n)), kind)
     empty: list[str] = []
     where = device_named(device)
     for s in range(steps or 1):
@@ -104,7 +104,15 @@ def rdms(
             x = torch.as_tensor(matrix(run, name, s if steps else None))
             check_finite(x, f"layer {name!r}{_moment(run, s)}")
             x = x.to(where, getattr(torch, kind))
-            _, undefined = dissimilarities(x, metric, noise, out=values[s, k])
+            try:
+                _, undefined = dissimilarities(x, metric, noise, out=values[s, k])
+            except OutOfRange:
+                if precision is not None:
+                    raise
+                values = values.astype(np.float64)
+                _, undefined = dissimilarities(
+                    x.double(), metric, noise, out=values[s, k]
+                )
             if undefined and name not in empty:
                 empty.append(name)
     if empty:

@@ -267,7 +267,7 @@ def _rdm_stack(
         check_finite(x, f"representation {k}")
         if k == 0:
             check_examples(len(x), MINIMUM)
-            out = np.empty((len(rows), n_pairs(len(x))), precision)
+            out = np.zeros((len(rows), n_pairs(len(x))), precision)
         if is_constant(x):
             # Its distances are zero but for rounding, which would be ranked.
             out[k] = np.nan

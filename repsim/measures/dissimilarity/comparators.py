@@ -175,7 +175,7 @@ def _groups(
     """Yield rows that miss the same pairs, and which pairs these are."""
     found: dict[bytes, tuple[list[int], np.ndarray | None]] = {}
     for k, row in enumerate(stack):
-        gone = np.isnan(row) if np.isnan(row.sum()) else None
+        gone = np.isnan(row) if np.isnan(row.min()) else None
         key = b"" if gone is None else np.packbits(gone).tobytes()
         found.setdefault(key, ([], gone))[0].append(k)
     for rows, gone in found.values():

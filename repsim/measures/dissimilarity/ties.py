@@ -19,7 +19,7 @@ _EXACT = 52
 
 
 def some_columns(x: torch.Tensor) -> np.ndarray:
-    """Return a few units of all examples, (unit, example), which tell most rows apart."""
+    """Return a few units of all examples, (unit, example): most rows differ there."""
     step = max(1, x.shape[1] // _COLUMNS)
     # Adding zero turns -0.0 into 0.0: they are equal, their bits are not.
     return np.add(x[:, ::step].T.cpu().numpy(), 0.0, order="C")

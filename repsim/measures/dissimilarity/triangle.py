@@ -56,7 +56,7 @@ def triangle(
 ) -> np.ndarray:
     r"""Return :math:`a_j + b_i + \sum_k s_k x_{ik} x_{jk}` with i < j, condensed."""
     n, rows = len(rows), rows.contiguous()
-    if rows.device.type == "cpu" and n <= _SQUARE:
+    if rows.device.type == "cpu" and n <= _SQUARE and n * n * rows.shape[1] < WORTH:
         return _at_once(rows, scale, across, down, limits, out)
     added = None if down is None else down.cpu().numpy()
     if out is None:

@@ -98,9 +98,9 @@ def test_float32_keeps_six_digits_however_wide_the_layer(
 def test_every_routine_of_the_product_is_right_in_float32(
     rng: np.random.Generator, metric: str
 ) -> None:
-    # Large enough for oneDNN where there is one; without it, the BLAS.
+    # Large enough for oneDNN where there is one, and for bands; without it, the BLAS.
     # Units first in memory, as a transposed tensor has them.
-    x = torch.as_tensor(rng.normal(size=(400, 420)), dtype=torch.float32).T
+    x = torch.as_tensor(rng.normal(size=(410, 420)), dtype=torch.float32).T
     expected = pdist(x.double().numpy(), metric)
     vendors = condensed(x, metric)[0]
     with pytest.MonkeyPatch.context() as patch:
@@ -112,6 +112,69 @@ def test_every_routine_of_the_product_is_right_in_float32(
     for found in (vendors, plain, torches):
         assert found.dtype == np.float32
         assert np.abs(found - expected).max() < 2e-6 * scale
+
+
+@pytest.mark.parametrize("metric", ["correlation", "cosine", "euclidean", "cityblock"])
+@pytest.mark.parametrize("power", [-115, -75, 60, 112])
+def test_numbers_of_any_size_keep_their_distances(
+    rng: np.random.Generator, metric: str, power: int
+) -> None:
+    # 1e-35 to 1e34, of which float32 holds no square.
+    for shape in ((30, 6), (220, 400)):
+        x = rng.normal(size=shape).astype(np.float32)
+        expected = condensed(torch.as_tensor(x), metric)[0]
+        found = condensed(torch.as_tensor(np.ldexp(x, power)), metric)[0]
+        again = np.ldexp(x.astype(np.float64), 8 * power)
+        wide = repsim.rdm(again, metric=metric)  # type: ignore[arg-type]
+        scale = 0 if metric in ("correlation", "cosine") else power
+        np.testing.assert_allclose(np.ldexp(found, -scale), expected, rtol=2e-5)
+        np.testing.assert_allclose(np.ldexp(wide, -8 * scale), expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS[:4])
+@pytest.mark.parametrize("size", [1e4, 1e12, 1e36])
+def test_one_diverged_example_spoils_no_other(
+    rng: np.random.Generator, metric: str, size: float
+) -> None:
+    for shape in ((12, 6), (220, 400)):
+        x = rng.normal(size=shape).astype(np.float32)
+        x[3] *= size
+        exact = pdist(x.astype(np.float64), metric)
+        run = xr.Dataset({"h": (("example", "unit"), x)})
+        found = repsim.rdms(run, metric=metric).values[0]  # type: ignore[arg-type]
+        np.testing.assert_allclose(found, exact, rtol=2e-5)
+        # Squares of 1e36 need more than float32 has.
+        wide = metric == "sqeuclidean" and size > 1e30
+        assert found.dtype == ("float64" if wide else "float32")
+        # One of a few rows, as of a run that diverged: the others' ranks stay.
+        y = rng.normal(size=shape)
+        held = exact if wide else exact.astype(np.float32)
+        left = spearmanr(held, pdist(y, metric)).statistic
+        both = xr.Dataset({"x": (("example", "u"), x), "y": (("example", "v"), y)})
+        cell = repsim.compare(
+            both.astype(np.float32), measure="rsa", metric=metric
+        ).values[0, 1]
+        assert cell == pytest.approx(left, abs=1e-4)
+
+
+def test_distances_out_of_range_are_refused() -> None:
+    x = np.diag([1e30, 2e30, 3e30, 4e30])
+    run = xr.Dataset({"h": (("example", "unit"), x.astype(np.float32))})
+    assert repsim.rdms(run, metric="sqeuclidean").dtype == np.float64
+    with pytest.raises(ValueError, match="that float32 holds, .* precision='float64'"):
+        repsim.rdms(run, metric="sqeuclidean", precision="float32")
+    with pytest.raises(ValueError, match="float64 holds.*multiply the activations by"):
+        repsim.rdm(x * 1e150, metric="sqeuclidean")
+    assert repsim.rsa(x * 1e150, np.eye(4) + x / 1e31, metric="sqeuclidean") <= 1
+
+
+def test_a_large_offset_costs_single_precision_nothing_more_than_it_must(
+    rng: np.random.Generator,
+) -> None:
+    # Rows of 1e4 ± 1 in float32, whose mean is rounded to what their differences are.
+    x = (1e4 + rng.normal(size=(230, 400))).astype(np.float32)
+    found = condensed(torch.as_tensor(x), "correlation")[0]
+    np.testing.assert_allclose(found, pdist(x.astype(float), "correlation"), atol=2e-6)
 
 
 @settings(max_examples=25, deadline=None)
