@@ -10,13 +10,23 @@ from repsim.core.messages import require, unknown
 from repsim.learning.rule import Rule
 from repsim.learning.rules.backpropagation import Backpropagation
 from repsim.learning.rules.direct import DirectFeedbackAlignment
+from repsim.learning.rules.equilibrium import EquilibriumPropagation
 from repsim.learning.rules.feedback import FeedbackAlignment
+from repsim.learning.rules.forward_forward import ForwardForward
 from repsim.learning.rules.kickback import Kickback
+from repsim.learning.rules.kolen_pollack import KolenPollack
+from repsim.learning.rules.local_losses import LocalLosses
+from repsim.learning.rules.no_backpropagation import NoBackpropagation
 from repsim.learning.rules.noise import Noise
+from repsim.learning.rules.pepita import Pepita
+from repsim.learning.rules.predictive_coding import PredictiveCoding
+from repsim.learning.rules.sign_symmetry import SignSymmetry
 from repsim.learning.rules.synthetic import (
     SyntheticGradient,
     UnconditionedSyntheticGradient,
 )
+from repsim.learning.rules.target_projection import DirectRandomTargetProjection
+from repsim.learning.rules.target_propagation import DifferenceTargetPropagation
 
 RuleFactory = Callable[..., Rule]
 
@@ -196,6 +206,16 @@ OURS: tuple[type[Rule], ...] = (
     DirectFeedbackAlignment,
     Kickback,
     Noise,
+    LocalLosses,
+    SignSymmetry,
+    KolenPollack,
+    DirectRandomTargetProjection,
+    DifferenceTargetPropagation,
+    Pepita,
+    ForwardForward,
+    PredictiveCoding,
+    EquilibriumPropagation,
+    NoBackpropagation,
 )
 for _rule in OURS:
     register(_rule.name, _rule)

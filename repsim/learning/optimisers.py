@@ -23,6 +23,15 @@ def rate(value: Any, name: str) -> float:
     return found
 
 
+def not_negative(value: Any, name: str) -> float:
+    """Return a finite number that is at least zero."""
+    found = number(value, name)
+    if not 0 <= found < float("inf"):
+        msg = f"Expected `{name}` to be finite and at least 0, but got {value}."
+        raise ValueError(msg)
+    return found
+
+
 def make_optimizer(
     parameters: Iterable[Tensor], lr: float, factory: Factory | None = None
 ) -> torch.optim.Optimizer:

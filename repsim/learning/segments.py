@@ -132,6 +132,8 @@ class Cut:
         The block behind which the cut lies.
     h : Tensor, shape (n, …)
         The block's output, detached.
+    y : Tensor, shape (n,) or (n, …)
+        Labels as the loss takes them.
     labels : Tensor, shape (n, classes)
         Labels as vectors.
     output_error : Tensor, shape (n, classes)
@@ -147,6 +149,7 @@ class Cut:
 
     name: str
     h: Tensor
+    y: Tensor
     labels: Tensor
     output_error: Tensor
     segment: Pass
@@ -163,15 +166,14 @@ class Cut:
         return self.segment.sent
 
 
-def make_cuts(
-    segments: Sequence[Pass], output_error: Tensor, labels: Tensor
-) -> list[Cut]:
+def make_cuts(segments: Sequence[Pass], output_error: Tensor, y: Tensor) -> list[Cut]:
     """Return the cuts between segments, from the output down."""
+    labels = one_hot(y, output_error.shape[-1])
     cuts: list[Cut] = []
     for below, above in zip(segments[-2::-1], segments[:0:-1], strict=True):
         upper = cuts[-1] if cuts else None
         h = below.out.detach()
-        cuts.append(Cut(below.name, h, labels, output_error, above, upper))
+        cuts.append(Cut(below.name, h, y, labels, output_error, above, upper))
     return cuts
 
 
@@ -181,7 +183,7 @@ def gradients(rule: "Rule", x: Tensor, y: Tensor, count: int) -> dict[str, Tenso
     with torch.set_grad_enabled(not lean):
         segments = forward(rule, x, lean=lean)
     loss, error = output_error(rule, segments[-1].out, y)
-    cuts = make_cuts(segments, error, one_hot(y, error.shape[-1]))
+    cuts = make_cuts(segments, error, y)
     rule.predict(cuts)
     losses = {"loss": [loss]}
     for segment, cut in zip(segments[::-1], (None, *cuts), strict=True):
@@ -282,7 +284,7 @@ def used_errors(rule: "Rule", x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Follow a step from the top down, without parameter gradients."""
     segments = forward(rule, x.detach().requires_grad_())
     _, error = output_error(rule, segments[-1].out, y)
-    cuts = make_cuts(segments, error, one_hot(y, error.shape[-1]))
+    cuts = make_cuts(segments, error, y)
     rule.predict(cuts)
     found: dict[str, Tensor] = {}
     for segment, cut in zip(segments[::-1], (None, *cuts), strict=True):

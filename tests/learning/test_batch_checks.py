@@ -364,7 +364,9 @@ def test_wrong_options() -> None:
         with pytest.raises(kind, match=message):
             learning.make("bp", _mlp(), **options)
     for sigma in (-1.0, float("nan")):
-        with pytest.raises(ValueError, match="Expected `sigma` to be at least 0"):
+        with pytest.raises(
+            ValueError, match="Expected `sigma` to be finite and at least 0"
+        ):
             learning.make("noise", _mlp(), sigma=sigma)
     with pytest.raises(TypeError, match="Expected `sigma` to be a number, but got str"):
         learning.make("noise", _mlp(), sigma="1")

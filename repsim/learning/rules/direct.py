@@ -68,9 +68,13 @@ class DirectFeedbackAlignment(Rule):
             drawn = torch.randn(outputs, units, generator=generator)
             self.feedback[name] = drawn.to(like) / units**0.5
 
+    def signal(self, cut: Cut) -> Tensor:
+        """Return what is projected: the error at the output."""
+        return cut.output_error
+
     def error(self, cut: Cut) -> Tensor:
-        """Return eB in the shape of h."""
-        rows = cut.output_error.reshape(len(cut.h), -1)
+        """Return the signal times B in the shape of h."""
+        rows = self.signal(cut).reshape(len(cut.h), -1)
         return (rows @ self.feedback[cut.name]).reshape(cut.h.shape)
 
     def extra_state(self) -> dict[str, Any]:

@@ -63,11 +63,11 @@ class FeedbackAlignment(Rule):
     def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Draw a matrix for every weight but the first, which sends nothing down."""
         self.feedback: dict[str, Tensor] = {}
-        self._weighted: dict[str, list[tuple[str, Weighted]]] = {}
+        self.weighted: dict[str, dict[str, Weighted]] = {}
         generator = torch.Generator().manual_seed(self.seed)
         for block, root in self.blocks.items():
-            self._weighted[block] = list(_weighted(block, root))
-            for path, module in self._weighted[block]:
+            self.weighted[block] = dict(_weighted(block, root))
+            for path, module in self.weighted[block].items():
                 weight = module.weight.detach()
                 drawn = torch.randn(weight.shape, generator=generator)
                 self.feedback[path] = drawn.to(weight) * weight.std()
@@ -76,7 +76,7 @@ class FeedbackAlignment(Rule):
         """Run one block with its weights' derivatives replaced."""
         swaps = [
             (module, self._forward_with(module, self.feedback[path]))
-            for path, module in self._weighted[name]
+            for path, module in self.weighted[name].items()
         ]
         with _swapped(swaps):
             output: Tensor = self.blocks[name](h)
@@ -94,6 +94,12 @@ class FeedbackAlignment(Rule):
             return apply(x, module.weight, module.bias, feedback, module)
 
         return forward
+
+    def pairs(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield path, weight and its B, of all weights."""
+        for modules in self.weighted.values():
+            for path, module in modules.items():
+                yield path, module.weight, self.feedback[path]
 
     def transposes(self) -> Mapping[str, Tensor]:
         """Return the matrices: `run` does nothing else."""

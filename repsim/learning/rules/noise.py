@@ -5,7 +5,7 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from repsim.core.messages import number
+from repsim.learning.optimisers import not_negative
 from repsim.learning.rule import Common, Info, Rule
 from repsim.learning.segments import Cut
 
@@ -51,10 +51,7 @@ class Noise(Rule):
         self, network: nn.Module, *, sigma: float = 1.0, **options: Unpack[Common]
     ) -> None:
         super().__init__(network, **options)
-        self.sigma = self.options["sigma"] = number(sigma, "sigma")
-        if not 0 <= self.sigma < float("inf"):
-            msg = f"Expected `sigma` to be at least 0 and finite, but got {sigma}."
-            raise ValueError(msg)
+        self.sigma = self.options["sigma"] = not_negative(sigma, "sigma")
 
     @property
     def cuts(self) -> list[str]:

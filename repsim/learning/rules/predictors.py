@@ -1,11 +1,12 @@
 """Modules that predict the error at a block's output: S(h, y), alone or stacked."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from repsim.core.messages import unknown
+from repsim.core.messages import is_whole, require, unknown
 from repsim.learning.closed_form import add_product
 from repsim.learning.segments import Cut
 
@@ -311,3 +312,14 @@ def held(value: Tensor | None) -> Tensor:
         msg = "Expected errors to be formed from the output down, but one is missing."
         raise TypeError(msg)
     return value
+
+
+def layer_sizes(value: int | Sequence[int], name: str) -> tuple[int, ...]:
+    """Return hidden sizes; one number is one layer."""
+    listed: Any = value if isinstance(value, Sequence) else (value,)
+    right = not isinstance(value, str) and all(map(is_whole, listed))
+    require(right, value, f"`{name}` to be a list of whole numbers")
+    if not all(size > 0 for size in listed):
+        msg = f"Expected `{name}` to hold positive sizes, but got {value}."
+        raise ValueError(msg)
+    return tuple(int(size) for size in listed)

@@ -18,7 +18,7 @@ from repsim.core.messages import flag, number, require, unknown, whole
 from repsim.core.modes import kept_modes
 from repsim.learning.diagnostics import curl
 from repsim.learning.losses import one_hot
-from repsim.learning.optimisers import make_optimizer, rate
+from repsim.learning.optimisers import make_optimizer, not_negative, rate
 from repsim.learning.randomness import seeded
 from repsim.learning.rule import Common, Info, Rule
 from repsim.learning.rules.predictors import (
@@ -26,6 +26,7 @@ from repsim.learning.rules.predictors import (
     LinearStack,
     Predictor,
     held,
+    layer_sizes,
     make_predictor,
 )
 from repsim.learning.segments import Cut
@@ -140,10 +141,7 @@ class SyntheticGradient(Rule):
         if self.kernel_size % 2 == 0:
             msg = f"Expected `kernel_size` to be odd, but got {kernel_size}."
             raise ValueError(msg)
-        self.prop = number(prop, "prop")
-        if not 0 <= self.prop < float("inf"):
-            msg = f"Expected `prop` to be finite and at least 0, but got {prop}."
-            raise ValueError(msg)
+        self.prop = not_negative(prop, "prop")
         numbers = places(at, len(self.hidden))
         self.splits = [self.hidden[place - 1] for place in numbers]
         everywhere = len(numbers) == len(self.hidden) > 1
@@ -355,22 +353,15 @@ def _is_whole(value: Any) -> TypeGuard[int]:
 
 def hidden_sizes(predictor: str, sizes: int | Sequence[int] | None) -> tuple[int, ...]:
     """Return the hidden sizes of the predictors, none but for "mlp"."""
-    if predictor != "mlp":
-        if sizes is None:
-            return ()
-        msg = (
-            "Expected `predictor_hidden` only with predictor='mlp', but got it with "
-            f"{predictor!r}."
-        )
-        raise ValueError(msg)
-    found = (1024, 1024) if sizes is None else sizes
-    listed: Any = (found,) if _is_whole(found) else found
-    right = isinstance(listed, Sequence) and all(map(_is_whole, listed))
-    require(right, sizes, "`predictor_hidden` to be a list of whole numbers")
-    if not all(size > 0 for size in listed):
-        msg = f"Expected `predictor_hidden` to hold positive sizes, but got {sizes}."
-        raise ValueError(msg)
-    return tuple(int(size) for size in listed)
+    if predictor == "mlp":
+        return layer_sizes((1024, 1024) if sizes is None else sizes, "predictor_hidden")
+    if sizes is None:
+        return ()
+    msg = (
+        "Expected `predictor_hidden` only with predictor='mlp', but got it with "
+        f"{predictor!r}."
+    )
+    raise ValueError(msg)
 
 
 def trace_of(targets: Targets) -> float:
