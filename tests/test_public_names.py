@@ -128,9 +128,11 @@ def test_the_registered_names() -> None:
         "hsic", "cka", "cca", "svcca", "pwcca", "procrustes_distance", "mutual_knn",
         "rsa",
     } <= set(repsim.measures.names())  # fmt: skip
-    assert {"bp", "sg", "dni", "fa", "dfa", "kickback", "noise"} <= set(
-        repsim.learning.names()
-    )
+    assert {
+        "bp", "sg", "dni", "fa", "dfa", "kickback", "noise", "local", "signsym",
+        "kolen_pollack", "drtp", "dtp", "pepita", "forward_forward",
+        "predictive_coding", "equilibrium", "none",
+    } <= set(repsim.learning.names())  # fmt: skip
     measure = repsim.measures.get("cka")
     assert measure.larger_is_more_similar
     assert measure.symmetric

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from repsim.core.messages import require, unknown
+from repsim.core.registry import Registry
 from repsim.learning.rule import Rule
 from repsim.learning.rules.backpropagation import Backpropagation
 from repsim.learning.rules.direct import DirectFeedbackAlignment
@@ -30,7 +31,7 @@ from repsim.learning.rules.target_propagation import DifferenceTargetPropagation
 
 RuleFactory = Callable[..., Rule]
 
-_rules: dict[str, RuleFactory] = {}
+rules: Registry[RuleFactory] = Registry("rule")
 
 
 def names() -> list[str]:
@@ -46,11 +47,11 @@ def names() -> list[str]:
     >>> names()[:2]
     ['bp', 'sg']
     """
-    return list(_rules)
+    return rules.names()
 
 
 def register(name: str, factory: RuleFactory) -> None:
-    """Add a rule of one's own, or replace one.
+    """Add a rule of one's own.
 
     Parameters
     ----------
@@ -64,7 +65,8 @@ def register(name: str, factory: RuleFactory) -> None:
     TypeError
         If `factory` is not callable, or the name no string.
     ValueError
-        If the name is empty or holds one of the signs ``: , = /``.
+        If the name is empty, holds one of the signs ``: , = /``, or is taken by
+        something else.
 
     Examples
     --------
@@ -80,12 +82,7 @@ def register(name: str, factory: RuleFactory) -> None:
     >>> unregister("half")
     """
     wanted = "`factory` to be a function f(network, **options) or a subclass of Rule"
-    require(callable(factory), factory, wanted)
-    require(isinstance(name, str), name, "a rule's `name` to be a string")
-    if not name or set(name) & set(":,=/ "):
-        msg = f"Expected a rule's `name` without any of ': , = /', but got {name!r}."
-        raise ValueError(msg)
-    _rules[name] = factory
+    rules.register(name, factory, expected=wanted)
 
 
 def unregister(name: str) -> None:
@@ -106,12 +103,7 @@ def unregister(name: str) -> None:
     >>> register("mine", Backpropagation)
     >>> unregister("mine")
     """
-    del _rules[_known(name)]
-
-
-def factory(name: str) -> RuleFactory:
-    """Return what makes a rule."""
-    return _rules[_known(name)]
+    rules.unregister(name)
 
 
 def make(name: str, network: nn.Module, **options: Any) -> Rule:
@@ -147,7 +139,7 @@ def make(name: str, network: nn.Module, **options: Any) -> Rule:
     >>> make("sg", net, at="every").splits
     ['hidden_1', 'hidden_2']
     """
-    made = factory(name)
+    made = rules.get(name)
     known = options_of(name)
     for option in options:
         if known is not None and option not in known:
@@ -183,19 +175,13 @@ def options_of(name: str) -> list[str] | None:
     >>> options_of("bp")
     ['lr', 'loss', 'optimizer', 'blocks', 'seed']
     """
-    made = factory(name)
+    made = rules.get(name)
     if isinstance(made, type) and issubclass(made, Rule):
         return made.option_names()
     kinds = list(inspect.signature(made).parameters.values())
     if any(kind.kind is inspect.Parameter.VAR_KEYWORD for kind in kinds):
         return None
     return [kind.name for kind in kinds if kind.name != "network"]
-
-
-def _known(name: str) -> str:
-    if name not in _rules:
-        raise ValueError(unknown("rule", name, _rules))
-    return name
 
 
 OURS: tuple[type[Rule], ...] = (

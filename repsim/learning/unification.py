@@ -7,15 +7,15 @@ from dataclasses import fields
 
 import pandas as pd
 
-from repsim.learning.factory import factory, names
+from repsim.learning.factory import rules
 from repsim.learning.rule import Info
 
 
 def rows() -> list[Info]:
     """Return the rows of all registered rules that describe themselves."""
     found: list[Info] = []
-    for name in names():
-        rule = factory(name)
+    for name in rules.names():
+        rule = rules.get(name)
         variants = getattr(rule, "variants", ()) or (getattr(rule, "info", None),)
         found += [row for row in variants if isinstance(row, Info) and row not in found]
     return found

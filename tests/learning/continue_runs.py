@@ -21,8 +21,9 @@ OPTIMISERS: dict[str, Any] = {
     "momentum": partial(torch.optim.SGD, momentum=0.9),
 }
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in ("bp", "sg", "dni", "fa", "dfa", "kickback")},
+    **{name: (name, {}) for name in learning.names()},
     "noise": ("noise", {"sigma": 0.5}),
+    "predsim": ("local", {"head": 4, "similarity": 0.5}),
     "every": ("sg", {"at": "every"}),
     "mixed": ("sg", {"at": "every", "targets": 0.5, "prop": 0.1}),
     "deep": ("sg", {"predictor": "mlp", "predictor_hidden": 4}),
@@ -39,7 +40,7 @@ def _dropped() -> nn.Sequential:
 
 
 def _maps() -> nn.Sequential:
-    return networks.cnn((1, 4, 4), [3, 4, 4], 3)
+    return networks.cnn((1, 4, 4), [3, 4, 4], 3, pool=1)
 
 
 NETWORKS = {"dropped": _dropped, "maps": _maps}

@@ -383,6 +383,8 @@ def test_names_of_rules() -> None:
         learning.options_of("x")
     with pytest.raises(ValueError, match="Expected `rule` to be one of"):
         learning.unregister("x")
+    with pytest.raises(ValueError, match="Expected `name` to be free, but got 'bp'"):
+        learning.register("bp", learning.Rule)
     with pytest.raises(ValueError, match="Expected a rule's `name` without any of"):
         learning.register("a:b", learning.Rule)
     with pytest.raises(TypeError, match="Expected `factory` to be a function"):

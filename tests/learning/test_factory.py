@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -51,18 +52,21 @@ def test_a_rule_of_ones_own_trains_and_stands_in_the_table() -> None:
 
 
 def test_a_factory_must_give_a_rule() -> None:
-    learning.register("none", lambda network: None)  # type: ignore[arg-type,return-value]
+    learning.register("nothing", lambda network: None)  # type: ignore[arg-type,return-value]
     try:
-        with pytest.raises(TypeError, match="factory of rule 'none' to give a Rule"):
-            learning.make("none", networks.mlp(4, [3], seed=0))
+        with pytest.raises(TypeError, match="factory of rule 'nothing' to give a Rule"):
+            learning.make("nothing", networks.mlp(4, [3], seed=0))
     finally:
-        learning.unregister("none")
+        learning.unregister("nothing")
 
 
 def test_the_table_is_the_papers() -> None:
     table = learning.table().set_index("method")
     assert list(table.index) == [
         "BP", "cDNI", "SG+prop", "DNI", "FA", "DFA", "Kickback", "Noise",
+        "Local losses", "Sign symmetry", "Kolen–Pollack", "DRTP", "DTP", "PEPITA",
+        "Forward-forward", "Predictive coding", "Equilibrium propagation",
+        "No backpropagation",
     ]  # fmt: skip
     locks = table[["update_locked", "backward_locked", "sees_error"]]
     assert locks.loc["BP"].tolist() == [True, True, False]
@@ -87,6 +91,24 @@ def test_the_documentation_shows_the_table() -> None:
     if not page.exists():
         pytest.skip("runs beside the documentation")
     assert markdown() in page.read_text()
+
+
+def test_the_documentations_own_rule_trains() -> None:
+    page = Path(__file__).parents[2] / "docs" / "learning.md"
+    if not page.exists():
+        pytest.skip("runs beside the documentation")
+    blocks = page.read_text().split("```python\n")[1:]
+    (code,) = [b.split("```")[0] for b in blocks if "own_local" in b]
+    exec(code, {"__name__": "own"})
+    try:
+        rule = learning.make("own_local", networks.mlp(64, [32, 32], seed=0), lr=5e-3)
+        log = repsim.train(
+            rule, repsim.datasets.load("digits"), steps=80, progress=False
+        )
+    finally:
+        learning.unregister("own_local")
+    assert float(log.accuracy[-1]) > 0.9
+    assert np.isfinite(log.error_cosine.values[-1]).all()
 
 
 def test_the_command_writes_the_table() -> None:

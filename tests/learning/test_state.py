@@ -95,7 +95,7 @@ def test_runs_continue_in_another_process_bit_for_bit(tmp_path: Path) -> None:
     subprocess.run(command, check=True, env=os.environ | threads)
     found = torch.load(tmp_path / "ends.pt", weights_only=True)
     assert found.keys() == ends.keys()
-    assert {rule.split()[0] for rule in ends} >= set(learning.names())
+    assert {case.split()[0] for case in ends} >= set(learning.names())
     assert [case for case in ends if not _equal(found[case], ends[case])] == []
 
 

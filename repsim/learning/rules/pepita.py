@@ -98,7 +98,7 @@ class Pepita(Rule):
         sizes = torch.Size(shapes[self.last]).numel(), shape.numel()
         drawn = torch.randn(sizes, generator=generator).to(like)
         self.projection = drawn * self.scale * (2 / shape.numel()) ** 0.5
-        with torch.no_grad(), kept_modes(self.network, False):
+        with torch.no_grad(), kept_modes(self.network, training=False):
             outputs = self._run(like.new_zeros(2, *shape))[1]
         for name, layer in self.layers.items():
             got = tuple(layer(outputs[name]).shape[1:])

@@ -8,13 +8,12 @@ errors, and the weight of the propagated regression loss.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
-from typing import Any, ClassVar, Literal, TypeGuard, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from repsim.core.messages import flag, number, require, unknown, whole
+from repsim.core.messages import flag, is_whole, number, require, unknown, whole
 from repsim.core.modes import kept_modes
 from repsim.learning.diagnostics import curl
 from repsim.learning.losses import one_hot
@@ -331,11 +330,11 @@ def places(at: At, depth: int) -> list[int]:
         if not all(part.strip().isdigit() for part in at.split("+")):
             raise ValueError(unknown("at", at, ["middle", "every", "hidden numbers"]))
         at = [int(part) for part in at.split("+")]
-    listed: Any = [at] if _is_whole(at) else at
+    listed: Any = [at] if is_whole(at) else at
     wanted = "`at` to be 'middle', 'every' or a list of hidden-layer numbers"
     require(isinstance(listed, Iterable) and not isinstance(at, Tensor), at, wanted)
     for place in listed:
-        require(_is_whole(place), place, f"{wanted}, which are whole")
+        require(is_whole(place), place, f"{wanted}, which are whole")
     numbers = sorted(int(place) for place in listed)
     wrong = [n for n in numbers if not 1 <= n <= depth]
     if wrong or not numbers or len(set(numbers)) < len(numbers):
@@ -345,10 +344,6 @@ def places(at: At, depth: int) -> list[int]:
         )
         raise ValueError(msg)
     return numbers
-
-
-def _is_whole(value: Any) -> TypeGuard[int]:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def hidden_sizes(predictor: str, sizes: int | Sequence[int] | None) -> tuple[int, ...]:
