@@ -101,5 +101,5 @@ def _coordinates(run: xr.Dataset) -> Iterator[str]:
             )
     sizes = {d for d in run.coords if d in ("label",)}
     for name in sizes:
-        if run[name].dims not in (("example",), ()):
+        if run[name].dims not in (("example",), ("example", "token"), ()):
             yield f"its {name} has dims {run[name].dims}, not `example`: assign it anew"

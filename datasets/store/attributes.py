@@ -43,13 +43,21 @@ def coordinate(name: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
+def dims_of(name: str, ndim: int) -> tuple[str, ...]:
+    """Return the dims of a coordinate: `mask` and `label` may lie on tokens, too."""
+    if ndim == 1:
+        return ("example",)
+    own = name.endswith("_mask")
+    return ("example", f"{name.removesuffix('_mask')}_token" if own else "token")
+
+
 def example_coordinates(run: xr.Dataset) -> dict[str, np.ndarray]:
     """Return a recording's coordinates over `example`, ids included."""
     found = {"example": np.arange(run.sizes["example"], dtype=np.int64)}
     for name, values in run.coords.items():
         if not values.dims or (name, values.dims) == ("step", ("step",)):
             continue
-        if values.dims != ("example",):
+        if values.dims != dims_of(str(name), values.ndim):
             msg = (
                 f"Expected coordinates on `example`, but {str(name)!r} lies on "
                 f"({', '.join(map(str, values.dims))}) and would be lost; drop it with "

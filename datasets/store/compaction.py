@@ -51,11 +51,13 @@ def compact(path: Path) -> None:
 
 def arrays_of(path: Path) -> Iterator[tuple[Path, Array]]:
     """Yield the layers of a recording, and `step`; coordinates are left aside."""
+    attrs = read_document(path).get("attributes", {})
+    aside = {"example", *str(attrs.get("coordinates", "")).split()}
     for folder in sorted(p.parent for p in path.glob(f"*/{DOCUMENT}")):
         document = read_document(folder)
         if document["node_type"] != "array":
             continue
-        if folder.name == "step" or len(document["shape"]) > 1:
+        if folder.name not in aside:
             yield folder, Array.parse(document)
 
 

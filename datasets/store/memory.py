@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from repsim.datasets.store.attributes import dims_of
 from repsim.datasets.store.sinks import PARTIAL, Gathering, ordered, plain
 
 
@@ -42,9 +43,20 @@ class Memory:
         """Append rows to a layer."""
         self._gathering.put(name, rows, dims, attrs)
 
+    def drop(self, name: str) -> None:
+        """Forget one layer's rows in this moment."""
+        self._gathering.drop(name, self._known())
+
+    def mark(self, name: str, attrs: Mapping[str, Any]) -> None:
+        """Add attributes to a layer."""
+        self._gathering.mark(name, attrs)
+
     def abandon(self) -> None:
         """Forget the moment, and layers that were seen in it alone."""
-        self._gathering.abandon({name for moment in self._moments for name in moment})
+        self._gathering.abandon(self._known())
+
+    def _known(self) -> set[str]:
+        return {name for moment in self._moments for name in moment}
 
     def commit(
         self,
@@ -89,7 +101,7 @@ class Memory:
         coords: dict[str, Any] = {}
         if self._steps:
             coords["step"] = ("step", np.array(self._steps, np.int64))
-        coords |= {k: ("example", v) for k, v in self._coords.items()}
+        coords |= {k: (dims_of(k, v.ndim), v) for k, v in self._coords.items()}
         return xr.Dataset(variables, coords, {**self._attrs, "layers": plain(names)})
 
     def _stack(self, name: str) -> np.ndarray:

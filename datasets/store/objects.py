@@ -8,6 +8,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from repsim.core.files import write_whole
+from repsim.datasets.store.attributes import dims_of
 from repsim.datasets.store.zarr_format import (
     Array,
     Codec,
@@ -55,7 +56,8 @@ def write_marks(folder: Path, marks: Sequence[int]) -> None:
 
 
 def write_coordinate(folder: Path, values: np.ndarray) -> None:
-    """Write a small array over `example` in one object."""
+    """Write a small array over `example` (and tokens) in one object."""
+    dims = dims_of(folder.name, values.ndim)
     if values.dtype.kind in "US":
         values = values.astype(object)
     if values.dtype.kind == "O":
@@ -64,17 +66,18 @@ def write_coordinate(folder: Path, values: np.ndarray) -> None:
             shape=values.shape,
             dtype="string",
             compressors=[ZstdCodec(), Crc32cCodec()],
-            dimension_names=["example"],
+            dimension_names=dims,
             overwrite=True,
             config={"write_empty_chunks": True},
         )
         made[:] = np.array([str(v) for v in values], dtype=object)
         return
-    chunk = (max(1, len(values)),)
-    array = Array(("example",), values.shape, chunk, values.dtype)
+    chunk = tuple(max(1, n) for n in values.shape)
+    array = Array(dims, values.shape, chunk, values.dtype)
     folder.mkdir(parents=True, exist_ok=True)
-    if len(values):
-        (folder / object_name((0,))).write_bytes(Codec().encode(values))
+    if values.size:
+        target = folder / object_name((0,) * values.ndim)
+        target.write_bytes(Codec().encode(values))
     write_document(folder, array.document())
 
 

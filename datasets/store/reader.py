@@ -12,6 +12,7 @@ import zarr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
+from repsim.datasets.store.attributes import dims_of
 from repsim.datasets.store.zarr_format import DOCUMENT, read_document
 
 MOST_EXAMPLES = 2**31
@@ -183,7 +184,7 @@ def _variables(path: Path, skip: set[str]) -> Iterator[tuple[str, xr.Variable]]:
 def _small(folder: Path) -> xr.Variable:
     document = read_document(folder)
     shape = document.get("shape", [0])
-    if len(shape) != 1 or not 0 <= shape[0] <= MOST_EXAMPLES:
+    if len(shape) not in (1, 2) or not all(0 <= n <= MOST_EXAMPLES for n in shape):
         msg = (
             f"Expected {folder} to hold one value for each example, but its zarr.json "
             f"claims the shape {tuple(shape)}; the document was damaged. Copy it from "
@@ -191,10 +192,11 @@ def _small(folder: Path) -> xr.Variable:
         )
         raise ValueError(msg)
     stored = StoredArray(folder)
-    values = stored._read((slice(None),))
+    values = stored._read((slice(None),) * len(shape))
     if values.dtype.kind == "T":
         values = values.astype(object)
-    return xr.Variable("example", values, dict(document.get("attributes", {})))
+    dims = dims_of(folder.name, values.ndim)
+    return xr.Variable(dims, values, dict(document.get("attributes", {})))
 
 
 def _committed(

@@ -26,6 +26,12 @@ class Sink(Protocol):
     ) -> None:
         """Append rows (example, …) to a layer; they are copied before it returns."""
 
+    def drop(self, name: str) -> None:
+        """Forget what was put of one layer since `begin`: NaN in this moment."""
+
+    def mark(self, name: str, attrs: Mapping[str, Any]) -> None:
+        """Add attributes to a layer."""
+
     def abandon(self) -> None:
         """Forget what was put since `begin`."""
 
@@ -139,6 +145,17 @@ class Gathering:
             self.blocks[name] = Blocks(self._block_rows(name, layer, len(rows)))
         self.blocks[name].put(rows)
         return self.blocks[name]
+
+    def drop(self, name: str, known: Collection[str]) -> None:
+        """Forget the moment of one layer, and the layer if this was its first."""
+        self.blocks.pop(name, None)
+        if name not in known:
+            self.layers.pop(name, None)
+
+    def mark(self, name: str, attrs: Mapping[str, Any]) -> None:
+        """Add attributes to a layer."""
+        if name in self.layers:
+            self.layers[name].attrs |= attrs
 
     def check(self, examples: int) -> None:
         """Refuse a moment in which a layer saw other than all the examples."""

@@ -117,6 +117,16 @@ class Writer:
     def _example_axis(self) -> int:
         return 0 if self._step is None else 1
 
+    def drop(self, name: str) -> None:
+        """Forget one layer's rows in this moment, and what was written of them."""
+        self._gathering.drop(name, self._arrays)
+        if self._emitted.pop(name, 0):
+            self._submit(partial(clear_objects, self.path / name, self._index))
+
+    def mark(self, name: str, attrs: Mapping[str, Any]) -> None:
+        """Add attributes to a layer; its document follows with the commit."""
+        self._gathering.mark(name, attrs)
+
     def abandon(self) -> None:
         """Forget the moment; its objects carry no commit mark."""
         self._gathering.abandon(self._arrays)
@@ -156,7 +166,12 @@ class Writer:
         for name in fresh:
             self._arrays[name] = self._array(name, moment[name])
         changed = dict.fromkeys(fresh)
-        for name in [*missed, *(fresh if self._index else [])]:
+        marked = [
+            name
+            for name in moment
+            if self._gathering.layers[name].attrs.keys() >= PARTIAL.keys()
+        ]
+        for name in [*missed, *marked, *(fresh if self._index else [])]:
             array = self._arrays[name]
             if not array.attrs.keys() >= PARTIAL.keys():
                 attrs = {**array.attrs, **PARTIAL}

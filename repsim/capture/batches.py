@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from repsim.capture.axes import INPUTS, AxesSaid, parsed
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -22,24 +25,48 @@ class Batch:
     labels: Any = None
     size: int | None = None
     inputs: dict[str, Tensor] = field(default_factory=dict)  # what is hashed
+    axis: int = 0  # of the inputs, the one that holds the examples
 
-    def run(self, model: nn.Module, forward: Forward | None) -> Any:
+    def run(
+        self,
+        model: nn.Module,
+        forward: Forward | None,
+        convert: Callable[[Any], Any] | None = None,
+    ) -> Any:
         """Return the network's output for a copy of this batch, on its device.
 
         A copy, because a network may begin with an operation in place.
         """
         device = device_of(model)
+        convert = convert or (lambda inputs: inputs)
         if forward is not None:
-            return forward(model, moved(self.whole, device))
-        args = moved(self.args, device)
-        return model(*args, **moved(self.kwargs, device))
+            return forward(model, convert(moved(self.whole, device)))
+        args = convert(moved(self.args, device))
+        return model(*args, **convert(moved(self.kwargs, device)))
 
-    def coordinate(self) -> np.ndarray | None:
-        """Return the labels where they are one value for each example."""
-        if self.labels is None:
-            return None
-        array = as_array(self.labels)
-        return array if array.ndim == 1 else None
+    def part(self, rows: slice, axis: int) -> "Batch":
+        """Return some examples, those along an axis of the inputs."""
+        size = next((_length(t, axis) for t in self.inputs.values()), None)
+        if size is None:
+            msg = "Expected inputs that can be cut into examples, but got none."
+            raise ValueError(msg)
+        cut = lambda value: _cut(value, rows, size, axis)  # noqa: E731
+        return Batch(
+            cut(self.whole), cut(self.args), cut(self.kwargs), inputs=cut(self.inputs)
+        )
+
+    def along(self, axis: int) -> int | None:
+        """Return how many examples there are if they lie along an axis."""
+        return _size(self.args or self.kwargs or self.inputs, axis)
+
+    def mapping(self) -> Mapping[str, Any]:
+        """Return the batch as a mapping, an empty one where it is none."""
+        if self.kwargs:
+            return self.kwargs
+        for value in (self.whole, *(self.whole if _is_pair(self.whole) else ())):
+            if _is_dict(value):
+                return value  # type: ignore[no-any-return]
+        return {}
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -62,6 +89,10 @@ def moved(value: Any, device: torch.device | None) -> Any:
         if device is None or value.device == device:
             return value.detach().clone()
         return value.detach().to(device)
+    if isinstance(value, PackedSequence):  # its sizes stay on the CPU
+        order = (moved(value.sorted_indices, device),)
+        order += (moved(value.unsorted_indices, device),)
+        return PackedSequence(moved(value.data, device), value.batch_sizes, *order)
     if isinstance(value, Mapping):
         return _rebuilt(value, {k: moved(v, device) for k, v in value.items()})
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -82,9 +113,11 @@ def _rebuilt(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
 
 
 def batches_of(
-    data: Any, *, whole: bool = False, size: int | None = None
+    data: Any, *, whole: bool = False, size: int | None = None, axis: int = 0
 ) -> Iterator[Batch]:
     """Yield the batches of a tensor, a dict, or an iterable of inputs."""
+    if isinstance(data, PackedSequence):
+        data = [data]
     if isinstance(data, tuple):
         msg = (
             "Expected batches, but got a bare tuple, which may mean (inputs, labels) "
@@ -95,9 +128,9 @@ def batches_of(
     if isinstance(data, np.ndarray):
         data = torch.from_numpy(data)
     if isinstance(data, Tensor) or _is_dict(data):
-        yield from (_batch(piece, whole) for piece in _pieces(data, size))
+        yield from (_batch(piece, whole, axis) for piece in _pieces(data, size, axis))
     elif isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping):
-        yield from (_batch(item, whole) for item in data)
+        yield from (_batch(item, whole, axis) for item in data)
     else:
         msg = (
             "Expected a tensor, a dict of tensors, or an iterable of batches, but got "
@@ -107,32 +140,75 @@ def batches_of(
         raise TypeError(msg)
 
 
+def inputs_axis(data: Any, axes: AxesSaid, *known: Any) -> int:
+    """Return which axis of the inputs holds the examples: said, or told by labels."""
+    said = parsed(axes).get(INPUTS)
+    if said is not None:
+        return said.index("example")
+    lengths = {len(as_array(k)) for k in known if k is not None}
+    if len(lengths) == 1 and (isinstance(data, Tensor | np.ndarray) or _is_dict(data)):
+        return _turned(data, *lengths)
+    return 0
+
+
+def _turned(inputs: Any, rows: int) -> int:
+    """Return 1 where the second axis alone has so many rows."""
+    return int(_size(inputs) != rows == _size(inputs, 1))
+
+
 def _is_dict(data: object) -> bool:
     # An xarray.Dataset is a Mapping too, and no batch.
     return isinstance(data, Mapping) and not hasattr(data, "data_vars")
 
 
-def _pieces(data: Any, size: int | None) -> Iterator[Any]:
-    rows = _size(data)
-    if size is None or rows is None or rows <= size:
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2
+
+
+def _pieces(data: Any, size: int | None, axis: int) -> Iterator[Any]:
+    rows = _size(data, axis)
+    if size is None or rows is None or rows <= size or _is_ragged(data):
         yield data
         return
     for start in range(0, rows, size):
-        part = slice(start, start + size)
-        if isinstance(data, Tensor):
-            yield data[part]
-        else:
-            yield _rebuilt(data, {k: _cut(v, part, rows) for k, v in data.items()})
+        yield _cut(data, slice(start, start + size), rows, axis)
 
 
-def _cut(value: Any, part: slice, rows: int) -> Any:
-    if isinstance(value, Tensor | np.ndarray) and value.ndim and len(value) == rows:
-        return value[part]
-    return value
+def _is_ragged(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_nested
 
 
-def _batch(item: Any, whole: bool) -> Batch:
-    if isinstance(item, list | tuple) and len(item) == 1:
+def _length(tensor: Any, axis: int) -> int | None:
+    """Return the examples of a tensor; a vector has them on its one axis."""
+    if not tensor.ndim:
+        return None
+    return int(tensor.size(min(axis, tensor.ndim - 1)) if axis else tensor.size(0))
+
+
+def _cut(value: Any, part: slice, rows: int, axis: int) -> Any:
+    """Return some examples of every tensor in a value that has so many rows."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
+        return value[part] if len(value) == rows else value
+    if isinstance(value, Tensor | np.ndarray):
+        if not value.ndim:
+            return value
+        along = min(axis, value.ndim - 1)
+        if value.shape[along] != rows:
+            return value
+        return value[(slice(None),) * along + (part,)]
+    if isinstance(value, Mapping):
+        items = {k: _cut(v, part, rows, axis) for k, v in value.items()}
+        return _rebuilt(value, items)
+    if type(value) in (tuple, list):
+        return type(value)(_cut(v, part, rows, axis) for v in value)
+    if isinstance(value, Tensor | str | int | float | type(None)):
+        return value
+    msg = f"Expected inputs that can be cut, but got {type(value).__name__}."
+    raise ValueError(msg)
+
+
+def _batch(item: Any, whole: bool, axis: int = 0) -> Batch:
+    if type(item) in (list, tuple) and len(item) == 1:
         item = item[0]
     if isinstance(item, np.ndarray):
         item = torch.from_numpy(item)
@@ -142,10 +218,12 @@ def _batch(item: Any, whole: bool) -> Batch:
         inputs, labels = item
     if isinstance(inputs, np.ndarray):
         inputs = torch.from_numpy(inputs)
-    batch = Batch(item, labels=labels)
-    if isinstance(inputs, Tensor):
+    batch = Batch(item, labels=labels, axis=axis)
+    if isinstance(inputs, Tensor | PackedSequence):
         batch.args = (inputs,)
     elif _is_dict(inputs):
+        if not whole:
+            _check_collated(inputs)
         batch.kwargs = {str(k): v for k, v in inputs.items()}
         if labels is None:
             batch.labels = _integer_labels(inputs.get("labels"))
@@ -162,15 +240,31 @@ def _batch(item: Any, whole: bool) -> Batch:
     batch.inputs = dict(_named_tensors(inputs))
     if _is_dict(inputs):
         batch.inputs.pop("labels", None)
-    batch.size = _size(inputs)
+    if not axis and labels is not None and getattr(labels, "ndim", 0):
+        batch.axis = _turned(inputs, len(labels))
+    batch.size = _size(inputs, batch.axis)
     return batch
+
+
+def _check_collated(inputs: Mapping[str, Any]) -> None:
+    """Refuse a row of a data set, whose values are lists or have no batch."""
+    for key, value in inputs.items():
+        row = isinstance(value, list) and value and isinstance(value[0], int | float)
+        words = key == "input_ids" and getattr(value, "ndim", 2) < 2
+        if row or words:
+            msg = (
+                "Expected batches of tensors, but got single rows of a data set "
+                f"({key!r} holds {len(value)} numbers and no batch); collate them, as "
+                'in [tokenizer.pad(rows, return_tensors="pt")].'
+            )
+            raise ValueError(msg)
 
 
 def _integer_labels(labels: Any) -> Any:
     if labels is None:
         return None
     array = as_array(labels)
-    return array if array.ndim == 1 and array.dtype.kind in "iub" else None
+    return array if array.ndim in (1, 2) and array.dtype.kind in "iub" else None
 
 
 def _named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -186,10 +280,14 @@ def _named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from _named_tensors(item, f"{name}.{index}" if name else str(index))
 
 
-def _size(inputs: Any) -> int | None:
+def _size(inputs: Any, axis: int = 0) -> int | None:
+    if isinstance(inputs, tuple | list) and len(inputs) == 1:
+        inputs = inputs[0]
+    if isinstance(inputs, PackedSequence):
+        return int(inputs.batch_sizes[0])
     for _, tensor in _named_tensors(inputs):
         if tensor.ndim:
-            return len(tensor)
+            return _length(tensor, axis)
     return None
 
 
@@ -202,7 +300,8 @@ class InputsHash:
     def update(self, inputs: Mapping[str, Tensor]) -> None:
         """Take in the inputs of one more batch."""
         for name, tensor in inputs.items():
-            rows = tensor.detach().cpu().contiguous()
+            rows = tensor.values() if tensor.is_nested else tensor
+            rows = rows.detach().cpu().contiguous()
             if name not in self._hashes:
                 head = f"{name} {rows.dtype} {tuple(rows.shape[1:])}"
                 self._hashes[name] = hashlib.sha256(head.encode())

@@ -2,34 +2,60 @@
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from repsim.capture.selection import Choice
+from repsim.capture.selection import Choice, Found, tensors
 
 recording: ContextVar[object | None] = ContextVar("repsim_recording", default=None)
 
 
 class Hooks:
-    """Forward hooks on the chosen modules; off again on leaving the block."""
+    """Forward hooks on the chosen modules; off again on leaving the block.
+
+    `emit(name, tensor)` is called with a layer's own output (or input). Of the modules
+    `around` the layers, `stack` tells at any moment which are being called, and with
+    which first tensor.
+    """
 
     def __init__(
-        self, choices: Mapping[str, Choice], emit: Callable[[str, Tensor], None]
+        self,
+        choices: Mapping[str, Choice],
+        emit: Callable[[str, Found], None],
+        around: Mapping[str, nn.Module] | None = None,
     ) -> None:
         self._choices = choices
         self._emit = emit
+        self._around = around or {}
         self._calls: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
+        self.stack: list[tuple[str, Tensor | None]] = []
         self.counting = True
         self.private = False  # part of a recording, whoever records
 
     def __enter__(self) -> "Hooks":
         """Put the hooks on."""
         try:
+            for path, module in self._around.items():
+                hook = self._entering(path)
+                self._handles.append(
+                    module.register_forward_pre_hook(hook, with_kwargs=True)
+                )
             for path, choice in self._choices.items():
-                hook = self._hook(path, choice)
-                self._handles.append(choice.module.register_forward_hook(hook))
+                self._handles.append(
+                    choice.module.register_forward_hook(self._hook(path, choice))
+                )
+                if choice.inputs:
+                    before = self._before(path, choice)
+                    self._handles.append(
+                        choice.module.register_forward_pre_hook(
+                            before, with_kwargs=True
+                        )
+                    )
+            for module in self._around.values():
+                self._handles.append(module.register_forward_hook(self._leaving))
         except BaseException:
             self.__exit__()
             raise
@@ -43,11 +69,15 @@ class Hooks:
     def begin(self) -> None:
         """Count the calls of each module anew: a pass begins."""
         self._calls.clear()
+        self.stack.clear()
+
+    def _mine(self) -> bool:
+        # A recorder's private pass is not what another tap wants to see.
+        return self.private or recording.get() in (None, self)
 
     def _hook(self, path: str, choice: Choice) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: object, output: object) -> None:
-            # A recorder's private pass is not what another tap wants to see.
-            if not self.private and recording.get() not in (None, self):
+            if not self._mine():
                 return
             call = self._calls.get(path, 0) + 1 if self.counting else 1
             self._calls[path] = call
@@ -55,3 +85,24 @@ class Hooks:
                 self._emit(name, tensor)
 
         return hook
+
+    def _before(self, path: str, choice: Choice) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
+            if self._mine():
+                call = self._calls.get(path, 0) + 1 if self.counting else 1
+                for name, tensor in choice.take_inputs(path, call, args, kwargs):
+                    self._emit(name, tensor)
+
+        return hook
+
+    def _entering(self, path: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
+            found = tensors({**dict(enumerate(args)), **kwargs})
+            first = next((t for t in found.values() if isinstance(t, Tensor)), None)
+            self.stack.append((path, first))
+
+        return hook
+
+    def _leaving(self, _module: nn.Module, _args: object, _output: object) -> None:
+        if self.stack:
+            self.stack.pop()

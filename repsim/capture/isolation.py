@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from repsim.capture.plain_attributes import same_attributes
 from repsim.core.modes import kept_modes
 
 
@@ -151,6 +152,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         same_random_numbers(*devices),
         same_buffers(model),
         kept_modes(model, training=False),
+        same_attributes(model),
         _plain_autocast(),
         _module_by_module,
         eager(),

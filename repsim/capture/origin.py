@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from repsim.core.provenance import repsim_version
+from repsim.datasets.pooling import how_named
 from repsim.datasets.recordings import SCHEMA
 from repsim.datasets.store.attributes import attribute
 
@@ -20,6 +21,7 @@ def provenance(
     *,
     reduce: str | Callable[..., Any] | None,
     attrs: Mapping[str, Any] | None,
+    axes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the attributes of a recording; the user's own win."""
     found: dict[str, Any] = {
@@ -29,8 +31,10 @@ def provenance(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "network": type(network).__name__,
         "network_sha256": network_hash(network),
-        "reduce": reduce_name(reduce),
+        "reduce": how_named(reduce),
     }
+    if axes:
+        found["axes"] = json.dumps({str(k): v for k, v in axes.items()})
     if not isinstance(model, nn.Module):
         found["rule"] = str(getattr(model, "name", type(model).__name__))
         found["rule_options"] = json.dumps(getattr(model, "options", {}), default=str)
@@ -38,13 +42,6 @@ def provenance(
     for name, value in (attrs or {}).items():
         found[str(name)] = attribute(str(name), value)
     return found
-
-
-def reduce_name(reduce: str | Callable[..., Any] | None) -> str:
-    """Return what the attribute `reduce` says."""
-    if reduce is None or isinstance(reduce, str):
-        return reduce or "none"
-    return str(getattr(reduce, "__qualname__", type(reduce).__name__))
 
 
 def network_hash(network: nn.Module) -> str:

@@ -8,21 +8,33 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from repsim.capture.batches import Batch, Forward, InputsHash, as_array, batches_of
+from repsim.capture.axes import AxesSaid
+from repsim.capture.batches import (
+    Batch,
+    Forward,
+    InputsHash,
+    as_array,
+    batches_of,
+    inputs_axis,
+)
 from repsim.capture.errors import Signals, needed_labels, of_loss, of_rule
+from repsim.capture.header import Header
 from repsim.capture.isolation import same_random_numbers, undisturbed
-from repsim.capture.origin import provenance, reduce_name
-from repsim.capture.rows import Reduce, check_reduce
+from repsim.capture.masks import MaskSaid
+from repsim.capture.origin import provenance
+from repsim.capture.rows import Reduce
 from repsim.capture.schedule import Schedule
 from repsim.capture.selection import Choice, Layers, select, unwrap
 from repsim.capture.session import (
-    Header,
+    OnError,
     Session,
+    check_names,
     check_ready,
     network_of,
     open_sink,
 )
 from repsim.core.messages import whole
+from repsim.datasets.pooling import check_how, how_named
 from repsim.datasets.store.places import locate
 from repsim.datasets.store.resumption import resumed_writer
 from repsim.datasets.store.sinks import Sink
@@ -63,7 +75,7 @@ class Recorder:
         Continue what lies in the store; start anew where nothing does.
     start : int or None
         The number of updates already made. Recorded steps after it are replaced.
-    reduce : "flatten", "mean", callable or None
+    reduce : {"flatten", "mean", "last", "first", "tokens"}, callable or None
         What becomes of maps and tokens, as for `record`.
     forward : callable or None
         `forward(model, batch) -> output` for models that need more than a call.
@@ -74,11 +86,15 @@ class Recorder:
         (the error it uses and the true one), or a loss `f(output, labels)`.
     attrs : mapping or None
         Further attributes: `seed`, `init_seed`, `dataset`, …
+    axes : mapping or None
+        Which axis of an output is what, by pattern, as for `record`.
+    mask : array (example, token), callable or None
+        Which tokens count, as for `record`.
+    on_error : {"raise", "skip"}
+        What a layer that cannot be recorded does before the first moment is complete:
+        raise, or be left out with a warning. Later it is NaN in that moment.
     level : int
         Of zstd, in the store.
-    keepbits : int or None
-        Round the mantissa to so many bits in the store (lossy; the attribute
-        `keepbits` says so); None keeps every bit.
 
     Raises
     ------
@@ -118,8 +134,10 @@ class Recorder:
         errors: Errors = None,
         attrs: Mapping[str, Any] | None = None,
         *,
+        axes: AxesSaid = None,
+        mask: MaskSaid = None,
+        on_error: OnError = "raise",
         level: int = 1,
-        keepbits: int | None = None,
     ) -> None:
         self._network: nn.Module = unwrap(network_of(model))
         choices = select(self._network, layers)
@@ -129,12 +147,17 @@ class Recorder:
         start = None if start is None else whole(start, "start")
         self._count = start or 0
         batch_size = whole(batch_size, "batch_size", 1)
-        check_reduce(reduce)
+        check_how(reduce, "reduce", optional=True)
         with same_random_numbers():  # inputs may be a shuffling DataLoader
             self._batches = list(
-                batches_of(inputs, whole=forward is not None, size=batch_size)
+                batches_of(
+                    inputs,
+                    whole=forward is not None,
+                    size=batch_size,
+                    axis=inputs_axis(inputs, axes, labels, examples),
+                )
             )
-        head = provenance(model, self._network, reduce=reduce, attrs=attrs)
+        head = provenance(model, self._network, reduce=reduce, attrs=attrs, axes=axes)
         digest = InputsHash()
         for batch in self._batches:
             digest.update(batch.inputs)
@@ -144,16 +167,24 @@ class Recorder:
             _spread(labels, self._batches)
         sizes = [b.size for b in self._batches]
         known = None if None in sizes else sum(s for s in sizes if s is not None)
-        signals = self._signals(model, choices, errors, forward)
-        self._sink: Sink
-        codec = Codec(level, keepbits)
-        if keepbits is not None:
-            head["keepbits"] = keepbits
+        known = None if reduce == "tokens" else known
+        self._session = Session(
+            self._network,
+            choices,
+            reduce=reduce,
+            forward=forward,
+            signals=self._signals(model, choices, errors, forward),
+            axes=axes,
+            mask=mask,
+            on_error=on_error,
+        )
+        codec = Codec(level)
+        check_names(choices, stored=store is not None)
         if store is None and (resume or codec != Codec()):
-            msg = "Expected `store` along with resume=True, `level` or `keepbits`."
+            msg = "Expected `store` along with resume=True or `level`."
             raise ValueError(msg)
         if resume:
-            self._sink = resumed_writer(
+            self._sink: Sink = resumed_writer(
                 *locate(store, group),
                 start=start,
                 due=self._schedule.due,
@@ -166,19 +197,41 @@ class Recorder:
             self._sink = open_sink(
                 store, group, attrs=head, examples=known, codec=codec
             )
-        self._session = Session(
-            self._network,
-            choices,
-            self._sink,
-            reduce=reduce,
-            forward=forward,
-            signals=signals,
-        )
+        self._session.use(self._sink)
         self._recorded: int | None = None
         self._open = self._closed = False
 
+    def __repr__(self) -> str:
+        """Return the state in a line: network, layers, steps, and whether it is open."""
+        state = "open" if self._open else "closed" if self._closed else "not started"
+        last = "" if self._recorded is None else f", last recorded {self._recorded}"
+        return (
+            f"<repsim.Recorder of {type(self._network).__name__}: "
+            f"{len(self._session.choices)} layers, {state} after {self._count} "
+            f"updates{last}>"
+        )
+
     def __enter__(self) -> Self:
-        """Open the recording, and record where step 0 (or `start`) is due."""
+        """Start; leaving the block closes."""
+        return self.start()
+
+    def start(self) -> Self:
+        """Open the recording, and record where step 0 (or `start`) is due.
+
+        For a training in several cells of a notebook: `recorder.start()` in one,
+        `recorder.step()` in the loop, `recorder.close()` at last. `with` does both.
+
+        Returns
+        -------
+        Recorder
+            This one.
+
+        Raises
+        ------
+        ValueError
+            If it was closed before, or something cannot be recorded: said before the
+            first update, also where the first moment is due later.
+        """
         if self._closed:
             msg = (
                 "Expected a new recorder, but this one was closed; go on with another "
@@ -189,6 +242,9 @@ class Recorder:
         try:
             if self._schedule.due(self._count):
                 self.snapshot()
+            else:
+                with undisturbed(self._network):
+                    self._session.rehearse(self._batches, self._header)
         except BaseException:
             self.close(complete=False)
             raise
@@ -263,7 +319,7 @@ class Recorder:
         for batch in self._batches:
             needed_labels(batch)
         if callable(errors):
-            self._header.attrs["errors"] = reduce_name(errors)
+            self._header.attrs["errors"] = how_named(errors)
             return of_loss(self._network, choices, errors, forward)
         if errors is True and callable(getattr(model, "errors", None)):
             self._header.attrs["errors"] = "rule"
@@ -278,7 +334,8 @@ class Recorder:
         if not self._open:
             msg = (
                 "Expected the recorder to be open, but it is not; use it as `with "
-                "Recorder(...) as recorder:` around the training loop."
+                "Recorder(...) as recorder:` around the training loop, or call its "
+                "start() before and its close() after."
             )
             raise ValueError(msg)
 

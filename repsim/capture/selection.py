@@ -3,21 +3,26 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.loss import _Loss
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.rnn import PackedSequence
 from torch.optim.swa_utils import AveragedModel
 
 from repsim.core.messages import unknown
 
+Found = Tensor | PackedSequence
 Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 _INNER = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 _NO_LAYER = (_Loss, nn.ModuleList, nn.ModuleDict)
 _CALL = re.compile(r"call([1-9][0-9]*)")
+_INPUT = re.compile(r"input(\..+)?")
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -48,6 +53,8 @@ def named_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]
             if wrapped is None:
                 continue
             child, path = unwrap(wrapped), f"{prefix}{name}"
+            if is_parametrized(module) and name == "parametrizations":
+                continue  # computes weights, no activations
             if id(child) in first:
                 aliases[path] = first[id(child)]
                 continue
@@ -67,10 +74,23 @@ class Choice:
     first: bool = False  # the first tensor of each call, under the layer's name
     keys: list[str] = field(default_factory=list)
     calls: set[int] = field(default_factory=set)  # only those calls; empty is all
+    inputs: list[str] = field(default_factory=list)  # "input", "input.1", …
+    named: bool = False  # not by a glob alone
 
-    def take(
-        self, path: str, call: int, output: object
-    ) -> Iterator[tuple[str, Tensor]]:
+    def take_inputs(
+        self, path: str, call: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[tuple[str, Found]]:
+        """Yield the (name, tensor) pairs of what this call was given."""
+        again = "" if call == 1 else f"@call{call}"
+        found = tensors({**dict(enumerate(args)), **kwargs}) if self.inputs else {}
+        for key in self.inputs:
+            wanted = key.partition(".")[2] or next(iter(found), "0")
+            if wanted not in found:
+                known = [f"{path}@input.{k}" for k in found]
+                raise ValueError(unknown("layers", f"{path}@{key}", known))
+            yield f"{path}@{key}{again}", found[wanted]
+
+    def take(self, path: str, call: int, output: object) -> Iterator[tuple[str, Found]]:
         """Yield the (name, tensor) pairs that this call's output gives."""
         again = "" if call == 1 else f"@call{call}"
         if not self.first and not self.keys and call not in self.calls:
@@ -85,14 +105,20 @@ class Choice:
             yield f"{path}@{key}{again}", found[key]
 
 
-def tensors(output: object) -> dict[str, Tensor]:
+def tensors(output: object) -> dict[str, Found]:
     """Return the tensors of an output by key: "" for one alone, "1.0" for nested."""
     return {".".join(key): value for key, value in _tensors(output)}
 
 
-def _tensors(output: object) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+def call_removed(name: str) -> str:
+    """Return a name without the number of the call, "relu" of "relu@call2"."""
+    layer, _, end = name.rpartition("@")
+    return layer if layer and _CALL.fullmatch(end) else name
+
+
+def _tensors(output: object) -> Iterator[tuple[tuple[str, ...], Found]]:
     items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(output, Tensor):
+    if isinstance(output, Tensor | PackedSequence):
         yield (), output
     elif isinstance(output, Mapping):
         items = output.items()
@@ -114,12 +140,57 @@ def select(model: nn.Module, layers: Layers = "*") -> dict[str, Choice]:
             if layers(path, module):
                 chosen[path] = Choice(module, first=True)
         if not chosen:
-            msg = f"{unknown('layers', 'the predicate', modules)} It took none of them."
+            msg = f"{_unmatched('the predicate', '', modules)} It took none of them."
             raise ValueError(msg)
         return _watchable(chosen)
-    for pattern in _patterns(layers):
-        _choose(chosen, pattern, modules, aliases)
+    patterns = _patterns(layers)
+    if all(p.startswith("!") for p in patterns):
+        patterns = ["*", *patterns]
+    for pattern in patterns:
+        if not pattern.startswith("!"):
+            _choose(chosen, pattern, modules, aliases)
+    for pattern in patterns:
+        if pattern.startswith("!"):
+            _leave_out(chosen, pattern, modules)
     return _watchable({path: chosen[path] for path in modules if path in chosen})
+
+
+def _leave_out(
+    chosen: dict[str, Choice], pattern: str, modules: Mapping[str, nn.Module]
+) -> None:
+    """Take back what a pattern behind "!" matches."""
+    path, _, key = pattern[1:].partition("@")
+    regex = glob(path)
+    if not any(regex.fullmatch(name) for name in modules):
+        raise ValueError(_unmatched(pattern, path, modules))
+    for name in [n for n in chosen if regex.fullmatch(n)]:
+        if key:
+            chosen[name].keys = [k for k in chosen[name].keys if k != key]
+            chosen[name].inputs = [k for k in chosen[name].inputs if k != key]
+        else:
+            del chosen[name]
+    if not chosen:
+        msg = (
+            f"Expected `layers` to leave something to record, but {pattern!r} leaves "
+            "out all that was chosen."
+        )
+        raise ValueError(msg)
+
+
+def _unmatched(pattern: str, path: str, modules: Mapping[str, nn.Module]) -> str:
+    """Return the sentence for a pattern without a match: the nearest layers."""
+    if len(modules) <= 12:
+        return unknown("layers", pattern, modules)
+    near = get_close_matches(path, modules, n=5, cutoff=0.3)
+    end = path.rpartition(".")[2].strip("*")
+    near += [n for n in modules if end and end in n and n not in near][:3]
+    children = [n for n in modules if "." not in n]
+    shown = ", ".join((near or children)[:8])
+    return (
+        f"Expected `layers` to match some of the network's {len(modules)} modules, but "
+        f"{pattern!r} matches none; the nearest are {shown} (`*` stays within one "
+        "path segment, `**` crosses dots)."
+    )
 
 
 def _watchable(chosen: dict[str, Choice]) -> dict[str, Choice]:
@@ -172,14 +243,17 @@ def _choose(
             if regex.fullmatch(name) and not isinstance(module, _NO_LAYER)
         ]
     if not matches:
-        raise ValueError(unknown("layers", pattern, modules))
+        raise ValueError(_unmatched(pattern, path, modules))
     for name in matches:
         choice = chosen.setdefault(name, Choice(modules[name]))
+        choice.named = choice.named or path in modules
         call = _CALL.fullmatch(key)
         if not key:
             choice.first = True
         elif call:
             choice.calls.add(int(call[1]))
+        elif _INPUT.fullmatch(key):
+            choice.inputs += [key] if key not in choice.inputs else []
         elif key not in choice.keys:
             choice.keys.append(key)
 

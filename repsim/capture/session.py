@@ -2,155 +2,214 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 from torch import Tensor, nn
 
-from repsim.capture.batches import Batch, Forward, InputsHash, as_array
+from repsim.capture.axes import Axes, AxesSaid, told_axis
+from repsim.capture.batches import Batch, Forward, InputsHash
+from repsim.capture.header import Header
 from repsim.capture.hooks import Hooks, recording
-from repsim.capture.rows import Reduce, as_rows, dims_of, reduced
-from repsim.capture.selection import Choice
-from repsim.datasets.store.attributes import coordinate
+from repsim.capture.masks import Masks, MaskSaid, hash_of
+from repsim.capture.moment import Moment
+from repsim.capture.rows import Reduce
+from repsim.capture.selection import Choice, Found, named_layers
+from repsim.capture.trial import followed
+from repsim.core.messages import unknown
 from repsim.datasets.store.memory import Memory
-from repsim.datasets.store.places import locate, prepare
+from repsim.datasets.store.places import RESERVED, check_name, locate, prepare
 from repsim.datasets.store.sinks import Sink
 from repsim.datasets.store.writer import Writer
 from repsim.datasets.store.zarr_format import Codec
 
-
-class Header:
-    """What a recording says of itself beside its layers."""
-
-    def __init__(self, labels: Any, examples: Any, attrs: dict[str, Any]) -> None:
-        self._labels = None if labels is None else as_array(labels)
-        self._examples = None if examples is None else as_array(examples)
-        self.attrs = attrs
-
-    def coords(self, rows: int, labels: np.ndarray | None) -> dict[str, np.ndarray]:
-        """Return the coordinates on `example`, after a check of their lengths."""
-        ids = self._examples
-        if ids is None:
-            ids = np.arange(rows)
-        given = self._labels if self._labels is not None else labels
-        for what, values in (("examples", ids), ("labels", given)):
-            if values is not None and values.shape != (rows,):
-                msg = (
-                    f"Expected `{what}` to have one value for each of {rows} examples, "
-                    f"but got shape {values.shape}."
-                )
-                raise ValueError(msg)
-        if ids.dtype.kind not in "iu":
-            msg = (
-                "Expected `examples` to hold integers, the examples' ids in the source "
-                f"data, but got {ids.dtype}."
-            )
-            raise TypeError(msg)
-        coords = {"example": ids.astype(np.int64)}
-        if given is None:
-            return coords
-        return {**coords, "label": coordinate("labels", given)}
+OnError = Literal["raise", "skip"]
 
 
 class Session:
-    """Records one network into one sink, moment by moment."""
+    """Records one network into one sink, moment by moment.
+
+    Until a moment is complete, what cannot be recorded is raised (or the layer left
+    out, with `on_error="skip"`). From then on a training depends on it: a layer that
+    fails is NaN in that moment, a pass that fails leaves a gap, both with one warning.
+    """
 
     def __init__(
         self,
         network: nn.Module,
         choices: Mapping[str, Choice],
-        sink: Sink,
         *,
         reduce: Reduce,
         forward: Forward | None,
         signals: Callable[[Batch], Mapping[str, Tensor]] | None = None,
+        axes: AxesSaid = None,
+        mask: MaskSaid = None,
+        on_error: OnError = "raise",
     ) -> None:
-        self._network = network
-        self._choices = choices
-        self._sink = sink
-        self._reduce = reduce
-        self._forward = forward
-        self._signals = signals
-        self._size: int | None = None
+        if on_error not in ("raise", "skip"):
+            raise ValueError(unknown("on_error", on_error, ["raise", "skip"]))
+        modules = {"": network, **named_layers(network)[0]}
+        self._network, self.choices = network, choices
+        self._sink: Sink = Memory()
+        self._forward, self._reduce, self._signals = forward, reduce, signals
+        self._skips = on_error == "skip"
+        self._axes = Axes(axes, modules, choices)
+        self._masks = Masks(mask, network)
+        self._moment = Moment(
+            self._sink, self._axes, self._masks, reduce, choices, frozenset(choices)
+        )
+        around = {p: modules[p] for path in choices for p in _prefixes(path)}
+        self._hooks = Hooks(choices, self._take, around)
+        self.convert: Callable[[Any], Any] | None = None
+        self._axis: int | None = None  # of the inputs, where modules tell it
         self._passes = 0
-        self._names: set[str] = set()
         self._signalled: set[str] = set()
-        self._shared: set[str] = set()
-        self._hooks = Hooks(choices, self._take)
+        self._told: set[str] = set()
+
+    def use(self, sink: Sink) -> None:
+        """Record into another sink from now on."""
+        self._sink = self._moment.sink = sink
+
+    def rehearse(self, batches: Sequence[Batch], head: Header) -> None:
+        """Record one moment and forget it: what cannot be is said now."""
+        sink = self._sink
+        self.use(Memory())
+        try:
+            self.record(batches, 0, head)
+        finally:
+            self.use(sink)
 
     def record(
         self, batches: Iterator[Batch] | Sequence[Batch], step: int | None, head: Header
     ) -> None:
         """Record one moment; to be called inside `undisturbed`."""
-        digest, labels, rows = InputsHash(), [], 0
+        moment = self._moment
+        safe = moment.lenient
+        moment.lenient = safe or self._skips
+        moment.begin()
         self._sink.begin(step)
         token = recording.set(self._hooks)
         try:
-            for batch in batches:
-                rows += self._pass(batch)
-                labels.append(batch.coordinate())
-                if "inputs_sha256" not in head.attrs:
-                    digest.update(batch.inputs)
-            if not rows:
-                came = "only empty batches" if labels else "no batches"
-                msg = f"Expected at least one example to record, but got {came}."
-                raise ValueError(msg)
-            attrs = {"inputs_sha256": digest.hexdigest(), **head.attrs}
-            found = [v for v in labels if v is not None and len(v)]
-            joined = np.concatenate(found) if len(found) == len(labels) else None
-            coords = head.coords(rows, joined)
-            self._sink.commit(list(self._choices), coords, attrs)
-        except BaseException:
+            self._fill(batches, head)
+        except BaseException as error:
             self._sink.abandon()
+            if safe and isinstance(error, Exception) and not isinstance(error, OSError):
+                self._tell(
+                    f"{type(error).__name__}",
+                    f"Nothing was recorded after {step} updates, as the pass failed "
+                    f"({type(error).__name__}: {error}); training goes on.",
+                )
+                return
             raise
         finally:
             recording.reset(token)
+            moment.lenient = safe
+        moment.lenient = True
+        self._warn(step)
 
-    def _pass(self, batch: Batch) -> int:
-        self._size = batch.size
+    def _fill(self, batches: Iterator[Batch] | Sequence[Batch], head: Header) -> None:
+        digest, labels, moment = InputsHash(), [], self._moment
+        for batch in batches:
+            self._pass(batch)
+            labels.append(batch.labels)
+            if "inputs_sha256" not in head.attrs:
+                digest.update(batch.inputs)
+        if not moment.seen:
+            came = "only empty batches" if labels else "no batches"
+            msg = f"Expected at least one example to record, but got {came}."
+            raise ValueError(msg)
+        moment.complete()
+        attrs = {"inputs_sha256": digest.hexdigest(), **head.attrs}
+        masks = moment.joined_masks()
+        if "mask" in masks:
+            attrs["mask_sha256"] = hash_of(masks["mask"])
+        if self._reduce is not None or not moment.widths:
+            masks = {}
+        tokens = moment.tokens if self._reduce == "tokens" else None
+        coords = head.coords(moment.seen, labels, masks, tokens, moment.widths)
+        clash = sorted(coords.keys() & moment.names)
+        if clash:
+            raise ValueError(_reserved(clash[0]))
+        self._sink.commit(list(self.choices), coords, attrs)
+
+    def _pass(self, batch: Batch) -> None:
+        self._moment.begin_batch(batch, self._size(batch))
         self._passes += 1
         with self._hooks:
             self._hooks.begin()
-            batch.run(self._network, self._forward)
+            batch.run(self._network, self._forward, self.convert)
+        self._moment.settle(lambda: self._followed(self.choices, batch, self._axis))
         if self._signals is not None:
             for name, tensor in self._signals(batch).items():
-                # Of a layer that is the same for all examples (positions) there is
-                # no error per sample.
-                if not tensor.ndim or len(tensor) != self._size:
-                    self._shared.add(name)
-                if name not in self._shared:
-                    self._put(name, tensor)
                 self._signalled.add(name.rpartition("@")[0])
-        return self._size or 0
+                self._moment.take_signal(name, tensor)
+        self._moment.end_batch()
 
-    def _take(self, name: str, tensor: Tensor) -> None:
-        self._names.add(name)
-        self._put(name, tensor)
+    def _take(self, name: str, found: Found) -> None:
+        self._moment.take(name, found, self._hooks.stack)
 
-    def _put(self, name: str, tensor: Tensor) -> None:
-        if self._size is None and tensor.ndim:
-            self._size = len(tensor)
-        if tensor.ndim > 1 and len(tensor) == 1 and self._size is not None:
-            tensor = tensor.expand(self._size, *tensor.shape[1:])  # the same for all
-        if tensor.ndim == 0 or len(tensor) != self._size:
-            msg = (
-                f"Expected layer {name!r} to give one row for each of {self._size} "
-                f"examples, but its output has shape {tuple(tensor.shape)}; leave it "
-                "out with `layers`, or put the batch first."
-            )
-            raise ValueError(msg)
-        rows = reduced(name, tensor.detach(), self._reduce)
-        try:
-            values, attrs = as_rows(name, rows)
-            self._sink.put(name, values, dims_of(name, values.ndim), attrs)
-        except MemoryError as error:
-            size = rows.numel() * rows.element_size() / 1e12
-            msg = (
-                f"Expected layer {name!r} to fit into memory, but its output for "
-                f"{self._size} examples takes {size:.1f} TB; leave it out with "
-                "`layers`, or pass `reduce`."
-            )
-            raise ValueError(msg) from error
+    def _size(self, batch: Batch) -> int | None:
+        """Return how many examples a batch holds, along the axis that holds them."""
+        if batch.size is None or self._axes.inputs is not None:
+            return batch.size
+        if self._axis is None:
+            self._axis = self._axis_of(batch)
+        return batch.along(self._axis) if self._axis != batch.axis else batch.size
+
+    def _axis_of(self, batch: Batch) -> int:
+        """Return the inputs' axis of the examples: what modules say of theirs tells."""
+        told = {
+            path: Choice(module, first=True)
+            for path, module in self._axes.modules.items()
+            if path and told_axis(self._axes, path) == 1
+        }
+        follow = self._followed(told, batch, batch.axis) if told else {}
+        axes = {axis for axis in follow.values() if axis is not None}
+        return 1 if axes == {0} and not batch.axis else batch.axis
+
+    def _followed(
+        self, choices: Mapping[str, Choice], batch: Batch, axis: int | None
+    ) -> dict[str, int | None]:
+        at = batch.axis if axis is None else axis
+        return followed(self._network, choices, batch, at, self._forward, self.convert)
+
+    def _tell(self, key: str, text: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            warnings.warn(text, UserWarning, stacklevel=5)
+
+    def _warn(self, step: int | None) -> None:
+        """Say once of each layer what was not as it should be."""
+        moment = self._moment
+        when = "" if step is None else f" after {step} updates"
+        for name, error in moment.failed.items():
+            text = f"Layer {name!r} was not recorded{when} and is NaN there: {error}"
+            self._tell(name, text)
+        for names, text in (
+            (
+                moment.partial,
+                "Some batches did not reach {}: NaN for their examples (the attribute "
+                "`partial` says so).",
+            ),
+            (moment.without, "Left out by reduce='tokens', as they hold none: {}."),
+            (
+                self._masks.other,
+                "The mask has other positions than {}: all of theirs are used.",
+            ),
+            (
+                self._axes.doubtful,
+                "The axes of {} were not told by any module, and are taken as "
+                f"{self._assumed()}; where that is wrong, say so as in "
+                "axes={{'name': 'example y x channel'}}.",
+            ),
+        ):
+            new = [n for n in names if f"{text[:20]}{n}" not in self._told]
+            self._told |= {f"{text[:20]}{n}" for n in new}
+            if new:
+                self._tell(f"{text[:20]}{new}", text.format(", ".join(new)))
+
+    def _assumed(self) -> str:
+        names = {self._axes.known[n].rest for n in self._axes.doubtful}
+        return " or ".join(f"(example, {', '.join(rest)})" for rest in sorted(names))
 
     def warn_unreached(self) -> None:
         """Name the layers that never gave anything."""
@@ -158,8 +217,8 @@ class Session:
             return
         missing = [
             path
-            for path in self._choices
-            if not any(n.partition("@")[0] == path for n in self._names)
+            for path in self.choices
+            if not any(n.partition("@")[0] == path for n in self._moment.names)
         ]
         if missing:
             msg = (
@@ -170,7 +229,7 @@ class Session:
 
     def warn_without_error(self) -> None:
         """Name the layers that no gradient of the loss ever reached."""
-        silent = sorted(self._names - self._signalled) if self._passes else []
+        silent = sorted(self._moment.names - self._signalled) if self._passes else []
         if silent:
             msg = (
                 f"No error was recorded at {', '.join(silent)}: the loss does not "
@@ -178,6 +237,30 @@ class Session:
                 "reentrant checkpoints)."
             )
             warnings.warn(msg, UserWarning, stacklevel=3)
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """Yield a path and all paths around it, the network's own empty one at last."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+    yield ""
+
+
+def check_names(names: Mapping[str, Choice], *, stored: bool) -> None:
+    """Refuse layers whose names a recording or a store uses otherwise."""
+    for name in names:
+        if name in RESERVED:
+            raise ValueError(_reserved(name))
+        if stored:
+            check_name(name)
+
+
+def _reserved(name: str) -> str:
+    return (
+        f"Expected layers with names of their own, but {name!r} is a coordinate of "
+        f"every recording; rename the module, or leave it out with '!{name}'."
+    )
 
 
 def network_of(model: Any) -> nn.Module:

@@ -7,19 +7,37 @@ from typing import Any
 import xarray as xr
 from torch import Tensor, nn
 
-from repsim.capture.batches import Forward, as_array, batches_of
+from repsim.capture.axes import AxesSaid
+from repsim.capture.batches import Forward, as_array, batches_of, inputs_axis
+from repsim.capture.header import Header
 from repsim.capture.hooks import Hooks, recording
 from repsim.capture.isolation import eager, undisturbed
+from repsim.capture.live import Live
+from repsim.capture.masks import MaskSaid
 from repsim.capture.origin import provenance
-from repsim.capture.rows import Reduce, check_reduce
-from repsim.capture.selection import Layers, select, unwrap
-from repsim.capture.session import Header, Session, check_ready, network_of, open_sink
+from repsim.capture.rows import Reduce
+from repsim.capture.selection import Found, Layers, select, unwrap
+from repsim.capture.session import (
+    OnError,
+    Session,
+    check_names,
+    check_ready,
+    network_of,
+    open_sink,
+)
 from repsim.core.messages import whole
+from repsim.datasets.pooling import check_how
 
 
 @contextmanager
 def tap(
-    model: nn.Module, layers: Layers = "*", *, detach: bool = True
+    model: nn.Module,
+    layers: Layers = "*",
+    *,
+    detach: bool = True,
+    axes: AxesSaid = None,
+    mask: MaskSaid = None,
+    reduce: Reduce = None,
 ) -> Iterator[dict[str, Tensor]]:
     """See the outputs of layers in every forward pass of the block.
 
@@ -29,9 +47,17 @@ def tap(
         Any module; its mode and gradients are left as they are.
     layers : str, iterable of str or predicate
         A glob (`*` stays within one path segment, `**` crosses dots; the default
-        means direct children), names, or `f(name, module) -> bool`.
+        means direct children), names, or `f(name, module) -> bool`; "!" before a
+        pattern leaves out: `["**", "!**.gate"]`. `attn@1` is a further tensor of an
+        output, `attn@input` what the layer was given.
     detach : bool
         Give copies without a graph; False gives copies that gradients reach.
+    axes : mapping or None
+        Which axis is what, as for `record`; the examples of those layers come first.
+    mask : array (example, token), callable or None
+        Which tokens count for `reduce`, as for `record`.
+    reduce : {"flatten", "mean", "last", "first", "tokens"}, callable or None
+        What becomes of maps and tokens; None gives outputs as they are.
 
     Yields
     ------
@@ -42,7 +68,7 @@ def tap(
     Raises
     ------
     ValueError
-        If a name or pattern matches nothing; the names that exist are listed.
+        If a name or pattern matches nothing; the nearest names are listed.
 
     Examples
     --------
@@ -55,23 +81,28 @@ def tap(
     """
     seen: dict[str, Tensor] = {}
     inner = unwrap(network_of(model))
+    check_how(reduce, "reduce", optional=True)
+    choices = select(inner, layers)
+    live = Live(inner, choices, axes, mask, reduce)
 
-    def emit(name: str, tensor: Tensor) -> None:
+    def emit(name: str, found: Found) -> None:
+        tensor = live.rows(name, found)
         seen[name] = (tensor.detach() if detach else tensor).clone()
 
-    hooks = Hooks(select(inner, layers), emit)
+    hooks = Hooks(choices, emit)
     hooks.counting = False  # outside a pass of the whole network nothing is "again"
 
-    def enter(*_: object) -> None:
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if recording.get() is None:
             hooks.begin()
+            live.begin(args, kwargs)
             hooks.counting = True
             seen.clear()
 
     def leave(*_: object) -> None:
         hooks.counting = False
 
-    around = [inner.register_forward_pre_hook(enter)]
+    around = [inner.register_forward_pre_hook(enter, with_kwargs=True)]
     around.append(inner.register_forward_hook(leave, always_call=True))
     try:
         with hooks, eager():
@@ -94,6 +125,9 @@ def record(
     step: int | None = None,
     *,
     attrs: Mapping[str, Any] | None = None,
+    axes: AxesSaid = None,
+    mask: MaskSaid = None,
+    on_error: OnError = "raise",
 ) -> xr.Dataset:
     """Record what the layers of a network answer to a set of examples.
 
@@ -117,15 +151,27 @@ def record(
         A new zarr store, written batch by batch; None keeps it in memory.
     group : str or None
         A place in the store, `"bp/0"`.
-    reduce : "flatten", "mean", callable or None
-        What becomes of maps and tokens: None keeps them as named dims, a callable
-        maps a tensor (n, …) to (n, units).
+    reduce : {"flatten", "mean", "last", "first", "tokens"}, callable or None
+        What becomes of maps and tokens, as for `repsim.reduce`: None keeps them as
+        named dims, a callable maps a tensor (n, …) to (n, units) and may take `mask`
+        (n, positions), `layer` (its name) and `batch` (as it came), too.
     forward : callable or None
         `forward(model, batch) -> output` for models that need more than a call.
     step : int or None
         The number of updates made; gives the recording a `step` dim of length 1.
     attrs : mapping or None
         Further attributes: `seed`, `init_seed`, `dataset`, …
+    axes : mapping or None
+        Which axis of an output is what, by pattern, `example` among them:
+        `{"layers.*": "token example unit", "stages.*": "example y x channel"}`, and
+        under "inputs" those of the inputs; the last pattern that matches wins. Where
+        nothing is said, modules are asked and a few examples are tried.
+    mask : array (example, token), callable or None
+        Which tokens count: an array, `f(batch)`, or by default the `attention_mask`
+        of a dict batch. Kept beside token layers; everything that pools obeys it.
+    on_error : {"raise", "skip"}
+        What a layer that cannot be recorded does: raise, or be left out with a
+        warning.
 
     Returns
     -------
@@ -151,15 +197,27 @@ def record(
     choices = select(network, layers)
     check_ready(network)
     known = None if labels is None else len(as_array(labels))
+    known = None if reduce == "tokens" else known
     step = None if step is None else whole(step, "step")
-    check_reduce(reduce)
-    head = provenance(model, network, reduce=reduce, attrs=attrs)
+    check_how(reduce, "reduce", optional=True)
+    check_names(choices, stored=store is not None)
+    head = provenance(model, network, reduce=reduce, attrs=attrs, axes=axes)
+    session = Session(
+        network,
+        choices,
+        reduce=reduce,
+        forward=forward,
+        axes=axes,
+        mask=mask,
+        on_error=on_error,
+    )
+    axis = inputs_axis(batches, axes, labels, examples)
     sink = open_sink(store, group, attrs=head, examples=known)
-    session = Session(network, choices, sink, reduce=reduce, forward=forward)
+    session.use(sink)
     try:
         with undisturbed(network):  # a shuffling DataLoader draws numbers, too
-            batch_stream = batches_of(batches, whole=forward is not None)
-            session.record(batch_stream, step, Header(labels, examples, head))
+            stream = batches_of(batches, whole=forward is not None, axis=axis)
+            session.record(stream, step, Header(labels, examples, head))
         session.warn_unreached()
         sink.finish()
     finally:

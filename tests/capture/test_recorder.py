@@ -287,7 +287,11 @@ def test_an_exception_in_the_pass_leaves_all_in_place(
     ) as recorder:
         before = _everything(model, torch.optim.SGD(model.parameters()))
         stop[0] = True
-        with pytest.raises(kind, match="inside"):
+        with (
+            pytest.raises(kind, match="inside")
+            if kind is KeyboardInterrupt  # an error of the pass ends no training
+            else pytest.warns(UserWarning, match="Nothing .* after 1 updates.*inside")
+        ):
             recorder.step()
         _assert_same(before, _everything(model, torch.optim.SGD(model.parameters())))
         assert torch.is_grad_enabled()
@@ -473,8 +477,10 @@ def test_options_that_cannot_be_are_refused_before_anything_is_written(
         ({"reduce": "max"}, "Expected `reduce` to be None, 'flatten'"),
         ({"level": 10}, "Expected `level` to be an integer from 0 to 9"),
         ({"level": 1.5}, "Expected `level` to be an integer from 0 to 9"),
-        ({"keepbits": 0}, "Expected `keepbits` to be None or an integer from 1"),
-        ({"keepbits": 53}, "Expected `keepbits` to be None or an integer from 1"),
+        ({"on_error": "no"}, "Expected `on_error` to be one of raise, skip"),
+        ({"axes": {"x": "example unit"}}, "Expected `axes` to be one of 0, 1"),
+        ({"axes": {"0": "token unit"}}, "`example` among them"),
+        ({"mask": [1, 0]}, r"Expected `mask` to be None, an array \(example, token"),
         ({"errors": 3}, "Expected labels to compute errors with"),
         ({"labels": [1, 0, 1], "errors": 3}, "Expected `errors` to be a loss"),
     ):
@@ -565,26 +571,32 @@ class Routing(nn.Module):
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_a_layer_that_only_some_batches_reach_is_refused(
+def test_a_layer_that_only_some_batches_reach_is_nan_for_the_others(
     stored: bool, tmp_path: Path
 ) -> None:
     model, batches = Routing(), [torch.zeros(3, 6), torch.ones(3, 6)]
     store = tmp_path / "s.zarr" if stored else None
-    with repsim.Recorder(
-        model, batches, layers="expert", every=1, store=store
-    ) as recorder:
-        model.least = 0.5
-        with pytest.raises(
-            ValueError, match="'expert' .* of 6 .*, but it gave 3: some"
-        ):
+    with pytest.warns(UserWarning, match="Some batches did not reach expert: NaN"):
+        with repsim.Recorder(
+            model, batches, layers="expert", every=1, store=store
+        ) as recorder:
+            model.least = 0.5
             recorder.step()
-        model.least = 0.0
-        recorder.step()
-    assert recorder.dataset()["step"].values.tolist() == [0, 2]
-    model.least = 0.5
-    with pytest.raises(ValueError, match="'rest' to give one .* of 6 .* it gave 3"):
-        repsim.record(model, batches, store=tmp_path / "t.zarr" if stored else None)
-    assert not (tmp_path / "t.zarr").exists()
+            model.least = 0.0
+            recorder.step()
+    run = recorder.dataset()
+    expected = model.expert(torch.cat(batches)).detach().numpy()
+    assert run["expert"].attrs == {"partial": 1}
+    for step in (0, 2):
+        np.testing.assert_array_equal(run["expert"].sel(step=step), expected)
+    assert np.isnan(run["expert"].sel(step=1)[:3]).all()
+    np.testing.assert_array_equal(run["expert"].sel(step=1)[3:], expected[3:])
+    model.least = 0.5  # the first batch goes to `rest` alone, the second to `expert`
+    with pytest.warns(UserWarning, match="Some batches did not reach"):
+        run = repsim.record(model, batches)
+    assert np.isnan(run["rest"][3:]).all()
+    assert np.isnan(run["expert"][:3]).all()
+    assert not np.isnan(run["rest"][:3]).any()
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -595,12 +607,11 @@ def test_the_number_of_examples_may_not_change(stored: bool, tmp_path: Path) -> 
         model, ["x"], every=1, store=store, forward=lambda m, _: m(_vectors(size[0]))
     ) as recorder:
         size[0] = 5
-        with pytest.raises(
-            ValueError, match="Expected 4 examples as before, but got 5"
-        ):
+        with pytest.warns(UserWarning, match="Expected 4 examples as before, but got"):
             recorder.step()
         size[0] = 4
         recorder.step()
+    assert recorder.dataset()["step"].values.tolist() == [0, 2]
     assert recorder.dataset()["0"].shape == (2, 4, 2)
 
 
@@ -642,27 +653,6 @@ def test_nothing_recorded_is_an_empty_recording(tmp_path: Path) -> None:
         run = recorder.dataset()
         assert repsim.layers(run) == []
         assert run.attrs["complete"] == 1
-
-
-def test_lossy_storage_is_asked_for_and_said(tmp_path: Path) -> None:
-    model, x = _mlp(), _vectors(50)
-    with repsim.Recorder(
-        model, x, store=tmp_path / "s.zarr", keepbits=7, level=5
-    ) as recorder:
-        pass
-    run, exact = recorder.dataset(), repsim.record(model, x)
-    assert run.attrs["keepbits"] == 7
-    difference = abs(run["0"][0] - exact["0"]) / abs(exact["0"])
-    assert 0 < difference.max() <= 2**-8
-    with pytest.raises(ValueError, match="Expected `store` along with resume=True"):
-        repsim.Recorder(model, x, keepbits=7)
-    half = nn.Sequential(nn.Linear(6, 4)).half()  # ten bits: nothing to round
-    with repsim.Recorder(
-        half, x.half(), store=tmp_path / "h.zarr", keepbits=20
-    ) as recorder:
-        pass
-    exact = repsim.record(half, x.half())
-    np.testing.assert_array_equal(recorder.dataset()["0"][0], exact["0"])
 
 
 # error signals
@@ -794,8 +784,9 @@ def test_errors_of_a_model_output_and_a_regression() -> None:
     assert (abs(run["transformer.h.1@error"]).max() > 0).all()
     linear, x = nn.Sequential(nn.Linear(6, 2)), _vectors(5)
     target = torch.randn(5, 2)
-    with repsim.Recorder(linear, [(x, target)], errors=F.mse_loss) as recorder:
-        pass
+    with pytest.warns(UserWarning, match=r"Labels of shape \(5, 2\) are not kept"):
+        with repsim.Recorder(linear, [(x, target)], errors=F.mse_loss) as recorder:
+            pass
     run = recorder.dataset()
     np.testing.assert_allclose(
         run["0@error"][0], (linear(x) - target).detach(), rtol=1e-5, atol=1e-6
@@ -890,8 +881,6 @@ def test_another_recording_is_not_mixed_in(tmp_path: Path) -> None:
         again(_mlp(), FIXED + 1, resume=True, start=3)
     with pytest.raises(ValueError, match="Expected the same `reduce` as in"):
         again(_mlp(), reduce="mean", resume=True, start=3)
-    with pytest.raises(ValueError, match="Expected the same `keepbits` as.*None ther"):
-        again(_mlp(), keepbits=7, resume=True, start=3)
     with pytest.raises(ValueError, match="Expected the same `errors` as in"):
         again(_mlp(), labels=[0] * 11, errors=_loss, resume=True, start=3)
     with pytest.raises(ValueError, match="but 1, 2, .* are not chosen"):

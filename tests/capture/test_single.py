@@ -272,13 +272,21 @@ def test_integers_and_scalars_become_units() -> None:
     np.testing.assert_array_equal(run["top"][:, 0], range(4))
 
 
-def test_a_layer_without_the_batch_first_is_refused(x: Tensor) -> None:
-    class Turned(nn.Module):
+def test_a_layer_whose_rows_are_no_examples_is_refused(x: Tensor) -> None:
+    class Halved(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x.T
+            return x[::2]
 
     with pytest.raises(ValueError, match="'0' to give one row for each of 10 examples"):
-        repsim.record(nn.Sequential(Turned()), x)
+        repsim.record(nn.Sequential(Halved()), x)
+    with pytest.warns(UserWarning, match="Layer '0' was not recorded.*axes={'0':"):
+        run = repsim.record(
+            net := nn.Sequential(Halved(), nn.Linear(4, 2)), x, on_error="skip"
+        )
+    assert repsim.layers(run) == ["1"]  # its rows are found among the inputs'
+    np.testing.assert_array_equal(run["1"][::2], net(x).detach())
+    assert np.isnan(run["1"][1::2]).all()
+    assert run["1"].attrs == {"partial": 1}
 
 
 def test_a_sparse_output_is_refused(x: Tensor) -> None:
