@@ -68,7 +68,7 @@ def pooled(
     mask: Tensor | None = None,
     batch: Any = None,
 ) -> Tensor:
-    """Return values (n, …) as (n, units), or as (unmasked positions, units) by "tokens".
+    """Return values (n, …) as (n, units), with "tokens" as (positions, units).
 
     `mask`, of shape (n, positions), is True where a position counts.
     """
@@ -129,8 +129,8 @@ def _called(
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(values):
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         msg = (
-            f"Expected `reduce` to map layer {name!r} from {tuple(values.shape)} to (n, "
-            f"units), but got {got}."
+            f"Expected `reduce` to map layer {name!r} from {tuple(values.shape)} to "
+            f"(n, units), but got {got}."
         )
         raise ValueError(msg)
     return out

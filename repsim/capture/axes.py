@@ -245,8 +245,8 @@ def misfit(name: str, shape: tuple[int, ...], size: int, axis: int | None) -> st
     return (
         f"Expected layer {name!r} to give one row for each of {size} examples, but its "
         f"output has shape {shape} ({assumed}); say which axis is what, as in "
-        f"axes={{{name!r}: {example!r}}}, leave it out with layers=[…, '!{_path(name)}']"
-        ", or pass on_error='skip'."
+        f"axes={{{name!r}: {example!r}}}, leave it out with "
+        f"layers=[…, '!{_path(name)}'], or pass on_error='skip'."
     )
 
 

@@ -312,10 +312,10 @@ class Moment:
             self._chosen = mask
         elif self._chosen.shape != mask.shape or not torch.equal(self._chosen, mask):
             msg = (
-                f"Expected every layer to have the same tokens for reduce='tokens', but "
-                f"layer {name!r} has {int(mask.sum())} in {tuple(mask.shape)} and those "
-                f"before it {int(self._chosen.sum())} in {tuple(self._chosen.shape)}; "
-                "choose layers of one tower with `layers`."
+                "Expected every layer to have the same tokens for reduce='tokens', but "
+                f"{name!r} has {int(mask.sum())} in {tuple(mask.shape)}, those before "
+                f"it {int(self._chosen.sum())} in {tuple(self._chosen.shape)}; choose "
+                "layers of one tower with `layers`."
             )
             raise ValueError(msg)
         return mask

@@ -202,7 +202,7 @@ class Recorder:
         self._open = self._closed = False
 
     def __repr__(self) -> str:
-        """Return the state in a line: network, layers, steps, and whether it is open."""
+        """Return network, layers, updates and whether it is open, in a line."""
         state = "open" if self._open else "closed" if self._closed else "not started"
         last = "" if self._recorded is None else f", last recorded {self._recorded}"
         return (

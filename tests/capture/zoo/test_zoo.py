@@ -1,0 +1,131 @@
+"""Each network of the zoo: right values, names and dims; training untouched."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import repsim
+
+SPEC = importlib.util.spec_from_file_location(
+    "zoo_networks", Path(__file__).with_name("networks.py")
+)
+assert SPEC is not None
+assert SPEC.loader is not None
+networks = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(networks)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+
+
+def _state(animal: Any) -> list[Tensor]:
+    return [t.clone() for t in animal.network.state_dict().values()]
+
+
+@pytest.mark.parametrize("name", networks.ZOO)
+def test_values_names_and_dims(name: str) -> None:
+    animal = networks.ZOO[name]()
+    run = repsim.record(
+        animal.network, animal.inputs, layers=animal.layers, **animal.options
+    )
+    animal.network.eval()
+    with torch.no_grad():
+        expected = list(animal.rows())
+    wanted = [layer for layer, _, _ in expected]
+    assert sorted(repsim.layers(run)) == sorted(wanted)
+    for layer, dims, values in expected:
+        names = tuple(f"{layer}_{dim}" for dim in dims.split())
+        assert run[layer].dims == ("example", *names), layer
+        np.testing.assert_allclose(
+            run[layer], values.numpy(), rtol=1e-4, atol=1e-5, err_msg=layer
+        )
+    for coordinate, values in animal.coords.items():
+        np.testing.assert_array_equal(run[coordinate], values)
+
+
+def _train(name: str, *, recorded: bool, compiled: bool) -> list[Any]:
+    """Train five updates, each in another of the ways people train."""
+    torch.manual_seed(0)
+    animal = networks.ZOO[name]()
+    network = animal.network.train()
+    optimiser = torch.optim.AdamW(
+        [p for p in network.parameters() if p.requires_grad], lr=1e-2
+    )
+    recorder = None
+    if recorded:
+        recorder = repsim.Recorder(
+            network, animal.inputs, animal.layers, every=1, **animal.options
+        ).start()
+    losses = []
+    for kind in ("plain", "autocast", "accumulate", "checkpoint", "compile"):
+        optimiser.zero_grad()
+        for _ in range(2 if kind == "accumulate" else 1):
+            call = animal.run
+            if kind == "checkpoint":
+                call = lambda: checkpoint(animal.run, use_reentrant=False)  # noqa: E731
+            if kind == "compile" and compiled:
+                animal.network = torch.compile(network, backend="eager")
+            with torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
+                out = call()
+            first = out if isinstance(out, Tensor) else next(iter(out.values()))
+            loss = first.float().square().mean()
+            loss.backward()
+            losses.append(loss.item())
+        optimiser.step()
+        if recorder is not None:
+            recorder.step()
+    if recorder is not None:
+        recorder.close()
+        assert recorder.dataset()["step"].values.tolist() == list(range(6))
+    attributes = [
+        {k: v for k, v in vars(m).items() if k in ("calls", "seen")}
+        for m in network.modules()
+    ]
+    return [losses, list(network.state_dict().values()), attributes]
+
+
+COMPILED = {"convolutions_along_time", "weight_norm", "swin_stages_with_channels_last"}
+
+
+@pytest.mark.parametrize("name", networks.ZOO)
+def test_training_is_the_same_bit_for_bit(name: str) -> None:
+    plain = _train(name, recorded=False, compiled=name in COMPILED)
+    recorded = _train(name, recorded=True, compiled=name in COMPILED)
+    assert plain[0] == recorded[0]
+    assert plain[2] == recorded[2]
+    for a, b in zip(plain[1], recorded[1], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_unregistered_state_is_given_back_or_named() -> None:
+    import itertools
+
+    class Stateful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+            self.hidden = torch.zeros(3)
+            self.table = {"seen": [1]}
+            self.noise = torch.Generator().manual_seed(3)
+            self.numbers = itertools.count()
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.hidden += 1
+            self.table["seen"].append(len(x))
+            self.late = x
+            next(self.numbers)
+            return self.linear(x) + torch.rand(3, generator=self.noise)
+
+    net, x = Stateful(), torch.randn(5, 4)
+    state = net.noise.get_state()
+    with pytest.warns(UserWarning, match=r"Recording changed Stateful\.numbers, which"):
+        repsim.record(net, x)
+    assert net.hidden.tolist() == [0, 0, 0]
+    assert net.table == {"seen": [1]}
+    assert torch.equal(net.noise.get_state(), state)
+    assert not hasattr(net, "late")
