@@ -56,8 +56,12 @@ def by_position(values: Tensor, axes: Sequence[str]) -> Tensor:
     """Return values (n, …) as (n, positions, units)."""
     places = [1 + i for i in positions(axes)]
     moved = values.movedim(places, list(range(1, 1 + len(places))))
-    count = int(np.prod(moved.shape[1 : 1 + len(places)], dtype=np.int64))
-    return moved.reshape(len(values), count, -1)
+    cut = 1 + len(places)
+    count, units = (
+        int(np.prod(shape, dtype=np.int64))
+        for shape in (moved.shape[1:cut], moved.shape[cut:])
+    )
+    return moved.reshape(len(values), count, units)
 
 
 def pooled(

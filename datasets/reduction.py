@@ -242,7 +242,7 @@ class _Later(BackendArray):
         moment = self._variable if step is None else self._variable[step]
         if self._place is None:
             values = np.asarray(moment[numbers].values)
-            return values.reshape(len(numbers), -1)
+            return values.reshape(len(numbers), self.shape[-1])
         sequence, position = self._place[numbers].T
         unique, inverse = np.unique(sequence, return_inverse=True)
         values = torch.from_numpy(np.array(moment[unique].values))

@@ -191,7 +191,10 @@ def ordered(
     known = list(names)
     return sorted(
         known,
-        key=lambda n: place.get(n, place.get(n.partition("@")[0], fallback)),
+        key=lambda n: (
+            place.get(n, place.get(n.partition("@")[0], fallback)),
+            "@" in n,
+        ),
     )
 
 

@@ -201,7 +201,6 @@ def record(
     step = None if step is None else whole(step, "step")
     check_how(reduce, "reduce", optional=True)
     check_names(choices, stored=store is not None)
-    head = provenance(model, network, reduce=reduce, attrs=attrs, axes=axes)
     session = Session(
         network,
         choices,
@@ -211,6 +210,7 @@ def record(
         mask=mask,
         on_error=on_error,
     )
+    head = provenance(model, network, reduce=reduce, attrs=attrs, axes=axes)
     axis = inputs_axis(batches, axes, labels, examples)
     sink = open_sink(store, group, attrs=head, examples=known)
     session.use(sink)
