@@ -31,6 +31,17 @@ class Design:
     is_b: np.ndarray
     inits: list[str]
 
+    @classmethod
+    def equal(cls, count: int) -> "Design":
+        """Return so many networks of each condition, none of which begin alike."""
+        names = [(rule, str(i)) for rule in "ab" for i in range(count)]
+        return design(names, [None] * len(names), "b")
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Return the number of networks of each condition."""
+        return int((~self.is_b).sum()), int(self.is_b.sum())
+
     @property
     def apart(self) -> np.ndarray:
         """Return which pairs count: two networks with different initialisations."""

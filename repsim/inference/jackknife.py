@@ -91,6 +91,7 @@ class Interval:
     high: np.ndarray
     standard_error: np.ndarray
     bias: np.ndarray
+    freedom: np.ndarray
 
 
 def interval(found: Estimates, scale: Scale, level: float) -> Interval:
@@ -109,7 +110,7 @@ def interval(found: Estimates, scale: Scale, level: float) -> Interval:
     if found.pairs is not None:
         variance = np.maximum(jackknife - found.pairs * slope**2, jackknife / 2)
     reach = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
-    missing = np.isnan(found.value)
+    missing = np.isnan(found.value) | np.isnan(reach)
     ends = [
         np.where(missing, np.nan, side(end, found.value))
         for side, end in (
@@ -117,7 +118,7 @@ def interval(found: Estimates, scale: Scale, level: float) -> Interval:
             (np.fmax, scale.inverse(center + reach)),
         )
     ]
-    return Interval(ends[0], ends[1], np.sqrt(variance) / np.abs(slope), bias)
+    return Interval(ends[0], ends[1], np.sqrt(variance) / np.abs(slope), bias, freedom)
 
 
 def _jackknife(

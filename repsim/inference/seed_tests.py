@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,23 @@ from repsim.inference.designs import (
     too_few,
     two_rules,
 )
+from repsim.inference.jackknife import interval, scale
+from repsim.inference.place_spread import (
+    combined,
+    place_spread,
+    tails,
+    without_each,
+)
 from repsim.measures.catalogue import Measure
 
-SPREAD = (
-    "The test asks whether networks of different rules are less alike than networks "
-    "of one rule; it also reacts when the rules differ in spread alone, so compare "
-    "the similarity within the one rule (`within_a`) with that within the other "
-    "(`within_b`) before reading a difference as a different place."
+INNER = ("cka", "hsic", "rsa", "mutual_knn")
+"""Measures that are inner products of something that each network has by itself."""
+
+NOTE = (
+    "Place: the rules' networks stand at different places, whatever their spread; "
+    "spread: networks of one rule vary more among themselves than those of the other."
 )
-"""What a small p does not say by itself."""
+"""What the two findings mean."""
 
 
 def seed_test(
@@ -53,17 +62,26 @@ def seed_test(
 ) -> xr.Dataset:
     r"""Test whether two rules differ by more than two seeds of one rule do.
 
-    .. math:: T = \pm\Bigl(\frac{1}{|W|}\sum_{(i,j) \in W} s_{ij}
-              - \frac{1}{|B|}\sum_{(i,j) \in B} s_{ij}\Bigr)
+    .. math:: \mathrm{difference} = \pm\Bigl(\frac{w_a + w_b}{2} - b\Bigr)
 
-    W are the pairs of networks of one rule, B those of two rules, s the measure of
-    the same layer in both networks. Pairs that share an initialisation are left out,
-    since networks that began alike look alike for that reason alone. The sign makes
-    T positive where rules differ (minus for distances). The p-value is the share of
-    all assignments of the rules' names to whole networks whose T is at least the
+    :math:`w_a, w_b` are the means of the measure over pairs of networks of one rule,
+    b over pairs of two rules, whatever the numbers of networks (minus for distances).
+    Pairs that share an initialisation are left out, since networks that began alike
+    look alike for that reason alone.
+
+    Two things can make it positive, and each has its own p-value, the share of all
+    assignments of the rules' names to whole networks whose statistic is at least the
     observed one; networks that share an initialisation exchange names among
-    themselves only. The null hypothesis is that the rules make the same distribution
-    of networks, so the test also reacts to a difference in spread alone.
+    themselves only.
+
+    - *Place* (`p_value`): for CKA, HSIC, RSA and mutual neighbours every network is a
+      vector; the statistic is the squared distance of the rules' mean vectors, each
+      rule scaled to mean length one, over its expectation from noise alone. It does
+      not react to spread, nor to unequal numbers. Other measures have no such
+      vectors: there a small `p_value` may come from spread, and `describe` speaks of
+      place only where rules are less alike than the looser rule's own networks.
+    - *Spread* (`spread_p_value`): whether networks of one rule vary more than those
+      of the other, with the rules' places taken out (PERMDISP).
 
     Parameters
     ----------
@@ -91,13 +109,17 @@ def seed_test(
     Returns
     -------
     Dataset, dims ([step,] layer)
-        `within`, `between` (means over pairs, in the measure's units), `difference`
-        (positive where rules differ), `effect` (that difference in standard
-        deviations of the pairs within a rule), `p_value`, `q_value`
-        (Benjamini–Hochberg over all layers and steps), `within_a`, `within_b`, and
-        `spread` (that standard deviation, pooled over both rules). The attrs say how
-        many networks and pairs there were, `smallest_p`, and, in `sentence`, why a
-        number is missing or cannot be small.
+        `within`, `within_a`, `within_b`, `between` (means over pairs, in the measure's
+        units), `difference` (positive where rules differ) with `low` and `high` (its
+        jackknife interval over networks, coverage 1 - level), `effect` (in standard
+        deviations of the pairs within a rule, `deviation`), `p_value`, `q_value`
+        (Benjamini–Hochberg over all layers and steps), `place` (one minus the
+        similarity of the rules' mean vectors, which the seeds' noise does not lower),
+        `spread_ratio` (standard deviation of b's networks over a's),
+        `spread_p_value` and `spread_q_value`; and one p over all layers, dims
+        ([step]): `omnibus_p` of both findings, `omnibus_place_p`, `omnibus_spread_p`.
+        The attrs say how many networks and pairs there were, `smallest_p`, and, in
+        `sentence`, why a number is missing or cannot be small.
 
     Raises
     ------
@@ -116,13 +138,17 @@ def seed_test(
     See Also
     --------
     profile_test : the same for a number per layer, such as probe accuracy.
+    equivalence_test : whether rules are alike within a bound.
+    seeds_needed : how many networks would find such a difference.
 
     References
     ----------
     Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses,
     https://doi.org/10.1007/b138696;
-    Anderson 2001, https://doi.org/10.1111/j.1442-9993.2001.01070.pp.x (why spread
-    matters)
+    Alekseyenko 2016, https://doi.org/10.1093/bioinformatics/btw524 (Welch's statistic
+    of distances); Anderson 2006, https://doi.org/10.1111/j.1541-0420.2005.00440.x
+    (PERMDISP); Pesarin & Salmaso 2010, https://doi.org/10.1002/9780470689516 (one p
+    over many tests)
 
     Examples
     --------
@@ -141,71 +167,132 @@ def seed_test(
     """
     chosen = directed(measure)
     chosen.check_options(options)
-    runs = two_rules(study, rule_a, rule_b)
-    names = list(runs)
-    check_enough(names, rule_a, rule_b)
-    listed = common_layers(runs, layers)
-    when = moments(runs, step)
-    plan = design(names, [run.attrs.get("init_seed") for run in runs.values()], rule_b)
+    networks = Networks.of(study, rule_a, rule_b, layers, step)
+    plan = networks.plan
     assignments = plan.assignments(permutations, seed)
-    sign = 1.0 if chosen.larger_is_more_similar else -1.0
-    cells, notes = [], []
-    for moment in when:
-        there = {key: at(run, moment) for key, run in runs.items()}
-        for layer in listed:
-            pairs, note = _pairs(there, layer, chosen, options)
-            cells.append(contrast(pairs, plan, assignments, sign))
+    rows, notes = [], []
+    for moment in networks.moments:
+        cells, logs = [], np.zeros((2, len(assignments)))
+        for layer in networks.layers:
+            values, note = networks.pairs(moment, layer, chosen, options)
             notes += [note] if note else []
-    result = _labelled(cells, listed, when, step)
-    sizes = int((~plan.is_b).sum()), int(plan.is_b.sum())
-    smallest = plan.smallest_p(len(assignments))
-    few = too_few(smallest, level, *sizes)
-    missing = _missing(notes)
-    result.attrs = {
+            numbers, each = _cell(values, plan, assignments, chosen, level)
+            cells.append(numbers)
+            logs += np.where(np.isfinite(each), each, 0.0)
+        rows.append((cells, _omnibus(logs)))
+    result = _labelled(rows, networks, step)
+    few = too_few(smallest := plan.smallest_p(len(assignments)), level, *plan.sizes)
+    result.attrs = networks.attrs(rule_a, rule_b, chosen, options) | {
         "test": "seed_test",
-        "rule_a": rule_a,
-        "rule_b": rule_b,
-        "measure": chosen.name,
-        "options": json.dumps(options, default=str, sort_keys=True),
-        "networks_a": sizes[0],
-        "networks_b": sizes[1],
-        "pairs_between": int(plan.apart[~plan.is_b][:, plan.is_b].sum()),
-        "shared_initialisations": int(sum(len(b) for b in plan.blocks) - _alone(plan)),
+        "place_statistic": "vectors" if chosen.name in INNER else "difference",
         "permutations": len(assignments),
         "exact": int(len(assignments) == plan.count()),
         "smallest_p": smallest,
         "level": level,
-        "sentence": " ".join(part for part in (few, missing) if part),
-        "note": SPREAD,
+        "sentence": " ".join(part for part in (few, missing(notes)) if part),
+        "note": NOTE,
         "seed": seed,
-        "repsim_version": repsim_version(),
     }
     return result
 
 
-def _pairs(
-    runs: Runs,
-    layer: str,
+@dataclass(frozen=True)
+class Networks:
+    """The networks of two rules, and what of them is compared."""
+
+    runs: Runs
+    plan: Design
+    layers: list[str]
+    moments: list[int | None]
+
+    @classmethod
+    def of(
+        cls, study: xr.DataTree, rule_a: str, rule_b: str, layers: Layers, step: Steps
+    ) -> "Networks":
+        """Return them, or say what they do not share."""
+        runs = two_rules(study, rule_a, rule_b)
+        names = list(runs)
+        check_enough(names, rule_a, rule_b)
+        listed = common_layers(runs, layers)
+        inits = [run.attrs.get("init_seed") for run in runs.values()]
+        return cls(runs, design(names, inits, rule_b), listed, moments(runs, step))
+
+    def pairs(
+        self, moment: int | None, layer: str, measure: Measure, options: dict[str, Any]
+    ) -> tuple[np.ndarray, str]:
+        """Return one layer's measure between all networks, and why there is none."""
+        xs = {
+            key: matrix(at(run, moment), layer).astype(np.float64)
+            for key, run in self.runs.items()
+        }
+        broken = ["/".join(key) for key, x in xs.items() if not np.isfinite(x).all()]
+        if broken:
+            empty = np.full((len(xs), len(xs)), np.nan)
+            return empty, f"{layer} (not finite in {', '.join(broken)})"
+        values = measure.all_pairs(list(xs.values()), precision="float64", **options)
+        both = (values + values.T) / 2
+        off = both[~np.eye(len(xs), dtype=bool)]
+        if np.isfinite(off).all():
+            return both, ""
+        silent = np.isnan(values).sum(1) >= len(xs) - 1
+        which = ["/".join(key) for key, flag in zip(xs, silent, strict=True) if flag]
+        return both, f"{layer} (no number for {', '.join(which) or 'some pairs'})"
+
+    def attrs(
+        self, rule_a: str, rule_b: str, measure: Measure, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return what was compared, in words and counts."""
+        plan = self.plan
+        alone = sum(plan.inits.count(init) == 1 for init in plan.inits)
+        return {
+            "rule_a": rule_a,
+            "rule_b": rule_b,
+            "measure": measure.name,
+            "larger_is_more_similar": int(measure.larger_is_more_similar),
+            "options": json.dumps(options, default=str, sort_keys=True),
+            "networks_a": plan.sizes[0],
+            "networks_b": plan.sizes[1],
+            "pairs_between": int(plan.apart[~plan.is_b][:, plan.is_b].sum()),
+            "shared_initialisations": len(plan.inits) - alone,
+            "repsim_version": repsim_version(),
+        }
+
+
+def _cell(
+    values: np.ndarray,
+    plan: Design,
+    assignments: np.ndarray,
     measure: Measure,
-    options: dict[str, Any],
-) -> tuple[np.ndarray, str]:
-    """Return one layer's measure between all networks, or why there is none."""
-    xs = {key: matrix(run, layer).astype(np.float64) for key, run in runs.items()}
-    broken = ["/".join(key) for key, x in xs.items() if not np.isfinite(x).all()]
-    if broken:
-        empty = np.full((len(xs), len(xs)), np.nan)
-        return empty, f"{layer} (not finite in {', '.join(broken)})"
-    values = measure.all_pairs(list(xs.values()), precision="float64", **options)
-    both = (values + values.T) / 2
-    off = both[~np.eye(len(xs), dtype=bool)]
-    if np.isfinite(off).all():
-        return both, ""
-    silent = np.isnan(values).sum(1) >= len(xs) - 1
-    which = ["/".join(key) for key, flag in zip(xs, silent, strict=True) if flag]
-    return both, f"{layer} (no number for {', '.join(which) or 'some pairs'})"
+    level: float,
+) -> tuple[dict[str, float], np.ndarray]:
+    """Return one layer's numbers, and -log p of both tests for every assignment."""
+    similarity = measure.larger_is_more_similar
+    found = place_spread(
+        values,
+        plan,
+        assignments,
+        similarity=similarity,
+        inner=measure.name in INNER,
+    )
+    ends = interval(
+        without_each(values, plan, similarity=similarity), scale(None), 1 - level
+    )
+    numbers = found.numbers | {"low": float(ends.low[0]), "high": float(ends.high[0])}
+    return numbers, -np.log(tails(np.stack([found.place, found.spread])))
 
 
-def _missing(notes: list[str]) -> str:
+def _omnibus(logs: np.ndarray) -> dict[str, float]:
+    """Return one p over all layers: of both findings, and of each."""
+    place, spread = logs
+    given = [one for one in (place, spread) if one.any()]
+    return {
+        "omnibus_p": combined(logs.sum(0)) if given else np.nan,
+        "omnibus_place_p": combined(place) if place.any() else np.nan,
+        "omnibus_spread_p": combined(spread) if spread.any() else np.nan,
+    }
+
+
+def missing(notes: list[str]) -> str:
     """Return the sentence for layers without a number, and warn with it."""
     if not notes:
         return ""
@@ -217,92 +304,36 @@ def _missing(notes: list[str]) -> str:
     return sentence
 
 
-def _alone(plan: Design) -> int:
-    """Return the number of networks with an initialisation of their own."""
-    return sum(plan.inits.count(init) == 1 for init in plan.inits)
+VARIABLES = (
+    "within", "between", "difference", "effect", "p_value", "q_value", "low", "high",
+    "within_a", "within_b", "deviation", "place", "spread_ratio", "spread_p_value",
+    "spread_q_value",
+)  # fmt: skip
 
 
 def _labelled(
-    cells: list[dict[str, float]],
-    layers: list[str],
-    moments: list[int | None],
+    rows: list[tuple[list[dict[str, float]], dict[str, float]]],
+    networks: Networks,
     step: Steps,
 ) -> xr.Dataset:
     """Return the statistics with their names, and q-values over all of them."""
-    several = step is not None and not isinstance(step, int | np.integer)
-    shape = (len(moments), len(layers))
     arrays = {
-        name: np.array([cell[name] for cell in cells]).reshape(shape)
-        for name in cells[0]
+        name: np.array([[cell[name] for cell in cells] for cells, _ in rows])
+        for name in rows[0][0][0]
     }
-    arrays["q_value"] = false_discovery(arrays["p_value"])
-    order = ("within", "between", "difference", "effect", "p_value", "q_value")
+    for kind in ("", "spread_"):
+        arrays[f"{kind}q_value"] = false_discovery(arrays[f"{kind}p_value"])
     result = xr.Dataset(
-        {
-            name: (("step", "layer"), arrays[name])
-            for name in (*order, "within_a", "within_b", "spread")
-        },
-        coords={"layer": layers},
+        {name: (("step", "layer"), arrays[name]) for name in VARIABLES}
+        | {name: ("step", [over[name] for _, over in rows]) for name in rows[0][1]},
+        coords={"layer": networks.layers},
     )
+    return stepped(result, networks.moments, step)
+
+
+def stepped(result: xr.Dataset, moments: list[int | None], step: Steps) -> xr.Dataset:
+    """Return a result with its steps, or without the dim where one was asked for."""
+    several = step is not None and not isinstance(step, int | np.integer)
     if moments[0] is not None:
         result = result.assign_coords(step=np.array(moments, dtype=np.int64))
     return result if several else result.isel(step=0)
-
-
-def contrast(
-    values: np.ndarray, plan: Design, assignments: np.ndarray, sign: float
-) -> dict[str, float]:
-    """Return within against between, and how often chance does as much."""
-    apart, is_b = plan.apart, plan.is_b
-    inside = np.triu(apart, 1)
-    sides = {
-        "within": inside & (is_b[:, None] == is_b[None]),
-        "within_a": inside & np.outer(~is_b, ~is_b),
-        "within_b": inside & np.outer(is_b, is_b),
-        "between": inside & (is_b[:, None] != is_b[None]),
-    }
-    found = {
-        k: float(values[m].mean()) if m.any() else np.nan for k, m in sides.items()
-    }
-    found["difference"] = sign * (found["within"] - found["between"])
-    found["spread"] = _spread(values, sides)
-    found["effect"] = found["difference"] / (found["spread"] or np.nan)
-    found["p_value"] = _p_value(sign * values, apart, assignments)
-    return found
-
-
-def _spread(values: np.ndarray, sides: dict[str, np.ndarray]) -> float:
-    """Return the standard deviation of pairs within a rule, pooled over the rules."""
-    deviations = [
-        values[mask] - values[mask].mean()
-        for mask in (sides["within_a"], sides["within_b"])
-        if mask.sum() > 1
-    ]
-    if not deviations:
-        return np.nan
-    free = sum(len(d) - 1 for d in deviations)
-    return float(np.sqrt(sum(float(d @ d) for d in deviations) / free))
-
-
-def _p_value(
-    similarity: np.ndarray, apart: np.ndarray, assignments: np.ndarray
-) -> float:
-    """Return the share of assignments with at least the first one's statistic."""
-    counted = np.where(apart, similarity, 0.0)
-    if not np.isfinite(counted).all():
-        return np.nan
-    b = assignments.astype(np.float64)
-    weights = apart.astype(np.float64)
-
-    def across(matrix: np.ndarray) -> np.ndarray:
-        return np.asarray(((b @ matrix) * (1 - b)).sum(1))
-
-    between_sum, between_count = across(counted), across(weights)
-    within_sum = counted.sum() / 2 - between_sum
-    within_count = weights.sum() / 2 - between_count
-    with np.errstate(invalid="ignore", divide="ignore"):
-        statistic = within_sum / within_count - between_sum / between_count
-    if not np.isfinite(statistic[0]):
-        return np.nan
-    slack = 1e-12 * max(1.0, float(np.abs(counted).max()))
-    return float(np.mean(~(statistic < statistic[0] - slack)))

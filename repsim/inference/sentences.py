@@ -6,21 +6,65 @@ import numpy as np
 import xarray as xr
 
 
+def findings(result: xr.Dataset, level: float | None = None) -> xr.DataArray:
+    """Return for each layer what a test found there.
+
+    Parameters
+    ----------
+    result : Dataset
+        Of `seed_test` or `profile_test`, of any dims.
+    level : float or None
+        Rate of false discoveries; None is the test's own level.
+
+    Returns
+    -------
+    DataArray of str
+        "place", "spread", "place and spread", or "" where nothing was found.
+
+    Examples
+    --------
+    >>> q = xr.Dataset({"q_value": ("layer", [0.01, 0.4]),
+    ...                 "spread_q_value": ("layer", [0.3, 0.02])})
+    >>> findings(q, 0.05).values.tolist()
+    ['place', 'spread']
+    """
+    level = float(result.attrs["level"]) if level is None else level
+    place = (result["q_value"] <= level).values
+    spread = np.zeros_like(place)
+    if "spread_q_value" in result:
+        spread = (result["spread_q_value"] <= level).values
+        if result.attrs.get("place_statistic") == "difference":
+            place = place & _beyond_the_looser(result)
+    names = np.array(["", "place", "spread", "place and spread"])
+    return result["q_value"].copy(data=names[place + 2 * spread]).drop_attrs()
+
+
+def _beyond_the_looser(result: xr.Dataset) -> np.ndarray:
+    """Return where rules are less alike than the looser rule's own networks."""
+    a, b, between = (
+        result[name].values for name in ("within_a", "within_b", "between")
+    )
+    sign = 1 if result.attrs["larger_is_more_similar"] else -1
+    # Of a rule with one network the looseness is unknown.
+    return np.asarray(sign * between < np.fmin(sign * a, sign * b))
+
+
 def describe(result: xr.Dataset, *, level: float | None = None) -> str:
-    """Return the conclusion of a `seed_test` or `profile_test` in plain language.
+    """Return the conclusion of a test in plain language.
 
     Parameters
     ----------
     result : Dataset, dims (layer)
-        Of one moment.
+        Of `seed_test`, `profile_test` or `equivalence_test`, of one moment.
     level : float or None
         Rate of false discoveries; None is the test's own level.
 
     Returns
     -------
     str
-        Which layers differ by more than seeds do and by how much, or why nothing can
-        be said. A rejection is not read as a difference of place alone.
+        Of a seed test, the first sentence says whether the rules differ in place, in
+        spread or whether nothing was found, with one p over all layers; then where
+        and by how much, or why nothing can be said.
 
     Raises
     ------
@@ -35,15 +79,17 @@ def describe(result: xr.Dataset, *, level: float | None = None) -> str:
     ...      "difference": ("layer", [0.2, 0.01])},
     ...     {"layer": ["h1", "h2"]},
     ...     {"rule_a": "bp", "rule_b": "sg", "networks_a": 5, "networks_b": 5,
-    ...      "level": 0.05, "test": "seed_test", "sentence": "", "smallest_p": 0.008},
+    ...      "level": 0.05, "test": "profile_test", "sentence": "",
+    ...      "smallest_p": 0.008},
     ... )
     >>> print(describe(found))
-    bp and sg (5 and 5 networks): 1 of 2 layers differs by more than seeds do (q ≤ 0.05): h1. The largest effect is 2.5 standard deviations, at h1.
+    bp and sg (5 and 5 networks): 1 of 2 layers differs by more than seeds do (q ≤ 0.05): h1. There sg has the larger value. The largest effect is 2.5 standard deviations, at h1.
     """  # noqa: E501
-    if result["q_value"].dims != ("layer",):
+    main = "q_value" if "q_value" in result else "p_value"
+    if result[main].dims != ("layer",):
         msg = (
             "Expected the result of one moment, dims (layer), but got "
-            f"({', '.join(str(d) for d in result['q_value'].dims)}); select one step."
+            f"({', '.join(str(d) for d in result[main].dims)}); select one step."
         )
         raise ValueError(msg)
     attrs = result.attrs
@@ -52,66 +98,135 @@ def describe(result: xr.Dataset, *, level: float | None = None) -> str:
         f"{attrs['rule_a']} and {attrs['rule_b']} ({attrs['networks_a']} and "
         f"{attrs['networks_b']} networks)"
     )
-    if attrs["smallest_p"] > level:
+    if attrs["test"] == "equivalence_test":
+        return f"{who}{_alike(result, level)}"
+    if attrs["smallest_p"] > level or not np.isfinite(result["q_value"]).any():
         return f"{who}: no conclusion. {attrs['sentence']}"
-    q, effect = result["q_value"].values, result["effect"].values
-    names = [str(name) for name in result["layer"].values]
-    found = np.flatnonzero(q <= level)
-    if not np.isfinite(q).any():
-        return f"{who}: no conclusion. {attrs['sentence']}"
-    total = int(np.isfinite(q).sum())
     rest = f" {attrs['sentence']}" if attrs["sentence"] else ""
-    if not found.size:
-        return (
-            f"{who}: no layer of {total} differs by more than seeds do (smallest q "
-            f"{np.nanmin(q):.2g}), which is not evidence that they are alike.{rest}"
-        )
-    largest = (
-        found[int(np.nanargmax(np.abs(effect[found])))]
-        if (np.isfinite(effect[found]).any())
-        else found[0]
-    )
-    return (
-        f"{who}: {found.size} of {total} layers "
-        f"differ{'s' if found.size == 1 else ''} by more than seeds do "
-        f"(q ≤ {level:g}): {ranges([names[i] for i in found], names)}."
-        f"{_directions(result, found)} The largest effect is {effect[largest]:.1f} "
-        f"standard deviations, at {names[largest]}.{_looseness(result, found)}{rest}"
-    )
+    if attrs["test"] == "seed_test":
+        return f"{who}{_two_findings(result, level)}{rest}"
+    return f"{who}: {_profile(result, level)}{rest}"
 
 
-def _looseness(result: xr.Dataset, found: np.ndarray) -> str:
-    """Return whether rules are less alike than the looser rule's own networks are."""
-    if "within_a" not in result:
-        return ""
-    cells = {
-        name: result[name].values[found]
-        for name in ("within", "within_a", "within_b", "between")
+def _two_findings(result: xr.Dataset, level: float) -> str:
+    """Return what was found of place and of spread: first whether, then where.
+
+    A layer is named only if one test over all layers and both findings rejects too,
+    so that two rules that do not differ are said to differ in 5 % of studies at most.
+    """
+    kinds = findings(result, level).values
+    total = int(np.isfinite(result["q_value"]).sum())
+    omnibus, place, spread = (
+        float(result[name].item()) if name in result else 0.0
+        for name in ("omnibus_p", "omnibus_place_p", "omnibus_spread_p")
+    )
+    sure = omnibus <= level
+    where = {
+        kind: np.flatnonzero([sure and kind in one for one in kinds])
+        for kind in ("place", "spread")
     }
-    sign = np.sign(cells["within"] - cells["between"])
-    a, b, between = (sign * cells[k] for k in ("within_a", "within_b", "between"))
-    inside = between >= np.fmin(a, b)
-    if not inside.any():
-        return ""
-    rules = result.attrs["rule_a"], result.attrs["rule_b"]
-    looser = {rules[0] if x < y else rules[1] for x, y in zip(a, b, strict=True)}
-    who = f"of {looser.pop()}" if len(looser) == 1 else "of the looser rule"
-    count = "there" if inside.all() else f"in {int(inside.sum())} of them"
+    tested = f"one test over all {total} layers: p = {omnibus:.2g}; "
+    tested += f"of place {place:.2g}, of spread {spread:.2g}"
+    said = [kind for kind, at in where.items() if at.size]
+    if not said:
+        smallest = [
+            np.nanmin(result[name].values) if result[name].notnull().any() else np.nan
+            for name in ("q_value", "spread_q_value")
+        ]
+        return (
+            f": nothing found, neither in place nor in spread ({tested}). The smallest "
+            f"q of a layer are {smallest[0]:.2g} and {smallest[1]:.2g}, which is not "
+            "evidence that the rules are alike."
+        )
+    verdict = " and ".join(said) + ("" if len(said) == 2 else " alone")
+    sentences = [f" differ in {verdict} ({tested})."]
+    if where["place"].size:
+        sentences.append(_place(result, where["place"], total, level))
+    if where["spread"].size:
+        sentences.append(_spread(result, where["spread"], total, level))
+    return " ".join(sentences)
+
+
+def _place(result: xr.Dataset, at: np.ndarray, total: int, level: float) -> str:
+    names = [str(name) for name in result["layer"].values]
+    effect = result["effect"].values
     return (
-        f" But {count} the two rules' networks are no less alike than two {who} are: "
-        "the rules differ in how much their networks vary, which is enough for it."
+        f"Place: {at.size} of {total} layers differ{'s' if at.size == 1 else ''} by "
+        f"more than seeds do (q ≤ {level:g}): {ranges([names[i] for i in at], names)}."
+        f"{_largest(effect, at, names)}"
     )
 
 
-def _directions(result: xr.Dataset, found: np.ndarray) -> str:
-    """Return which rule has the larger profile, where the result is one."""
-    if result.attrs.get("test") != "profile_test":
+def _largest(effect: np.ndarray, at: np.ndarray, names: list[str]) -> str:
+    if not np.isfinite(effect[at]).any():
         return ""
-    up = int((result["difference"].values[found] > 0).sum())
+    most = at[int(np.nanargmax(np.abs(effect[at])))]
+    return (
+        f" The largest effect is {effect[most]:.1f} standard deviations, at "
+        f"{names[most]}."
+    )
+
+
+def _spread(result: xr.Dataset, at: np.ndarray, total: int, level: float) -> str:
+    names = [str(name) for name in result["layer"].values]
+    rules = str(result.attrs["rule_a"]), str(result.attrs["rule_b"])
+    ratio = result["spread_ratio"].values[at]
+    text = (
+        f"Spread: in {at.size} of {total} layers (q ≤ {level:g}) networks vary more "
+        f"under one rule than under the other: {ranges([names[i] for i in at], names)};"
+    )
+    looser = int((ratio > 1).sum())
+    if looser in (0, len(at)):
+        more, less = rules[::-1] if looser else rules
+        return f"{text} there {more}'s vary more than {less}'s."
+    return f"{text} {rules[1]}'s vary more in {looser}, {rules[0]}'s in the others."
+
+
+def _profile(result: xr.Dataset, level: float) -> str:
+    q = result["q_value"].values
+    names = [str(name) for name in result["layer"].values]
+    at = np.flatnonzero(q <= level)
+    total = int(np.isfinite(q).sum())
+    if not at.size:
+        return (
+            f"no layer of {total} differs by more than seeds do (smallest q "
+            f"{np.nanmin(q):.2g}), which is not evidence that they are alike."
+        )
+    return (
+        f"{at.size} of {total} layers differ{'s' if at.size == 1 else ''} by more than "
+        f"seeds do (q ≤ {level:g}): {ranges([names[i] for i in at], names)}."
+        f"{_directions(result, at)}{_largest(result['effect'].values, at, names)}"
+    )
+
+
+def _directions(result: xr.Dataset, at: np.ndarray) -> str:
+    """Return which rule has the larger profile."""
+    up = int((result["difference"].values[at] > 0).sum())
     a, b = result.attrs["rule_a"], result.attrs["rule_b"]
-    if up in (0, len(found)):
+    if up in (0, len(at)):
         return f" There {b if up else a} has the larger value."
-    return f" {b} has the larger value in {up} of them, {a} in {len(found) - up}."
+    return f" {b} has the larger value in {up} of them, {a} in {len(at) - up}."
+
+
+def _alike(result: xr.Dataset, level: float) -> str:
+    """Return where rules are alike within the bound."""
+    names = [str(name) for name in result["layer"].values]
+    p = result["p_value"].values
+    at = np.flatnonzero(p <= level)
+    total, bound = int(np.isfinite(p).sum()), float(result.attrs["bound"])
+    rest = f" {result.attrs['sentence']}" if result.attrs["sentence"] else ""
+    if not at.size:
+        return (
+            f": not shown to be alike within {bound:g} at any layer of {total}, which "
+            f"is not evidence that they differ.{rest}"
+        )
+    every = " (all together: " + (
+        "yes)" if np.nanmax(p) <= level and len(at) == len(p) else "no)"
+    )
+    return (
+        f" are alike within {bound:g} at {at.size} of {total} layers (p ≤ {level:g} "
+        f"each): {ranges([names[i] for i in at], names)}{every}.{rest}"
+    )
 
 
 def ranges(some: Sequence[str], every: Sequence[str]) -> str:
