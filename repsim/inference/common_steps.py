@@ -10,6 +10,8 @@ from repsim.comparison.operands import Runs as Runs
 from repsim.comparison.operands import as_list as as_list
 from repsim.comparison.operands import common_layers as common_layers
 from repsim.core.messages import unknown
+from repsim.measures import catalogue as registry
+from repsim.measures.catalogue import Choice, Measure, named
 
 Steps = int | Sequence[int] | str | None
 
@@ -51,3 +53,16 @@ def moments(runs: Runs, step: Steps) -> list[int | None]:
 def at(run: xr.Dataset, moment: int | None) -> xr.Dataset:
     """Return a recording at one of those moments."""
     return run if moment is None else run.sel(step=moment)
+
+
+def directed(measure: Choice) -> Measure:
+    """Return a measure of which it is known whether larger means more similar."""
+    found = named(measure)
+    if not isinstance(measure, str | Measure) and found.name not in registry.names():
+        msg = (
+            "Expected `measure` to be a registered measure, but got the function "
+            f"{found.name!r}; a test must know whether larger means more similar, so "
+            "register it first with repsim.measures.register."
+        )
+        raise TypeError(msg)
+    return found

@@ -1,4 +1,4 @@
-"""Are two rules alike within a bound, and how many networks would tell?"""
+"""Whether two rules are alike within a bound, and how many networks would tell."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from repsim.inference.choices import Choice, directed
-from repsim.inference.common_steps import Layers, Steps
+from repsim.inference.common_steps import Layers, Steps, directed
 from repsim.inference.designs import Design
 from repsim.inference.jackknife import interval, scale
 from repsim.inference.place_spread import noise_of_vectors, without_each
 from repsim.inference.seed_tests import INNER, Networks, missing, stepped
+from repsim.measures.catalogue import Choice
 
 LEAST = 3
 """Networks of a rule below which nothing says how far the difference would move."""
@@ -254,7 +254,9 @@ def _power(
     upper, lower = directions, 2 * (counts - 1) * directions
     shift = counts * directions * max(distance, 0.0) / (2 * variance)
     critical = stats.f.isf(level, upper, lower)
-    found = stats.ncf.sf(critical, upper, lower, shift)
+    with np.errstate(all="ignore"):
+        # The tail of a shift of nothing is the level, and series end in round-off.
+        found = np.clip(stats.ncf.sf(critical, upper, lower, shift), level, 1.0)
     smallest = np.array([Design.equal(int(n)).smallest_p(10**9) for n in counts])
     return np.where(smallest <= level, found, 0.0)
 

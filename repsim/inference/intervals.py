@@ -14,10 +14,9 @@ from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference import closed_forms as alignment
 from repsim.inference import rsa_influence as geometry
-from repsim.inference.choices import Choice, named
 from repsim.inference.common_steps import Layers, as_list
 from repsim.inference.jackknife import Estimates, interval, scale
-from repsim.measures.catalogue import Measure
+from repsim.measures.catalogue import Choice, Measure, named
 
 
 def confidence(

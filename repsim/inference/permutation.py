@@ -11,11 +11,10 @@ from tqdm.auto import tqdm
 from repsim.comparison.all_pairs import compare
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix, matrix_layers
-from repsim.inference.choices import Choice, directed
 from repsim.inference.closed_forms import Kernel
-from repsim.inference.common_steps import Layers, as_list
+from repsim.inference.common_steps import Layers, as_list, directed
 from repsim.inference.designs import false_discovery
-from repsim.measures.catalogue import Measure
+from repsim.measures.catalogue import Choice, Measure
 
 Shuffled = Callable[[np.ndarray], np.ndarray]
 """An order of the second side's examples -> the statistic of all pairs of layers."""

@@ -10,13 +10,13 @@ import xarray as xr
 
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix
-from repsim.inference.choices import Choice, directed
 from repsim.inference.common_steps import (
     Layers,
     Runs,
     Steps,
     at,
     common_layers,
+    directed,
     moments,
 )
 from repsim.inference.designs import (
@@ -35,7 +35,7 @@ from repsim.inference.place_spread import (
     tails,
     without_each,
 )
-from repsim.measures.catalogue import Measure
+from repsim.measures.catalogue import Choice, Measure
 
 INNER = ("cka", "hsic", "rsa", "mutual_knn")
 """Measures that are inner products of something that each network has by itself."""
