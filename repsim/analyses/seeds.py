@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import networks
-from repsim.inference import at_accuracy, describe, false_discovery, seed_test
+from repsim.inference import at_accuracy, describe, false_discovery, findings, seed_test
 
 TITLE = "Do rules differ by more than seeds do?"
 ORDER = 1
@@ -34,8 +34,11 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     result = xr.concat(rows, xr.Variable("condition", others), combine_attrs="drop")
     attrs = [row.attrs for row in rows]
     able = xr.DataArray([one["smallest_p"] <= LEVEL for one in attrs], dims="condition")
-    q = false_discovery(result["p_value"].where(able).values)
-    result["q_value"] = result["q_value"].copy(data=q)
+    # Place and spread are one family: a false claim of either is a false claim.
+    kinds = ("", "spread_")
+    p = np.stack([result[f"{kind}p_value"].where(able).values for kind in kinds])
+    for kind, q in zip(kinds, false_discovery(p), strict=True):
+        result[f"{kind}q_value"] = result[f"{kind}q_value"].copy(data=q)
     result.attrs = _study.provenance(
         analysis="seeds", measure="cka", reference=reference, level=LEVEL,
         networks=[f"{one['networks_a']} and {one['networks_b']}" for one in attrs],
@@ -165,7 +168,7 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
 
 def _panel(ax: Axes, one: xr.Dataset, rule: str) -> None:
     x = np.arange(one.sizes["layer"])
-    within, spread = one["within"].values, one["spread"].values
+    within, spread = one["within"].values, one["deviation"].values
     between = one["between"].values
     ax.fill_between(
         x, within - spread, within + spread, color="0.85",
@@ -174,8 +177,13 @@ def _panel(ax: Axes, one: xr.Dataset, rule: str) -> None:
     ax.plot(x, one["within_a"].values, "-", color="0.3", label="within the reference")
     ax.plot(x, one["within_b"].values, ":", color="0.3", label="within the other rule")
     ax.plot(x, between, "o-", color="C3", mfc="white", label="between the rules")
-    sure = one["q_value"].values <= LEVEL
-    ax.plot(x[sure], between[sure], "o", color="C3", label=f"q ≤ {LEVEL:g}")
+    kinds = findings(one, LEVEL).values
+    place, loose = (np.array([k in one for one in kinds]) for k in ("place", "spread"))
+    ax.plot(x[place], between[place], "o", color="C3", label=f"place, q ≤ {LEVEL:g}")
+    ax.plot(
+        x[loose], within[loose], "s", color="0.3", mfc="white",
+        label=f"spread, q ≤ {LEVEL:g}",
+    )  # fmt: skip
     ax.set_xticks(x, [str(name) for name in one["layer"].values])
     ax.grid(alpha=0.3)
 
@@ -190,11 +198,12 @@ def caption(result: xr.Dataset) -> str:
         f"pairs of networks of one rule, the reference that any difference must be "
         f"held against (solid {reference}, dotted the other rule, band one standard "
         "deviation of the pairs). Red: pairs across the two rules; filled where the "
-        "difference is larger than permuting the rules' names over whole networks "
-        "explains, at a false discovery rate of 5 % over all layers, rules and moments "
-        "of this figure. Equal accuracy compares each network at the recorded step "
-        "whose test accuracy is nearest to the highest that all networks of the two "
-        f"rules reach. {result.attrs['note']}"
+        "rules differ in place, squares where one rule's networks vary more than the "
+        "other's, both by more than permuting the rules' names over whole networks "
+        "explains, at a false discovery rate of 5 % over both findings, all layers, "
+        "rules and moments of this figure. Equal accuracy compares each network at "
+        "the recorded step whose test accuracy is nearest to the highest that all "
+        f"networks of the two rules reach. {result.attrs['note']}"
     )
 
 
@@ -207,6 +216,11 @@ def summary(result: xr.Dataset) -> Mapping[str, Any]:
             q, effect = one["q_value"].values, one["effect"].values
             numbers[f"{result.attrs['reference']}–{rule}, {moment}"] = {
                 "layers_that_differ": int((q <= LEVEL).sum()),
+                "layers_that_differ_in_spread": int(
+                    (one["spread_q_value"].values <= LEVEL).sum()
+                ),
+                "finding": findings(one, LEVEL).values.tolist(),
+                "omnibus_p": float(one["omnibus_p"]),
                 "layers": int(np.isfinite(q).sum()),
                 "largest_effect": _rounded(effect),
                 "smallest_q": None if np.isnan(q).all() else float(np.nanmin(q)),

@@ -14,7 +14,7 @@ import numpy as np
 from repsim.inference.designs import Design
 from repsim.inference.jackknife import Estimates
 
-FLOOR = 0.05
+FLOOR = 0.01
 """Share of a network's similarity with itself below which a mean has no direction."""
 SLACK = 1e-9
 TINY = 1e-300

@@ -69,9 +69,13 @@ def test_the_conclusion_leads_the_caption(study: xr.DataTree) -> None:
     text = seeds.caption(found)
     assert text.startswith("Equal steps (test accuracy bp 0.900 at step 10, sg 0.950")
     assert "1 of 3 layers differs by more than seeds do (q ≤ 0.05): hidden_2" in text
-    assert "also reacts when the rules differ in spread alone" in text
+    assert "differ in place and spread (one test over all 3 layers: p = " in text
+    # The move makes the layer larger, so that seeds' noise turns it less.
+    assert "in 1 of 3 layers (q ≤ 0.05) networks vary more" in text
+    assert "Place: the rules' networks stand at different places" in text
     numbers = seeds.summary(found)["bp–sg, equal steps"]
     assert numbers["layers_that_differ"] == 1 and numbers["layers"] == 3
+    assert numbers["finding"] == ["", "place and spread", ""]
 
 
 def test_the_figure_fills_what_differs(study: xr.DataTree) -> None:
@@ -83,9 +87,10 @@ def test_the_figure_fills_what_differs(study: xr.DataTree) -> None:
     np.testing.assert_allclose(
         np.asarray(lines["between the rules"].get_ydata(), dtype=float), one["between"]
     )
-    sure = lines["q ≤ 0.05"]
+    sure = lines["place, q ≤ 0.05"]
     assert np.asarray(sure.get_xdata()).tolist() == [1]
     assert to_hex(sure.get_color()) == to_hex("C3")
+    assert np.asarray(lines["spread, q ≤ 0.05"].get_xdata()).tolist() == [1]
 
 
 def test_too_few_seeds_are_a_sentence_and_no_number(study: xr.DataTree) -> None:

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
 from repsim.inference import (
     describe,
@@ -23,18 +24,50 @@ def profiles(values: np.ndarray, conditions: str) -> xr.DataArray:
     )  # fmt: skip
 
 
+def welch(a: np.ndarray, b: np.ndarray) -> float:
+    """Return Welch's t on the normal scale (Wallace 1959)."""
+    found = stats.ttest_ind(a, b, equal_var=False)
+    free = float(found.df)
+    factor = (8 * free + 1) / (8 * free + 3)
+    return float(factor * np.sqrt(free * np.log1p(found.statistic**2 / free)))
+
+
+@pytest.mark.parametrize("counts", [(10, 4), (5, 5)])
+def test_loose_and_few_networks_are_no_difference(counts: tuple[int, int]) -> None:
+    # The plain difference rejects 14 % at 10 + 4 with spreads 1 and 2.
+    rng = np.random.default_rng(0)
+    hits = []
+    for _ in range(20):
+        values = np.concatenate(
+            [s * rng.normal(size=(n, 20)) for s, n in zip((1, 2), counts, strict=True)]
+        )
+        names = "a" * counts[0] + "b" * counts[1]
+        found = profile_test(profiles(values, names), "a", "b")
+        hits.append((found["p_value"].values <= 0.05).mean())
+    # 400 tests: three standard errors are 3.3 %.
+    assert np.mean(hits) <= 0.083
+
+
+def test_networks_all_the_same_differ_without_end() -> None:
+    values = np.repeat([[0.5], [0.75]], 4, axis=0)
+    found = profile_test(profiles(values, "aaaabbbb"), "a", "b")
+    assert float(found["p_value"].item()) == pytest.approx(2 / 70)
+    same = profile_test(profiles(np.full((8, 1), 0.3), "aaaabbbb"), "a", "b")
+    assert float(same["p_value"].item()) == 1.0
+
+
 def test_profiles_against_all_assignments(rng: np.random.Generator) -> None:
     values = rng.normal(size=(9, 2))
     values[4:, 1] += 3
     found = profile_test(profiles(values, "aaaabbbbb"), "a", "b")
     for layer in range(2):
         column = values[:, layer]
-        observed = abs(column[4:].mean() - column[:4].mean())
-        differences = [
-            abs(column[list(b)].mean() - np.delete(column, b).mean())
+        statistics = [
+            welch(np.delete(column, b), column[list(b)])
             for b in itertools.combinations(range(9), 5)
         ]
-        p = np.mean(np.array(differences) >= observed - 1e-12)
+        observed = welch(column[:4], column[4:])
+        p = np.mean(np.array(statistics) >= observed - 1e-8)
         cell = found.isel(layer=layer)
         assert float(cell["p_value"]) == pytest.approx(p)
         assert float(cell["difference"]) == pytest.approx(
