@@ -77,9 +77,9 @@ def mlp(
         _positive("classes", classes),
     ]
     order = _order(batch_norm)
-    _check_activation(activation)
+    activation_named(activation)
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
-    with _drawn_from(seed):
+    with drawn_from(seed):
         for i, (a, b) in enumerate(zip(widths[:-2], widths[1:-1], strict=True), 1):
             linear = nn.Linear(a, b)
             norm = nn.BatchNorm1d(b) if order else None
@@ -146,9 +146,9 @@ def cnn(
         msg = f"Expected `kernel_size` to be odd, but got {kernel_size}."
         raise ValueError(msg)
     order = _order(batch_norm)
-    _check_activation(activation)
+    activation_named(activation)
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
-    with _drawn_from(seed):
+    with drawn_from(seed):
         for i, wide in enumerate(channels, 1):
             _positive("channels", wide)
             conv = nn.Conv2d(depth, wide, kernel_size, padding=kernel_size // 2)
@@ -174,7 +174,7 @@ def _block(
 ) -> nn.Sequential:
     """Return one hidden block in the asked-for order."""
     block = nn.Sequential(OrderedDict({name: weights}))
-    nonlinear = ACTIVATIONS[activation]()
+    nonlinear = activation_named(activation)
     if norm is not None and order == "before":
         block.add_module("norm", norm)
     block.add_module("activation", nonlinear)
@@ -194,9 +194,11 @@ def _order(batch_norm: BatchNorm) -> str:
     return batch_norm
 
 
-def _check_activation(name: str) -> None:
+def activation_named(name: str) -> nn.Module:
+    """Return an activation by its name."""
     if name not in ACTIVATIONS:
         raise ValueError(unknown("activation", name, ACTIVATIONS))
+    return ACTIVATIONS[name]()
 
 
 def _positive(what: str, size: int) -> int:
@@ -207,7 +209,7 @@ def _positive(what: str, size: int) -> int:
 
 
 @contextmanager
-def _drawn_from(seed: int | None) -> Iterator[None]:
+def drawn_from(seed: int | None) -> Iterator[None]:
     """Draw initial weights from `seed` and leave the global generator as it was."""
     if seed is None:
         yield

@@ -58,7 +58,7 @@ class KolenPollack(FeedbackAlignment):
     >>> gap = (net.output.weight - rule.feedback["output"]).norm()
     >>> _ = rule.step(torch.rand(8, 4), torch.arange(8) % 2)
     >>> later = (net.output.weight - rule.feedback["output"]).norm()
-    >>> round(float(later / gap), 4)
+    >>> round((later / gap).item(), 4)
     0.5
     """
 
