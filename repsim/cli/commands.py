@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 import typer
 from tqdm.auto import tqdm
 
+import repsim
 from repsim.cli.output import (
     listed,
     open_run,
@@ -25,7 +26,6 @@ app = typer.Typer(
     name="repsim",
     help="Where, and when in training, two ways of learning differ inside a network.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -40,12 +40,41 @@ Step = Annotated[
 ]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"repsim {versions()['repsim']}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Where, and when in training, two ways of learning differ inside a network."""
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and no traceback.
 
     Exit status: 0 on success, 2 on bad usage, 1 on failure.
     """
     warnings.showwarning = _warn
+    if getattr(repsim, "__version__", None) != versions()["repsim"]:
+        msg = (
+            "Error: expected repsim-toolkit, but Python finds another project's "
+            f"`repsim` at {repsim.__file__}; `pip uninstall repsim repsim-toolkit`, "
+            "then install repsim-toolkit again."
+        )
+        typer.echo(msg, err=True)
+        sys.exit(1)
     try:
         app()
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
