@@ -1,5 +1,6 @@
 """The activation dataset: what a recording and a study look like."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -83,8 +84,9 @@ def matrix_layers(
         if len(dims) != 1 or "example" not in held:
             msg = (
                 f"Expected layer {name!r} to have dims ([step,] example, unit), but "
-                f"got ({', '.join(str(d) for d in held)}); reduce maps and "
-                'tokens first, as in repsim.reduce(run, "mean").'
+                f"got ({', '.join(str(d) for d in held)}); reduce maps and tokens "
+                'first: repsim.reduce(run, "flatten") asks what a layer says and '
+                'where, repsim.reduce(run, "mean") only what.'
             )
             raise ValueError(msg)
     return wanted
@@ -124,6 +126,33 @@ def same_examples(a: xr.Dataset, b: xr.Dataset) -> None:
             f"inputs_sha256 differ ({str(sha_a)[:8]}… and {str(sha_b)[:8]}…)."
         )
         raise ValueError(msg)
+    for name in ("sequence", "position"):
+        if name in a.coords and name in b.coords and (a[name] != b[name]).any():
+            msg = (
+                "Expected both recordings to hold the same tokens, but their "
+                f"`{name}` differ; record both networks with the same mask."
+            )
+            raise ValueError(msg)
+    _warn_of_ways(a, b)
+
+
+_WAYS = {"reduce": "`reduce`", "mask_sha256": "`mask`", "axes": "`axes`"}
+
+
+def _warn_of_ways(a: xr.Dataset, b: xr.Dataset) -> None:
+    """Warn where both sides were brought into units, and in different ways."""
+    ways = [str(run.attrs.get("reduce", "none")) for run in (a, b)]
+    if "none" in ways:
+        return
+    for key, what in _WAYS.items():
+        there = [str(run.attrs.get(key, "none")) for run in (a, b)]
+        if there[0] != there[1] and (key != "axes" or "none" not in there):
+            warnings.warn(
+                f"The recordings were made with different {what} ({there[0][:40]} and "
+                f"{there[1][:40]}): what differs between them may be that alone.",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def networks(study: xr.DataTree) -> dict[tuple[str, str], xr.Dataset]:

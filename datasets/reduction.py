@@ -1,7 +1,7 @@
 """Maps and tokens of a recording as units, block by block."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -189,8 +189,8 @@ class _Later(BackendArray):
     def __init__(
         self,
         variable: xr.Variable,
-        lead: list[str],
-        axes: list[str],
+        lead: Sequence[str],
+        axes: Sequence[str],
         chosen: np.ndarray | None,
     ) -> None:
         self._variable, self._axes = variable, axes
@@ -245,8 +245,9 @@ class _Later(BackendArray):
             return values.reshape(len(numbers), self.shape[-1])
         sequence, position = self._place[numbers].T
         unique, inverse = np.unique(sequence, return_inverse=True)
-        values = torch.from_numpy(np.array(moment[unique].values))
-        return by_position(values, self._axes).numpy()[inverse, position]
+        held = torch.from_numpy(np.array(moment[unique].values))
+        rows: np.ndarray = by_position(held, self._axes).numpy()
+        return rows[inverse, position]
 
 
 def _same_tokens(

@@ -50,10 +50,11 @@ class Batch:
         if size is None:
             msg = "Expected inputs that can be cut into examples, but got none."
             raise ValueError(msg)
-        cut = lambda value: _cut(value, rows, size, axis)  # noqa: E731
-        return Batch(
-            cut(self.whole), cut(self.args), cut(self.kwargs), inputs=cut(self.inputs)
+        whole, args, kwargs, inputs = (
+            _cut(value, rows, size, axis)
+            for value in (self.whole, self.args, self.kwargs, self.inputs)
         )
+        return Batch(whole, args, kwargs, inputs=inputs)
 
     def along(self, axis: int) -> int | None:
         """Return how many examples there are if they lie along an axis."""
@@ -90,9 +91,12 @@ def moved(value: Any, device: torch.device | None) -> Any:
             return value.detach().clone()
         return value.detach().to(device)
     if isinstance(value, PackedSequence):  # its sizes stay on the CPU
-        order = (moved(value.sorted_indices, device),)
-        order += (moved(value.unsorted_indices, device),)
-        return PackedSequence(moved(value.data, device), value.batch_sizes, *order)
+        return PackedSequence(
+            moved(value.data, device),
+            value.batch_sizes,
+            moved(value.sorted_indices, device),
+            moved(value.unsorted_indices, device),
+        )
     if isinstance(value, Mapping):
         return _rebuilt(value, {k: moved(v, device) for k, v in value.items()})
     if isinstance(value, tuple) and hasattr(value, "_fields"):

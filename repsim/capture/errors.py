@@ -1,7 +1,9 @@
 """Error signals at the layers, per sample, from a private pass with gradients."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from repsim.capture.batches import Batch, Forward, device_of, moved
 from repsim.capture.hooks import Hooks
-from repsim.capture.selection import Choice
+from repsim.capture.selection import Choice, Found
 
 Loss = Callable[[Any, Any], Tensor]
 Signals = Callable[[Batch], dict[str, Tensor]]
@@ -34,8 +36,8 @@ def of_loss(
         labels = needed_labels(batch)
         edges: dict[str, GradientEdge] = {}
 
-        def emit(name: str, tensor: Tensor) -> None:
-            if tensor.requires_grad:
+        def emit(name: str, tensor: Found) -> None:
+            if isinstance(tensor, Tensor) and tensor.requires_grad:
                 # The edge stays the layer's own when the next layer works in place.
                 edges[name] = get_gradient_edge(tensor)
 
@@ -118,6 +120,13 @@ def _example(value: Any, index: int, size: int) -> Any:
     if isinstance(value, Mapping):
         items = {k: _example(v, index, size) for k, v in value.items()}
         return type(value)(**items) if type(value) is not dict else items
-    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_example(v, index, size) for v in value))
+    if isinstance(value, tuple | list):
         return type(value)(_example(v, index, size) for v in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        one = copy.copy(value)
+        for name, item in vars(value).items():
+            object.__setattr__(one, name, _example(item, index, size))
+        return one
     return value

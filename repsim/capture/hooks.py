@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from repsim.capture.selection import Choice, Found, tensors
+from repsim.capture.selection import Choice, Found, given_tensors
 
 recording: ContextVar[object | None] = ContextVar("repsim_recording", default=None)
 
@@ -97,7 +97,7 @@ class Hooks:
 
     def _entering(self, path: str) -> Callable[..., None]:
         def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
-            found = tensors({**dict(enumerate(args)), **kwargs})
+            found = given_tensors(args, kwargs)
             first = next((t for t in found.values() if isinstance(t, Tensor)), None)
             self.stack.append((path, first))
 

@@ -10,7 +10,7 @@ from repsim.capture.axes import Axes, AxesSaid, Order, misfit
 from repsim.capture.batches import Batch
 from repsim.capture.masks import Masks, MaskSaid, is_ragged, padded
 from repsim.capture.rows import Reduce
-from repsim.capture.selection import Choice, Found, named_layers, tensors
+from repsim.capture.selection import Choice, Found, given_tensors, named_layers
 from repsim.datasets.pooling import pooled, positions
 
 
@@ -35,7 +35,7 @@ class Live:
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Take up the inputs of a pass."""
         self._batch = kwargs or (args[0] if args else None)
-        given = [t for t in tensors({**dict(enumerate(args)), **kwargs}).values()]
+        given = given_tensors(args, kwargs).values()
         first = next((t for t in given if isinstance(t, Tensor) and t.ndim), None)
         said = self._axes.inputs
         axis = 0 if said is None else said.index("example")

@@ -1,6 +1,7 @@
 """Outputs of one batch after another, brought into rows and into the sink."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class Moment:
         """Fill with NaN what some batches passed by."""
         for name, count in list(self._counts.items()):
             if count < self.done:
-                self._guarded(name, lambda name=name: self._fill(name))
+                self._guarded(name, partial(self._fill, name))
 
     def joined_masks(self) -> dict[str, np.ndarray]:
         """Return the masks (example, token) that every batch had."""
@@ -96,7 +97,7 @@ class Moment:
     def take(self, name: str, found: Found, stack: Stack) -> None:
         """Take an output, or hold it back where its axes are still unknown."""
         self.names.add(name)
-        self._guarded(name, lambda: self._place(name, found, stack))
+        self._guarded(name, partial(self._place, name, found, stack))
 
     def take_signal(self, name: str, tensor: Tensor) -> None:
         """Take an error signal, whose axes are its layer's."""
@@ -107,7 +108,7 @@ class Moment:
         if order.example == SHARED or tensor.shape[order.example] != self.size:
             return
         rows = tensor.movedim(order.example, 0)
-        self._guarded(name, lambda: self._put(name, rows, order.rest))
+        self._guarded(name, partial(self._put, name, rows, order.rest))
 
     def settle(self, followed: Callable[[], Mapping[str, int | None]]) -> None:
         """Place what was held back, by the axes that follow the examples."""
@@ -115,9 +116,7 @@ class Moment:
         if held:
             axes = followed()
             for name, tensor in held:
-                self._guarded(
-                    name, lambda n=name, t=tensor: self._settle_one(n, t, axes)
-                )
+                self._guarded(name, partial(self._settle_one, name, tensor, axes))
 
     def _settle_one(
         self, name: str, tensor: Tensor, axes: Mapping[str, int | None]

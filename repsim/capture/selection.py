@@ -82,7 +82,7 @@ class Choice:
     ) -> Iterator[tuple[str, Found]]:
         """Yield the (name, tensor) pairs of what this call was given."""
         again = "" if call == 1 else f"@call{call}"
-        found = tensors({**dict(enumerate(args)), **kwargs}) if self.inputs else {}
+        found = given_tensors(args, kwargs) if self.inputs else {}
         for key in self.inputs:
             wanted = key.partition(".")[2] or next(iter(found), "0")
             if wanted not in found:
@@ -108,6 +108,11 @@ class Choice:
 def tensors(output: object) -> dict[str, Found]:
     """Return the tensors of an output by key: "" for one alone, "1.0" for nested."""
     return {".".join(key): value for key, value in _tensors(output)}
+
+
+def given_tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Found]:
+    """Return the tensors that a module is called with, by place or name."""
+    return tensors({**{str(i): a for i, a in enumerate(args)}, **kwargs})
 
 
 def call_removed(name: str) -> str:

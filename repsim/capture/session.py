@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import xarray as xr
 from torch import Tensor, nn
 
 from repsim.capture.axes import Axes, AxesSaid, told_axis
@@ -68,6 +69,12 @@ class Session:
     def use(self, sink: Sink) -> None:
         """Record into another sink from now on."""
         self._sink = self._moment.sink = sink
+
+    def outputs(self, batch: Batch) -> xr.Dataset:
+        """Return what the layers say of one batch; inside `undisturbed`."""
+        self.use(Memory())
+        self.record([batch], None, Header(None, None, {"inputs_sha256": ""}))
+        return self._sink.dataset()
 
     def rehearse(self, batches: Sequence[Batch], head: Header) -> None:
         """Record one moment and forget it: what cannot be is said now."""

@@ -255,3 +255,25 @@ def test_rows_of_a_data_set_are_refused_with_the_line(net: Words) -> None:
         repsim.record(net, rows)
     with pytest.raises(ValueError, match="single rows of a data set"):
         repsim.Recorder(net, [{"input_ids": IDS[0]}])
+
+
+def test_recordings_reduced_in_different_ways_are_warned_of(net: Words) -> None:
+    batch = {"input_ids": IDS, "attention_mask": MASK}
+    more = {k: v.repeat(2, 1) for k, v in batch.items()}
+    runs = {
+        how: repsim.record(net, more, "body", reduce=how) for how in ("mean", "last")
+    }
+    with pytest.warns(UserWarning, match=r"different `reduce` \(mean and last\)"):
+        repsim.compare(runs["mean"], runs["last"])
+    other = repsim.record(net, more, "body", reduce="mean", mask=np.ones((6, 4)))
+    with pytest.warns(UserWarning, match="different `mask`"):
+        repsim.compare(runs["mean"], other)
+    tokens = repsim.record(net, more, "body", reduce="tokens")
+    flipped = more["attention_mask"].flip(1)
+    turned = repsim.record(net, more, "body", reduce="tokens", mask=flipped)
+    assert turned.sizes == tokens.sizes
+    with pytest.raises(ValueError, match="the same tokens, but their `position`"):
+        repsim.compare(tokens, turned)
+    kept = repsim.record(net, more, "body")
+    with pytest.raises(ValueError, match=r'"flatten"\) asks what .* and where, .*mean'):
+        repsim.compare(kept)

@@ -1,6 +1,7 @@
 """The recorder never disturbs training, and keeps what it should."""
 
 import copy
+import dataclasses
 import itertools
 import os
 import random
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -646,6 +647,54 @@ def test_a_recorder_wants_to_be_entered() -> None:
         recorder.__enter__()
 
 
+def test_a_recorder_starts_and_closes_without_a_block() -> None:
+    model = _mlp()
+    recorder = repsim.Recorder(model, _vectors(3), every=2)
+    assert repr(recorder) == (
+        "<repsim.Recorder of Sequential: 13 layers, not started after 0 updates>"
+    )
+    assert recorder.start() is recorder
+    for _ in range(3):
+        recorder.step()
+    assert "open after 3 updates, last recorded 2>" in repr(recorder)
+    recorder.close()
+    recorder.close()
+    assert "closed after 3 updates" in repr(recorder)
+    assert recorder.dataset()["step"].values.tolist() == [0, 2]
+    assert recorder.dataset().attrs["complete"] == 1
+
+
+def test_what_cannot_be_recorded_is_said_before_the_first_update() -> None:
+    halved = nn.Sequential(nn.Linear(6, 4), nn.Flatten(0))
+    recorder = repsim.Recorder(halved, _vectors(5), steps=[90])
+    with pytest.raises(ValueError, match=r"'1' to give one row.*\(20,\)"):
+        recorder.start()
+    with pytest.warns(UserWarning, match="Layer '1' was not recorded"):
+        with repsim.Recorder(
+            halved, _vectors(5), steps=[1], on_error="skip"
+        ) as recorder:
+            recorder.step()
+    assert repsim.layers(recorder.dataset()) == ["0"]
+    assert recorder.dataset()["step"].values.tolist() == [1]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_layer_that_changes_its_shape_is_a_gap(stored: bool, tmp_path: Path) -> None:
+    model, width = nn.Sequential(nn.Linear(6, 4), nn.Identity()), [4]
+    model[1].forward = lambda x: x[:, : width[0]]  # type: ignore[method-assign]
+    store = tmp_path / "s.zarr" if stored else None
+    with pytest.warns(UserWarning, match=r"'1' was not recorded after 1 upd.*\(4,\)"):
+        with repsim.Recorder(model, _vectors(5), every=1, store=store) as recorder:
+            for width[0] in (3, 2, 4):
+                recorder.step()
+    run = recorder.dataset()
+    assert np.isnan(run["1"]).all(("example", "1_unit")).values.tolist() == [
+        False, True, True, False,
+    ]  # fmt: skip
+    assert run["1"].attrs == {"partial": 1}
+    assert not np.isnan(run["0"]).any()
+
+
 def test_nothing_recorded_is_an_empty_recording(tmp_path: Path) -> None:
     for store in (None, tmp_path / "s.zarr"):
         with repsim.Recorder(_mlp(), _vectors(3), steps=[9], store=store) as recorder:
@@ -761,6 +810,53 @@ def test_errors_of_our_rules_agree_with_the_loss() -> None:
             np.testing.assert_allclose(
                 used[name], found[f"{layer}@error"], rtol=1e-4, atol=1e-7
             )
+
+
+@pytest.mark.parametrize("kind", ["namedtuple", "dataclass", "dict"])
+def test_errors_of_outputs_of_every_kind_are_per_example(kind: str) -> None:
+    model = Answering(kind)
+    x, y = _vectors(5), torch.arange(5) % 3
+
+    def loss(output: Any, labels: Tensor) -> Tensor:
+        assert len(labels) == 1
+        logits = output["logits"] if kind == "dict" else output.logits
+        return F.cross_entropy(logits, labels)
+
+    with repsim.Recorder(model, x, labels=y, errors=loss) as recorder:
+        pass
+    logits = model.head(x).detach().requires_grad_()
+    F.cross_entropy(logits, y, reduction="sum").backward()
+    np.testing.assert_allclose(
+        recorder.dataset()["head@error"][0], logits.grad, rtol=1e-5, atol=1e-7
+    )
+
+
+class Named(NamedTuple):
+    logits: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    logits: Tensor
+
+
+def _in_a_dict(logits: Tensor) -> dict[str, Tensor]:
+    return {"logits": logits}
+
+
+class Answering(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        makers = {
+            "namedtuple": Named,
+            "dataclass": Data,
+            "dict": lambda x: {"logits": x},
+        }
+        self.make: Any = makers[kind]
+
+    def forward(self, x: Tensor) -> Any:
+        return self.make(self.head(x))
 
 
 def test_errors_want_labels_and_a_loss_or_a_rule() -> None:
