@@ -75,7 +75,8 @@ def compare(
         If a side is neither a recording nor a study, or an option does not exist.
     ValueError
         If examples, steps or layers do not match, a layer is not a matrix, numbers
-        are not finite, or a name does not exist.
+        are not finite, or a name does not exist. The same examples in another order,
+        told by their ids, are brought to the order of `a`.
 
     See Also
     --------
@@ -198,10 +199,10 @@ def _sides(
         return left, left
     second, what = (first, "layers") if layers_b is None else (layers_b, "layers_b")
     names = ("", "") if b is None else (" of `a`", " of `b`")
-    return (
-        Operand.of(a, first, "layers", names[0]),
-        Operand.of(a if b is None else b, as_list(second), what, names[1]),
-    )
+    left = Operand.of(a, first, "layers", names[0])
+    like = left.networks[0].run
+    other = a if b is None else b
+    return left, Operand.of(other, as_list(second), what, names[1], like)
 
 
 def _common_steps(left: Operand, right: Operand) -> xr.DataArray | None:

@@ -1,7 +1,7 @@
 """The sides of a comparison: which layers, of which networks, at which steps."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +13,7 @@ from repsim.datasets.recordings import (
     same_examples,
     select_layers,
 )
+from repsim.measures.alignment import aligned
 from repsim.measures.matrices import is_constant
 
 Runs: TypeAlias = dict[tuple[str, str], xr.Dataset]
@@ -95,8 +96,9 @@ class Operand:
         layers: Layers,
         what: str,
         name: str = "",
+        like: xr.Dataset | None = None,
     ) -> "Operand":
-        """Return a side from what the user gave, checked."""
+        """Return a side from what the user gave, checked, in one order of examples."""
         if isinstance(recordings, xr.DataTree):
             found = [
                 Network(run, condition, seed)
@@ -104,6 +106,8 @@ class Operand:
             ]
         else:
             found = [Network(recordings)]
+        like = found[0].run if like is None else like
+        found = [replace(one, run=in_order(like, one.run, one.label)) for one in found]
         runs = {(n.condition or "", n.seed or ""): n.run for n in found}
         chosen = common_layers(runs, layers, what)
         for network in found:
@@ -172,6 +176,15 @@ def common_layers(runs: Runs, layers: Layers = None, what: str = "layers") -> li
             msg = f"{error} These are {'/'.join(first)} and {'/'.join(key)}."
             raise ValueError(msg) from None
     return listed
+
+
+def in_order(first: xr.Dataset, other: xr.Dataset, name: str) -> xr.Dataset:
+    """Return a recording in another one's order of examples, where both have ids."""
+    moved: xr.Dataset = aligned(first, other, ("`a`", name or "`b`"))
+    if moved is not other:
+        # It was of the inputs in the order in which they came.
+        moved.attrs = {k: v for k, v in other.attrs.items() if k != "inputs_sha256"}
+    return moved
 
 
 def _check_real(run: xr.Dataset, layers: list[str]) -> None:

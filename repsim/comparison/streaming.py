@@ -11,9 +11,11 @@ import xarray as xr
 
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import layers, matrix_layers
+from repsim.measures.alignment import aligned
 from repsim.measures.kernels import ratios
 from repsim.measures.kernels.moments import Moments
 from repsim.measures.matrices import check_examples, matrix
+from repsim.measures.scaling import exponent, shifted
 
 Batch: TypeAlias = Mapping[str, Any] | xr.Dataset
 
@@ -76,7 +78,8 @@ class StreamingCKA:
             has seen, or a slice of a recording at one step.
         batch_b : mapping, Dataset or None
             What another network says of the same examples; None compares the layers
-            of `batch_a` with each other.
+            of `batch_a` with each other. Where both sides carry ids, the examples
+            are brought to the order of `batch_a`.
 
         Raises
         ------
@@ -87,7 +90,8 @@ class StreamingCKA:
             a layer is not a matrix, or a value is not finite. Nothing is added then.
         """
         left = _matrices(batch_a, "batch_a")
-        right = None if batch_b is None else _matrices(batch_b, "batch_b")
+        like = next(iter(batch_a.values()))
+        right = None if batch_b is None else _matrices(batch_b, "batch_b", like)
         columns = [*left.values(), *(right or {}).values()]
         sizes = {len(x) for x in columns}
         if len(sizes) > 1:
@@ -103,7 +107,22 @@ class StreamingCKA:
             self._moments = Moments(widths, split, device=columns[0].device)
             self._names = names
         self._check_same(names, widths)
-        self._moments.update(torch.cat([x.to(columns[0].device) for x in columns], 1))
+        self._moments.update(self._near_one(columns))
+
+    def _near_one(self, columns: list[torch.Tensor]) -> torch.Tensor:
+        """Return layers side by side, each times a power of two that its sums bear."""
+        assert self._moments is not None
+        exponents = self._moments.exponents.copy()
+        for i, x in enumerate(columns):
+            by = exponent(x)
+            if not self.examples or by < exponents[i]:
+                exponents[i] = by
+        self._moments.rescale(exponents)
+        scaled = (
+            shifted(x.to(columns[0].device), int(by))
+            for x, by in zip(columns, exponents, strict=True)
+        )
+        return torch.cat(list(scaled), dim=1)
 
     def merge(self, other: "StreamingCKA") -> "StreamingCKA":
         """Add what another one has seen of other examples, as from another process.
@@ -198,8 +217,8 @@ class StreamingCKA:
             raise ValueError(msg)
 
 
-def _matrices(batch: Batch, what: str) -> dict[str, torch.Tensor]:
-    """Return the layers of a batch as float64 matrices."""
+def _matrices(batch: Batch, what: str, like: Any = None) -> dict[str, torch.Tensor]:
+    """Return the layers of a batch as float64 matrices, in one order of examples."""
     if isinstance(batch, xr.Dataset):
         if "step" in batch.dims:
             msg = (
@@ -220,7 +239,12 @@ def _matrices(batch: Batch, what: str) -> dict[str, torch.Tensor]:
     if not batch:
         msg = f"Expected `{what}` to hold at least one layer, but it is empty."
         raise ValueError(msg)
+    first = next(iter(batch.values())) if like is None else like
+
+    def in_order(name: Any, values: Any) -> Any:
+        return aligned(first, values, ("all layers", f"`{what}[{name!r}]`"))
+
     return {
-        str(name): matrix(values, f"{what}[{name!r}]", least=0)
+        str(name): matrix(in_order(name, values), f"{what}[{name!r}]", least=0)
         for name, values in batch.items()
     }

@@ -7,7 +7,8 @@ import torch
 
 from repsim.measures.catalogue import register
 from repsim.measures.matrices import Matrix
-from repsim.measures.parts import ByParts
+from repsim.measures.parts import ByParts, centred
+from repsim.measures.scaling import Rounding
 
 
 @dataclass(frozen=True)
@@ -164,12 +165,6 @@ def pwcca(x: Matrix, y: Matrix) -> float:
     return _PWCCA.one(x, y)
 
 
-def numerical_rank(singular: torch.Tensor, longest: int) -> int:
-    """Return how many singular values stand above rounding."""
-    least = singular[0] * longest * torch.finfo(singular.dtype).eps
-    return int((singular > least).sum())
-
-
 def refuse_full_rank(measure: str, n: int, *ranks: int) -> None:
     """Raise if a side spans everything, and warn if both must share directions."""
     if max(ranks) >= n - 1:
@@ -189,31 +184,25 @@ def refuse_full_rank(measure: str, n: int, *ranks: int) -> None:
         )
 
 
-def _basis(x: torch.Tensor) -> Basis:
+def _basis(x: torch.Tensor, *, rounding: Rounding) -> Basis:
     """Return all directions of a representation."""
-    x = _centred(x)
+    x = centred(x)
     u, s, _ = torch.linalg.svd(x, full_matrices=False)
-    return Basis(u[:, : numerical_rank(s, max(x.shape))], x)
+    return Basis(u[:, : rounding.rank(s, x.shape)], x)
 
 
-def _leading(x: torch.Tensor, *, variance: float) -> Basis:
+def _leading(x: torch.Tensor, *, variance: float, rounding: Rounding) -> Basis:
     """Return the directions that hold a share of the variance."""
     if not 0 < variance <= 1:
         msg = f"Expected `variance` to lie in (0, 1], but got {variance!r}."
         raise ValueError(msg)
-    x = _centred(x)
+    x = centred(x)
     u, s, _ = torch.linalg.svd(x, full_matrices=False)
     share = s.square().cumsum(0) / s.square().sum()
     # A share that falls short by rounding alone is reached.
     short = share < variance - 8 * torch.finfo(s.dtype).eps
-    kept = min(int(short.sum()) + 1, numerical_rank(s, max(x.shape)))
+    kept = min(int(short.sum()) + 1, rounding.rank(s, x.shape))
     return Basis(u[:, :kept], x)
-
-
-def _centred(x: torch.Tensor) -> torch.Tensor:
-    """Return a representation without its mean; the first row goes first (offsets)."""
-    moved: torch.Tensor = x - x[:1]
-    return moved - moved.mean(dim=0, keepdim=True)
 
 
 def _correlations(a: Basis, b: Basis, measure: str) -> torch.Tensor:
@@ -243,9 +232,9 @@ def _weighted(a: Basis, b: Basis) -> float:
     return float((weights * rho.clamp(max=1)).sum() / weights.sum())
 
 
-_CCA = ByParts(_basis, _mean)
-_SVCCA = ByParts(_leading, _leading_mean)
-_PWCCA = ByParts(_basis, _weighted, symmetric=False)
+_CCA = ByParts(_basis, _mean, ranks=True)
+_SVCCA = ByParts(_leading, _leading_mean, ranks=True)
+_PWCCA = ByParts(_basis, _weighted, symmetric=False, ranks=True)
 
 register(
     "cca",

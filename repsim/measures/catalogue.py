@@ -10,6 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from repsim.core.messages import unknown
+from repsim.core.registry import Registry
 from repsim.measures.matrices import Matrix, is_constant, note_constant, read
 
 INVARIANCES = {
@@ -210,7 +211,7 @@ class Measure:
             raise TypeError(msg) from error
 
 
-_MEASURES: dict[str, Measure] = {}
+_MEASURES: Registry[Measure] = Registry("measure")
 
 
 def names() -> list[str]:
@@ -227,7 +228,7 @@ def names() -> list[str]:
     >>> "cka" in repsim.measures.names()
     True
     """
-    return list(_MEASURES)
+    return _MEASURES.names()
 
 
 def get(name: str) -> Measure:
@@ -254,9 +255,7 @@ def get(name: str) -> Measure:
     >>> repsim.measures.get("procrustes_distance").larger_is_more_similar
     False
     """
-    if name not in _MEASURES:
-        raise ValueError(unknown("measure", name, _MEASURES))
-    return _MEASURES[name]
+    return _MEASURES.get(name)
 
 
 def unregister(name: str) -> None:
@@ -283,8 +282,7 @@ def unregister(name: str) -> None:
     >>> name in repsim.measures.names()
     False
     """
-    get(name)
-    del _MEASURES[name]
+    _MEASURES.unregister(name)
 
 
 def register(
@@ -348,19 +346,6 @@ def register(
     >>> repsim.measures.get("width_ratio")(np.ones((4, 2)), np.ones((4, 4)))
     0.5
     """
-    if not callable(function):
-        msg = (
-            "Expected `function` to be callable as f(x, y), but got "
-            f"{type(function).__name__}."
-        )
-        raise TypeError(msg)
-    taken = _MEASURES.get(name)
-    if taken is not None and _origin(taken.function) != _origin(function):
-        msg = (
-            f"Expected `name` to be free, but got {name!r}, which is the measure "
-            f"{'.'.join(_origin(taken.function))}; choose another name."
-        )
-        raise ValueError(msg)
     measure = Measure(
         name=name,
         function=function,
@@ -373,17 +358,8 @@ def register(
         pairs=pairs,
         describe=describe,
     )
-    _MEASURES[name] = measure
+    _MEASURES.register(name, function, measure, "`function` to be callable as f(x, y)")
     return measure
-
-
-def _origin(function: Callable[..., float]) -> tuple[str, str]:
-    """Return where a function was defined, so that a cell may be run twice."""
-    kind = type(function)
-    return (
-        getattr(function, "__module__", kind.__module__),
-        getattr(function, "__qualname__", kind.__qualname__),
-    )
 
 
 Choice: TypeAlias = str | Measure | Callable[..., float]
@@ -396,7 +372,7 @@ def named(measure: Choice) -> Measure:
         return measure
     if isinstance(measure, str):
         return get(measure)
-    for known in _MEASURES.values():
+    for known in map(get, names()):
         if known.function is measure:
             return known
     if not callable(measure):

@@ -4,6 +4,8 @@ import torch
 
 from repsim.measures.matrices import Matrix, warn_constant
 from repsim.measures.matrices import matrix as checked
+from repsim.measures.parts import centred
+from repsim.measures.scaling import near_one
 
 
 def participation_ratio(x: Matrix) -> float:
@@ -54,8 +56,7 @@ def participation_ratio(x: Matrix) -> float:
 
 def ratio_of(x: torch.Tensor) -> float:
     """Return the ratio of finite float64 numbers, NaN where they do not vary."""
-    x = x - x[:1]
-    x = x - x.mean(dim=0, keepdim=True)
+    x = centred(near_one(x, x.dtype)[0])
     total = float(x.square().sum())
     if total == 0:
         return float("nan")

@@ -1,11 +1,16 @@
 """What a measure takes: matrices of any origin, checked once, read by rows."""
 
 import warnings
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
+import scipy.sparse
 import torch
 import xarray as xr
+
+from repsim.core.messages import unknown
+from repsim.measures.alignment import aligned
+from repsim.measures.scaling import MANTISSA
 
 
 class RowSource(Protocol):
@@ -26,6 +31,9 @@ class RowSource(Protocol):
 Matrix: TypeAlias = np.ndarray | torch.Tensor | xr.DataArray | RowSource
 """A representation, (examples, units)."""
 
+Nan: TypeAlias = Literal["raise", "omit"]
+"""What to do about NaN: refuse it, or leave out the examples that hold it."""
+
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -39,30 +47,55 @@ def read(
 ) -> torch.Tensor:
     """Return some rows as a tensor, without a copy where there is no need of one."""
     rows: Any = source[start:stop] if (start, stop) != (0, None) else source[:]
-    if isinstance(rows, xr.DataArray):
-        rows = rows.values
-    if not isinstance(rows, torch.Tensor):
-        array = np.asarray(rows)
-        if array.dtype.kind in "iub":
-            array = array.astype(np.float64)
-        turned = any(stride < 0 for stride in array.strides)
-        if turned or not (array.flags.writeable and array.dtype.isnative):
-            # torch takes neither, and warns of what it must not write to.
-            array = array.astype(array.dtype.newbyteorder("="), order="C")
-        rows = torch.from_numpy(array)
-    tensor: torch.Tensor = rows.detach()
-    tensor = tensor if tensor.is_floating_point() else tensor.double()
+    tensor = as_tensor(rows)
     what = getattr(source, "what", None)
     if check and what is not None:
         check_finite(tensor, what)
     return tensor
 
 
-def matrix(x: Matrix, name: str, least: int = 2) -> torch.Tensor:
-    """Return one argument of a measure as a float64 matrix, or say what is wrong."""
+def as_tensor(rows: Any) -> torch.Tensor:
+    """Return numbers of any origin as a dense tensor of floats, in their own precision.
+
+    Whole numbers and wider floats become float64; masked values NaN.
+    """
+    if isinstance(rows, xr.DataArray):
+        rows = rows.values
+    if scipy.sparse.issparse(rows):
+        rows = rows.toarray()
+    if isinstance(rows, np.ma.MaskedArray):
+        narrow = rows.dtype.kind == "f"
+        rows = (rows if narrow else rows.astype(np.float64)).filled(np.nan)
+    if not isinstance(rows, torch.Tensor):
+        rows = _from_numpy(np.asarray(rows))
+    tensor: torch.Tensor = rows.detach()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    known = tensor.dtype in MANTISSA
+    return tensor if known else tensor.double()
+
+
+def _from_numpy(array: np.ndarray) -> torch.Tensor:
+    """Return an array as a tensor; torch takes neither all dtypes nor all layouts."""
+    if array.dtype.name == "bfloat16":
+        # NumPy knows this dtype only by ml_dtypes, and torch only by its bits.
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    if array.dtype.kind in "iub" or array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    turned = any(stride < 0 for stride in array.strides)
+    if turned or not (array.flags.writeable and array.dtype.isnative):
+        # torch takes neither, and warns of what it must not write to.
+        array = array.astype(array.dtype.newbyteorder("="), order="C")
+    return torch.from_numpy(array)
+
+
+def checked(x: Matrix, name: str, least: int = 2, nan: Nan = "raise") -> torch.Tensor:
+    """Return an argument as a matrix in its own precision, or say what is wrong."""
+    if nan not in ("raise", "omit"):
+        raise ValueError(unknown("nan", nan, ["raise", "omit"]))
     if isinstance(x, xr.DataArray) and "example" in x.dims:
         x = x.transpose("example", ...)
-    if not isinstance(x, torch.Tensor | np.ndarray | xr.DataArray):
+    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
         x = np.asarray(x)
     shape = tuple(x.shape)
     if len(shape) != 2:
@@ -78,26 +111,61 @@ def matrix(x: Matrix, name: str, least: int = 2) -> torch.Tensor:
     if isinstance(x, torch.Tensor):
         real = not x.is_complex()
     else:
-        real = np.dtype(x.dtype).kind in "fiub"
+        kind = np.dtype(x.dtype)
+        real = kind.kind in "fiub" or kind.name == "bfloat16"
     if not real:
         msg = f"Expected `{name}` to hold real numbers, but got {x.dtype}."
         raise TypeError(msg)
-    rows = read(x).double()
-    check_finite(rows, f"`{name}`")
+    if nan == "raise" and isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        msg = (
+            f"Expected `{name}` without masked values, but got {np.ma.count_masked(x)} "
+            f"of {x.size}; fill them, as in x.filled(0), or leave their examples out "
+            'with nan="omit".'
+        )
+        raise ValueError(msg)
+    rows = as_tensor(x)
+    if nan == "raise":
+        check_finite(rows, f"`{name}`")
     return rows
 
 
-def pair(x: Matrix, y: Matrix, least: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return both arguments of a measure as float64 matrices over the same examples."""
-    a, b = matrix(x, "x"), matrix(y, "y")
+def matrix(x: Matrix, name: str, least: int = 2) -> torch.Tensor:
+    """Return one argument of a measure as a float64 matrix, or say what is wrong."""
+    return checked(x, name, least).double()
+
+
+def raw_pair(
+    x: Matrix, y: Matrix, least: int = 2, nan: Nan = "raise"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both arguments over the same examples, each in its own precision.
+
+    Examples with ids on both sides are those of `x`, in its order; with nan="omit"
+    those that hold NaN on either side are left out.
+    """
+    y = aligned(x, y)
+    a, b = checked(x, "x", nan=nan), checked(y, "y", nan=nan)
     if len(a) != len(b):
         msg = (
             "Expected `x` and `y` to have the same examples, but got "
             f"{len(a)} and {len(b)} rows."
         )
         raise ValueError(msg)
+    b = b.to(a.device)
+    if nan == "omit":
+        whole = ~(a.isnan().any(dim=1) | b.isnan().any(dim=1))
+        a, b = a[whole], b[whole]
+        check_finite(a, "`x`")
+        check_finite(b, "`y`")
     check_examples(len(a), least)
-    return a, b.to(a.device)
+    return a, b
+
+
+def pair(
+    x: Matrix, y: Matrix, least: int = 2, nan: Nan = "raise"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both arguments of a measure as float64 matrices over the same examples."""
+    a, b = raw_pair(x, y, least, nan)
+    return a.double(), b.double()
 
 
 def check_examples(n: int, least: int) -> None:
@@ -110,7 +178,7 @@ def check_examples(n: int, least: int) -> None:
 def check_finite(x: torch.Tensor, what: str) -> None:
     """Raise if a representation holds NaN or infinity."""
     # A sum is one pass without a temporary; it may overflow where no number did.
-    if bool(torch.isfinite(x.sum())):
+    if not x.numel() or bool(torch.isfinite(x.sum())):
         return
     bad = int((~torch.isfinite(x)).sum())
     if bad:

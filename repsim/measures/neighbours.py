@@ -1,9 +1,13 @@
 """Neighbourhoods: do two representations put the same examples near each other."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array, vstack
 
 from repsim.core.messages import unknown
 from repsim.measures.catalogue import register
@@ -49,8 +53,11 @@ def mutual_knn(
     Notes
     -----
     Invariant to rotation, reordering and uniform scaling of either side; to shifts
-    for the Euclidean metric only. Examples at the same distance are taken in no
-    particular order. Costs n²(p + q) operations a pair.
+    for the Euclidean metric only. Where examples at the same distance compete for the
+    last places, each has the same chance, independently on either side, and the value
+    is the expectation over these draws: it does not depend on the examples' order, and
+    a representation whose neighbours are tied agrees with itself less than fully.
+    Costs n²(p + q) operations a pair.
 
     References
     ----------
@@ -67,8 +74,21 @@ def mutual_knn(
     return _KNN.one(x, y, k=k, metric=metric)
 
 
-def _neighbours(x: torch.Tensor, *, k: int, metric: NeighbourMetric) -> torch.Tensor:
-    """Return the numbers of the nearest others, (examples, k)."""
+@dataclass(frozen=True)
+class Neighbourhood:
+    """How surely each example is among the nearest of each other one."""
+
+    base: np.ndarray
+    """The chance, by row, of every example that `beyond` does not mention: where most
+    others are at the very same distance, it stands for them all."""
+    beyond: csr_array
+    """What single examples have beyond it, (examples, examples)."""
+
+
+def nearness(
+    x: torch.Tensor, k: int, metric: NeighbourMetric
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield blocks of rows: how near the others are, and their chances to be in N_k."""
     if metric not in ("cosine", "euclidean"):
         raise ValueError(unknown("metric", metric, ["cosine", "euclidean"]))
     n = len(x)
@@ -78,38 +98,69 @@ def _neighbours(x: torch.Tensor, *, k: int, metric: NeighbourMetric) -> torch.Te
             f"got {k!r}."
         )
         raise ValueError(msg)
-    if metric == "cosine":
-        norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        x = x / torch.where(norms > 0, norms, torch.ones_like(norms))
-        offset = torch.zeros(n, dtype=x.dtype, device=x.device)
-    else:
-        x = x - x.mean(dim=0, keepdim=True)
-        offset = x.square().sum(dim=1) / 2
-    found = []
+    # One diverged example moves the mean of all, and not the median.
+    x = unit_rows(x) if metric == "cosine" else x - x.median(dim=0).values
+    norms = torch.linalg.vector_norm(x, dim=1)
+    half = torch.zeros_like(norms) if metric == "cosine" else norms.square() / 2
+    rounding = 4 * torch.finfo(x.dtype).eps * (4 + x.shape[1] ** 0.5)
     for start in range(0, n, BLOCK):
-        near = x[start : start + BLOCK] @ x.T - offset
-        rows = torch.arange(len(near), device=x.device)
-        near[rows, rows + start] = -torch.inf
-        found.append(near.topk(k, dim=1).indices)
-    return torch.cat(found)
+        rows = slice(start, start + BLOCK)
+        near = x[rows] @ x.T - half
+        places = torch.arange(len(near), device=x.device)
+        near[places, places + start] = -torch.inf
+        yield near, _chances(near, norms[rows, None] * norms + half, rounding, int(k))
+
+
+def unit_rows(x: torch.Tensor) -> torch.Tensor:
+    """Return rows of length 1, however large or small; rows of zeros stay."""
+    for norm in (torch.inf, 2):
+        sizes = torch.linalg.vector_norm(x, ord=norm, dim=1, keepdim=True)
+        x = x / torch.where(sizes > 0, sizes, 1)
+    return x
+
+
+def _chances(
+    near: torch.Tensor, sizes: torch.Tensor, rounding: float, k: int
+) -> torch.Tensor:
+    """Return the chance of each column to be among the k largest of its row.
+
+    Numbers that differ from the k-th largest by rounding alone are equal to it, and
+    share the places that are left. `sizes` are those of the terms summed in `near`.
+    """
+    last = near.topk(k, dim=1)
+    edge = last.values[:, -1:]
+    slack = rounding * (sizes + sizes.gather(1, last.indices[:, -1:]))
+    sure, tied = near > edge + slack, (near - edge).abs() <= slack
+    left = (k - sure.sum(dim=1, keepdim=True)) / tied.sum(dim=1, keepdim=True)
+    return sure + tied * left.to(near.dtype)
+
+
+def stacked(blocks: Iterable[torch.Tensor]) -> csr_array:
+    """Return blocks of rows as one sparse matrix."""
+    return csr_array(vstack([csr_array(block.cpu().numpy()) for block in blocks]))
+
+
+def _neighbours(x: torch.Tensor, *, k: int, metric: NeighbourMetric) -> Neighbourhood:
+    """Return who is near whom."""
+    base, beyond = [], []
+    for _, chances in nearness(x, k, metric):
+        # The commonest chance of a row is 0, or that of a tie that most others share.
+        common = chances.median(dim=1, keepdim=True).values
+        base.append(common[:, 0].cpu().numpy())
+        beyond.append(chances - common)
+    return Neighbourhood(np.concatenate(base), stacked(beyond))
 
 
 def _shared(
-    a: torch.Tensor,
-    b: torch.Tensor,
-    *,
-    k: int,
-    metric: NeighbourMetric,
+    a: Neighbourhood, b: Neighbourhood, *, k: int, metric: NeighbourMetric
 ) -> float:
-    """Return the mean share of common neighbours."""
-    n = len(a)
-    mark = torch.zeros(min(BLOCK, n), n, dtype=torch.bool, device=a.device)
-    common = 0
-    for start in range(0, n, BLOCK):
-        rows = a[start : start + BLOCK]
-        inside = mark[: len(rows)].zero_().scatter_(1, rows, True)
-        common += int(inside.gather(1, b[start : start + BLOCK]).sum())
-    return common / (n * k)
+    """Return the expected share of common neighbours, ties broken on either side."""
+    n = len(a.base)
+    # Σ (base_a + beyond_a)(base_b + beyond_b), of which only the last is sparse.
+    common = n * (a.base @ b.base)
+    common += a.base @ b.beyond.sum(axis=1) + b.base @ a.beyond.sum(axis=1)
+    common += a.beyond.multiply(b.beyond).sum()
+    return float(common / (n * k))
 
 
 _KNN = ByParts(_neighbours, _shared)

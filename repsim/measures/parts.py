@@ -10,18 +10,24 @@ from tqdm.auto import tqdm
 from repsim.measures.matrices import (
     DTYPES,
     Matrix,
+    Nan,
     is_constant,
     note_constant,
-    pair,
+    raw_pair,
     read,
     warn_constant,
 )
+from repsim.measures.scaling import Rounding, near_one
 
 Part = TypeVar("Part")
 
 
 class ByParts(Generic[Part]):
-    """A measure as `join(prepare(x), prepare(y))`, so that each part is made once."""
+    """A measure as `join(prepare(x), prepare(y))`, so that each part is made once.
+
+    The measure ignores the scale of a side: what is prepared was multiplied by a power
+    of two that brings it near 1. With `ranks`, `prepare` is told its `rounding`.
+    """
 
     def __init__(
         self,
@@ -29,19 +35,29 @@ class ByParts(Generic[Part]):
         join: Callable[..., float],
         *,
         symmetric: bool = True,
+        ranks: bool = False,
     ) -> None:
         self._prepare = prepare
         self._join = join
         self._symmetric = symmetric
+        self._ranks = ranks
 
-    def one(self, x: Matrix, y: Matrix, least: int = 2, **options: Any) -> float:
-        """Return one pair in float64, NaN with a warning if one is flat."""
-        a, b = pair(x, y, least)
+    def _part(self, x: torch.Tensor, dtype: torch.dtype, **options: Any) -> Part:
+        """Return the part of one representation, given in the precision it carries."""
+        scaled, by = near_one(x, dtype)
+        if self._ranks:
+            options["rounding"] = Rounding.of(x, by)
+        return self._prepare(scaled, **options)
+
+    def one(
+        self, x: Matrix, y: Matrix, least: int = 2, nan: Nan = "raise", **options: Any
+    ) -> float:
+        """Return one pair in float64, NaN with a warning if one is constant."""
+        a, b = raw_pair(x, y, least, nan)
         if warn_constant(a, b):
             return float("nan")
-        return self._join(
-            self._prepare(a, **options), self._prepare(b, **options), **options
-        )
+        parts = (self._part(side, torch.float64, **options) for side in (a, b))
+        return self._join(*parts, **options)
 
     def __call__(
         self,
@@ -56,9 +72,10 @@ class ByParts(Generic[Part]):
         """Return the value of every pair; see `Measure.all_pairs`."""
 
         def part(source: Matrix) -> Part | None:
-            x: torch.Tensor = read(source).to(device, DTYPES[precision])
-            flat = note_constant(source, is_constant(x))
-            return None if flat else self._prepare(x, **options)
+            x = read(source).to(device)
+            if note_constant(source, is_constant(x)):
+                return None
+            return self._part(x, DTYPES[precision], **options)
 
         left = [part(x) for x in xs]
         right = left if ys is None else [part(y) for y in ys]
@@ -73,3 +90,9 @@ class ByParts(Generic[Part]):
                 if half:
                     values[j, i] = values[i, j]
         return values
+
+
+def centred(x: torch.Tensor) -> torch.Tensor:
+    """Return a representation without its mean; the first row goes first (offsets)."""
+    moved: torch.Tensor = x - x[:1]
+    return moved - moved.mean(dim=0, keepdim=True)

@@ -98,9 +98,10 @@ def _folds(
     if penalty is not None and not penalty > 0:
         msg = f"Expected `penalty` to be positive, but got {penalty!r}."
         raise ValueError(msg)
+    x = x - x[:1]
     order = torch.as_tensor(np.random.default_rng(seed).permutation(n))
     made = []
-    for part in order.to(x.device).chunk(folds):
+    for part in order.to(x.device).tensor_split(folds):
         inside = torch.ones(n, dtype=torch.bool, device=x.device)
         inside[part] = False
         mean = x[inside].mean(dim=0, keepdim=True)

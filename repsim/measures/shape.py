@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from repsim.measures.canonical import numerical_rank, refuse_full_rank
+from repsim.measures.canonical import refuse_full_rank
 from repsim.measures.catalogue import register
 from repsim.measures.matrices import Matrix
-from repsim.measures.parts import ByParts
+from repsim.measures.parts import ByParts, centred
+from repsim.measures.scaling import Rounding
 
 NEAR = 0.999
 """Above this cosine the arc cosine has lost digits that the chord still has."""
@@ -111,17 +112,16 @@ def shape_distance(x: Matrix, y: Matrix, *, alpha: float = 1.0) -> float:
     return _SHAPE.one(x, y, alpha=alpha)
 
 
-def _shape(x: torch.Tensor, *, alpha: float) -> Shape:
+def _shape(x: torch.Tensor, *, alpha: float, rounding: Rounding | None = None) -> Shape:
     """Return a representation ready for comparison."""
     if not 0 <= alpha <= 1:
         msg = f"Expected `alpha` to lie in [0, 1], but got {alpha!r}."
         raise ValueError(msg)
-    x = x - x[:1]
-    x = x - x.mean(dim=0, keepdim=True)
+    x = centred(x)
     rank = 0
     if alpha < 1:
         u, s, _ = torch.linalg.svd(x, full_matrices=False)
-        rank = numerical_rank(s, max(x.shape))
+        rank = (rounding or Rounding.of(x)).rank(s, x.shape)
         u, s = u[:, :rank], s[:rank]
         x = u * ((1 - alpha) + alpha * s / s.square().mean().sqrt())
     elif x.shape[1] > x.shape[0]:
@@ -158,7 +158,7 @@ def _procrustes_angle(a: Shape, b: Shape) -> float:
 
 
 _PROCRUSTES = ByParts(_procrustes, _procrustes_angle)
-_SHAPE = ByParts(_shape, _angle)
+_SHAPE = ByParts(_shape, _angle, ranks=True)
 
 for _name, _function, _pairs in (
     ("procrustes_distance", procrustes_distance, _PROCRUSTES),

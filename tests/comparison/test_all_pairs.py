@@ -247,7 +247,7 @@ def test_other_warnings_come_once_too() -> None:
             lambda r: r.assign_coords(example=r.example + 1),
             {},
             ValueError,
-            "ids differ in 40",
+            "`a` and `b` to have the same examples, but 2 ids .* one side only",
         ),
         (lambda r: r.isel(step=[0, 1]), {}, ValueError, "both recordings to have the "),
         (lambda r: r, {"layers": "h9"}, ValueError, "`layers` to be one of h0"),

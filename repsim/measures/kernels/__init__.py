@@ -186,7 +186,7 @@ def cka_pairs(
     With `batch`, HSIC is the mean over batches of about so many neighbouring examples,
     each by its rows (Nguyen et al. 2021): cheaper, and another number.
     """
-    values, own = hsic_matrix(
+    values, own, _ = hsic_matrix(
         xs,
         ys,
         precision=precision,
@@ -212,7 +212,7 @@ def hsic_pairs(
     bandwidth: float = 1.0,
 ) -> np.ndarray:
     """Return HSIC between every x and every y; see `hsic` and `Measure.all_pairs`."""
-    values, _ = hsic_matrix(
+    values, _, exponents = hsic_matrix(
         xs,
         ys,
         precision=precision,
@@ -222,6 +222,9 @@ def hsic_pairs(
         debiased=debiased,
         bandwidth=bandwidth,
     )
+    # Beyond float64 there is only infinity, or 0.
+    with np.errstate(over="ignore", under="ignore"):
+        values = np.ldexp(values, -2 * np.add.outer(exponents, exponents))
     return values if ys is None else values[: len(xs), len(xs) :]
 
 
@@ -236,8 +239,8 @@ def hsic_matrix(
     debiased: bool,
     bandwidth: float,
     batch: int | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return HSIC of all pairs asked for, and of each layer with itself."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return HSIC of all pairs and of each layer with itself, of layers times 2ᵏ; k."""
     if kernel not in ("linear", "rbf"):
         raise ValueError(unknown("kernel", kernel, ["linear", "rbf"]))
     if not bandwidth > 0:
@@ -254,12 +257,12 @@ def hsic_matrix(
     chosen = plan(xs, ys, kernel=kernel)
     with tqdm(desc=f"HSIC, {chosen.space} space", disable=not progress) as bar:
         if chosen.streamed:
-            sums, scales, constant = streamed.streamed_sums(
+            sums, exponents, constant = streamed.streamed_sums(
                 every, split, precision, device, bar.update
             )
         else:
             x = Centred.of(every, split, precision, device, chosen.space)
-            scales, constant = x.scales, x.constant
+            exponents, constant = x.exponents, x.constant
             if chosen.space == "feature":
                 sums = products.feature_sums(x, split, bar.update)
             elif kernel == "linear":
@@ -267,13 +270,10 @@ def hsic_matrix(
             else:
                 sums = grams.radial_sums(x, split, bandwidth, bar.update)
     values, own = sums.hsic(debiased)
-    if kernel == "linear":
-        values /= np.outer(scales, scales) ** 2
-        own /= scales**4
     for source, flat in zip(every, constant, strict=True):
         note_constant(source, flat)
     values[constant] = values[:, constant] = own[constant] = np.nan
-    return values, own
+    return values, own, exponents if kernel == "linear" else np.zeros_like(exponents)
 
 
 def ratios(values: np.ndarray, own: np.ndarray, split: int | None) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from repsim.measures.matrices import DTYPES, Matrix, check_finite, is_constant, read
+from repsim.measures.scaling import MODEST, near_one
 
 WIDE = 2048
 """Columns that are multiplied at once in feature space."""
@@ -19,9 +20,6 @@ FEW = 128
 
 MANY = 256
 """Examples and units from which bfloat16 products are rounded without harm."""
-
-MODEST = 1e4
-"""Fourth powers of numbers up to so far from 1 fit into float32."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,14 @@ class Centred:
 
     groups: list[Group]
     norms: torch.Tensor
-    scales: np.ndarray
+    exponents: np.ndarray
+    """k of each layer, which was multiplied by 2ᵏ to come near 1."""
     constant: np.ndarray
 
     @property
     def count(self) -> int:
         """Return the number of layers."""
-        return len(self.scales)
+        return len(self.exponents)
 
     @property
     def layers(self) -> list[torch.Tensor]:
@@ -78,7 +77,8 @@ class Centred:
         kind = torch.float64 if precision == "float64" else torch.float32
         dtype = working_dtype(precision, device, n, widths)
         norms = torch.empty(len(sources), n, dtype=torch.float64, device=device)
-        scales, constant = np.ones(len(sources)), np.zeros(len(sources), dtype=bool)
+        exponents = np.zeros(len(sources), dtype=int)
+        constant = np.zeros(len(sources), dtype=bool)
         groups, by_unit = [], space == "feature"
         for layers in grouped(widths, split, WIDE if by_unit else 1):
             ends = np.cumsum(widths[layers]).tolist()
@@ -86,11 +86,11 @@ class Centred:
             memory = torch.empty(shape, dtype=dtype, device=device)
             group = Group(memory.T if by_unit else memory, layers, ends)
             for i, out in zip(group.numbers, group.parts(), strict=True):
-                scales[i], constant[i] = _fill(
+                exponents[i], constant[i] = _fill(
                     out, norms[i], sources[i], kind, precision == "bfloat16"
                 )
             groups.append(group)
-        return cls(groups, norms, scales, constant)
+        return cls(groups, norms, exponents, constant)
 
 
 def at_least(precision: str, n: int) -> str:
@@ -145,22 +145,14 @@ def cached_rows(x: torch.Tensor) -> list[slice]:
     return [slice(at, at + step) for at in range(0, len(x), step)]
 
 
-def power_of_two(square: float, count: int) -> float:
-    """Return the power of two that brings a mean square near 1, 1 where it is near."""
-    size = (square / count) ** 0.5
-    if size == 0 or 1 / MODEST < size < MODEST:
-        return 1.0
-    return float(2.0 ** -round(np.log2(size)))
-
-
 def _fill(
     out: torch.Tensor,
     norms: torch.Tensor,
     source: Matrix,
     kind: torch.dtype,
     rounded: bool,
-) -> tuple[float, bool]:
-    """Write one layer, centred, into its columns; return scale and flatness."""
+) -> tuple[int, bool]:
+    """Write one layer, centred, into its columns; return k of its 2ᵏ and flatness."""
     raw = read(source, check=False).to(out.device)
     if raw.dtype.itemsize < kind.itemsize:
         raw = raw.to(kind)
@@ -181,11 +173,13 @@ def _fill(
     if not np.isfinite(total):
         check_finite(raw, getattr(source, "what", "the representation"))
     flat = total == 0 and is_constant(raw)
-    scale = power_of_two(total, out.numel())
-    if not np.isfinite(total) or (total == 0 and not flat) or scale != 1:
-        wide = raw.double() - raw[:1].double()
-        wide -= wide.mean(dim=0, keepdim=True)
-        scale = power_of_two(float(wide.square().sum()), wide.numel())
-        out.copy_((wide * scale).bfloat16() if rounded else wide * scale)
-        torch.linalg.vector_norm(out, dim=1, dtype=torch.float64, out=norms).square_()
-    return scale, flat
+    size = (total / out.numel()) ** 0.5
+    if flat or (np.isfinite(total) and 1 / MODEST < size < MODEST):
+        return 0, flat
+    # Twice: so that differences fit into float64, and then by what is left of them.
+    wide, first_by = near_one(raw.double(), torch.float64)
+    wide = wide - wide[:1]
+    wide, by = near_one(wide - wide.mean(dim=0, keepdim=True), torch.float64)
+    out.copy_(wide.bfloat16() if rounded else wide)
+    torch.linalg.vector_norm(out, dim=1, dtype=torch.float64, out=norms).square_()
+    return first_by + by, False

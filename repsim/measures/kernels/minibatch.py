@@ -48,34 +48,11 @@ def batch_hsic(
     device: str,
     debiased: bool,
     advance: Advance,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the mean of HSIC over batches of neighbouring examples, by their rows.
 
-    Parameters
-    ----------
-    sources : sequence of matrices, each (examples, units)
-        The layers of both sides.
-    split : int or None
-        Layers of the first side; None compares all with all.
-    batch : int
-        Examples a batch, or a few more.
-    precision, device : str
-        Of the products, and where.
-    debiased : bool
-        Which estimator.
-    advance : callable
-        Told how many batches were done.
-
-    Returns
-    -------
-    values : ndarray, shape (layers, layers)
-        HSIC; NaN where a layer is constant.
-    own : ndarray, shape (layers,)
-        HSIC of each layer with itself; NaN where there is nothing to compare.
-
-    References
-    ----------
-    Nguyen, Raghu & Kornblith (2021), arXiv:2010.15327.
+    Of all pairs, of each layer with itself, both of layers times 2ᵏ, and k: Nguyen,
+    Raghu & Kornblith (2021), arXiv:2010.15327.
     """
     n, count = int(sources[0].shape[0]), len(sources)
     precision = at_least(precision, n)
@@ -87,20 +64,22 @@ def batch_hsic(
     dtype = working_dtype(precision, device, rows, widths)
     buffer = torch.empty(count * rows * rows, dtype=dtype, device=device)
     values, traces = np.zeros((count, count)), np.zeros(count)
+    exponents = blocks.exponents.copy()
     for block in blocks:
+        moved, exponents = blocks.exponents - exponents, blocks.exponents.copy()
+        values = np.ldexp(values, 2 * np.add.outer(moved, moved))
         block -= block.mean(dim=0, keepdim=True)
         block = block.bfloat16() if precision == "bfloat16" else block
         sums = _batch_sums(block.to(dtype), ends, split, buffer)
         values += len(block) / n * sums.hsic(debiased)[0]
         traces -= sums.totals
         advance(1)
-    values /= np.outer(blocks.scales, blocks.scales) ** 2
     flat = traces == 0
     for source, one in zip(sources, flat, strict=True):
         note_constant(source, one)
     values[flat] = values[:, flat] = np.nan
     own = np.diagonal(values)
-    return values, np.where(own > 0, own, np.nan)
+    return values, np.where(own > 0, own, np.nan), exponents
 
 
 def _batch_sums(

@@ -29,6 +29,8 @@ class Moments:
         self.widths = [int(width) for width in widths]
         self.split = split
         self.examples = 0
+        self.exponents = np.zeros(len(self.widths), dtype=int)
+        """k of each layer, of which 2ᵏ times is summed."""
         self._dtype = dtype
         self._rounded = rounded
         self._ends = np.cumsum(self.widths).tolist()
@@ -99,6 +101,25 @@ class Moments:
             self._norm_norm += norm.double().T @ norm.double()
         return units
 
+    def rescale(self, exponents: np.ndarray) -> None:
+        """Go on with layers times other powers of two, as if always so."""
+        moved = torch.as_tensor(exponents - self.exponents, device=self.device)
+        self.exponents = np.array(exponents)
+        if not bool(moved.any()):
+            return
+        by_unit = moved.repeat_interleave(
+            torch.as_tensor(self.widths, device=self.device)
+        )
+        self._origin = torch.ldexp(self._origin, by_unit)
+        self._sum = torch.ldexp(self._sum, by_unit)
+        self._norm = torch.ldexp(self._norm, 2 * moved)
+        both = by_unit[:, None] + 2 * moved
+        self._sum_norm = torch.ldexp(self._sum_norm, both)
+        self._norm_norm = torch.ldexp(self._norm_norm, 2 * (moved[:, None] + moved))
+        for (rows, columns), product in zip(self._tiles, self._products, strict=True):
+            a, b = by_unit[self._columns(rows)], by_unit[self._columns(columns)]
+            product.copy_(torch.ldexp(product, a[:, None] + b))
+
     def shift(self, by: torch.Tensor) -> None:
         """Carry all sums to another origin."""
         n, d = self.examples, by
@@ -147,6 +168,11 @@ class Moments:
         """Add what other moments have seen."""
         if not other.examples:
             return
+        common = np.minimum(self.exponents, other.exponents)
+        if not self.examples:
+            common = other.exponents
+        self.rescale(common)
+        other.rescale(common)
         if not self.examples:
             self._origin = other._origin.to(self._origin.device).clone()
         other.shift(other._origin - self._origin.to(other._origin.device))

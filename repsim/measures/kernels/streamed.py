@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from repsim.measures.kernels.centred import at_least, power_of_two, working_dtype
+from repsim.measures.kernels.centred import at_least, working_dtype
 from repsim.measures.kernels.moments import Moments
 from repsim.measures.kernels.products import Advance, Sums
 from repsim.measures.matrices import Matrix, read
+from repsim.measures.scaling import MODEST, shifted
 
 BUDGET = 2**30
 """Bytes that the products of one pass may take; more layers need more passes."""
@@ -38,7 +39,7 @@ def streamed_sums(
     widths = [int(source.shape[1]) for source in sources]
     precision = at_least(precision, n)
     off, diagonal = np.zeros((count, count)), np.zeros((count, count))
-    traces, scales = np.zeros(count), np.ones(count)
+    traces, exponents = np.zeros(count), np.zeros(count, dtype=int)
     for one in passes(widths, split):
         moments = Moments(
             [widths[i] for i in one.layers],
@@ -49,6 +50,7 @@ def streamed_sums(
         )
         blocks = Blocks([sources[i] for i in one.layers], precision, device)
         for block in blocks:
+            moments.rescale(blocks.exponents)
             moments.update(block)
             advance(1)
         part, where = moments.sums(), np.ix_(one.layers, one.layers)
@@ -56,8 +58,8 @@ def streamed_sums(
         off[where] = np.where(kept, part.off, off[where])
         diagonal[where] = np.where(kept, part.diagonal, diagonal[where])
         traces[one.layers] = -part.totals
-        scales[one.layers] = blocks.scales
-    return Sums.centred(n, off, diagonal, traces), scales, traces == 0
+        exponents[one.layers] = blocks.exponents
+    return Sums.centred(n, off, diagonal, traces), exponents, traces == 0
 
 
 def passes(widths: Sequence[int], split: int | None) -> list[Pass]:
@@ -96,7 +98,9 @@ class Blocks:
         self._device = device
         self._edges = edges
         self._rests: list[torch.Tensor | None] = [None] * len(sources)
-        self.scales = np.ones(len(sources))
+        self.exponents = np.zeros(len(sources), dtype=int)
+        """k of each layer, whose last block was multiplied by 2ᵏ to come near 1."""
+        self._varies = [False] * len(sources)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Yield blocks (examples, units of all layers)."""
@@ -120,15 +124,29 @@ class Blocks:
                 if start == 0:
                     firsts.append(wider[:1].clone())
                 torch.sub(wider, firsts[i], out=into)
-                if start == 0:
-                    self.scales[i] = self._scale(wider - firsts[i])
-                if self.scales[i] != 1:
-                    into.copy_((wider - firsts[i]).double() * self.scales[i])
+                self._bring_near_one(i, into, wider, firsts[i])
             yield block
 
-    def _scale(self, x: torch.Tensor) -> float:
-        """Return the power of two that brings a layer near 1."""
-        return power_of_two(float(x.double().square().sum()), x.numel())
+    def _bring_near_one(
+        self, i: int, into: torch.Tensor, x: torch.Tensor, first: torch.Tensor
+    ) -> None:
+        """Scale a block of a layer as those before, or down where it is far larger."""
+        known = self._varies[i]
+        size = _largest(into)
+        if self.exponents[i] == 0 and (0 if known else 1 / MODEST) < size < MODEST:
+            self._varies[i] = True
+            return
+        # The difference of finite numbers may be infinite, and that of halves is not.
+        apart = x.double() / 2 - first.double() / 2
+        size = _largest(apart)
+        if size == 0:
+            into.zero_()
+            return
+        power = int(np.frexp(size)[1]) + 1
+        if not known or power + self.exponents[i] > np.log2(MODEST):
+            self.exponents[i] = -power
+        self._varies[i] = True
+        into.copy_(shifted(apart, int(self.exponents[i]) + 1))
 
     def _read(self, i: int, start: int, stop: int) -> torch.Tensor:
         """Return rows of a layer, reading whole chunks and keeping what is over."""
@@ -156,3 +174,9 @@ def _runs(layers: list[int], widths: Sequence[int]) -> list[list[int]]:
         runs[-1].append(layer)
         width += widths[layer]
     return runs
+
+
+def _largest(x: torch.Tensor) -> float:
+    """Return the largest size among numbers, without a temporary."""
+    low, high = torch.aminmax(x)
+    return max(-float(low), float(high))
