@@ -7,9 +7,8 @@ import xarray as xr
 
 from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
-from repsim.geometry.profiles import expect_pairs
 from repsim.measures.dissimilarity.comparators import METHODS, Method, compare_rdms
-from repsim.measures.dissimilarity.triangle import n_pairs
+from repsim.measures.dissimilarity.given import as_rdms, n_examples
 
 Items = Literal["layers", "networks"]
 
@@ -53,7 +52,7 @@ def network_rdm(
     >>> network_rdm(stack).sizes["pair"]
     3
     """
-    expect_pairs(rdms)
+    rdms = as_rdms(rdms)
     if items not in ("layers", "networks"):
         raise ValueError(unknown("items", items, ["layers", "networks"]))
     if method not in METHODS:
@@ -122,8 +121,8 @@ def _names(rdms: xr.DataArray, items: str) -> dict[str, np.ndarray]:
 def items_of(rdm: xr.DataArray) -> dict[str, np.ndarray]:
     """Return the coordinates of the things an RDM compares, one value a thing."""
     m = rdm.sizes["pair"]
-    n = int((1 + np.sqrt(1 + 8 * m)) / 2)
-    if n_pairs(n) != m:
+    n = n_examples(m)
+    if n is None:
         msg = (
             f"Expected `pair` to hold the n (n - 1) / 2 pairs of n things, but got {m}."
         )

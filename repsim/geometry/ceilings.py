@@ -1,17 +1,19 @@
 """How well any model could do: what networks of one condition share."""
 
+import warnings
+
 import numpy as np
 import xarray as xr
 
 from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
-from repsim.geometry.profiles import expect_pairs
-from repsim.measures.dissimilarity.comparators import METHODS, Method, compare_rdms
+from repsim.measures.dissimilarity.comparators import METHODS, Method, similarities
+from repsim.measures.dissimilarity.given import as_rdms
 from repsim.measures.dissimilarity.ranks import doubled
 
 
 def noise_ceiling(
-    rdms: xr.DataArray, *, dim: str = "seed", method: Method = "spearman"
+    rdms: xr.DataArray, *, dim: str | None = None, method: Method = "spearman"
 ) -> xr.Dataset:
     """Return the range in which the best possible model's RSA lies.
 
@@ -23,10 +25,11 @@ def noise_ceiling(
     Parameters
     ----------
     rdms : DataArray, dims (…, seed, pair) or (network, …, pair)
-        From `repsim.rdms`, of at least two seeds. The networks of a study are
-        grouped by their coordinate `condition`.
-    dim : str
-        The dim of the subjects.
+        From `repsim.rdms`, of at least two seeds; or measured ones, dims
+        (subject, pair), or square ones. The networks of a study are grouped by their
+        coordinate `condition`.
+    dim : str, optional
+        The dim of the subjects: by default `seed`, else the only other one.
     method : str
         As in `repsim.compare_rdms`.
 
@@ -52,10 +55,14 @@ def noise_ceiling(
     >>> round(float(bounds["lower"]), 6), round(float(bounds["upper"]), 6)
     (1.0, 1.0)
     """
-    expect_pairs(rdms)
+    rdms = as_rdms(rdms)
     if method not in METHODS:
         raise ValueError(unknown("method", method, METHODS))
-    if dim not in rdms.dims and "network" in rdms.dims and "condition" in rdms.coords:
+    others = [str(d) for d in rdms.dims if d != "pair"]
+    networks = "network" in others and "condition" in rdms.coords
+    if dim is None:
+        dim = others[0] if len(others) == 1 and not networks else "seed"
+    if dim not in others and networks:
         names = list(dict.fromkeys(str(c) for c in rdms["condition"].values))
         parts = []
         for name in names:
@@ -63,9 +70,8 @@ def noise_ceiling(
             chosen = chosen.drop_vars(["condition", "seed"], errors="ignore")
             parts.append(noise_ceiling(chosen, dim="network", method=method))
         return xr.concat(parts, xr.Variable("condition", names))
-    if dim not in rdms.dims:
-        known = [str(d) for d in rdms.dims if d != "pair"]
-        raise ValueError(unknown("dim", dim, known))
+    if dim not in others:
+        raise ValueError(unknown("dim", dim, others))
     if rdms.sizes[dim] < 2:
         msg = (
             f"Expected RDMs of at least two along `{dim}`, but got {rdms.sizes[dim]}: "
@@ -75,6 +81,20 @@ def noise_ceiling(
     stack = rdms.transpose(..., dim, "pair")
     blocks = stack.values.reshape(-1, *stack.shape[-2:])
     bounds = np.array([_bounds(block.astype(np.float64), method) for block in blocks])
+    gone = int(np.isnan(blocks).any(1).sum(1).max())
+    if gone:
+        warnings.warn(
+            f"Up to {gone} of {blocks.shape[-1]} pairs are NaN in one of the RDMs and "
+            "were left out.",
+            stacklevel=2,
+        )
+    if np.isnan(bounds).any():
+        flat = np.isnan(bounds).any(1).sum()
+        warnings.warn(
+            f"{flat} of {len(bounds)} ceilings are NaN: an RDM is constant, or has "
+            f"fewer than three pairs left for {method}.",
+            stacklevel=2,
+        )
     outer = stack.shape[:-2]
     return xr.Dataset(
         {
@@ -101,8 +121,9 @@ def _bounds(stack: np.ndarray, method: Method) -> tuple[float, float]:
     total = scaled.sum(0)
     lower, upper = [], []
     for own, row in zip(scaled, stack, strict=True):
-        lower.append(float(compare_rdms(total - own, row, method=method)))
-        upper.append(float(compare_rdms(total, row, method=method)))
+        for bound, mean in ((lower, total - own), (upper, total)):
+            found, _ = similarities(mean[None], row[None], method)
+            bound.append(float(found[0, 0]))
     return float(np.mean(lower)), float(np.mean(upper))
 
 

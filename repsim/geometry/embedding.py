@@ -8,8 +8,8 @@ import xarray as xr
 from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
 from repsim.geometry.between_networks import items_of
-from repsim.geometry.profiles import expect_pairs
 from repsim.geometry.stacks import squareform
+from repsim.measures.dissimilarity.given import as_rdms, in_order
 
 Scaling = Literal["classical", "metric"]
 
@@ -57,7 +57,7 @@ def embed(
     >>> round(embed(rdm).attrs["stress"], 6)
     0.0
     """
-    expect_pairs(rdm)
+    rdm = in_order(as_rdms(rdm, "rdm"), "rdm")
     if method not in ("classical", "metric"):
         raise ValueError(unknown("method", method, ["classical", "metric"]))
     if rdm.ndim != 1 or bool(rdm.isnull().any()):

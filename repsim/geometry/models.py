@@ -1,16 +1,19 @@
 """Model RDMs: what classes, inputs, depth or training time say about pairs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
 from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
-from repsim.geometry.profiles import expect_pairs
+from repsim.measures.alignment import ids, order
 from repsim.measures.dissimilarity import rdm
 from repsim.measures.dissimilarity.distances import Metric
+from repsim.measures.dissimilarity.given import as_rdms, in_order, n_examples
 
 _SAME = ("label", "condition", "seed")
 _APART = ("depth", "step")
@@ -21,7 +24,7 @@ def model_rdms(
     *,
     same: Sequence[str] | None = None,
     apart: Sequence[str] | None = None,
-    inputs: ArrayLike | None = None,
+    inputs: ArrayLike | xr.DataArray | None = None,
     metric: Metric = "correlation",
 ) -> xr.DataArray:
     """Return what simple models say about the pairs of some RDMs.
@@ -37,8 +40,9 @@ def model_rdms(
     apart : sequence of str, optional
         Numeric coordinates whose model is the absolute difference; by default those
         of `depth`, `step` that exist and vary.
-    inputs : array_like, shape (example, feature), optional
-        The inputs themselves: their RDM is the model "inputs" (pixels).
+    inputs : array_like or DataArray, shape (example, feature), optional
+        The inputs themselves: their RDM is the model "inputs" (pixels). With ids
+        (`example`) they are matched to those of the pairs.
     metric : str
         Of the inputs' RDM, as in `repsim.rdm`.
 
@@ -60,7 +64,7 @@ def model_rdms(
     >>> model_rdms(pairs).sel(model="label").values
     array([0., 1., 1.])
     """
-    expect_pairs(rdms)
+    rdms = in_order(as_rdms(rdms))
     found: dict[str, np.ndarray] = {}
     for names, defaults, distance in ((same, _SAME, _differ), (apart, _APART, _gap)):
         for name in defaults if names is None else names:
@@ -104,7 +108,15 @@ def _coordinate(rdms: xr.DataArray, name: str) -> tuple[np.ndarray, np.ndarray]:
     return rdms[f"{name}_a"].values, rdms[f"{name}_b"].values
 
 
-def _inputs(rdms: xr.DataArray, inputs: ArrayLike, metric: Metric) -> np.ndarray:
+def _inputs(rdms: xr.DataArray, inputs: Any, metric: Metric) -> np.ndarray:
+    known = ids(inputs)
+    if known is not None and "example_a" in rdms.coords:
+        n = n_examples(rdms.sizes["pair"]) or 0
+        ends = [rdms[f"example_{end}"].values for end in "ab"]
+        want = pd.Index(np.concatenate([ends[0][:1], ends[1][: n - 1]]))
+        places = order(known, want, ("`rdms`", "`inputs`"))
+        if places is not None:
+            inputs = inputs.isel(example=places)
     rows = np.asarray(inputs, dtype=np.float64)
     rows = rows.reshape(len(rows), -1)
     if len(rows) * (len(rows) - 1) // 2 != rdms.sizes["pair"]:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from repsim.core.messages import unknown
+from repsim.measures.dissimilarity.given import as_rdms
 
 Distance = Literal["euclidean", "correlation"]
 
@@ -137,7 +138,7 @@ def rdm_distance(
     >>> rdm_distance(stack).values
     array([1., 0.])
     """
-    expect_pairs(rdms)
+    rdms = as_rdms(rdms)
     dims = [str(d) for d in rdms.dims if d != "pair"]
     if along not in dims:
         raise ValueError(unknown("along", along, dims))

@@ -1,15 +1,14 @@
 """How much of a geometry models explain: partial correlation and regression."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from repsim.core.messages import unknown
-from repsim.core.provenance import repsim_version
-from repsim.geometry.profiles import expect_pairs
+from repsim.core.provenance import made_by
+from repsim.measures.dissimilarity.given import aligned, as_rdms, crossed
 from repsim.measures.dissimilarity.ranks import doubled
 
 Correlation = Literal["spearman", "pearson"]
@@ -49,11 +48,12 @@ def partial_rsa(
     Raises
     ------
     ValueError
-        If the numbers of pairs differ or the method is unknown.
+        If ids or numbers of pairs differ, or the method is unknown.
 
     Notes
     -----
-    Pairs that are NaN in any of the RDMs are left out of all, with a warning.
+    Where both sides have `example_a` and `example_b`, pairs are matched by them. Pairs
+    are NaN in any of the RDMs are left out of all, with a warning.
 
     Examples
     --------
@@ -65,48 +65,29 @@ def partial_rsa(
     """
     if method not in ("spearman", "pearson"):
         raise ValueError(unknown("method", method, ["spearman", "pearson"]))
-    expect_pairs(rdms)
-    shared = [d for d in models.dims if d in rdms.dims and d != "pair"]
-    left = _rename(rdms, shared, "a").transpose(..., "pair")
-    right = _rename(models, shared, "b").transpose(..., "pair")
-    stacks = [_flat(part) for part in (left, right, controls.transpose(..., "pair"))]
-    kept = _without_missing(stacks)
+    left, right, taken = _matched(rdms, models=models, controls=controls)
+    kept = _without_missing([_flat(part) for part in (left, right, taken)])
     if method == "spearman":
         kept = [np.stack([doubled(row) for row in part]) for part in kept]
     a, b = _residuals(kept[0], kept[2]), _residuals(kept[1], kept[2])
-    values = (a @ b.T).reshape(left.shape[:-1] + right.shape[:-1])
-    coords = {
-        k: v
-        for part in (left, right)
-        for k, v in part.coords.items()
-        if "pair" not in v.dims
-    }
-    return xr.DataArray(
-        values,
-        dims=left.dims[:-1] + right.dims[:-1],
-        coords=coords,
-        attrs={
-            **rdms.attrs,
-            "measure": "partial_rsa",
-            "method": method,
-            "repsim_version": repsim_version(),
-        },
-        name="partial_rsa",
+    out = crossed(a @ b.T, left, right, "partial_rsa")
+    return out.assign_attrs(
+        {**left.attrs, **made_by(measure="partial_rsa", method=method)}
     )
 
 
-def _rename(rdms: xr.DataArray, shared: Sequence[object], end: str) -> xr.DataArray:
-    names = {name: f"{name}_{end}" for name in shared}
-    dropped = [k for k, v in rdms.coords.items() if v.dims == ("pair",)]
-    return rdms.drop_vars(dropped).rename(names)
+def _matched(rdms: xr.DataArray, **others: xr.DataArray) -> list[xr.DataArray]:
+    """Return RDMs of all sides with the first one's pairs, matched by ids."""
+    first = as_rdms(rdms)
+    parts = {name: as_rdms(part, name) for name, part in others.items()}
+    return [
+        first,
+        *(aligned(first, part, ("`rdms`", f"`{k}`")) for k, part in parts.items()),
+    ]
 
 
 def _flat(rdms: xr.DataArray) -> np.ndarray:
-    if "pair" not in rdms.dims:
-        expect_pairs(rdms)
-    return np.asarray(
-        rdms.transpose(..., "pair").values.reshape(-1, rdms.sizes["pair"]), np.float64
-    )
+    return np.asarray(rdms.values.reshape(-1, rdms.sizes["pair"]), np.float64)
 
 
 def _without_missing(stacks: list[np.ndarray]) -> list[np.ndarray]:
@@ -166,12 +147,13 @@ def rdm_regression(
     Raises
     ------
     ValueError
-        If the numbers of pairs differ, the method is unknown, or models are constant
-        or linearly dependent.
+        If ids or numbers of pairs differ, the method is unknown, or models are
+        constant or linearly dependent.
 
     Notes
     -----
-    Pairs that are NaN in any of the RDMs are left out of all, with a warning.
+    Where both sides have `example_a` and `example_b`, pairs are matched by them. Pairs
+    that are NaN in any of the RDMs are left out of all, with a warning.
 
     Examples
     --------
@@ -183,10 +165,14 @@ def rdm_regression(
     """
     if method not in ("spearman", "pearson"):
         raise ValueError(unknown("method", method, ["pearson", "spearman"]))
-    expect_pairs(rdms)
-    left = rdms.transpose(..., "pair")
+    left, models = _matched(rdms, models=models)
     if models.ndim == 1:
-        models = models.expand_dims(model=["model"])
+        models = models.expand_dims("model")
+    if "model" not in models.dims and models.ndim == 2:
+        models = models.rename({models.dims[0]: "model"})
+    if "model" not in models.coords:
+        named = [f"model {k}" for k in range(models.sizes["model"])]
+        models = models.assign_coords(model=named if len(named) > 1 else ["model"])
     y, x = _without_missing([_flat(left), _flat(models)])
     if method == "spearman":
         y, x = (np.stack([doubled(row) / 2 for row in part]) for part in (y, x))
@@ -209,12 +195,7 @@ def rdm_regression(
         | {"r2": (dims, r2.reshape(outer))},
         coords={k: v for k, v in left.coords.items() if "pair" not in v.dims}
         | {"model": names},
-        attrs={
-            **rdms.attrs,
-            "measure": "rdm_regression",
-            "method": method,
-            "repsim_version": repsim_version(),
-        },
+        attrs={**left.attrs, **made_by(measure="rdm_regression", method=method)},
     )
 
 

@@ -17,6 +17,7 @@ from repsim.geometry.profiles import class_margin as class_margin
 from repsim.geometry.profiles import rdm_distance as rdm_distance
 from repsim.measures.dissimilarity import MINIMUM, dissimilarities
 from repsim.measures.dissimilarity.distances import METRICS, Metric, OutOfRange
+from repsim.measures.dissimilarity.given import aligned, in_order, n_examples
 from repsim.measures.dissimilarity.triangle import n_pairs
 from repsim.measures.matrices import check_finite
 
@@ -181,25 +182,20 @@ def _compact(values: np.ndarray) -> np.ndarray:
 
 
 def _joined(parts: list[xr.DataArray], names: list[tuple[str, str]]) -> xr.DataArray:
-    first = parts[0]
+    first, same = parts[0], []
     for part, (condition, seed) in zip(parts, names, strict=True):
         for dim in (d for d in first.dims if d != "pair"):
-            same = part.sizes.get(dim) == first.sizes[dim]
-            if not same or not part[dim].equals(first[dim]):
+            shared = part.sizes.get(dim) == first.sizes[dim]
+            if not shared or not part[dim].equals(first[dim]):
                 msg = (
                     f"Expected all networks of a study to share their {dim}s, but "
                     f"{condition}/{seed} differs from {'/'.join(names[0])}; select "
                     "what they share first."
                 )
                 raise ValueError(msg)
-        if not np.array_equal(part["example_a"].values, first["example_a"].values):
-            msg = (
-                "Expected all networks of a study to hold the same examples, but "
-                f"{condition}/{seed} differs from {'/'.join(names[0])}."
-            )
-            raise ValueError(msg)
+        same.append(aligned(first, part, ("/".join(names[0]), f"{condition}/{seed}")))
     out = xr.DataArray(
-        np.stack([part.values for part in parts]),
+        np.stack([part.values for part in same]),
         dims=("network", *first.dims),
         coords=first.coords,
         attrs={
@@ -231,6 +227,7 @@ def squareform(rdms: xr.DataArray | np.ndarray) -> xr.DataArray | np.ndarray:
     -------
     DataArray, dims (…, example_a, example_b), or ndarray, shape (…, n, n)
         In the same order of examples, with labels kept as `label_a`, `label_b`.
+        Labelled pairs may come in any order.
 
     Raises
     ------
@@ -252,7 +249,7 @@ def squareform(rdms: xr.DataArray | np.ndarray) -> xr.DataArray | np.ndarray:
             f"({', '.join(str(d) for d in rdms.dims)}); use repsim.rdms."
         )
         raise ValueError(msg)
-    rdms = rdms.transpose(..., "pair")
+    rdms = in_order(rdms.transpose(..., "pair"))
     squares = _square(rdms.values)
     n = squares.shape[-1]
     dims = (*rdms.dims[:-1], "example_a", "example_b")
@@ -271,8 +268,8 @@ def squareform(rdms: xr.DataArray | np.ndarray) -> xr.DataArray | np.ndarray:
 
 def _square(values: np.ndarray) -> np.ndarray:
     m = values.shape[-1] if values.ndim else 0
-    n = int((1 + np.sqrt(1 + 8 * m)) / 2)
-    if m < 1 or n_pairs(n) != m:
+    n = n_examples(m)
+    if m < 1 or n is None:
         msg = (
             "Expected the last dim to hold the n (n - 1) / 2 pairs of n examples, but "
             f"got {m}."

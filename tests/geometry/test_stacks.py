@@ -116,8 +116,40 @@ def test_networks_of_a_study_must_agree(recording: Callable[..., xr.Dataset]) ->
     with pytest.raises(ValueError, match="share their layers, but sg/0 differs"):
         repsim.rdms(xr.DataTree.from_dict({"bp/0": one, "sg/0": renamed}))
     moved = other.assign_coords(example=np.arange(12))
-    with pytest.raises(ValueError, match="hold the same examples, but sg/0"):
+    with pytest.raises(ValueError, match="bp/0 and sg/0 to have the same pairs of exa"):
         repsim.rdms(xr.DataTree.from_dict({"bp/0": one, "sg/0": moved}))
+
+
+def test_networks_with_examples_in_another_order_are_matched(
+    recording: Callable[..., xr.Dataset],
+) -> None:
+    one, other = recording(steps=None), recording(1, steps=None)
+    order = np.random.default_rng(0).permutation(12)
+    apart = xr.DataTree.from_dict({"bp/0": one, "sg/0": other.isel(example=order)})
+    both = xr.DataTree.from_dict({"bp/0": one, "sg/0": other})
+    xr.testing.assert_allclose(repsim.rdms(apart), repsim.rdms(both))
+
+
+def test_squares_of_pairs_in_any_order_are_the_same(
+    recording: Callable[..., xr.Dataset],
+) -> None:
+    found = repsim.rdms(recording(steps=None))
+    expected = repsim.squareform(found)
+    order = np.random.default_rng(0).permutation(66)
+    moved = found.isel(pair=order)
+    turned = moved.assign_coords(
+        {
+            f"{name}_{end}": ("pair", moved[f"{name}_{other}"].values)
+            for name in ("example", "label")
+            for end, other in ("ab", "ba")
+        }
+    )
+    for stack in (moved, turned):
+        square = repsim.squareform(stack)
+        where = {f"example_{end}": expected[f"example_{end}"] for end in "ab"}
+        xr.testing.assert_equal(square.sel(where), expected)
+    with pytest.raises(ValueError, match="every pair of 12 examples once"):
+        repsim.squareform(found.isel(pair=[0] + list(range(65))))
 
 
 def test_squareform_wants_pairs() -> None:

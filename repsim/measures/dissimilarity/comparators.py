@@ -10,7 +10,16 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from repsim.core.messages import unknown
-from repsim.measures.dissimilarity.inner import RdmStack, inner
+from repsim.core.provenance import made_by
+from repsim.measures import alignment
+from repsim.measures.dissimilarity.given import (
+    aligned,
+    as_pairs,
+    as_rdms,
+    crossed,
+    in_order,
+)
+from repsim.measures.dissimilarity.inner import RdmStack, exact_ones, inner
 from repsim.measures.dissimilarity.ranks import doubled, excess, ranked
 from repsim.measures.dissimilarity.whitening import whitened
 
@@ -39,11 +48,11 @@ LEAST = 3
 
 
 def compare_rdms(
-    a: ArrayLike | torch.Tensor,
-    b: ArrayLike | torch.Tensor,
+    a: ArrayLike | torch.Tensor | xr.DataArray,
+    b: ArrayLike | torch.Tensor | xr.DataArray,
     *,
     method: Method = "spearman",
-) -> float | np.ndarray:
+) -> float | np.ndarray | xr.DataArray:
     r"""Return how similar RDMs are: two vectors, or every pair of two stacks.
 
     With condensed RDMs a, b of m pairs, r their average ranks, and S the concordant
@@ -61,22 +70,26 @@ def compare_rdms(
 
     Parameters
     ----------
-    a, b : array_like or Tensor, shape (pair,) or (k, pair)
-        Condensed RDMs over the same examples, in the same order.
+    a, b : array_like, Tensor or DataArray, shape (pair,) or (k, pair)
+        RDMs over the same examples: condensed, or square (n, n) or (k, n, n), which
+        are condensed. Those with `example_a` and `example_b` on both sides are matched
+        by these ids, in any order; others must have the same order.
     method : str
         One of the above.
 
     Returns
     -------
-    float or ndarray of float64, shape (k_a, k_b)
-        A float for two vectors. NaN where an RDM is constant (pearson, spearman,
+    float, ndarray of float64, shape (k_a, k_b), or DataArray
+        A float for two vectors; a DataArray, with the other dims of both, where one
+        is a DataArray of several. NaN where an RDM is constant (pearson, spearman,
         kendall, whitened_pearson) or zero (cosine, whitened_cosine), with a warning.
 
     Raises
     ------
     ValueError
-        If the method is unknown, the numbers of pairs differ or are below three, a
-        value is infinite, or an RDM is square.
+        If the method is unknown, ids or numbers of pairs differ or are below three, a
+        value is infinite, or a square is not symmetric or not zero on its diagonal
+        (similarities are not: pass 1 − s).
 
     Notes
     -----
@@ -102,22 +115,58 @@ def compare_rdms(
     """
     if method not in METHODS:
         raise ValueError(unknown("method", method, METHODS))
-    left = _stack(a, "a")
+    left = as_pairs(a, "a")
     # The same object on both sides is one stack: half the work.
-    right = None if b is a else _stack(b, "b")
-    other = left if right is None else right
-    if left[0].shape[1] != other[0].shape[1]:
+    right = left if b is a else as_pairs(b, "b")
+    if method.startswith("whitened"):
+        left, right = _placed(left, right)
+    elif right is not left:
+        right = aligned(left, right, ("`a`", "`b`"))
+    one = _stack(left, "a")
+    other = None if right is left else _stack(right, "b")
+    m = one.shape[1]
+    if other is not None and other.shape[1] != m:
         msg = (
             "Expected `a` and `b` to have the same pairs of examples, but got "
-            f"{left[0].shape[1]} and {other[0].shape[1]} pairs."
+            f"{m} and {other.shape[1]} pairs."
         )
         raise ValueError(msg)
-    values, dropped = similarities(left[0], None if right is None else right[0], method)
+    values, dropped = similarities(one, other, method)
     if dropped:
-        warnings.warn(_dropped(dropped, left[0].shape[1]), stacklevel=2)
+        warnings.warn(_dropped(dropped, m), stacklevel=2)
     if np.isnan(values).any():
         warnings.warn(_flat(method), stacklevel=2)
-    return float(values[0, 0]) if left[1] and other[1] else values
+    if left.ndim == right.ndim == 1:
+        return float(values[0, 0])
+    if not any(
+        isinstance(part, xr.DataArray) and part.ndim > 1 for part in (left, right)
+    ):
+        return values
+    table = crossed(values, as_rdms(left), as_rdms(right), "compare_rdms")
+    return table.assign_attrs(made_by(measure="compare_rdms", method=method))
+
+
+def _placed(
+    left: xr.DataArray | np.ndarray, right: xr.DataArray | np.ndarray
+) -> tuple[xr.DataArray | np.ndarray, xr.DataArray | np.ndarray]:
+    """Return both sides with their pairs where whitening looks for them."""
+    first, second = (
+        in_order(part, name) if isinstance(part, xr.DataArray) else part
+        for part, name in ((left, "a"), (right, "b"))
+    )
+    if right is left:
+        return first, first
+    known = [alignment.ids(part, "pair") is not None for part in (left, right)]
+    if all(known):
+        return first, aligned(first, right, ("`a`", "`b`"))
+    if first is not left or second is not right:
+        msg = (
+            "Expected whitened comparisons to get pairs in scipy's order or ids on "
+            "both sides, but got another order on one and no ids on the other; bring "
+            "them to one order first."
+        )
+        raise ValueError(msg)
+    return left, right
 
 
 def similarities(
@@ -210,7 +259,7 @@ def _normalised(
     values, squares_a, squares_b = inner(left, right, device)
     values /= np.sqrt(squares_a)[:, None]
     values /= np.sqrt(squares_b)[None, :]
-    return np.asarray(np.clip(values, -1, 1))
+    return exact_ones(np.clip(values, -1, 1), left, right)
 
 
 def _ranks(
@@ -221,7 +270,8 @@ def _ranks(
     right = left if b is None else RdmStack.ranked([doubled(row) for row in b])
     if method == "rho-a":
         # Doubled ranks: a factor of four.
-        return np.asarray(inner(left, right, device)[0] * (3 / (float(m) ** 3 - m)))
+        values = inner(left, right, device)[0] * (3 / (float(m) ** 3 - m))
+        return exact_ones(values, left, right)
     return _normalised(left, right, device)
 
 
@@ -246,50 +296,34 @@ def _tau(score: int, pairs: int, ties_x: int, ties_y: int, method: str) -> float
     untied = (pairs - ties_x, pairs - ties_y)
     if 0 in untied:
         return float("nan")
+    if untied[0] == untied[1]:
+        return score / untied[0]
     # As scipy divides: one root after the other, for numbers beyond 2^53.
     return float(score / np.sqrt(untied[0]) / np.sqrt(untied[1]))
 
 
-def _stack(rdms: ArrayLike | torch.Tensor, name: str) -> tuple[np.ndarray, bool]:
-    """Return RDMs as a stack of floats, and whether a single vector came."""
-    if isinstance(rdms, torch.Tensor):
-        rdms = rdms.detach().cpu()
-        rdms = (rdms.float() if rdms.dtype == torch.bfloat16 else rdms).numpy()
-    elif isinstance(rdms, xr.DataArray) and "pair" in rdms.dims:
-        rdms = rdms.transpose(..., "pair")
-    stack = np.asarray(rdms)
-    if stack.ndim not in (1, 2):
+def _stack(rdms: xr.DataArray | np.ndarray, name: str) -> np.ndarray:
+    """Return RDMs as a stack of floats, (k, pair)."""
+    if isinstance(rdms, xr.DataArray):
+        rdms = rdms.values.reshape(-1, rdms.shape[-1])
+    if rdms.ndim not in (1, 2):
         msg = (
             f"Expected `{name}` to have shape (pair,) or (k, pair), but got "
-            f"{stack.shape}; stack further dims first."
+            f"{rdms.shape}; stack further dims first."
         )
         raise ValueError(msg)
-    if _square(stack):
-        msg = (
-            f"Expected `{name}` to be condensed, but got a square RDM of "
-            f"{len(stack)} examples; take its upper triangle, as "
-            "scipy.spatial.distance.squareform does."
-        )
-        raise ValueError(msg)
-    if stack.shape[-1] < LEAST:
+    if rdms.shape[-1] < LEAST:
         msg = (
             f"Expected `{name}` to hold the pairs of at least three examples, but got "
-            f"{stack.shape[-1]} pairs."
+            f"{rdms.shape[-1]} pairs."
         )
         raise ValueError(msg)
-    if stack.dtype not in (np.float32, np.float64):
-        stack = stack.astype(np.float64)
-    if np.isinf(stack).any():
+    if np.isinf(rdms).any():
         msg = f"Expected `{name}` to be finite or NaN, but got infinite distances."
         raise ValueError(msg)
-    return np.atleast_2d(stack), stack.ndim == 1
-
-
-def _square(stack: np.ndarray) -> bool:
-    """Return whether a stack is one square RDM: symmetric, zero from x to itself."""
-    if stack.ndim != 2 or len(stack) != stack.shape[1] or np.diag(stack).any():
-        return False
-    return bool(np.array_equal(stack, stack.T, equal_nan=True))
+    if rdms.dtype not in (np.float32, np.float64):
+        rdms = rdms.astype(np.float64)
+    return np.atleast_2d(rdms)
 
 
 def _dropped(count: int, m: int) -> str:

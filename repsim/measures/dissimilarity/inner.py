@@ -8,6 +8,9 @@ import torch
 
 _BLOCK = 1 << 14
 
+_FAR = (1e-100, 1e100)
+"""Within these, sums of squares neither overflow nor vanish."""
+
 
 @dataclass(frozen=True)
 class RdmStack:
@@ -24,12 +27,17 @@ class RdmStack:
     @classmethod
     def of(cls, stack: np.ndarray, centred: bool) -> "RdmStack":
         """Return a stack of vectors, their means to be taken out if asked."""
+        high, low = stack.max(1), stack.min(1)
+        peaks = np.maximum(np.abs(high), np.abs(low)).astype(np.float64)
+        if not ((peaks == 0) | (peaks > _FAR[0]) & (peaks < _FAR[1])).all():
+            # Comparators ignore a scale that is a power of two; squares overflow.
+            stack = np.ldexp(stack.astype(np.float64), -np.frexp(peaks)[1][:, None])
         if centred:
             offsets = stack.mean(1, dtype=np.float64)
-            flat = stack.max(1) == stack.min(1)
+            flat = high == low
         else:
             offsets = np.zeros(len(stack))
-            flat = ~stack.any(1)
+            flat = peaks == 0
         return cls(stack, offsets, flat)
 
     @classmethod
@@ -77,3 +85,11 @@ def inner(
         squares[1] = squares[0]
     squares[1][b.flat] = np.nan
     return total.cpu().numpy(), squares[0], squares[1]
+
+
+def exact_ones(values: np.ndarray, a: RdmStack, b: RdmStack) -> np.ndarray:
+    """Return correlations that are exactly 1 where both rows are the same."""
+    for i, j in zip(*np.nonzero(np.abs(values) > 1 - 1e-9), strict=True):
+        if a.rows[i] is b.rows[j] or np.array_equal(a.rows[i], b.rows[j]):
+            values[i, j] = 1
+    return values

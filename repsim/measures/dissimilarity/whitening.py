@@ -5,7 +5,7 @@ from math import isqrt
 import numpy as np
 import torch
 
-from repsim.measures.dissimilarity.inner import RdmStack, inner
+from repsim.measures.dissimilarity.inner import RdmStack, exact_ones, inner
 
 
 def whitened(
@@ -45,7 +45,7 @@ def whitened(
     values = 2 * products + correct(sums_a, sums_b)
     values /= _norms(squares_a, sums_a, correct)[:, None]
     values /= _norms(squares_b, sums_b, correct)[None, :]
-    return np.asarray(np.clip(values, -1, 1))
+    return exact_ones(np.clip(values, -1, 1), a, b)
 
 
 def _norms(squares: np.ndarray, sums: np.ndarray, correct: "_Centring") -> np.ndarray:

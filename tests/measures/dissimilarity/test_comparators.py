@@ -145,7 +145,14 @@ def test_an_rdm_without_structure_is_nan_with_a_warning(
         ([1.0], [1.0], {}, "at least three examples, but got 1 pairs"),
         ([1.0, np.inf, 2], [1.0, 2, 3], {}, "infinite distances"),
         (np.ones((2, 2, 3)), [1.0, 2, 3], {}, r"\(pair,\) or \(k, pair\)"),
-        (1 - np.eye(4), 1 - np.eye(4), {}, "got a square RDM of 4 examples"),
+        (
+            np.eye(4) + 0.5,
+            np.eye(4),
+            {},
+            r"got 1.5, as a matrix of simil.*pass .* 1 - a",
+        ),
+        (np.diag([9.0, 0, 0, 0]), np.eye(4), {}, "got 9, where .* set it to 0 or NaN"),
+        (np.triu(np.ones((5, 5)), 1), np.eye(4), {}, "whose halves differ; average"),
         (
             np.arange(4.0),
             np.arange(4.0),
