@@ -12,6 +12,7 @@ from .capture.single import record as record
 from .capture.single import tap as tap
 from .comparison.all_pairs import compare as compare
 from .comparison.dimensions import effective_dimension as effective_dimension
+from .comparison.live_models import compare_models as compare_models
 from .comparison.streaming import StreamingCKA as StreamingCKA
 from .datasets.recordings import layers as layers
 from .datasets.reduction import reduce as reduce
