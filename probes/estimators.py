@@ -44,7 +44,7 @@ def make(estimator: str | BaseEstimator | None, *, continuous: bool) -> Any:
             kind = KNeighborsRegressor if continuous else KNeighborsClassifier
             return kind(n_neighbors=10)
         if continuous:
-            return RidgeCV(alphas=PENALTIES)
+            return RidgeCV(alphas=PENALTIES, alpha_per_target=True)
         return LinearProbe() if name == "linear" else RidgeClassifierCV(PENALTIES)
     if isinstance(estimator, type) or not isinstance(estimator, BaseEstimator):
         msg = (

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -46,6 +47,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Most iterations; a `ConvergenceWarning` says when they ran out.
     fit_intercept : bool
         Whether there is an intercept.
+    class_weight : dict, "balanced" or None
+        Weights of the classes, which multiply the examples' weights; "balanced" is
+        inverse to their frequencies.
     warm_start : bool
         Begin at the logits of the previous fit where it had as many examples and the
         same classes, also when the features are others, as those of the next layer.
@@ -93,6 +97,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tol: float = 1e-5,
         max_iter: int = 1000,
         fit_intercept: bool = True,
+        class_weight: dict[Any, float] | str | None = None,
         warm_start: bool = False,
         device: str = "auto",
     ) -> None:
@@ -100,6 +105,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.tol = tol
         self.max_iter = max_iter
         self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
         self.warm_start = warm_start
         self.device = device
 
@@ -148,6 +154,11 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{classes.tolist()}."
             )
             raise ValueError(msg)
+        if self.class_weight is not None:
+            each = compute_class_weight(
+                self.class_weight, classes=classes, y=labels, sample_weight=weight
+            )
+            weight = weight * each[codes]
         previous = getattr(self, "classes_", np.empty(0))
         known = np.array_equal(previous, classes)
         solution, way = self._minimise(x, codes, len(classes), weight, known)

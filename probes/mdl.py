@@ -9,10 +9,13 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
+from tqdm.auto import tqdm
 
 from repsim.core.messages import seed_number
 from repsim.probes.estimators import describe, few_examples_each, make
 from repsim.probes.linear import LinearProbe
+from repsim.probes.scaling import Standardise, expect_standardise, standardised
+from repsim.probes.splits import group_codes
 from repsim.probes.targets import Target, resolve
 from repsim.probes.traversal import features, frame, moments, over_networks, provenance
 
@@ -38,7 +41,10 @@ def codelength_layers(
     target: str | ArrayLike = "label",
     *,
     estimator: str | BaseEstimator | None = None,
+    standardise: Standardise = "layer",
+    groups: str | ArrayLike | None = None,
     seed: int = 0,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""Return the online code length of a target given every layer at every step.
 
@@ -71,8 +77,15 @@ def codelength_layers(
     estimator : str, estimator or None
         A classifier with probabilities; None is `LinearProbe()`. Its parameter `C`,
         where it has one, takes the values 10⁻⁵, 10⁻⁴ … 10².
+    standardise : "layer", "units" or "none"
+        As for `probe_layers`, by the examples before each block.
+    groups : str or array-like, shape (example,), optional
+        Which examples belong together, as for `probe_layers`: groups are sent whole,
+        so that no probe has learnt from kin of the examples it codes.
     seed : int
         Seed of the examples' order.
+    progress : bool
+        Whether to show a bar over layers and steps.
 
     Returns
     -------
@@ -114,51 +127,55 @@ def codelength_layers(
     >>> bool(codelength_layers(run)["compression"] > 5)
     True
     """
-    return over_networks(
-        run, lambda one: _codelengths(one, target, estimator=estimator, seed=seed)
-    )
+    how = expect_standardise(standardise)
+    seed = seed_number(seed)
+
+    def one(network: xr.Dataset) -> xr.Dataset:
+        return _codelengths(network, target, estimator, how, groups, seed, progress)
+
+    return over_networks(run, one)
 
 
 def _codelengths(
     run: xr.Dataset,
     target: str | ArrayLike,
-    *,
     estimator: str | BaseEstimator | None,
+    how: Standardise,
+    groups: str | ArrayLike | None,
     seed: int,
+    progress: bool,
 ) -> xr.Dataset:
     places = moments(run)
-    goal = resolve(run, target, regression=False)
+    goal = resolve(run, target)
     probe = make(estimator, continuous=False)
     classes = _classes_to_code(goal, probe)
-    order = np.random.default_rng([seed_number(seed), 3]).permutation(len(goal.values))
-    coder = _Coder(goal, order, probe)
-    cells, lengths, leaders = {}, {}, {}
-    for place, moment in places:
+    kin = group_codes(run, groups)
+    coder = _Coder(goal, probe, how, None if kin is None else kin[1], seed)
+    cells: dict[tuple[int, ...], dict[str, Any]] = {}
+    for place, moment in tqdm(places, desc="code lengths", disable=not progress):
         length, leader = coder.code(features(run, moment))
-        total, uniform = float(length.sum()), coder.uniform
+        total = float(length.sum())
         cells[place] = {
             "codelength": total,
-            "uniform": uniform,
-            "compression": uniform / total,
+            "uniform": coder.uniform,
+            "compression": coder.uniform / total,
+            "block_codelength": length,
+            "C": leader,
         }
-        lengths[place], leaders[place] = length, leader
-    result: xr.Dataset = frame(run, cells)
-    shape = (*result["codelength"].shape, len(coder.ends))
-    for name, values in (("block_codelength", lengths), ("C", leaders)):
-        filled = np.empty(shape)
-        for place, row in values.items():
-            filled[place] = row
-        result[name] = ((*result["codelength"].dims, "block"), filled)
+    along = dict.fromkeys(("block_codelength", "C"), ("block",))
+    result: xr.Dataset = frame(run, cells, along)
     for name, (long_name, units) in MEANING.items():
         result[name].attrs |= {"long_name": long_name, "units": units}
+    options = coder.options() | ({} if kin is None else {"groups": kin[0]})
     return result.assign_coords(block=coder.starts).assign_attrs(
         provenance(
             target=goal.name,
             **describe(make(estimator, continuous=False)),
+            standardise=how,
             seed=seed,
             classes=[str(c) for c in classes.tolist()],
             unit="bits",
-            **coder.options(),
+            **options,
         )
     )
 
@@ -169,6 +186,12 @@ def _classes_to_code(goal: Target, probe: Any) -> np.ndarray:
         msg = (
             f"Expected `target` {goal.name!r} to be classes for a code length, but got "
             "continuous values; probe_layers gives r2 and rmse."
+        )
+        raise ValueError(msg)
+    if goal.outputs is not None:
+        msg = (
+            f"Expected `target` {goal.name!r} to be one class of each example for a "
+            f"code length, but got {len(goal.outputs)} labels; give one at a time."
         )
         raise ValueError(msg)
     if not hasattr(probe, "predict_proba"):
@@ -183,12 +206,27 @@ def _classes_to_code(goal: Target, probe: Any) -> np.ndarray:
 class _Coder:
     """Codes one target, block by block."""
 
-    def __init__(self, target: Target, order: np.ndarray, probe: Any) -> None:
+    def __init__(
+        self,
+        target: Target,
+        probe: Any,
+        how: Standardise,
+        kin: np.ndarray | None,
+        seed: int,
+    ) -> None:
         assert target.classes is not None
-        self.k = len(target.classes)
-        self.order, self.codes = order, target.values[order]
-        n = len(order)
+        self.k, self.how = len(target.classes), how
+        n = len(target.values)
         ends = np.unique(np.ceil(np.array(SHARES) * n).astype(int))
+        rng = np.random.default_rng([seed, 3])
+        self.order = rng.permutation(n)
+        if kin is not None:
+            # Groups in random order, each whole: blocks end where a group does.
+            turn = rng.permutation(kin.max() + 1)[kin[self.order]]
+            self.order = self.order[np.argsort(turn, kind="stable")]
+            lasts = np.cumsum(np.bincount(turn))
+            ends = np.unique(lasts[np.searchsorted(lasts, ends)])
+        self.codes = target.values[self.order]
         self.ends = ends[ends >= min(max(self.k, SMALLEST), n)]
         self.starts = np.array([0, *self.ends[:-1]])
         self.uniform = float(n * np.log2(self.k))
@@ -223,6 +261,7 @@ class _Coder:
         seen = np.unique(self.codes[:start])
         if len(seen) < 2:
             return [float((end - start) * np.log2(self.k))] * len(self.grid)
+        x = standardised(x[:end], np.arange(start), self.how)
         probe = clone(self._probe)
         if isinstance(probe, LinearProbe):
             probe.set_params(warm_start=True)

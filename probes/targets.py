@@ -1,27 +1,34 @@
-"""What is probed for, checked once, and the examples it is learnt and tested on."""
+"""What is probed for: a coordinate or an array over the examples, checked once."""
 
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
-from sklearn.model_selection import train_test_split
 
-from repsim.core.messages import seed_number, unknown
+from repsim.core.messages import unknown
+
+TaskKind = Literal["classification", "regression"]
 
 SHOWN = 5
+
+CODES = 20
+"""Most classes that numbers 0 … k − 1 are taken for where the probe is a ridge."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One value for each example."""
+    """What is known of each example: one thing, or several outputs (example, output).
+
+    Classes are kept as codes 0 … k − 1; several of them are labels, present or not.
+    """
 
     name: str
     values: np.ndarray
     classes: np.ndarray | None
+    outputs: list[Any] | None = None
 
     @property
     def continuous(self) -> bool:
@@ -35,13 +42,19 @@ def some(classes: np.ndarray) -> str:
     return f"{classes[:SHOWN].tolist()!r}{more}"
 
 
-def per_example(run: xr.Dataset, values: str | ArrayLike, what: str) -> tuple[str, Any]:
-    """Return the name and the values, one for each example, of what a user gave."""
+def per_example(
+    run: xr.Dataset, values: str | ArrayLike, what: str, *, several: bool = False
+) -> tuple[str, Any]:
+    """Return the name and the values, one for each example, of what a user gave.
+
+    With `several`, also a matrix (example, output).
+    """
     if isinstance(values, str):
         known = [
             str(name)
             for name, variable in run.variables.items()
             if variable.dims == ("example",)
+            or (several and name in run.coords and _is_matrix(variable))
         ]
         if values not in known:
             message = unknown(what, values, known)
@@ -52,27 +65,30 @@ def per_example(run: xr.Dataset, values: str | ArrayLike, what: str) -> tuple[st
         array = np.asarray(values)
         expect_same_order(run, values, what)
     n = run.sizes["example"]
-    if array.shape != (n,):
+    if array.shape[:1] != (n,) or array.ndim > 1 + several or not array.size:
         msg = (
             f"Expected `{what}` to hold one value for each of the {n} examples, but "
             f"got shape {array.shape}."
         )
         raise ValueError(msg)
     # What is stored as objects may be numbers, and is judged as what it is.
-    array = (
-        np.asarray(pd.Series(array).infer_objects()) if array.dtype == "O" else array
-    )
-    lost = int(pd.isna(array).sum())
-    if array.dtype.kind == "f":
-        lost = int((~np.isfinite(array)).sum())
-    if lost:
+    if array.dtype == "O":
+        array = np.asarray(pd.Series(array.ravel()).infer_objects())
+        array = array.reshape(n, *([-1] if several and array.size > n else []))
+    lost = pd.isna(array) if array.dtype.kind != "f" else ~np.isfinite(array)
+    if lost.any():
+        rows = int(lost.reshape(n, -1).any(axis=1).sum())
         msg = (
-            f"Expected `{what}` {name!r} to be known for every example, but {lost} of "
+            f"Expected `{what}` {name!r} to be known for every example, but {rows} of "
             f"{n} are missing or infinite; leave those examples out with "
             "run.isel(example=…)."
         )
         raise ValueError(msg)
     return name, array
+
+
+def _is_matrix(variable: xr.Variable) -> bool:
+    return variable.ndim == 2 and variable.dims[0] == "example"
 
 
 def expect_same_order(run: xr.Dataset, values: Any, what: str) -> None:
@@ -90,12 +106,40 @@ def expect_same_order(run: xr.Dataset, values: Any, what: str) -> None:
         raise ValueError(msg)
 
 
-def resolve(run: xr.Dataset, target: str | ArrayLike, regression: bool) -> Target:
-    """Return the target of a recording, ready to be probed for."""
-    name, values = per_example(run, target, "target")
+def resolve(
+    run: xr.Dataset,
+    target: str | ArrayLike,
+    task: TaskKind | None = None,
+    *,
+    regresses: bool = False,
+    doubts: bool = False,
+) -> Target:
+    """Return the target of a recording, ready to be probed for.
+
+    Without a `task`, numbers are regressed on where they are not all whole, where the
+    probe `regresses`, and, where it `doubts`, unless they look like codes of classes.
+    """
+    if task is not None and task not in get_args(TaskKind):
+        raise ValueError(unknown("task", task, get_args(TaskKind)))
+    name, values = per_example(run, target, "target", several=True)
     numeric = values.dtype.kind in "fiu"
-    if regression or (numeric and bool((values != np.floor(values)).any())):
-        return _continuous(name, values, numeric)
+    whole = not numeric or not bool((values != np.floor(values)).any())
+    if task is None:
+        unlike = doubts and numeric and not (name == "label" or _are_codes(values))
+        task = "regression" if regresses or not whole or unlike else "classification"
+    outputs = None
+    if values.ndim == 2:
+        outputs = _outputs(run[target] if isinstance(target, str) else target, values)
+    if task == "regression":
+        return _continuous(name, values, numeric, outputs)
+    if not whole:
+        msg = (
+            f"Expected `target` {name!r} to be classes, but got numbers that are not "
+            'whole; leave out task="classification", or cut them into classes first.'
+        )
+        raise ValueError(msg)
+    if outputs is not None:
+        return _labels(name, values, outputs)
     values = values.astype(str) if values.dtype.kind == "O" else values
     classes, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     if len(classes) < 2:
@@ -106,16 +150,53 @@ def resolve(run: xr.Dataset, target: str | ArrayLike, regression: bool) -> Targe
         raise ValueError(msg)
     if counts.min() < 2:
         rare = some(classes[counts < 2])
+        advice = ', or give task="regression"' if numeric else ""
         msg = (
             f"Expected every class of `target` {name!r} to have at least 2 examples, "
             f"one to learn from and one held out, but {rare} have 1; leave them "
-            "out with run.isel(example=…)."
+            f"out with run.isel(example=…){advice}."
         )
         raise ValueError(msg)
     return Target(name, codes, classes)
 
 
-def _continuous(name: str, values: np.ndarray, numeric: bool) -> Target:
+def _are_codes(values: np.ndarray) -> bool:
+    """Return whether whole numbers are the codes 0 … k − 1 of a few classes."""
+    kinds = np.unique(values)
+    return len(kinds) <= CODES and np.array_equal(kinds, np.arange(len(kinds)))
+
+
+def _outputs(given: Any, values: np.ndarray) -> list[Any]:
+    """Return the names of a target's outputs: the coordinate's, or numbers."""
+    if isinstance(given, xr.DataArray) and given.dims[1] in given.coords:
+        return list(given[given.dims[1]].values.tolist())
+    return list(range(values.shape[1]))
+
+
+def _labels(name: str, values: np.ndarray, outputs: list[Any]) -> Target:
+    """Return several labels of each example, each of them there or not."""
+    if not np.isin(values, (0, 1)).all():
+        msg = (
+            f"Expected `target` {name!r} of several outputs to hold labels, 0 or 1, "
+            f"but got {some(np.unique(values))}; probe for one output at a time, or "
+            'give task="regression".'
+        )
+        raise ValueError(msg)
+    codes = values.astype(np.int64)
+    rare = np.minimum(codes.sum(axis=0), (1 - codes).sum(axis=0)) < 2
+    if rare.any():
+        msg = (
+            f"Expected every label of `target` {name!r} to be there, and not there, "
+            f"for at least 2 examples, but {some(np.asarray(outputs)[rare])} are not; "
+            "leave them out."
+        )
+        raise ValueError(msg)
+    return Target(name, codes, np.array([0, 1]), outputs)
+
+
+def _continuous(
+    name: str, values: np.ndarray, numeric: bool, outputs: list[Any] | None
+) -> Target:
     if not numeric:
         msg = (
             f"Expected `target` {name!r} to be numbers for a regression, but got "
@@ -123,42 +204,9 @@ def _continuous(name: str, values: np.ndarray, numeric: bool) -> Target:
         )
         raise ValueError(msg)
     values = values.astype(np.float64)
-    if np.ptp(values) == 0:
-        msg = (
-            f"Expected `target` {name!r} to vary, but every example has "
-            f"{float(values[0])!r}."
-        )
+    constant = np.ptp(values, axis=0) == 0
+    if constant.any():
+        first = float(values.reshape(len(values), -1)[0, int(np.argmax(constant))])
+        msg = f"Expected `target` {name!r} to vary, but every example has {first!r}."
         raise ValueError(msg)
-    return Target(name, values, None)
-
-
-def split(target: Target, test_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of training and held-out examples."""
-    if not isinstance(test_size, Real) or not 0 < float(test_size) < 1:
-        msg = f"Expected `test_size` to be between 0 and 1, but got {test_size!r}."
-        raise ValueError(msg)
-    n = len(target.values)
-    k = 2 if target.classes is None else len(target.classes)
-    held = int(np.ceil(n * test_size))
-    if min(held, n - held) < k:
-        msg = (
-            f"Expected `test_size` to leave at least {k} examples on either side, "
-            f"but {test_size} of {n} examples leaves {n - held} and {held}."
-        )
-        raise ValueError(msg)
-    train, test = train_test_split(
-        np.arange(n),
-        test_size=float(test_size),
-        random_state=seed_number(seed),
-        stratify=None if target.classes is None else target.values,
-    )
-    if target.classes is not None:
-        lost = np.setdiff1d(np.arange(k), target.values[train])
-        if lost.size:
-            msg = (
-                f"Expected a training example of every class of `target` "
-                f"{target.name!r}, but `test_size`={test_size} leaves none of "
-                f"{some(target.classes[lost])}; hold out less."
-            )
-            raise ValueError(msg)
-    return np.sort(train), np.sort(test)
+    return Target(name, values, None, outputs)

@@ -49,8 +49,8 @@ def features(run: xr.Dataset, moment: Moment) -> np.ndarray:
     """Return a layer's activations at one moment, float32 or float64, and finite."""
     layer, step = moment
     x = matrix(run, layer, step)
-    if x.dtype != np.float64:
-        x = x.astype(np.float32, copy=False)
+    wide = x.dtype.kind == "f" and x.dtype.itemsize >= 8
+    x = x.astype(np.float64 if wide else np.float32, copy=False)
     wrong = x.size - int(np.isfinite(x).sum())
     if wrong:
         when = "" if step is None else f" at step {run['step'].values[step]}"
@@ -62,8 +62,12 @@ def features(run: xr.Dataset, moment: Moment) -> np.ndarray:
     return x
 
 
-def frame(run: xr.Dataset, cells: Mapping[tuple[int, ...], Mapping[str, float]]) -> Any:
-    """Return a Dataset ([step,] layer) from a mapping of scores for each place."""
+def frame(
+    run: xr.Dataset,
+    cells: Mapping[tuple[int, ...], Mapping[str, Any]],
+    extra: Mapping[str, tuple[str, ...]] | None = None,
+) -> Any:
+    """Return a Dataset ([step,] layer[, extra dims of a variable]) of scores."""
     names = matrix_layers(run)
     dims: tuple[str, ...] = ("layer",)
     shape: tuple[int, ...] = (len(names),)
@@ -75,9 +79,13 @@ def frame(run: xr.Dataset, cells: Mapping[tuple[int, ...], Mapping[str, float]])
     for place, values in cells.items():
         for name, value in values.items():
             if name not in variables:
-                variables[name] = np.full(shape, np.nan)
+                variables[name] = np.full((*shape, *np.shape(value)), np.nan)
             variables[name][place] = value
-    return xr.Dataset({name: (dims, v) for name, v in variables.items()}, coords)
+    extra = extra or {}
+    return xr.Dataset(
+        {name: ((*dims, *extra.get(name, ())), v) for name, v in variables.items()},
+        coords,
+    )
 
 
 def provenance(**options: Any) -> dict[str, Any]:

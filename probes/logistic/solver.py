@@ -70,6 +70,11 @@ def minimise(problem: Problem, start: Place, *, tol: float, max_iter: int) -> So
             return Solution(here.theta, here.logits, here.value, math.inf, done, False)
         gains.append(0.5 * decrease)
         excess = _excess(gains, here.value)
+        if done >= REFRESH[0]:
+            # A Newton step would gain half of this, by the last Hessian seen, and the
+            # tail of a logistic loss holds twice that: of exp(-z), g²/2h is a half. At
+            # large C the memory's own gains are too small by factors.
+            excess = max(excess, float((steep * slope).sum()))
         if decrease == 0 or (done and excess <= tol * here.value):
             return Solution(here.theta, here.logits, here.value, excess, done, True)
         found = _search(problem, here, step, decrease)

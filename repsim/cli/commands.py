@@ -321,10 +321,31 @@ def probe(
         str | None,
         typer.Option(help="`shuffled` labels, or a coordinate that groups examples."),
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Coordinate of examples that belong together, never on both sides."
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification or regression.")
+    ] = None,
+    inverse_penalty: Annotated[
+        float, typer.Option("--C", help="Inverse penalty of the probe for classes.")
+    ] = 1.0,
+    class_weight: Annotated[
+        str | None, typer.Option(help="`balanced`: rare classes count as much.")
+    ] = None,
+    standardise: Annotated[
+        str,
+        typer.Option(help="One scale a `layer`, one for each of its `units`, none."),
+    ] = "layer",
     test_size: Annotated[float, typer.Option(help="Share held out.")] = 0.25,
+    repeats: Annotated[int, typer.Option(help="Splits, of which the mean is.")] = 1,
     layers: Layers = None,
     step: Step = "last",
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -333,17 +354,26 @@ def probe(
     Example: repsim probe study/runs.zarr/bp/0 --control shuffled --out probe.png
     """
     from repsim.datasets.recordings import select_layers
-    from repsim.probes import probe_layers
+    from repsim.probes import LinearProbe, probe_layers
 
     recording = open_run(run, step)
     if layers is not None:
         wanted = select_layers(recording, listed(layers))
         recording = recording[wanted].assign_attrs(layers=wanted)
+    plain = inverse_penalty == 1 and class_weight is None
+    probe_of_classes = LinearProbe(C=inverse_penalty, class_weight=class_weight)
+    chosen = None if plain else probe_of_classes
     found = probe_layers(
         recording,
         target,
+        estimator=chosen,
+        task=cast(Any, task),
+        standardise=cast(Any, standardise),
         test_size=test_size,
+        repeats=repeats,
+        groups=groups,
         seed=seed,
+        progress=not quiet and sys.stderr.isatty(),
         control=True if control == "shuffled" else control,
     )
 

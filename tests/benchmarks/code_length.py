@@ -40,9 +40,10 @@ def of_one_penalty(run: xr.Dataset, seed: int, ends: list[int], C: float) -> flo
     k = y.max() + 1
     bits = ends[0] * np.log2(k)
     for t, end in zip(ends[:-1], ends[1:], strict=True):
-        fitted = LogisticRegression(C=C, tol=1e-7, max_iter=20_000).fit(x[:t], y[:t])
+        z = (x - x[:t].mean(0)) / np.sqrt(x[:t].var(0).mean())
+        fitted = LogisticRegression(C=C, tol=1e-7, max_iter=20_000).fit(z[:t], y[:t])
         chances = np.zeros((end - t, k))
-        chances[:, fitted.classes_] = fitted.predict_proba(x[t:end])
+        chances[:, fitted.classes_] = fitted.predict_proba(z[t:end])
         unseen = ~np.isin(np.arange(k), fitted.classes_)
         chances = (t * chances + 1 / k + unseen) / (t + 1 + unseen.sum())
         bits -= np.log2(chances[np.arange(end - t), y[t:end]]).sum()

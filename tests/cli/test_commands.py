@@ -3,10 +3,15 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import xarray as xr
 
+import repsim
 from repsim.cli.commands import main
+from repsim.probes import LinearProbe, probe_layers
 
 QUICK = [
     "--depth", "2", "--width", "8", "--steps", "12", "--seeds", "2", "--lr", "0.003",
@@ -114,6 +119,49 @@ def test_rdm_and_probe_write_pictures(folder: Path, tmp_path: Path) -> None:
     over_time = ["--step", "all", "--out", str(tmp_path / "history.png")]
     assert _run("probe", run, *over_time) == 0
     assert (tmp_path / "history.png").stat().st_size > 5000
+
+
+def test_probe_takes_the_options_of_probe_layers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    stimulus = np.arange(120) % 30
+    x = rng.normal(size=(120, 5)) + stimulus[:, None] % 3
+    run = xr.Dataset(
+        {"h": (("example", "h_unit"), x)},
+        coords={
+            "label": ("example", stimulus % 3),
+            "stimulus": ("example", stimulus),
+            "age": ("example", 20 + stimulus),
+        },
+    )
+    path = str(tmp_path / "run.zarr")
+    repsim.save_recording(run, path)
+
+    def said(*words: str) -> dict[str, Any]:
+        assert _run("probe", path, *words, "--json") == 0
+        return dict(json.loads(capsys.readouterr().out))
+
+    words = ["--C", "100", "--class-weight", "balanced", "--standardise", "units"]
+    words += ["--groups", "stimulus", "--repeats", "3", "--test-size", "0.5"]
+    found = said(*words)
+    expected = probe_layers(
+        run,
+        estimator=LinearProbe(C=100, class_weight="balanced"),
+        standardise="units",
+        groups="stimulus",
+        repeats=3,
+        test_size=0.5,
+    )
+    assert (
+        found["data_vars"]["accuracy"]["data"] == expected["accuracy"].values.tolist()
+    )
+    assert found["attrs"]["groups"] == "stimulus"
+    assert "accuracy_se" in found["data_vars"]
+    ages = said("--target", "age", "--task", "regression", "--groups", "stimulus")
+    assert "r2" in ages["data_vars"]
+    assert _run("probe", path, "--standardise", "unit") == 1
+    assert "Did you mean 'units'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["compare", "rdm", "probe"])

@@ -36,3 +36,16 @@ def planted() -> Callable[..., xr.Dataset]:
         return run.assign_coords(step=10 * np.arange(steps)) if steps else run
 
     return make
+
+
+@pytest.fixture
+def one_scale() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return the default's unit of measurement, written out in float64."""
+
+    def scaled(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        wide = x.astype(np.float64)
+        alive = np.ptp(wide[rows], axis=0) > 0
+        scale = np.sqrt(wide[rows].var(axis=0)[alive].mean())
+        return (wide - wide[rows].mean(axis=0)) / scale
+
+    return scaled

@@ -23,6 +23,7 @@ from repsim.probes import (
 )
 
 Maker = Callable[..., xr.Dataset]
+Scaler = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def test_a_planted_label_is_found_at_its_layer(planted: Maker) -> None:
@@ -45,19 +46,30 @@ def test_a_planted_continuous_factor_is_found_at_its_layer(planted: Maker) -> No
     assert result["rmse"].sel(layer="middle") < 0.2
 
 
-def test_the_numbers_are_those_of_the_split_done_by_hand(planted: Maker) -> None:
+def test_the_numbers_are_those_of_the_split_done_by_hand(
+    planted: Maker, one_scale: Scaler
+) -> None:
     run = planted()
     y, x = run["label"].values, run["late"].values
     places = np.arange(len(y))
     train, test = train_test_split(places, test_size=0.25, random_state=3, stratify=y)
-    fitted = LogisticRegression(tol=1e-8, max_iter=1000).fit(x[train], y[train])
-    row = probe_layers(run, seed=3).sel(layer="late")
-    assert float(row["accuracy"]) == fitted.score(x[test], y[test])
-    assert float(row["train_accuracy"]) == fitted.score(x[train], y[train])
-    by_hand = log_loss(y[test], fitted.predict_proba(x[test]))
-    assert float(row["log_loss"]) == pytest.approx(by_hand, rel=1e-2)
-    given = probe_layers(run, estimator=LogisticRegression(), seed=3).sel(layer="late")
-    assert float(given["log_loss"]) == pytest.approx(by_hand, rel=1e-2)
+    for how, z in {"layer": one_scale(x, train), "none": x}.items():
+        fitted = LogisticRegression(tol=1e-8, max_iter=1000).fit(z[train], y[train])
+        rows = probe_layers(run, seed=3, standardise=how)  # type: ignore[arg-type]
+        row = rows.sel(layer="late")
+        assert float(row["accuracy"]) == fitted.score(z[test], y[test])
+        assert float(row["train_accuracy"]) == fitted.score(z[train], y[train])
+        by_hand = log_loss(y[test], fitted.predict_proba(z[test]))
+        assert float(row["log_loss"]) == pytest.approx(by_hand, rel=1e-2)
+        given = probe_layers(
+            run, estimator=LogisticRegression(), seed=3, standardise=how
+        )  # type: ignore[arg-type]
+        found = float(given.sel(layer="late")["log_loss"])
+        assert found == pytest.approx(by_hand, rel=1e-2)
+        prior = np.bincount(y[train]) / len(train)
+        constant = -np.log(prior[y[test]]).mean()
+        assert float(rows["chance_log_loss"]) == pytest.approx(constant)
+        assert float(row["v_information"] + row["log_loss"]) == pytest.approx(constant)
 
 
 def test_seeds_decide_the_split(planted: Maker) -> None:
@@ -414,3 +426,128 @@ def test_what_is_no_recording_or_estimator(planted: Maker) -> None:
         probe_layers(planted(), estimator=3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="got the class LinearProbe itself; call it"):
         probe_layers(planted(), estimator=LinearProbe)  # type: ignore[arg-type]
+
+
+def test_several_splits_give_means_and_corrected_errors(planted: Maker) -> None:
+    run = planted()
+    found = probe_layers(run, repeats=4, seed=5).sel(layer="early")
+    first = probe_layers(run, seed=5).sel(layer="early")
+    # The same four splits, one after another, and the same probe on each.
+    rng = np.random.RandomState(5)
+    y, x = run["label"].values, run["early"].values
+    scores = []
+    for _ in range(4):
+        train, test = train_test_split(
+            np.arange(240), test_size=0.25, random_state=rng, stratify=y
+        )
+        label = xr.DataArray(x, dims=("example", "early_unit"))
+        z = (label - label[train].mean("example")).values
+        z = z / np.sqrt(x[train].var(axis=0).mean())
+        scores.append(LinearProbe().fit(z[train], y[train]).score(z[test], y[test]))
+    assert scores[0] == float(first["accuracy"])
+    assert float(found["accuracy"]) == pytest.approx(np.mean(scores))
+    # Nadeau & Bengio: 60 held out, 180 learnt from.
+    error = np.sqrt((1 / 4 + 60 / 180) * np.var(scores, ddof=1))
+    assert float(found["accuracy_se"]) == pytest.approx(error)
+    assert found.attrs["repeats"] == 4
+    assert found["accuracy_se"].attrs["long_name"].endswith("corrected standard error")
+
+
+def test_draws_of_the_control_are_averaged(planted: Maker) -> None:
+    run = planted()
+    found = probe_layers(run, control=True, control_draws=5, repeats=2)
+    assert (found["control_sd"] > 0).all()
+    expected = found["accuracy"] - found["control_train_accuracy"]
+    np.testing.assert_allclose(found["selectivity"], expected)
+    alone = probe_layers(run, control=True)["control_accuracy"]
+    assert not np.array_equal(alone, found["control_accuracy"])
+
+
+def test_rare_classes_have_scores_of_their_own(planted: Maker) -> None:
+    run = planted(n=600)
+    rare = (run["label"].values == 0) & (np.arange(600) % 3 == 0)
+    found = probe_layers(run, rare, confusion=True)
+    plain = found.sel(layer="early")
+    assert plain["accuracy"] > 0.85  # although nothing is there to be read
+    assert abs(plain["balanced_accuracy"] - 0.5) < 0.1
+    assert abs(plain["auroc"] - 0.5) < 0.2
+    counts = found["confusion"].sel(layer="late")
+    assert counts.dims == ("class", "predicted")
+    assert float(counts.sum()) == found.attrs["n_test"]
+    recall = np.diag(counts) / counts.sum("predicted")
+    weighted = LinearProbe(class_weight="balanced")
+    balanced = probe_layers(run, rare, estimator=weighted).sel(layer="late")
+    assert float(recall.mean()) == pytest.approx(
+        float(found["balanced_accuracy"].sel(layer="late"))
+    )
+    assert balanced["balanced_accuracy"] > recall.mean()
+
+
+def test_whole_numbers_are_regressed_on_when_asked(planted: Maker) -> None:
+    run = planted()
+    age = np.round(50 + 8 * run["angle"].values)
+    for options in ({"task": "regression"}, {"estimator": "ridge"}):
+        found = probe_layers(run, age, **options)  # type: ignore[arg-type]
+        assert found["r2"].sel(layer="middle") > 0.9
+    assert "accuracy" in probe_layers(run, estimator="ridge")
+    assert "accuracy" in probe_layers(run, run["group"], estimator="ridge")
+    forced = probe_layers(
+        run, run["group"] + 7, estimator="ridge", task="classification"
+    )
+    assert "accuracy" in forced
+
+
+def test_several_outputs_are_each_as_if_alone(planted: Maker) -> None:
+    run = planted()
+    two = xr.DataArray(
+        np.column_stack([run["angle"], run["late"][:, 0]]),
+        dims=("example", "factor"),
+        coords={"factor": ["angle", "late_0"]},
+    )
+    found = probe_layers(run, two, control=True, repeats=2)
+    assert found["r2"].dims == ("layer", "output")
+    alone = probe_layers(run, "angle", repeats=2)
+    both = found.sel(output="angle")
+    for name in ("r2", "train_r2", "rmse", "r2_se", "chance"):
+        np.testing.assert_allclose(both[name], alone[name], atol=1e-6)
+    assert found["r2"].sel(layer="late", output="late_0") > 0.9
+
+
+def test_several_labels_are_each_a_task_of_two_classes(planted: Maker) -> None:
+    run = planted(n=400)
+    labels = np.column_stack([run["label"] > 1, run["label"] % 2, run["angle"] > 0])
+    found = probe_layers(run.assign_coords(tags=(("example", "tag"), labels)), "tags")
+    assert found["accuracy"].dims == ("layer", "output")
+    late = found.sel(layer="late")
+    assert (late["auroc"][:2] > 0.95).all() and abs(late["auroc"][2] - 0.5) < 0.2
+    assert found["auroc"].sel(layer="middle")[2] > 0.95
+    np.testing.assert_array_equal(found["chance"].dims, ("output",))
+
+
+def test_progress_is_a_bar(planted: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    probe_layers(planted(), progress=True)
+    codelength_layers(planted(n=60), progress=True)
+    said = capsys.readouterr().err
+    assert "probes: 100%" in said and "code lengths: 100%" in said
+    probe_layers(planted())
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"standardise": "unit"}, "Expected `standardise` to be one of layer, units"),
+        ({"task": "regress"}, "Did you mean 'regression'"),
+        ({"target": "angle", "task": "classification"}, "be classes, but got numbers"),
+        ({"repeats": 0}, "Expected `repeats` to be"),
+        ({"control_draws": 0}, "Expected `control_draws` to be"),
+        ({"target": np.arange(480).reshape(240, 2)}, "several outputs to hold labels"),
+        ({"target": np.eye(240)[:, :2]}, "for at least 2 examples, but .0, 1. are not"),
+        ({"target": np.ones((240, 2, 2))}, r"one value for each .* \(240, 2, 2\)"),
+    ],
+)
+def test_new_options_that_cannot_be(
+    planted: Maker, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        probe_layers(planted(), **options)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 from sklearn.base import clone
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import check_estimator
@@ -124,6 +125,28 @@ def test_without_intercept_and_with_weights() -> None:
         ours = LinearProbe(fit_intercept=intercept, tol=1e-13).fit(x, y, weight)
         np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-5)
         np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-5)
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 1.0, 1: 5.0, 2: 0.5, 3: 1.0}])
+def test_weights_of_classes(class_weight: str | dict[int, float]) -> None:
+    x, y = KINDS["easy"]
+    weight = np.random.default_rng(1).uniform(0.5, 3, len(y))
+    theirs = LogisticRegression(
+        class_weight=class_weight, solver="newton-cholesky", tol=1e-10
+    ).fit(x, y, weight)
+    ours = LinearProbe(class_weight=class_weight, tol=1e-13).fit(x, y, weight)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-5)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-5)
+
+
+@pytest.mark.parametrize("C", [1e2, 1e4, 1e6])
+def test_the_excess_that_is_claimed_at_large_C(C: float) -> None:
+    x, y = load_iris(return_X_y=True)
+    probe = LinearProbe(C=C).fit(x, y)
+    best = objective(x, y, LinearProbe(C=C, tol=1e-13, max_iter=9999).fit(x, y), C)
+    excess = objective(x, y, probe, C) - best
+    assert excess <= 2 * probe.excess_ * C * len(y)
+    assert excess <= 2e-5 * best
 
 
 def test_scikit_learn_accepts_it() -> None:

@@ -22,7 +22,7 @@ def test_random_labels_cost_the_uniform_code(
     for seed in range(3):
         run = planted(seed, n=n, width=max(width, classes), classes=classes)
         label = np.random.default_rng(seed).permutation(run["label"].values)
-        found = codelength_layers(run, label, seed=seed)
+        found = codelength_layers(run[["early"]], label, seed=seed)
         np.testing.assert_allclose(found["uniform"], n * np.log2(classes))
         np.testing.assert_allclose(found["codelength"], found["uniform"], rtol=0.03)
 
@@ -38,10 +38,16 @@ def test_what_a_layer_knows_shortens_the_code(planted: Maker) -> None:
     np.testing.assert_allclose(total, found["codelength"])
 
 
-def by_hand(x: np.ndarray, y: np.ndarray, ends: list[int], C: float) -> list[float]:
+Scaler = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def by_hand(
+    raw: np.ndarray, y: np.ndarray, ends: list[int], C: float, one_scale: Scaler
+) -> list[float]:
     """Return the blocks' costs by scikit-learn's regression of one C, in bits."""
     bits = [ends[0] * np.log2(4)]
     for t, end in zip(ends[:-1], ends[1:], strict=True):
+        x = one_scale(raw, np.arange(t))
         fitted = LogisticRegression(C=C, tol=1e-7, max_iter=5000).fit(x[:t], y[:t])
         probabilities = np.zeros((end - t, 4))
         probabilities[:, fitted.classes_] = fitted.predict_proba(x[t:end])
@@ -53,7 +59,7 @@ def by_hand(x: np.ndarray, y: np.ndarray, ends: list[int], C: float) -> list[flo
 
 @pytest.mark.parametrize("layer", ["early", "late"])
 def test_the_length_is_the_mixture_of_the_codes_by_hand(
-    planted: Maker, layer: str
+    planted: Maker, one_scale: Scaler, layer: str
 ) -> None:
     run = planted(n=400)
     found = codelength_layers(run, seed=2).sel(layer=layer)
@@ -62,7 +68,7 @@ def test_the_length_is_the_mixture_of_the_codes_by_hand(
     ends = [*found["block"].values[1:].tolist(), 400]
     grid = found.attrs["C_grid"]
     assert grid == [10.0**power for power in range(-5, 3)]
-    codes = np.array([by_hand(x, y, ends, C) for C in grid])
+    codes = np.array([by_hand(x, y, ends, C, one_scale) for C in grid])
     uniform = np.diff([0, *ends]) * np.log2(4)
     shares = np.array([1 / 2, *[1 / 16] * 8])
     spent = np.vstack([uniform, codes]).cumsum(axis=1)
@@ -77,16 +83,17 @@ def test_the_length_is_the_mixture_of_the_codes_by_hand(
 
 
 def test_it_costs_a_bit_more_than_uniform_and_four_more_than_the_best_at_most(
-    planted: Maker,
+    planted: Maker, one_scale: Scaler
 ) -> None:
     run = planted(n=300, width=60)
     for seed in range(3):
-        found = codelength_layers(run, seed=seed)
+        found = codelength_layers(run[["late"]], seed=seed)
         assert (found["codelength"] <= found["uniform"] + 1 + 1e-6).all()
     order = np.random.default_rng([2, 3]).permutation(300)
     ends = [*found["block"].values[1:].tolist(), 300]
     x, y = run["late"].values[order].astype(float), run["label"].values[order]
-    best = min(sum(by_hand(x, y, ends, 10.0**power)) for power in range(-5, 3))
+    grid = [10.0**power for power in range(-5, 3)]
+    best = min(sum(by_hand(x, y, ends, C, one_scale)) for C in grid)
     assert best < found["codelength"].sel(layer="late") <= best + 4.1
 
 
@@ -128,3 +135,33 @@ def test_what_has_no_code_length(planted: Maker) -> None:
         codelength_layers(planted(), "angle")
     with pytest.raises(ValueError, match="RidgeClassifier gives no probabilities"):
         codelength_layers(planted(), estimator=RidgeClassifier())
+    both = np.column_stack([planted()["label"] > 1, planted()["label"] > 2])
+    with pytest.raises(ValueError, match="one class of each example for a code length"):
+        codelength_layers(planted(), both)
+
+
+def test_groups_are_sent_whole(planted: Maker) -> None:
+    run = planted(n=400)
+    rng = np.random.default_rng(0)
+    stimulus = rng.permutation(np.arange(400) % 50)
+    coin = rng.integers(2, size=50)[stimulus]
+    run["late"] = ("example", "late_unit"), rng.normal(size=(50, 60))[stimulus]
+    run = run[["late"]].assign_coords(stimulus=("example", stimulus))
+    with pytest.warns(UserWarning, match="400 of 400 examples equal another one"):
+        fooled = codelength_layers(run, coin)
+    found = codelength_layers(run, coin, groups="stimulus")
+    assert fooled["compression"] > 1.5
+    assert abs(found["compression"] - 1) < 0.05
+    # Eight repeats a stimulus: no block cuts one.
+    assert (found["block"] % 8 == 0).all()
+    assert found.attrs["groups"] == "stimulus"
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-4, 1e30])
+def test_the_scale_of_a_layer_is_not_read(planted: Maker, factor: float) -> None:
+    run = planted(n=120)[["late"]]
+    scaled = run.assign(late=run["late"] * np.float32(factor))
+    found, plain = codelength_layers(scaled), codelength_layers(run)
+    np.testing.assert_allclose(found["codelength"], plain["codelength"], rtol=1e-3)
+    raw = codelength_layers(scaled, standardise="none")
+    assert abs(raw["codelength"] / plain["codelength"] - 1) > 0.01

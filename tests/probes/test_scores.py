@@ -36,7 +36,32 @@ def test_regression_scores() -> None:
     assert np.isnan(scores.r2(predicted, np.ones(50)))
 
 
-def test_v_information_of_the_prior_is_zero() -> None:
-    prior = np.array([0.2, 0.8])
-    probabilities = np.tile(prior, (10, 1))
-    assert scores.v_information(probabilities, np.arange(10) % 2, prior) == 0
+@given(st.integers(0, 1000), st.integers(2, 6))
+def test_balanced_accuracy_and_auroc(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = np.concatenate([np.arange(k), rng.integers(k, size=40)])
+    evidence = rng.dirichlet(np.ones(k), size=len(codes)).round(1)  # with ties
+    evidence /= evidence.sum(axis=1, keepdims=True)
+    expected = metrics.balanced_accuracy_score(codes, evidence.argmax(1))
+    found = scores.balanced_accuracy(evidence.argmax(1), codes)
+    assert found == pytest.approx(expected)
+    one = evidence[:, 1] if k == 2 else evidence
+    expected = metrics.roc_auc_score(codes, one, multi_class="ovr")
+    assert scores.auroc(one, codes) == pytest.approx(expected)
+    assert np.isnan(scores.auroc(evidence[:1], codes[:1]))
+
+
+@pytest.mark.parametrize("sharpness", [0.05, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize("n", [20, 500])
+def test_calibrated_answers_show_the_floor(sharpness: float, n: int) -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.full(4, sharpness), size=n)
+    cumulative = probabilities.cumsum(axis=1)
+    shown = [
+        scores.calibration_error(
+            probabilities, (rng.random((n, 1)) > cumulative[:, :3]).sum(axis=1)
+        )
+        for _ in range(400)
+    ]
+    expected = scores.calibration_floor(probabilities)
+    assert expected == pytest.approx(np.mean(shown), rel=0.15)
