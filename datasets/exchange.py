@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Hashable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ _KEPT = "repsim_table"
 def to_netcdf(run: xr.Dataset, path: str | Path) -> None:
     """Write a recording as one netCDF-4 file.
 
-    Needs h5netcdf (`pip install repsim[netcdf]`).
+    Needs h5netcdf and h5py (`pip install repsim-toolkit[netcdf]`).
     """
+    _expect_h5netcdf()
     target = Path(path)
     if target.exists():
         msg = f"Expected a new file, but {target} exists; choose another name."
@@ -41,6 +43,7 @@ def to_netcdf(run: xr.Dataset, path: str | Path) -> None:
 
 def from_netcdf(path: str | Path, *, chunks: Any = None) -> xr.Dataset:
     """Open a recording that `to_netcdf` wrote, lazily."""
+    _expect_h5netcdf()
     try:
         run = xr.open_dataset(path, engine="h5netcdf", chunks=chunks, cache=False)
     except FileNotFoundError:
@@ -63,6 +66,17 @@ def from_netcdf(path: str | Path, *, chunks: Any = None) -> xr.Dataset:
         order += [s for s in signals if s not in order]
         run = run[order].assign_attrs(attrs)
     return validate(run, str(path))
+
+
+def _expect_h5netcdf() -> None:
+    """Say which extra brings netCDF where it is missing."""
+    missing = [name for name in ("h5netcdf", "h5py") if find_spec(name) is None]
+    if missing:
+        msg = (
+            f"Expected h5netcdf and h5py for netCDF files, but {' and '.join(missing)} "
+            "cannot be imported; run `pip install repsim-toolkit[netcdf]`."
+        )
+        raise ImportError(msg)
 
 
 def _packed(value: Any) -> Any:

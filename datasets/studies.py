@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from repsim.datasets.store import Chunks, opened
+from repsim.datasets.store.places import local
 from repsim.datasets.store.reader import read
 from repsim.datasets.store.zarr_format import DOCUMENT, read_document
 from repsim.datasets.validation import validate
@@ -35,7 +36,7 @@ def open_study(path: str | Path, *, chunks: Chunks = None) -> xr.DataTree:
         If a recording in it is damaged: what is wrong, where, and whether it can
         be repaired.
     """
-    root = Path(path)
+    root = local(path)
     if not (root / DOCUMENT).is_file() and (root / "runs.zarr" / DOCUMENT).is_file():
         root = root / "runs.zarr"
     if not (root / DOCUMENT).is_file():

@@ -14,6 +14,7 @@ from .comparison.all_pairs import compare as compare
 from .comparison.dimensions import effective_dimension as effective_dimension
 from .comparison.live_models import compare_models as compare_models
 from .comparison.streaming import StreamingCKA as StreamingCKA
+from .datasets.arrays import from_arrays as from_arrays
 from .datasets.recordings import layers as layers
 from .datasets.reduction import reduce as reduce
 from .datasets.store import open_recording as open_recording

@@ -11,7 +11,7 @@ import xarray as xr
 from repsim.datasets.exchange import from_netcdf, to_netcdf
 from repsim.datasets.recordings import SCHEMA, layers
 from repsim.datasets.store.attributes import attribute, example_coordinates
-from repsim.datasets.store.places import is_aborted, locate, prepare
+from repsim.datasets.store.places import FOREIGN, is_aborted, local, locate, prepare
 from repsim.datasets.store.reader import read
 from repsim.datasets.store.writer import Writer
 from repsim.datasets.store.zarr_format import DOCUMENT, Codec, read_document
@@ -53,7 +53,7 @@ def open_recording(path: str | Path, *, chunks: Chunks = None) -> xr.Dataset:
     ...     dict(open_recording(f"{folder}/run.zarr").sizes)
     {'example': 3, 'a_unit': 2}
     """
-    folder = Path(path)
+    folder = local(path)
     if folder.suffix == ".nc" and folder.is_file():
         return from_netcdf(folder, chunks=chunks)
     if not (folder / DOCUMENT).is_file():
@@ -75,6 +75,9 @@ def opened(folder: Path, chunks: Chunks) -> xr.Dataset:
 
 
 def _hint(folder: Path) -> str:
+    if folder.is_file():
+        reader = "repsim import" if folder.suffix in FOREIGN else "its own reader"
+        return f" but a file of another kind (make a recording of it with {reader})"
     if is_aborted(folder) and any(folder.iterdir()):
         return "; a recorder died here before its first step was complete"
     if (folder / ".zgroup").exists():
@@ -128,11 +131,11 @@ def save_recording(
         raise ValueError(msg)
     validate(run)
     codec = Codec(level, keepbits)
-    if Path(path).suffix == ".nc":
+    if local(path).suffix == ".nc":
         if codec != Codec():
             msg = f"Expected a zarr store along with `level` or `keepbits`, not {path}."
             raise ValueError(msg)
-        to_netcdf(run, path)
+        to_netcdf(run, local(path))
         return
     coords = example_coordinates(run)
     attrs = {k: attribute(str(k), v) for k, v in run.attrs.items()}

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from repsim.datasets.store.zarr_format import DOCUMENT, ensure_group
 
@@ -13,9 +14,34 @@ _OBJECT = re.compile(r"[^/]+/(c(\.\d+)+|c(/\d+)+|zarr\.json|\.zarr\.json[^/]*)")
 RESERVED = ("step", "example", "label")
 
 
+FOREIGN = (".csv", ".npz", ".npy", ".mat", ".pt", ".pth", ".h5", ".hdf5", ".parquet")
+"""Endings that promise a file of another kind."""
+
+
+def local(store: str | Path) -> Path:
+    """Return the path of a place on this machine's disks, and refuse other places."""
+    text = os.fspath(store)
+    scheme, found, rest = text.partition("://")
+    if found and scheme == "file":
+        return Path(unquote(rest))
+    if found or re.match(r"(s3|gs|gcs|az|abfs|https?|memory):/", text):
+        msg = (
+            f"Expected a path on this machine, but got {text!r}; stores elsewhere are "
+            "not supported: write to a local disk, and copy the finished store."
+        )
+        raise ValueError(msg)
+    return Path(store)
+
+
 def locate(store: str | Path, group: str | None = None) -> tuple[Path, Path]:
     """Return the folder of a recording and of the store that holds it."""
-    given = Path(store)
+    given = local(store)
+    if given.suffix in FOREIGN:
+        msg = (
+            f"Expected a place for a zarr store (such as run.zarr) or a netCDF file "
+            f"(.nc), but got {str(given)!r}; `repsim export` writes other kinds."
+        )
+        raise ValueError(msg)
     parts = [] if group is None else [p for p in str(group).split("/") if p]
     if any(p in (".", "..") or p.startswith("__") or "\\" in p for p in parts):
         msg = (

@@ -449,3 +449,100 @@ def reproduce(
     if strict and not found.holds:
         msg = "a claim does not hold (--strict)"
         raise ValueError(msg)
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help=".npy .npz .mat .pt, or a folder.")],
+    out: Annotated[Path, typer.Option(help="The new recording, or `s.zarr/bp/0`.")],
+    axes: Annotated[
+        str | None, typer.Option(help="What axes mean, such as 'example y x channel'.")
+    ] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE to keep; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a recording of activations that another tool wrote.
+
+    Example: repsim import activations.npz --attribute rule=bp --out run.zarr
+    """
+    from repsim.datasets.store import save_recording
+    from repsim.datasets.transfer import read_activations
+
+    run = read_activations(path, axes=axes, **parsed_options(attribute))
+    save_recording(run, out)
+    shapes = {name: list(run[name].shape) for name in run.attrs["layers"]}
+    lines = [f"{name} {tuple(shape)}" for name, shape in shapes.items()]
+    _say({"recording": str(out), "layers": shapes}, as_json, [*lines, f"to {out}"])
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A recording.")],
+    out: Annotated[Path, typer.Option(help="A new .npz, .mat, .csv, .nc or .zarr.")],
+    step: Step = "all",
+    as_json: Json = False,
+) -> None:
+    """Write a recording as files of other tools.
+
+    Example: repsim export study/runs.zarr/bp/0 --step last --out bp.npz
+    """
+    from repsim.datasets.transfer import write_activations
+
+    write_activations(open_run(run, step), out)
+    _say({"file": str(out)}, as_json, [f"to {out}"])
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A recording.")],
+    as_json: Json = False,
+) -> None:
+    """Tell what is in a recording: layers, shapes, steps, attributes, size.
+
+    Example: repsim show study/runs.zarr/bp/0
+    """
+    from repsim.datasets.recordings import layers
+
+    found = open_run(run)
+    shapes = {name: dict(found[name].sizes) for name in layers(found)}
+    steps = found["step"].values.tolist() if "step" in found.dims else []
+    size = sum(f.stat().st_size for f in run.rglob("*") if f.is_file())
+    lines = [
+        *(f"{name} {' x '.join(f'{d} {n}' for d, n in s.items())}"
+          for name, s in shapes.items()),
+        f"steps {steps}",
+        *(f"{key} {value}" for key, value in found.attrs.items() if key != "layers"),
+        f"on disk {size / 2**20:.1f} MiB",
+    ]  # fmt: skip
+    attrs = {str(key): value for key, value in found.attrs.items()}
+    content = {"layers": shapes, "steps": steps, "attrs": attrs, "bytes": size}
+    _say(content, as_json, lines)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Tell what a computation would find here: versions, device, threads, data.
+
+    Example: repsim doctor
+    """
+    import os
+    import tempfile
+
+    import torch
+
+    from repsim.core.devices import device_named
+    from repsim.datasets import names
+
+    found: dict[str, Any] = {
+        **versions(),
+        "device": str(device_named("auto")),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "data sets": names(),
+        "REPSIM_DATA": os.environ.get("REPSIM_DATA", "not set"),
+        "this folder writable": os.access(Path.cwd(), os.W_OK),
+        "temporary folder writable": os.access(tempfile.gettempdir(), os.W_OK),
+    }
+    _say(found, as_json, [f"{name}: {value}" for name, value in found.items()])

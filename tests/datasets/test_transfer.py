@@ -1,0 +1,167 @@
+"""Files of other tools, there and back; what a stranger's file cannot do."""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+
+import repsim
+from repsim.cli import main
+from repsim.datasets import read_activations, write_activations
+
+
+def _run(*words: str) -> int:
+    before = sys.argv
+    sys.argv = ["repsim", *words]
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.mark.parametrize("ending", [".npz", ".mat"])
+def test_there_and_back(ending: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    run = repsim.from_arrays(
+        {"fc": rng.normal(size=(6, 3)), "conv": rng.normal(size=(6, 2, 4, 4))},
+        labels=[0, 0, 1, 1, 2, 2], examples=[5, 4, 3, 2, 1, 0],
+    )  # fmt: skip
+    write_activations(run, tmp_path / f"acts{ending}")
+    again = read_activations(tmp_path / f"acts{ending}", rule="bp")
+    for name in ("fc", "conv"):
+        np.testing.assert_array_equal(again[name].values, run[name].values)
+        assert again[name].dims == run[name].dims
+    np.testing.assert_array_equal(again["example"].values, run["example"].values)
+    np.testing.assert_array_equal(again["label"].values, run["label"].values)
+    assert again.attrs["rule"] == "bp"
+
+
+def test_csv_and_an_unknown_ending(tmp_path: Path) -> None:
+    run = repsim.from_arrays({"fc": np.eye(3)})
+    write_activations(run, tmp_path / "acts.csv")
+    assert (tmp_path / "acts.csv").read_text().startswith("variable,example,unit,value")
+    with pytest.raises(FileExistsError, match=r"acts\.csv exists"):
+        write_activations(run, tmp_path / "acts.csv")
+    with pytest.raises(ValueError, match="Did you mean '.npz'"):
+        write_activations(run, tmp_path / "acts.npy")
+
+
+def test_a_folder_is_read_in_network_order(tmp_path: Path) -> None:
+    for i in (10, 2, 1):
+        np.save(tmp_path / f"layer{i}.npy", np.full((4, 2), float(i)))
+    (tmp_path / "blocks.3").mkdir()
+    np.save(tmp_path / "blocks.3" / "features.npy", np.zeros((4, 5)))
+    np.save(tmp_path / "labels.npy", np.array([0, 1, 0, 1]))
+    run = read_activations(tmp_path)
+    assert repsim.layers(run) == ["blocks.3", "layer1", "layer2", "layer10"]
+    assert float(run["layer10"].mean()) == 10.0
+    assert run["label"].values.tolist() == [0, 1, 0, 1]
+
+
+def test_torch_files(tmp_path: Path) -> None:
+    torch.save(
+        {"a": torch.eye(3), "labels": torch.tensor([1, 2, 3])}, tmp_path / "x.pt"
+    )
+    run = read_activations(tmp_path / "x.pt")
+    assert repsim.layers(run) == ["a"]
+    assert run["label"].values.tolist() == [1, 2, 3]
+    torch.save(torch.eye(3), tmp_path / "fc.pt")
+    assert repsim.layers(read_activations(tmp_path / "fc.pt")) == ["fc"]
+
+
+def test_matlab_7_3(tmp_path: Path, rng: np.random.Generator) -> None:
+    h5py = pytest.importorskip("h5py")
+    x = rng.normal(size=(6, 3))
+    scipy.io.savemat(tmp_path / "old.mat", {"fc": x})
+    with h5py.File(tmp_path / "new.mat", "w", userblock_size=512) as file:
+        file["fc"] = x.T
+    with open(tmp_path / "new.mat", "r+b") as raw:
+        head = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+        raw.write(head)
+    for name in ("old", "new"):
+        got = read_activations(tmp_path / f"{name}.mat")
+        np.testing.assert_array_equal(got["fc"].values, x)
+
+
+class _Bomb:
+    def __reduce__(self) -> Any:
+        return (Path.write_text, (Path("exploded"), "code ran"))
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".pt", ".pth", ".mat"])
+def test_a_strangers_file_runs_no_code(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / f"bomb{ending}"
+    held = np.array([_Bomb()], dtype=object)
+    if ending == ".npy":
+        np.save(file, held, allow_pickle=True)
+    elif ending == ".npz":
+        np.savez(file, a=held)
+    else:
+        file.write_bytes(pickle.dumps(_Bomb()))
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_activations(file)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is nothing"):
+        read_activations(tmp_path / "none.npz")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(ValueError, match="file's ending"):
+        read_activations(tmp_path / "notes.txt")
+    np.savez(tmp_path / "only.npz", labels=[1, 2])
+    with pytest.raises(ValueError, match="but found none"):
+        read_activations(tmp_path / "only.npz")
+    (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_activations(tmp_path / "cut.npy")
+
+
+def test_stores_elsewhere_and_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    run = repsim.from_arrays({"fc": np.eye(3)})
+    for place in ("s3://bucket/run.zarr", "gs://b/x", "memory://x"):
+        with pytest.raises(ValueError, match="Expected a path on this machine"):
+            repsim.save_recording(run, place)
+        with pytest.raises(ValueError, match="Expected a path on this machine"):
+            repsim.open_recording(place)
+        with pytest.raises(ValueError, match="Expected a path on this machine"):
+            repsim.open_study(place)
+    for name in ("run.csv", "run.npz"):
+        with pytest.raises(ValueError, match="Expected a place for a zarr store"):
+            repsim.save_recording(run, tmp_path / name)
+    repsim.save_recording(run, f"file://{tmp_path}/run.zarr")
+    assert repsim.layers(repsim.open_recording(tmp_path / "run.zarr")) == ["fc"]
+    np.save(tmp_path / "brain.npy", np.eye(3))
+    with pytest.raises(FileNotFoundError, match="but a file of another kind"):
+        repsim.open_recording(tmp_path / "brain.npy")
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "acts.npz", fc=np.eye(4), labels=[0, 1, 0, 1])
+    store = str(tmp_path / "run.zarr")
+    words = ["--attribute", "rule=bp", "--out", store]
+    assert _run("import", str(tmp_path / "acts.npz"), *words) == 0
+    assert "fc (4, 4)" in capsys.readouterr().out
+    assert _run("show", store, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["layers"] == {"fc": {"example": 4, "fc_unit": 4}}
+    assert told["attrs"]["rule"] == "bp"
+    assert _run("export", store, "--out", str(tmp_path / "back.npz")) == 0
+    with np.load(tmp_path / "back.npz") as back:
+        np.testing.assert_array_equal(back["fc"], np.eye(4))
+    capsys.readouterr()
+    assert _run("doctor", "--json") == 0
+    assert "digits" in json.loads(capsys.readouterr().out)["data sets"]
+    assert _run("import", str(tmp_path / "none.npz"), "--out", store) == 1
+    assert "there is nothing" in capsys.readouterr().err
