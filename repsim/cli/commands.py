@@ -426,7 +426,7 @@ def reproduce(
     Example: repsim reproduce --quick --claims C1,C4 --out reproduce
     """
     from repsim.claims import reproduce as run_claims
-    from repsim.claims.choices import chosen_claims, make_settings
+    from repsim.claims.settings import chosen_claims, make_settings
 
     wanted = listed(claims)
     try:
