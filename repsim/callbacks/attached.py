@@ -1,5 +1,7 @@
 """What the recorders for trainers share: they begin once the trainer has a model."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import xarray as xr
@@ -16,14 +18,33 @@ class Attached:
         self._updates = 0
         self.recorder: Recorder | None = None
 
-    def begin(self, model: Any, updates: int) -> None:
-        """Open the recorder after so many updates, and record where one is due."""
+    def begin(
+        self,
+        model: Any,
+        updates: int,
+        convert: Callable[[Any], Any] | None = None,
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        """Open the recorder after so many updates, and record where one is due.
+
+        `convert` and `context` are what the trainer does to its inputs and around its
+        passes, for the precision it was asked for.
+        """
         options = dict(self._options)
+        if self.recorder is not None and not options.get("resume"):
+            msg = (
+                "Expected one training for each recorder, but this one holds a "
+                "recording already; give the next training a recorder of its own, or "
+                "resume=True and a `store` to go on in."
+            )
+            raise ValueError(msg)
         if updates or options.get("resume"):
             options.setdefault("start", updates)
         self._updates = updates
         self.recorder = Recorder(model, self._inputs, **options)
-        self.recorder.__enter__()
+        self.recorder._session.convert = convert
+        self.recorder._session.context = context
+        self.recorder.start()
 
     def reach(self, updates: int) -> None:
         """Count up to so many updates; record where one on the way is due."""

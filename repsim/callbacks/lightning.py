@@ -34,7 +34,13 @@ class LightningRecorder(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record before the first update."""
         if trainer.is_global_zero:
-            self._attached.begin(pl_module, int(trainer.global_step))
+            plugin = trainer.precision_plugin
+            self._attached.begin(
+                pl_module,
+                int(trainer.global_step),
+                plugin.convert_input,
+                plugin.forward_context,
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any

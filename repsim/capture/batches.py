@@ -15,6 +15,10 @@ from repsim.capture.axes import INPUTS, AxesSaid, parsed
 Forward = Callable[[nn.Module, Any], Any]
 
 
+def _as_it_is(inputs: Any) -> Any:
+    return inputs
+
+
 @dataclass
 class Batch:
     """One batch: what the network takes, what came, and what is known of it."""
@@ -26,23 +30,18 @@ class Batch:
     size: int | None = None
     inputs: dict[str, Tensor] = field(default_factory=dict)  # what is hashed
     axis: int = 0  # of the inputs, the one that holds the examples
+    convert: Callable[[Any], Any] = _as_it_is  # into what a trainer gives its model
 
-    def run(
-        self,
-        model: nn.Module,
-        forward: Forward | None,
-        convert: Callable[[Any], Any] | None = None,
-    ) -> Any:
+    def run(self, model: nn.Module, forward: Forward | None) -> Any:
         """Return the network's output for a copy of this batch, on its device.
 
         A copy, because a network may begin with an operation in place.
         """
         device = device_of(model)
-        convert = convert or (lambda inputs: inputs)
         if forward is not None:
-            return forward(model, convert(moved(self.whole, device)))
-        args = convert(moved(self.args, device))
-        return model(*args, **convert(moved(self.kwargs, device)))
+            return forward(model, self.convert(moved(self.whole, device)))
+        args = self.convert(moved(self.args, device))
+        return model(*args, **self.convert(moved(self.kwargs, device)))
 
     def part(self, rows: slice, axis: int) -> "Batch":
         """Return some examples, those along an axis of the inputs."""
@@ -54,7 +53,7 @@ class Batch:
             _cut(value, rows, size, axis)
             for value in (self.whole, self.args, self.kwargs, self.inputs)
         )
-        return Batch(whole, args, kwargs, inputs=inputs)
+        return Batch(whole, args, kwargs, inputs=inputs, convert=self.convert)
 
     def along(self, axis: int) -> int | None:
         """Return how many examples there are if they lie along an axis."""

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import xarray as xr
@@ -60,7 +61,9 @@ class Session:
         )
         around = {p: modules[p] for path in choices for p in _prefixes(path)}
         self._hooks = Hooks(choices, self._take, around)
+        # What a trainer does around its own passes: types of inputs, autocast.
         self.convert: Callable[[Any], Any] | None = None
+        self.context: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._axis: int | None = None  # of the inputs, where modules tell it
         self._passes = 0
         self._signalled: set[str] = set()
@@ -116,7 +119,9 @@ class Session:
     def _fill(self, batches: Iterator[Batch] | Sequence[Batch], head: Header) -> None:
         digest, labels, moment = InputsHash(), [], self._moment
         for batch in batches:
-            self._pass(batch)
+            batch.convert = self.convert or batch.convert
+            with self.context():
+                self._pass(batch)
             labels.append(batch.labels)
             if "inputs_sha256" not in head.attrs:
                 digest.update(batch.inputs)
@@ -143,7 +148,7 @@ class Session:
         self._passes += 1
         with self._hooks:
             self._hooks.begin()
-            batch.run(self._network, self._forward, self.convert)
+            batch.run(self._network, self._forward)
         self._moment.settle(lambda: self._followed(self.choices, batch, self._axis))
         if self._signals is not None:
             for name, tensor in self._signals(batch).items():
@@ -177,7 +182,7 @@ class Session:
         self, choices: Mapping[str, Choice], batch: Batch, axis: int | None
     ) -> dict[str, int | None]:
         at = batch.axis if axis is None else axis
-        return followed(self._network, choices, batch, at, self._forward, self.convert)
+        return followed(self._network, choices, batch, at, self._forward)
 
     def _tell(self, key: str, text: str) -> None:
         if key not in self._told:

@@ -1,7 +1,6 @@
 """Which axis follows the examples, found out by passes over a few of them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,6 @@ def followed(
     batch: Batch,
     axis: int,
     forward: Forward | None,
-    convert: Callable[[Any], Any] | None = None,
 ) -> dict[str, int | None]:
     """Return for each output the axis that grows with the examples.
 
@@ -40,7 +38,7 @@ def followed(
         hooks.private = True
         try:
             with hooks:
-                batch.part(part, axis).run(network, forward, convert)
+                batch.part(part, axis).run(network, forward)
         except Exception:  # whatever a network says to a part of its inputs
             return {}
         outputs.append(seen)

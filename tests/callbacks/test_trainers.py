@@ -98,6 +98,59 @@ def test_lightning_counts_updates_under_accumulation(tmp_path: Path) -> None:
     assert recorder.dataset()["step"].values.tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_lightning_records_in_the_trainers_precision(
+    tmp_path: Path, precision: Any
+) -> None:
+    x = torch.randn(6, 4)
+    seen = []
+    recorder = repsim.callbacks.LightningRecorder(x, every=6, layers="head")
+    module, _ = _fit(tmp_path, [recorder, Peek(x, seen)], precision=precision)
+    run = recorder.dataset()
+    expected = [t.double().numpy() for t in seen]
+    np.testing.assert_array_equal(run["head"].astype(float), expected)
+    kinds = {"64-true": {}, "bf16-mixed": {"torch_dtype": "bfloat16"}}
+    assert run["head"].attrs == kinds.get(precision, {"torch_dtype": "bfloat16"})
+    plain, _ = _fit(tmp_path, [], precision=precision)
+    _same(plain, module)
+
+
+def Peek(x: Tensor, seen: list[Tensor]) -> Any:  # noqa: N802
+    """Return a callback that keeps what the head says, by the trainer's own means."""
+    from lightning.pytorch import Callback
+
+    class Peeking(Callback):  # type: ignore[misc]
+        def on_train_start(self, trainer: Any, module: Any) -> None:
+            plugin = trainer.precision_plugin
+            module.eval()
+            state = torch.get_rng_state()
+            with torch.no_grad(), plugin.forward_context():
+                seen.append(module(plugin.convert_input(x)))
+            torch.set_rng_state(state)
+            module.train()
+
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            if trainer.global_step in (6, 12):
+                self.on_train_start(trainer, module)
+
+    return Peeking()
+
+
+def test_a_second_fit_is_refused_or_goes_on(tmp_path: Path) -> None:
+    x = torch.randn(6, 4)
+    recorder = repsim.callbacks.LightningRecorder(x, every=6)
+    _fit(tmp_path, [recorder])
+    with pytest.raises(ValueError, match="one training for each recorder"):
+        _fit(tmp_path, [recorder])
+    assert recorder.dataset()["step"].values.tolist() == [0, 6, 12]
+    again = repsim.callbacks.LightningRecorder(
+        x, every=6, store=tmp_path / "s.zarr", resume=True
+    )
+    _fit(tmp_path, [again])
+    _fit(tmp_path, [again], max_steps=3, max_epochs=None)
+    assert again.dataset()["step"].values.tolist() == [0]
+
+
 def test_lightning_keeps_what_it_has_after_an_exception(tmp_path: Path) -> None:
     from lightning.pytorch import Callback
 
@@ -147,7 +200,9 @@ class Words(torch.utils.data.Dataset[dict[str, Tensor]]):
         return {"input_ids": self.words[i], "labels": self.labels[i]}
 
 
-def _train(folder: Path, callbacks: list[Any], accumulate: int = 1) -> Any:
+def _train(
+    folder: Path, callbacks: list[Any], accumulate: int = 1, **options: Any
+) -> Any:
     from transformers import Trainer, TrainingArguments
 
     model = _bert()
@@ -162,6 +217,7 @@ def _train(folder: Path, callbacks: list[Any], accumulate: int = 1) -> Any:
         disable_tqdm=True,
         use_cpu=True,
         seed=5,
+        **options,
     )
     Trainer(model, arguments, train_dataset=Words(64), callbacks=callbacks).train()
     return model
@@ -184,6 +240,20 @@ def test_transformers_records_updates_and_leaves_training_alone(
     assert run["bert.encoder.layer.0"].shape == (3, 10, 16)
     np.testing.assert_array_equal(run["label"], words.labels)
     _same(plain, model)
+
+
+def test_transformers_records_in_the_trainers_precision(tmp_path: Path) -> None:
+    words = Words(10).words
+    recorder = repsim.callbacks.TransformersRecorder(
+        {"input_ids": words}, layers="classifier", every=4
+    )
+    model = _train(tmp_path, [recorder], bf16=True)
+    run = recorder.dataset()
+    model.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = model(words).logits.float()
+    np.testing.assert_array_equal(run["classifier"][-1], expected)
+    assert run["classifier"].attrs == {"torch_dtype": "bfloat16"}
 
 
 def test_the_recording_waits_for_training() -> None:
