@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import weakref
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -10,6 +11,12 @@ from repsim.datasets.store.zarr_format import DOCUMENT, ensure_group
 
 _OBJECT = re.compile(r"[^/]+/(c(\.\d+)+|c(/\d+)+|zarr\.json|\.zarr\.json[^/]*)")
 
+
+OTHERS = {
+    f".{kind}"
+    for kind in "csv tsv txt npy npz json pkl pickle pt pth h5 hdf5 mat".split()
+} | {".nc", ".parquet", ".feather", ".xlsx", ".zip"}
+"""Endings that promise a file that is no zarr folder."""
 
 RESERVED = ("step", "example", "label")
 
@@ -58,6 +65,13 @@ def locate(store: str | Path, group: str | None = None) -> tuple[Path, Path]:
 
 def prepare(path: Path, root: Path) -> None:
     """Make the groups above a recording and refuse a place that is taken."""
+    if root.suffix.lower() in OTHERS or path.suffix.lower() in OTHERS:
+        msg = (
+            f"Expected a place for a zarr folder, such as run.zarr, but got {path}, "
+            "the name of a file; `.nc` alone is written as one (repsim.save_recording), "
+            "and repsim.datasets.exchange.to_dataframe(run) makes a table."
+        )
+        raise ValueError(msg)
     try:
         taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
         if taken and not only_groups(path):
@@ -77,6 +91,43 @@ def prepare(path: Path, root: Path) -> None:
         raise refused(error, path, "nothing was written there") from error
 
 
+class Lock:
+    """Keeps a second writer from a place, until released or its process has ended."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.parent / f".{path.name}.lock"
+        self._held: int | None = None
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return
+        try:
+            held = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError:  # whoever writes there will say why it cannot be
+            return
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+            msg = (
+                f"Expected to be the only one that writes {path}, but another recorder "
+                "is writing there; close it first, or choose another place."
+            )
+            raise FileExistsError(msg) from None
+        except OSError:  # a file system without locks
+            os.close(held)
+            return
+        self._held = held
+        self._finalize = weakref.finalize(self, os.close, held)
+
+    def release(self) -> None:
+        """Let others write there."""
+        if self._held is not None:
+            self._held = None
+            self._file.unlink(missing_ok=True)
+            self._finalize()
+
+
 def refused(error: OSError, path: Path, state: str) -> OSError:
     """Return the sentence for what the system refused, of the error's own class."""
     reason = os.strerror(error.errno) if error.errno else str(error)
@@ -94,6 +145,8 @@ def only_groups(path: Path) -> bool:
     if not path.is_dir():
         return False
     for child in path.iterdir():
+        if child.suffix == ".lock":
+            continue
         if child.name == DOCUMENT:
             attrs = json.loads(child.read_text()).get("attributes", {})
             if "repsim_schema" in attrs:

@@ -8,7 +8,7 @@ from typing import Any
 
 from repsim.datasets.store.compaction import arrays_of, committed, unpack
 from repsim.datasets.store.objects import clear_objects, marks_array, write_marks
-from repsim.datasets.store.places import is_aborted, prepare, refused
+from repsim.datasets.store.places import Lock, is_aborted, prepare, refused
 from repsim.datasets.store.writer import FIRST_CAPACITY, Writer
 from repsim.datasets.store.zarr_format import (
     DOCUMENT,
@@ -40,9 +40,29 @@ def resumed_writer(
     codec: Codec | None = None,
 ) -> Writer:
     """Return a writer that continues what lies at `path`, or begins it."""
+    lock = Lock(path)
+    try:
+        return _resumed(path, root, start, due, choices, attrs, examples, codec, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _resumed(
+    path: Path,
+    root: Path,
+    start: int | None,
+    due: Callable[[int], bool],
+    choices: Sequence[str],
+    attrs: Mapping[str, Any],
+    examples: int | None,
+    codec: Codec | None,
+    lock: Lock,
+) -> Writer:
     if not (path / DOCUMENT).is_file() or _is_bare(path):
         _clear_aborted(path)
         prepare(path, root)
+        lock.release()  # there may have been no folder yet to hold it
         return Writer(path, examples=examples, attrs=attrs, codec=codec)
     stored = dict(read_document(path).get("attributes", {}))
     stored.pop("repsim_store", None)
@@ -69,7 +89,9 @@ def resumed_writer(
     except OSError as error:
         state = f"the complete steps before {start} are kept"
         raise refused(error, path, state) from error
-    writer = Writer(path, examples=examples, capacity=most, attrs=attrs, codec=codec)
+    writer = Writer(
+        path, examples=examples, capacity=most, attrs=attrs, codec=codec, lock=lock
+    )
     if live:
         writer.adopt(live, kept, {**attrs, **stored})
     return writer

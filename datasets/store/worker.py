@@ -9,6 +9,9 @@ from collections.abc import Callable
 BACKLOG = 128 * 2**20
 """Bytes that may wait to be written before `submit` waits."""
 
+IDLE = 1.0
+"""Seconds without a job after which the thread ends; the next job starts another."""
+
 
 class _State:
     def __init__(self) -> None:
@@ -19,14 +22,17 @@ class _State:
         self.closed = False
         self.error: BaseException | None = None
         self.process = os.getpid()
+        self.running = False
 
 
 def _run(state: _State) -> None:
     while True:
         with state.changed:
             while not state.jobs and not state.closed:
-                state.changed.wait()
+                if not state.changed.wait(IDLE) and not state.jobs:
+                    break
             if not state.jobs:
+                state.running = False
                 return
             job, size = state.jobs.popleft()
             state.busy = True
@@ -70,13 +76,14 @@ class Worker:
 
     def submit(self, job: Callable[[], None], size: int = 0) -> None:
         """Queue a job that holds `size` bytes; wait while too much is queued."""
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=_run, args=(self._state,), name="repsim-writer", daemon=True
-            )
-            self._thread.start()
         state = self._state
         with state.changed:
+            if not state.running:
+                state.running = True
+                self._thread = threading.Thread(
+                    target=_run, args=(state,), name="repsim-writer", daemon=True
+                )
+                self._thread.start()
             while (
                 state.error is None
                 and state.waiting

@@ -17,7 +17,7 @@ from repsim.datasets.store.objects import (
     write_coordinate,
     write_marks,
 )
-from repsim.datasets.store.places import check_name, is_aborted, refused
+from repsim.datasets.store.places import Lock, check_name, is_aborted, refused
 from repsim.datasets.store.sinks import (
     PARTIAL,
     Blocks,
@@ -50,8 +50,10 @@ class Writer:
         capacity: int | None = None,
         codec: Codec | None = None,
         attrs: Mapping[str, Any] | None = None,
+        lock: Lock | None = None,
     ) -> None:
         self.path = path
+        self._lock = lock or Lock(path)
         self._head = dict(attrs or {})
         self._examples = examples
         self._codec = codec or Codec()
@@ -211,6 +213,7 @@ class Writer:
             self._flush()
         finally:
             self._worker.close()
+            self._lock.release()
             if is_aborted(self.path):
                 shutil.rmtree(self.path)  # nothing was ever complete
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ AxesSaid = Mapping[str, str] | None
 
 INPUTS = "inputs"
 """The key of `axes` that stands for the network's inputs."""
+
+LARGE = 1000
+"""Words from which on logits for every token are said to cost."""
 
 SHARED = -1
 """In place of an axis: the output is the same whatever the examples are."""
@@ -90,6 +94,16 @@ class Axes:
         self.known: dict[str, Order] = {}
         self.doubtful: dict[str, tuple[str, ...]] = {}
         self._evidence: dict[str, tuple[set[int], set[int]]] = {}
+
+    @cached_property
+    def vocabularies(self) -> set[int]:
+        """How many words the embeddings of the network tell apart, large ones alone."""
+        found = {
+            m.num_embeddings
+            for m in self.modules.values()
+            if isinstance(m, nn.Embedding)
+        }
+        return {n for n in found if n >= LARGE}
 
     def said(self, name: str) -> tuple[str, ...] | None:
         """Return the axes that the user gave this output; the last pattern wins."""

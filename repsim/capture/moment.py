@@ -1,5 +1,6 @@
 """Outputs of one batch after another, brought into rows and into the sink."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -259,6 +260,7 @@ class Moment:
                 axes = ("unit",)
             elif "token" in axes:
                 self.widths.add(rows.shape[1 + axes.index("token")])
+                self._say_the_cost(name, rows)
             values, attrs = as_rows(name, rows)
             dims = dims_of(name, axes or ("unit",), self._taken)
             self._last[name] = values.shape[1:], values.dtype, dims, attrs
@@ -273,6 +275,22 @@ class Moment:
             )
             raise ValueError(msg) from error
         self._counts[name] = self._counts.get(name, 0) + len(values)
+
+    def _say_the_cost(self, name: str, rows: Tensor) -> None:
+        """Warn of a vocabulary of logits for every token, before the first is kept."""
+        choice = self._choices.get(name)
+        if choice is None or choice.named or name in self._counts or self.lenient:
+            return
+        if rows.shape[-1] in self._axes.vocabularies:
+            each = rows[0].numel() * rows.element_size() / 2**20
+            warnings.warn(
+                f"Layer {name!r} gives {rows.shape[-1]} values, a whole vocabulary, for "
+                f"each token: {each:.1f} MiB for each example at each recorded step. "
+                f"Leave it out with layers=[…, '!{name}'], reduce it (reduce='last'), "
+                "or name it in `layers` to keep it.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _fill(self, name: str) -> None:
         """Put NaN for the examples before, which passed this layer by."""

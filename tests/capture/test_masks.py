@@ -205,6 +205,22 @@ def test_a_callable_may_take_mask_layer_and_batch(net: Words) -> None:
     assert seen == [(n, k) for k in (2, 1) for n in ("embed", "body", "head")]
 
 
+def test_a_vocabulary_for_every_token_says_what_it_costs() -> None:
+    class Speaking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(2000, 4)
+            self.unembed = nn.Linear(4, 2000)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.unembed(self.embed(x))
+
+    with pytest.warns(UserWarning, match=r"2000 values, .* 0.0 MiB .* '!unembed'\]"):
+        repsim.record(Speaking(), IDS)
+    repsim.record(Speaking(), IDS, layers=["embed", "unembed"])
+    repsim.record(Speaking(), IDS, reduce="last")
+
+
 def test_an_example_without_tokens_is_nan(net: Words) -> None:
     mask = MASK.clone()
     mask[1] = 0

@@ -7,7 +7,10 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -22,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import repsim
+from repsim.datasets.store import worker
 
 
 @pytest.fixture
@@ -986,6 +990,56 @@ def test_another_recording_is_not_mixed_in(tmp_path: Path) -> None:
     repsim.record(_mlp(), FIXED, store=moment)
     with pytest.raises(ValueError, match="Expected a recording with steps"):
         repsim.Recorder(_mlp(), FIXED, store=moment, resume=True, start=3)
+
+
+def test_a_second_writer_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    store, model = tmp_path / "s.zarr", _mlp()
+    options = {"store": store, "resume": True, "start": 0}
+    with repsim.Recorder(model, FIXED, **options) as first:
+        with pytest.raises(FileExistsError, match="only one that writes .* another"):
+            repsim.Recorder(model, FIXED, **options)
+        first.step()
+    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
+    with repsim.Recorder(model, FIXED, **options):
+        pass
+    script = "import repsim, torch; from torch import nn; repsim.Recorder("
+    script += f"nn.Sequential(nn.Linear(6, 2)), torch.ones(3, 6), store={str(store)!r},"
+    script += "resume=True, start=0)"
+    with repsim.Recorder(model, FIXED, **options):
+        other = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        )
+    assert "Expected to be the only one that writes" in other.stderr
+
+
+def test_files_of_other_kinds_are_no_places(tmp_path: Path) -> None:
+    run = repsim.record(_mlp(), FIXED)
+    for name in ("run.csv", "run.npz", "run.pt"):
+        with pytest.raises(ValueError, match="a place for a zarr folder, such as"):
+            repsim.save_recording(run, tmp_path / name)
+        with pytest.raises(ValueError, match="to_dataframe.* makes a table"):
+            repsim.Recorder(_mlp(), FIXED, store=tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_thread_of_the_writer_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "IDLE", 0.01)
+
+    def writing() -> list[str]:
+        return [t.name for t in threading.enumerate() if t.name == "repsim-writer"]
+
+    recorder = repsim.Recorder(_mlp(), FIXED, store=tmp_path / "s.zarr").start()
+    for _ in range(500):  # never closed, as when a trainer ends by an exception
+        if not writing():
+            break
+        time.sleep(0.01)
+    assert not writing()
+    recorder.snapshot()  # and yet goes on
+    recorder.close()
+    assert recorder.dataset().sizes["step"] == 1
+    assert not writing()
 
 
 def test_a_failed_first_pass_leaves_nothing_behind(tmp_path: Path) -> None:
