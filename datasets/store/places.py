@@ -68,8 +68,8 @@ def prepare(path: Path, root: Path) -> None:
     if root.suffix.lower() in OTHERS or path.suffix.lower() in OTHERS:
         msg = (
             f"Expected a place for a zarr folder, such as run.zarr, but got {path}, "
-            "the name of a file; `.nc` alone is written as one (repsim.save_recording), "
-            "and repsim.datasets.exchange.to_dataframe(run) makes a table."
+            "the name of a file; `.nc` alone is written as one, by save_recording, and "
+            "repsim.datasets.exchange.to_dataframe(run) makes a table."
         )
         raise ValueError(msg)
     try:

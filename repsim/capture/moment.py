@@ -284,8 +284,8 @@ class Moment:
         if rows.shape[-1] in self._axes.vocabularies:
             each = rows[0].numel() * rows.element_size() / 2**20
             warnings.warn(
-                f"Layer {name!r} gives {rows.shape[-1]} values, a whole vocabulary, for "
-                f"each token: {each:.1f} MiB for each example at each recorded step. "
+                f"Layer {name!r} gives {rows.shape[-1]} values, a vocabulary, for each "
+                f"token: {each:.1f} MiB for each example at each recorded step. "
                 f"Leave it out with layers=[…, '!{name}'], reduce it (reduce='last'), "
                 "or name it in `layers` to keep it.",
                 UserWarning,
