@@ -7,12 +7,12 @@ from . import measures as measures
 from . import networks as networks
 from . import plot as plot
 from . import probes as probes
+from .analyses.live_models import compare_models as compare_models
 from .capture.recorder import Recorder as Recorder
 from .capture.single import record as record
 from .capture.single import tap as tap
 from .comparison.all_pairs import compare as compare
 from .comparison.dimensions import effective_dimension as effective_dimension
-from .comparison.live_models import compare_models as compare_models
 from .comparison.streaming import StreamingCKA as StreamingCKA
 from .datasets.arrays import from_arrays as from_arrays
 from .datasets.recordings import layers as layers

@@ -14,8 +14,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = [
     {"core"},
     {"datasets", "learning", "measures", "networks"},
-    {"capture", "training"},
-    {"comparison", "geometry", "probes"},
+    {"capture", "training", "comparison", "geometry", "probes"},
     {"inference", "plot"},
     {"callbacks", "analyses"},
     {"studies"},
