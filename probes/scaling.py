@@ -31,7 +31,7 @@ def standardised(x: np.ndarray, rows: np.ndarray, how: Standardise) -> np.ndarra
         return x
     # Powers of two are exact, and keep squares within the range of the dtype.
     largest = np.abs(x).max(axis=0 if how == "units" else None)
-    z = np.ldexp(x, -np.frexp(largest)[1])
+    z: np.ndarray = np.ldexp(x, -np.frexp(largest)[1])
     if how == "units":
         return np.asarray(StandardScaler().fit(z[rows]).transform(z))
     # One row comes off before the mean: differences of near numbers are exact.

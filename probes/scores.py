@@ -41,7 +41,7 @@ def calibration_floor(probabilities: np.ndarray) -> float:
 
 
 def _bins(confidence: np.ndarray) -> np.ndarray:
-    return np.minimum((confidence * BINS).astype(int), BINS - 1)
+    return np.asarray(np.minimum((confidence * BINS).astype(int), BINS - 1))
 
 
 def balanced_accuracy(predicted: np.ndarray, codes: np.ndarray) -> float:

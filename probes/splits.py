@@ -65,15 +65,17 @@ def _warn(what: str, groups: str) -> None:
 def duplicates(run: xr.Dataset) -> int:
     """Return how many examples equal another one, bit by bit, in every layer.
 
-    At the last step; examples that are zero in every layer are dead, not repeated.
+    At the last step. Examples that are zero in the first layer are dead, not repeated:
+    whatever they were, all later layers give them the same answer.
     """
     step = -1 if "step" in run.dims else None
     codes = np.zeros(run.sizes["example"], dtype=np.int64)
-    alive = np.zeros(len(codes), dtype=bool)
     left = np.arange(len(codes))
-    for layer in matrix_layers(run):
+    for place, layer in enumerate(matrix_layers(run)):
         x = np.ascontiguousarray(matrix(run, layer, step)[left] + 0)  # -0 is 0
-        alive[left] |= (x != 0).any(axis=1)
+        if place == 0:
+            alive = (x != 0).any(axis=1)
+            x, left = x[alive], left[alive]
         rows = x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1])))[:, 0]
         kinds = np.unique(rows, return_inverse=True)[1].reshape(-1)
         both = np.column_stack([codes[left], kinds])
@@ -83,7 +85,7 @@ def duplicates(run: xr.Dataset) -> int:
         left = left[counts[codes[left]] > 1]
         if not left.size:
             break
-    return int(alive[left].sum())
+    return len(left)
 
 
 def splits(

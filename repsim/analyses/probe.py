@@ -57,10 +57,9 @@ def compute(study: xr.DataTree) -> xr.Dataset:
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return one figure: held-out accuracy and log loss along depth by condition."""
     figure, axes = plt.subplots(1, 2, figsize=(11.0, 4.2), layout="constrained")
-    constant = (result["log_loss"] + result["v_information"]).isel(layer=0)
     references: dict[str, dict[str, float | xr.DataArray]] = {
         "accuracy": {"best constant": float(result["chance"])},
-        "log_loss": {"best constant": float(constant.mean())},
+        "log_loss": {"best constant": float(result["chance_log_loss"].mean())},
     }
     for ax, (name, levels) in zip(axes, references.items(), strict=True):
         if f"input_{name}" in result:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
@@ -36,6 +37,7 @@ def kinds() -> Iterator[tuple[str, np.ndarray]]:
         yield f"times {factor:.0e}", x * factor
         yield f"float32 times {factor:.0e}", (x * factor).astype("f4")
     yield "float16", x.astype("f2")
+    yield "bfloat16", torch.from_numpy(x).bfloat16().float().numpy()
     yield "float32", x.astype("f4")
     yield "big-endian", x.astype(">f8")
     yield "big-endian float32", x.astype(">f4")

@@ -81,7 +81,7 @@ def test_what_counts_as_a_duplicate() -> None:
     x, y = rng.normal(size=(50, 4)), rng.integers(2, size=(50, 3)).astype("f4")
     x[7], y[7] = x[3], y[3]
     x[10], y[10] = x[3], 1 - y[3]  # equal in one layer only
-    x[20:24], y[20:24] = 0, 0  # dead
+    x[20:24], y[20:24] = 0, 1  # dead, so that all later layers agree
     run = xr.Dataset({"a": (("example", "au"), x), "b": (("example", "bu"), y)})
     assert duplicates(run) == 2
     both = xr.concat([run * 0, run], "step").transpose("step", "example", ...)
