@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_1samp, ttest_ind
 
 if TYPE_CHECKING:
     from repsim.claims.lab import Lab
@@ -18,7 +18,7 @@ FAILS = "does not hold"
 REPORTED = "reported"
 
 Relation = Literal["<", "<=", ">", ">=", "=="]
-Statistic = Literal["every", "mean"]
+Statistic = Literal["every", "mean", "low", "high"]
 
 _HOLDS: dict[str, Callable[[float, float], bool]] = {
     "<": lambda value, bound: value < bound,
@@ -27,6 +27,26 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {
     ">=": lambda value, bound: value >= bound,
     "==": lambda value, bound: value == bound,
 }
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A difference with its interval over networks.
+
+    Parameters
+    ----------
+    estimate : float
+        The difference.
+    low, high : float
+        Its two-sided 90 % interval, so that either end is a one-sided 95 % bound.
+    """
+
+    estimate: float
+    low: float
+    high: float
+
+
+Values = Sequence[float] | Effect
 
 
 @dataclass(frozen=True)
@@ -43,8 +63,9 @@ class Gate:
         The bound.
     origin : str
         Where the bound comes from.
-    of : {"every", "mean"}
-        Whether every value (every seed) must keep it, or their mean.
+    of : {"every", "mean", "low", "high"}
+        Whether every value (every seed) must keep it, their mean, or an end of the
+        interval of an `Effect`.
     seeds : int
         Networks a condition without which the quantity cannot be judged.
     """
@@ -56,17 +77,29 @@ class Gate:
     of: Statistic = "every"
     seeds: int = 1
 
-    def kept(self, values: Sequence[float]) -> bool:
+    def kept(self, values: Values) -> bool:
         """Return whether the values keep the bound; none, or a NaN, does not."""
-        tested = [float(np.mean(values))] if self.of == "mean" and values else values
+        if isinstance(values, Effect):
+            tested: Sequence[float] = [getattr(values, _END.get(self.of, self.of))]
+        else:
+            mean = self.of == "mean" and values
+            tested = [float(np.mean(values))] if mean else values
         return bool(tested) and all(
             not math.isnan(v) and _HOLDS[self.relation](v, self.bound) for v in tested
         )
 
     def __str__(self) -> str:
         """Return the bound as a reader says it."""
-        which = "mean of " if self.of == "mean" else ""
-        return f"{which}{self.quantity} {self.relation} {self.bound:g}"
+        return f"{_WHICH[self.of]}{self.quantity} {self.relation} {self.bound:g}"
+
+
+_END = {"every": "estimate", "mean": "estimate"}
+_WHICH = {
+    "every": "",
+    "mean": "mean of ",
+    "low": "lower 95 % bound of ",
+    "high": "upper 95 % bound of ",
+}
 
 
 @dataclass
@@ -75,8 +108,9 @@ class Evidence:
 
     Parameters
     ----------
-    measured : mapping of str to sequence of float
-        Quantity -> its values, one a seed where the experiment is stochastic.
+    measured : mapping of str to sequence of float or Effect
+        Quantity -> its values, one a seed where the experiment is stochastic, or a
+        difference with its interval. The first is the claim's effect.
     figure : Figure or None
         The claim's picture; None draws the values against their bounds.
     tables : mapping
@@ -85,7 +119,7 @@ class Evidence:
         What a reader must know to read the numbers.
     """
 
-    measured: Mapping[str, Sequence[float]]
+    measured: Mapping[str, Values]
     figure: Figure | None = None
     tables: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
@@ -117,6 +151,9 @@ class Claim:
         Conditions of the shared networks that the experiment trains.
     seconds : callable
         Settings -> seconds of one core that it takes besides those.
+    holds_for : mapping of str to str
+        Ways of being broken (of `tests/benchmarks/broken_rules.py`) under which the
+        claim holds all the same -> why it must.
     """
 
     id: str
@@ -129,15 +166,14 @@ class Claim:
     run: "Callable[[Lab], Evidence]"
     uses: tuple[str, ...] = ()
     seconds: "Callable[[Settings], float]" = field(default=lambda settings: 1.0)
+    holds_for: Mapping[str, str] = field(default_factory=dict)
 
-    def judge(
-        self, measured: Mapping[str, Sequence[float]], seeds: int | None = None
-    ) -> str:
+    def judge(self, measured: Mapping[str, Values], seeds: int | None = None) -> str:
         """Return the verdict on measured values.
 
         Parameters
         ----------
-        measured : mapping of str to sequence of float
+        measured : mapping of str to sequence of float or Effect
             Quantity -> values.
         seeds : int or None
             Networks a condition; None is as many as the gates need.
@@ -155,11 +191,17 @@ class Claim:
         >>> claim.judge({"gap": [0.5]}), claim.judge({"gap": [0.5, 2.0]})
         ('holds', 'does not hold')
         """
+        if self.broken(measured, seeds):
+            return FAILS
+        return HOLDS if self.gates and not self.unjudged(seeds) else REPORTED
+
+    def broken(
+        self, measured: Mapping[str, Values], seeds: int | None = None
+    ) -> list[Gate]:
+        """Return the gates that the values do not keep."""
         open_ = self.unjudged(seeds)
         gates = [gate for gate in self.gates if gate not in open_]
-        if not all(gate.kept(measured.get(gate.quantity, ())) for gate in gates):
-            return FAILS
-        return HOLDS if gates and not open_ else REPORTED
+        return [g for g in gates if not g.kept(measured.get(g.quantity, ()))]
 
     def unjudged(self, seeds: int | None) -> list[Gate]:
         """Return the gates that so many seeds cannot judge."""
@@ -186,6 +228,7 @@ def claim(
     gates: Sequence[Gate] = (),
     uses: Sequence[str] = (),
     seconds: "Callable[[Settings], float] | float" = 1.0,
+    holds_for: Mapping[str, str] | None = None,
 ) -> "Callable[[Callable[[Lab], Evidence]], Callable[[Lab], Evidence]]":
     """Register the function beneath as the experiment of a claim."""
 
@@ -194,6 +237,7 @@ def claim(
         _CLAIMS[id] = Claim(
             id, order, group, statement, source, experiment, tuple(gates), run,
             tuple(uses), seconds if callable(seconds) else lambda settings: seconds,
+            holds_for or {},
         )  # fmt: skip
         return run
 
@@ -205,30 +249,42 @@ def registered() -> dict[str, Claim]:
     return dict(sorted(_CLAIMS.items(), key=lambda item: item[1].order))
 
 
-def summarise(values: Sequence[float]) -> dict[str, Any]:
-    """Return values with their mean and spread, ready for JSON."""
+def summarise(values: Values) -> dict[str, Any]:
+    """Return values with their mean, spread and 90 % interval, ready for JSON."""
+    if isinstance(values, Effect):
+        ends = {"mean": values.estimate, "low": values.low, "high": values.high}
+        kept = {k: v if math.isfinite(v) else None for k, v in ends.items()}
+        return {**kept, "sd": None, "n": 1, "values": [], "interval": True}
     array = np.asarray(values, dtype=np.float64)
     finite = array[np.isfinite(array)]
     complete = len(finite) == len(array) and len(array) > 0
     return {
         "mean": float(array.mean()) if complete else None,
-        "sd": float(array.std(ddof=1)) if complete and len(array) > 1 else None,
         "low": float(array.min()) if complete else None,
         "high": float(array.max()) if complete else None,
+        "sd": float(array.std(ddof=1)) if complete and len(array) > 1 else None,
         "n": len(array),
         "values": [float(v) if np.isfinite(v) else None for v in array],
+        "interval": False,
     }
 
 
-def lower_bound(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the lower end of Welch's one-sided 95 % interval of mean(a) − mean(b).
+def difference(a: Sequence[float], b: Sequence[float] | None = None) -> Effect:
+    """Return mean(a) − mean(b) (mean(a) without b) with Welch's 90 % interval.
 
     Networks are the units, and two conditions have different ones, so values are not
-    paired. NaN where a condition has a single network or a value is NaN.
+    paired. The ends are NaN where a condition has a single network or a value is NaN.
     """
-    if min(len(a), len(b)) < 2:
-        return math.nan
-    if np.ptp(a) == 0 and np.ptp(b) == 0:  # scipy finds no degrees of freedom
-        return float(a[0] - b[0])
-    test = ttest_ind(a, b, equal_var=False, alternative="greater")
-    return float(test.confidence_interval(0.95).low)
+    estimate = float(np.mean(a)) - (0.0 if b is None else float(np.mean(b)))
+    groups = [a] if b is None else [a, b]
+    if min(len(group) for group in groups) < 2:
+        return Effect(estimate, math.nan, math.nan)
+    if all(np.ptp(group) == 0 for group in groups):  # scipy: no degrees of freedom
+        return Effect(estimate, estimate, estimate)
+    test = ttest_1samp(a, 0.0) if b is None else ttest_ind(a, b, equal_var=False)
+    interval = test.confidence_interval(0.9)
+    return Effect(estimate, float(interval.low), float(interval.high))
+
+
+def lower_bound(a, b):  # TEMPORARY
+    return difference(a, b).low

@@ -4,7 +4,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -62,6 +62,10 @@ class Lab:
     def make(self, name: str, network: nn.Module, **options: Any) -> Rule:
         """Return a rule on a network; see `repsim.learning.make`."""
         return learning.make(name, network, **options)
+
+    def parallel(self, calls: Iterable[Any]) -> list[Any]:
+        """Return what joblib's delayed calls give, in their order."""
+        return list(Parallel(n_jobs=self.jobs)(calls))
 
     def cell(self, label: str, lr: float, seed: int, **changes: Any) -> Cell:
         """Return the network of a condition at a learning rate and seed."""

@@ -39,8 +39,9 @@ class Scale:
     depths: tuple[int, ...]
     curve_steps: int
     toy_steps: tuple[int, int] = (3000, 3000)
-    surface_steps: int = 1000
+    surface_steps: int = 3000
     learned_steps: int = 2000
+    deep_seeds: int = 1
 
 
 _WIDE = (1e-4, 3e-4, 1e-3, 3e-3)

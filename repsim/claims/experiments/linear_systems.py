@@ -1,171 +1,256 @@
-"""Linear and deep linear networks with one linear predictor, many seeds at once.
+"""The system under test: networks, plain descent, and what a step is by definition.
 
-The same arithmetic as the rules `bp` and `sg` under full batches and Adam, written
-out for linear layers so that one matrix product serves all seeds; a test holds both
-to the same numbers.
+The theory's experiments let the rule under test make its own `step`, and compare what
+it did with the definition below, written with autograd from the two losses alone.
 """
 
-from dataclasses import dataclass
+import copy
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+from repsim import learning
+from repsim.claims.base import Gate
+from repsim.claims.lab import Lab
+from repsim.learning.losses import one_hot
+from repsim.learning.rule import Rule
+from repsim.networks import mlp
 
+F64 = torch.float64
+RATE = 0.1
+SYNTHETIC = "S "
 
-class Adam:
-    """Adam on one tensor of parameters, the first axis counting seeds."""
-
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
-        self.mean, self.square = torch.zeros_like(values), torch.zeros_like(values)
-        self.steps = 0
-
-    def step(self, gradient: Tensor, lr: float) -> None:
-        """Make one update in place."""
-        self.steps += 1
-        self.mean.lerp_(gradient, 1 - BETA1)
-        self.square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        corrected = (self.square / (1 - BETA2**self.steps)).sqrt_().add_(EPSILON)
-        self.values.addcdiv_(self.mean, corrected, value=-lr / (1 - BETA1**self.steps))
+STRAYS = "step − the system's definition"
+DEFINED = Gate(STRAYS, "<", 1e-10, "equal by definition; float64")
+"""What every claim about the system demands first: that the rule makes its steps."""
 
 
-@dataclass
-class Layers:
-    """Affine layers of all seeds, views into one flat tensor of parameters."""
-
-    flat: Tensor
-    weights: list[Tensor]
-    biases: list[Tensor]
-
-    @classmethod
-    def shaped(cls, flat: Tensor, sizes: list[int]) -> "Layers":
-        """Return views of `flat`, (seed, parameter), as (in, out) and (1, out)."""
-        weights, biases, at = [], [], 0
-        for a, b in zip(sizes, sizes[1:], strict=False):
-            weights.append(flat[:, at : at + a * b].view(-1, a, b))
-            at += a * b
-            biases.append(flat[:, at : at + b].view(-1, 1, b))
-            at += b
-        return cls(flat, weights, biases)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the input and every layer's output."""
-        outputs = [x]
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            outputs.append(torch.baddbmm(bias, outputs[-1], weight))
-        return outputs
+class Descent(torch.optim.SGD):
+    """Plain descent, in which the update is the gradient times a known rate."""
 
 
-def count(sizes: list[int]) -> int:
-    """Return the number of parameters of affine layers of these sizes."""
-    return sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+def descent(parameters: Any, lr: float = RATE) -> Descent:
+    """Return plain gradient descent; the factory that rules take."""
+    return Descent(parameters, lr=lr)
 
 
-def orthogonal(sizes: list[int], seed: int) -> Tensor:
-    """Return orthogonal weights and zero biases of affine layers, flat."""
-    generator = torch.Generator().manual_seed(seed)
-    parts = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
-        weight = torch.nn.init.orthogonal_(torch.empty(a, b), generator=generator)
-        parts += [weight.flatten(), torch.zeros(b)]
-    return torch.cat(parts)
+def set_rates(rule: Rule, **rates: float) -> None:
+    """Give the optimisers `network` and `predictors` other learning rates."""
+    for name, rate in rates.items():
+        for group in rule.optimizers[name].param_groups:
+            group["lr"] = rate
 
 
-def output_error(output: Tensor, y: Tensor, loss: str) -> tuple[Tensor, Tensor]:
-    """Return the mean loss of every seed and the per-sample error e."""
-    if loss == "mse":
-        error = output - y
-        return 0.5 * error.square().sum(2).mean(1), error
-    log = output.log_softmax(2)
-    return -(log * y).sum(2).mean(1), log.exp() - y
-
-
-def train(
-    x: Tensor,
-    y: Tensor,
-    start: Tensor,
-    sizes: list[int],
-    *,
-    loss: str,
-    split: int | None,
-    steps: int,
-    lr: float = 3e-3,
-    predictor: str = "linear",
-    gate: Tensor | None = None,
-    decay: bool = True,
-) -> Tensor:
-    """Train the networks of all seeds and return their losses."""
-    layers = Layers.shaped(start.clone(), sizes)
-    gradient = Layers.shaped(torch.zeros_like(start), sizes)
-    adam = Adam(layers.flat)
-    model = None
-    if split is not None:
-        model = _PREDICTORS[predictor](sizes[split], y, gate)
-    losses = torch.empty(steps + 1, len(x), dtype=x.dtype)
-    n = x.shape[1]
-    for t in range(steps + 1):
-        h = layers.forward(x)
-        losses[t], error = output_error(h[-1], y, loss)
-        if t == steps:
-            break
+def descend(
+    rule: Rule, x: Tensor, y: Tensor, steps: int, lr: float, decay: bool = True
+) -> list[float]:
+    """Return full-batch losses, the rate falling to zero over the second half."""
+    losses = []
+    for t in range(steps):
         rate = lr * min(1.0, 2 * (1 - t / steps)) if decay else lr
-        for i in reversed(range(len(layers.weights))):
-            if model is not None and i == (split or 0) - 1:
-                error = model.replace(h[i + 1], error, rate)
-            scaled = error / n
-            torch.bmm(h[i].transpose(1, 2), scaled, out=gradient.weights[i])
-            torch.sum(scaled, 1, keepdim=True, out=gradient.biases[i])
-            if i:
-                error = error @ layers.weights[i].transpose(1, 2)
-        adam.step(gradient.flat, rate)
-    return losses
+        set_rates(rule, **dict.fromkeys(rule.optimizers, rate))
+        losses.append(rule.step(x, y)["loss"])
+    return torch.stack(losses).tolist()
 
 
-class _Linear:
-    """S = hA + yB + C, from zero."""
+def affine(sizes: Sequence[int], seed: int, *, at_output: bool = False) -> nn.Module:
+    """Return affine layers in float64; `at_output` lets a predictor stand behind all.
 
-    def __init__(self, units: int, y: Tensor, gate: Tensor | None) -> None:
-        ones = torch.ones(*y.shape[:2], 1, dtype=y.dtype)
-        self.fixed = torch.cat([y, ones], 2)
-        shape = (len(y), units + self.fixed.shape[2], units)
-        self.adam = Adam(torch.zeros(shape, dtype=y.dtype))
-
-    def replace(self, h: Tensor, target: Tensor, lr: float) -> Tensor:
-        """Return the prediction, and learn the target."""
-        design = torch.cat([h, self.fixed], 2)
-        predicted = design @ self.adam.values
-        slope = design.transpose(1, 2) @ (predicted - target)
-        self.adam.step(slope * (2 / h.shape[1]), lr)
-        return predicted
-
-
-class _Sigmoid:
-    """S = d · sigmoid(hW) + yB + C: bounded in h, as the log loss's error is."""
-
-    def __init__(self, units: int, y: Tensor, gate: Tensor | None) -> None:
-        ones = torch.ones(*y.shape[:2], 1, dtype=y.dtype)
-        self.fixed = torch.cat([y, ones], 2)
-        like = {"dtype": y.dtype}
-        eye = torch.eye(units, **like).expand(len(y), -1, -1).clone()  # type: ignore[call-overload]
-        self.gate = Adam(eye if gate is None else gate.clone())
-        self.scale = Adam(torch.zeros(len(y), 1, units, dtype=y.dtype))
-        shape = (len(y), self.fixed.shape[2], units)
-        self.rest = Adam(torch.zeros(shape, dtype=y.dtype))
-
-    def replace(self, h: Tensor, target: Tensor, lr: float) -> Tensor:
-        """Return the prediction, and learn the target."""
-        opened = torch.sigmoid(h @ self.gate.values)
-        predicted = self.scale.values * opened + self.fixed @ self.rest.values
-        residual = (predicted - target) * (2 / h.shape[1])
-        through = residual * self.scale.values * opened * (1 - opened)
-        self.rest.step(self.fixed.transpose(1, 2) @ residual, lr)
-        self.scale.step((residual * opened).sum(1, keepdim=True), lr)
-        self.gate.step(h.transpose(1, 2) @ through, lr)
-        return predicted
+    A predictor stands behind a hidden block, so the last affine layer becomes one and
+    an identity the output.
+    """
+    *hidden, outputs = sizes[1:]
+    net = mlp(
+        sizes[0], hidden, outputs, activation="identity", batch_norm=False, seed=seed
+    )
+    if at_output:
+        layers = list(net.children())
+        named = {f"hidden_{i}": layer for i, layer in enumerate(layers, 1)}
+        named[f"hidden_{len(layers)}"] = nn.Sequential(layers[-1])
+        net = nn.Sequential(OrderedDict(**named, output=nn.Identity()))
+    return net.double()
 
 
-_PREDICTORS: dict[str, type[_Linear] | type[_Sigmoid]] = {
-    "linear": _Linear,
-    "sigmoid": _Sigmoid,
-}
+def flat(tensors: Any) -> Tensor:
+    """Return tensors as one detached vector."""
+    return torch.cat([t.detach().flatten() for t in tensors])
+
+
+def put_back(net: nn.Module, vector: Tensor) -> None:
+    """Copy what `flat` took of a network's parameters back into them."""
+    parts = vector.split([p.numel() for p in net.parameters()])
+    with torch.no_grad():
+        for p, part in zip(net.parameters(), parts, strict=True):
+            p.copy_(part.view_as(p))
+
+
+def design(h: Tensor, y: Tensor | None) -> Tensor:
+    """Return [h, 1, y], the rows that a linear predictor sees."""
+    return torch.cat([h, h.new_ones(len(h), 1), *([] if y is None else [y])], 1)
+
+
+def fitted(h: Tensor, y: Tensor | None, delta: Tensor) -> Tensor:
+    """Return the least-squares predictor [h, 1, y] → delta, (d + 1 + k, d)."""
+    found: Tensor = torch.linalg.lstsq(design(h, y), delta, driver="gelsd").solution
+    return found
+
+
+def stable_rate(h: Tensor, y: Tensor) -> float:
+    """Return the predictor's rate at which its steepest direction is done in a step."""
+    rows = design(h, y)
+    return len(h) / 2 / float(torch.linalg.eigvalsh(rows.T @ rows)[-1])
+
+
+def write_predictor(rule: Rule, phi: Tensor) -> None:
+    """Give the linear predictor at the only split these numbers."""
+    with torch.no_grad():
+        read_predictor(rule).copy_(phi)
+
+
+def read_predictor(rule: Rule) -> Tensor:
+    """Return the numbers of the linear predictor at the only split."""
+    found: Tensor = predictors(rule)[rule.splits[0]].weight.data
+    return found
+
+
+def predictors(rule: Rule) -> dict[str, Any]:
+    """Return a rule's predictors by block."""
+    found: dict[str, Any] = getattr(rule, "predictors")  # noqa: B009
+    return found
+
+
+def strays(name: str, net: nn.Module, x: Tensor, y: Tensor, **options: Any) -> float:
+    """Return how far one step of the rule under test is from the definition.
+
+    On a copy of the network, from predictors put at random: at zero, or where they are
+    exact, a wrong rule may do the right thing.
+    """
+    rule = learning.make(
+        name, copy.deepcopy(net), lr=1.0, sg_lr=1.0, optimizer=descent, **options
+    )
+    generator = torch.Generator().manual_seed(0)
+    for predictor in predictors(rule).values():
+        for p in predictor.parameters():
+            p.data.add_(0.3 * torch.randn(p.shape, generator=generator).to(p))
+    return max(deviations(rule, x, y, 1.0).values())
+
+
+def deviations(rule: Rule, x: Tensor, y: Tensor, rate: float) -> dict[str, float]:
+    """Return the largest difference between a step by plain descent and the definition.
+
+    By part: "upper" (behind the last split), "lower" and "predictor".
+    """
+    expected = by_definition(rule, x, y)
+    before = {name: p.detach().clone() for name, p in parameters(rule).items()}
+    rule.step(x, y)
+    blocks = list(rule.blocks)
+    upper = set(blocks[blocks.index(rule.splits[-1]) + 1 :])
+    found = {"upper": 0.0, "lower": 0.0, "predictor": 0.0}
+    for name, after in parameters(rule).items():
+        block = name.split(".")[0]
+        part = "upper" if block in upper else "lower"
+        part = "predictor" if name.startswith(SYNTHETIC) else part
+        apart = (before[name] - after.detach()) / rate - expected[name]
+        found[part] = max(found[part], float(apart.abs().max()))
+    return found
+
+
+def parameters(rule: Rule) -> dict[str, Tensor]:
+    """Return the parameters of the blocks and of the predictors by name."""
+    named: dict[str, nn.Module] = {**rule.blocks}
+    named |= {f"{SYNTHETIC}{name}": p for name, p in predictors(rule).items()}
+    return {
+        f"{name}.{path}": parameter
+        for name, module in named.items()
+        for path, parameter in module.named_parameters()
+    }
+
+
+def by_definition(rule: Rule, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    r"""Return the gradients of the system, from the top segment down.
+
+    Above the last split the loss is differentiated; below a split, what its predictor
+    says of h; the predictor's regression is towards what the segment above sends back.
+    Every segment starts at its detached input, so nothing else reaches a parameter.
+    """
+    net, blocks = copy.deepcopy(rule.network), list(rule.blocks)
+    modules = dict(zip(blocks, net.children(), strict=True))
+    found: dict[str, Tensor] = {}
+    bounds = [0, *(blocks.index(name) + 1 for name in rule.splits), len(blocks)]
+    entries, outs = [], []
+    h = x
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        entries.append(h.detach().requires_grad_())
+        h = entries[-1]
+        for name in blocks[start:end]:
+            h = modules[name](h)
+        outs.append(h)
+    loss = rule.loss(outs[-1], y) * len(x)
+    (error,) = torch.autograd.grad(loss, outs[-1], retain_graph=True)
+    vectors = one_hot(y, outs[-1].shape[1]).to(x)
+    for i in reversed(range(len(outs))):
+        names = blocks[bounds[i] : bounds[i + 1]]
+        own = {
+            f"{name}.{path}": p
+            for name in names
+            for path, p in modules[name].named_parameters()
+        }
+        wanted = [*own.values(), entries[i]]
+        grads = torch.autograd.grad(outs[i], wanted, error / len(x), allow_unused=True)
+        found |= {
+            name: torch.zeros_like(p) if g is None else g
+            for (name, p), g in zip(own.items(), grads, strict=False)
+        }
+        if i:
+            target = grads[-1] * len(x)
+            name, h = blocks[bounds[i] - 1], entries[i].detach()
+            found |= _regression(name, predictors(rule)[name], h, vectors, target)
+            error = predicted(predictors(rule)[name], h, vectors).detach()
+    return found
+
+
+def _regression(
+    name: str, predictor: Any, h: Tensor, y: Tensor, target: Tensor
+) -> dict[str, Tensor]:
+    """Return the gradient of mean ‖S(h, y) − target‖² by the predictor's numbers."""
+    own = copy.deepcopy(predictor)
+    loss = (predicted(own, h, y) - target).square().sum() / len(h)
+    named = dict(own.named_parameters())
+    grads = torch.autograd.grad(loss, list(named.values()))
+    return {
+        f"{SYNTHETIC}{name}.{path}": g for path, g in zip(named, grads, strict=True)
+    }
+
+
+def predicted(predictor: Any, h: Tensor, y: Tensor) -> Tensor:
+    """Return S(h, y): hA + yB + C where the predictor has these, or what it says."""
+    if not hasattr(predictor, "A"):
+        output: Tensor = predictor(h, y)
+        return output
+    seen: Tensor = h @ predictor.A + predictor.C
+    return seen if predictor.B is None else seen + y @ predictor.B
+
+
+STARTS = "predictor's first error"
+SYSTEM = (DEFINED, Gate(STARTS, "==", 0.0, "zero by definition"))
+"""What every claim about trained networks demands of the rule that trained them."""
+
+
+def system(lab: Lab) -> dict[str, list[float]]:
+    """Return what `SYSTEM` asks of the rule under test, on small deep networks."""
+    found: dict[str, list[float]] = {STRAYS: [], STARTS: []}
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(32, 8, generator=generator, dtype=F64)
+    y = torch.arange(32) % 4
+    for at in ([2], [1, 2, 3, 4]):
+        net = mlp(8, [16] * 4, 4, batch_norm="after", seed=0).double()
+        found[STRAYS].append(strays(lab.rule, net, x, y, at=at))
+        rule = lab.make(lab.rule, net, at=at)
+        h = torch.randn(32, 16, generator=generator, dtype=F64)
+        vectors = one_hot(y, 4).to(h)
+        first = [predicted(p, h, vectors).detach() for p in predictors(rule).values()]
+        found[STARTS].append(max(float(s.abs().max()) for s in first))
+    return found

@@ -1,6 +1,8 @@
 """Every rule in one frame, and the two properties that make a gradient synthetic."""
 
+import copy
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,17 @@ from torch import Tensor, nn
 
 from repsim.claims.base import Evidence, Gate, claim
 from repsim.claims.drawing import figure
+from repsim.claims.experiments.linear_systems import (
+    DEFINED,
+    F64,
+    RATE,
+    STRAYS,
+    affine,
+    descent,
+    deviations,
+    flat,
+    strays,
+)
 from repsim.claims.experiments.optimisation import final
 from repsim.claims.lab import Lab
 from repsim.learning.rule import Rule
@@ -17,17 +30,6 @@ from repsim.networks import mlp
 
 ROWS = ("bp", "fa", "dfa", "kickback", "sg", "dni", "sg_prop", "noise")
 """The rows of the paper's table, in its order (SG with and without the label)."""
-
-RATE = 0.1
-
-
-class Descent(torch.optim.SGD):
-    """Plain descent, in which the update is the gradient times a known rate."""
-
-
-def descent(parameters: Any, lr: float = RATE) -> Descent:
-    """Return plain gradient descent; the factory that rules take."""
-    return Descent(parameters, lr=lr)
 
 
 @claim(
@@ -39,30 +41,52 @@ def descent(parameters: Any, lr: float = RATE) -> Descent:
     ),
     source="Czarnecki et al. 2017, section 6 and Table 2",
     experiment=(
-        "The frame's backpropagation against autograd (float32, six layers); feedback "
-        "alignment with B = W' and direct feedback alignment with B = V' against "
-        "backpropagation."
+        "Six layers with batch normalisation, float32. Each rule's own first step by "
+        "plain descent (of the rule under test: from a predictor put at random) "
+        "against a slow reference that puts the table's error at each layer and "
+        "differentiates that layer alone; backpropagation also against autograd."
     ),
     gates=[
-        Gate("bp in the frame − autograd", "<", 1e-6, "equal by theory; float32"),
-        Gate("fa with transposed weights − bp", "<", 1e-6, "equal by theory; float32"),
-        Gate(
-            "dfa with the output's weights − bp", "<", 1e-6, "equal by theory; float32"
+        Gate("bp − autograd", "<", 1e-6, "equal by theory; float32"),
+        *(
+            Gate(f"{name} − slow reference", "<", 1e-6, "equal by definition; float32")
+            for name in ("bp", "fa", "dfa", "kickback", "rule under test")
         ),
     ],
+    holds_for={"away": "the predictor is put at random here, whatever it starts from"},
 )
 def one_frame(lab: Lab) -> Evidence:
-    """Measure that the rules agree where they must."""
-    names = ("bp in the frame − autograd", "fa with transposed weights − bp")
-    last = "dfa with the output's weights − bp"
-    measured: dict[str, list[float]] = {name: [] for name in (*names, last)}
+    """Measure every rule's first step against the error that the table says."""
+    measured: dict[str, list[float]] = {"bp − autograd": []}
     for seed in lab.seeds:
-        autograd = _gradients(lab, "autograd", seed)
-        measured[names[0]].append(_apart(_gradients(lab, "bp", seed), autograd))
-        measured[names[1]].append(_apart(_gradients(lab, "fa", seed), autograd))
-        shallow = _gradients(lab, "autograd", seed, depth=1)
-        measured[last].append(_apart(_gradients(lab, "dfa", seed, depth=1), shallow))
+        for name in ("bp", "fa", "dfa", "kickback"):
+            made, reference, true = _first_step(lab, name, seed)
+            measured.setdefault(f"{name} − slow reference", []).append(
+                _apart(made, reference)
+            )
+            if name == "bp":
+                measured["bp − autograd"].append(_apart(made, true))
+        x, y = _batch(seed)
+        deviation = strays(lab.rule, _network(seed, 5), x, y, at=[3], seed=seed)
+        measured.setdefault("rule under test − slow reference", []).append(deviation)
     return Evidence(measured)
+
+
+def _first_step(
+    lab: Lab, name: str, seed: int
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return a rule's first step, the slow reference's and autograd's."""
+    net, (x, y) = _network(seed, 5), _batch(seed)
+    loss = nn.functional.cross_entropy(net(x), y)
+    true = list(torch.autograd.grad(loss, list(net.parameters())))
+    # At rate 1 a weight of size 1 leaves the step its last digits.
+    rule: Any = lab.make(name, net, lr=1.0, optimizer=descent, seed=seed)
+    rule.prepare()
+    reference = slow_step(name, net, x, y, getattr(rule, "feedback", {}))
+    before = [p.detach().clone() for p in net.parameters()]
+    rule.step(x, y)
+    made = [a - p.detach() for a, p in zip(before, net.parameters(), strict=True)]
+    return made, reference, true
 
 
 @claim(
@@ -128,25 +152,64 @@ def _batch(seed: int) -> tuple[Tensor, Tensor]:
     return x, torch.randint(0, 4, (32,), generator=generator)
 
 
-def _gradients(lab: Lab, name: str, seed: int, depth: int = 5) -> list[Tensor]:
-    """Return what a rule adds to `.grad`, with the feedback that makes it exact."""
-    net = _network(seed, depth)
-    x, y = _batch(seed)
-    if name == "autograd":
-        loss = nn.functional.cross_entropy(net(x), y)
-        return list(torch.autograd.grad(loss, list(net.parameters())))
-    rule: Any = lab.make(name, net, seed=seed)
-    weights = {path: module.weight for path, module in _linear(net)}
-    rule.prepare()
-    for path, matrix in getattr(rule, "feedback", {}).items():
-        exact = weights[path] if name == "fa" else weights["output"]
-        matrix.copy_(exact.detach())
-    rule.accumulate(x, y)
-    return [p.grad for p in net.parameters() if p.grad is not None]
+def slow_step(
+    name: str, net: nn.Module, x: Tensor, y: Tensor, feedback: Mapping[str, Tensor]
+) -> list[Tensor]:
+    """Return the gradients of a rule of the table, layer by layer from the top.
+
+    Every block's output is differentiated by the block's own numbers alone, under the
+    per-sample error that the rule puts there.
+    """
+    blocks = dict(copy.deepcopy(net).named_children())
+    names, inputs, outs = list(blocks), [], []
+    h = x
+    for block in blocks.values():
+        inputs.append(h.detach().requires_grad_())
+        outs.append(block(inputs[-1]))
+        h = outs[-1]
+    p = outs[-1].detach()
+    e = p.softmax(1) - nn.functional.one_hot(y, p.shape[1])
+    found: list[Tensor] = []
+    error = e
+    for i in reversed(range(len(names))):
+        own = list(blocks[names[i]].parameters())
+        grads = torch.autograd.grad(
+            outs[i], [*own, inputs[i]], error / len(x), retain_graph=True
+        )
+        found = [*grads[:-1], *found]
+        if i == 0:
+            break
+        if name == "dfa":
+            error = e @ feedback[names[i - 1]]
+        elif name == "kickback":
+            # Unit k stands for the error of class k mod C; one exact step down.
+            put = e if i == len(names) - 1 else e[:, torch.arange(16) % e.shape[1]]
+            (error,) = torch.autograd.grad(outs[i], inputs[i], put, retain_graph=True)
+        elif name == "fa":
+            error = _through(blocks[names[i]], inputs[i], error, feedback, names[i])
+        else:
+            error = grads[-1] * len(x)
+    return found
 
 
-def _linear(net: nn.Module) -> list[tuple[str, nn.Linear]]:
-    return [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear)]
+def _through(
+    block: nn.Module,
+    entry: Tensor,
+    error: Tensor,
+    feedback: Mapping[str, Tensor],
+    name: str,
+) -> Tensor:
+    """Return an error sent through a block, B in place of the linear layer's Wᵀ."""
+    (path, linear), *rest = [
+        (n, m) for n, m in block.named_modules(prefix=name) if not list(m.children())
+    ]
+    a = linear(entry).detach().requires_grad_()
+    out = a
+    for _, module in rest:
+        out = module(out)
+    if rest:
+        (error,) = torch.autograd.grad(out, a, error)
+    return error @ feedback[path]
 
 
 def _apart(a: list[Tensor], b: list[Tensor]) -> float:
@@ -180,48 +243,48 @@ def _draw(ends: dict[str, list[float]]) -> Figure:
         Gate(
             "way from a point of zero loss in 500 updates", "<", 1e-9, "zero by theory"
         ),
+        DEFINED,
     ],
 )
 def starts_at_zero(lab: Lab) -> Evidence:
     """Measure what the rule does before its predictor has learned anything."""
-    first, still = [], []
+    first, still, apart = [], [], []
     for seed in lab.seeds:
-        net = _network(seed, 4)
+        net, (x, y) = _network(seed, 4), _batch(seed)
         rule = _rule(lab, net, seed)
-        before = _lower(net, rule)
-        rule.step(*_batch(seed))
-        first.append(_apart(_lower(net, rule), before))
-        teacher = mlp(
-            6, [5, 5], 2, activation="identity", batch_norm=False, seed=seed
-        ).double()
+        before = _lower(rule)
+        rule.step(x, y)
+        first.append(float((_lower(rule) - before).abs().max()))
+        teacher = affine([6, 5, 5, 2], seed)
         x = torch.randn(50, 6, dtype=F64, generator=torch.Generator().manual_seed(seed))
-        start = [p.detach().clone() for p in teacher.parameters()]
-        rule = lab.make(lab.rule, teacher, at=[1], lr=1e-2, loss="mse", seed=seed)
         y = teacher(x).detach()
+        options: dict[str, Any] = {"at": [1], "loss": "mse", "seed": seed}
+        apart.append(strays(lab.rule, teacher, x, y, **options))
+        start = flat(teacher.parameters())
+        rule = lab.make(lab.rule, teacher, lr=1e-2, **options)
         for _ in range(500):
             rule.step(x, y)
-        still.append(_apart([p.detach() for p in teacher.parameters()], start))
+        still.append(float((flat(teacher.parameters()) - start).abs().max()))
     return Evidence(
         {
             "way of the lower weights in one update": first,
             "way from a point of zero loss in 500 updates": still,
+            STRAYS: apart,
         }
     )
 
 
-F64 = torch.float64
-
-
 def _rule(lab: Lab, net: nn.Module, seed: int) -> Rule:
-    return lab.make(lab.rule, net, at=[2], lr=RATE, optimizer=descent, seed=seed)
+    return lab.make(
+        lab.rule, net, at=[2], lr=RATE, sg_lr=RATE, optimizer=descent, seed=seed
+    )
 
 
-def _lower(net: nn.Module, rule: Rule) -> list[Tensor]:
-    """Return copies of the parameters below the split."""
-    blocks = list(rule.blocks)[: list(rule.blocks).index(rule.splits[0]) + 1]
-    return [
-        p.detach().clone() for name in blocks for p in rule.blocks[name].parameters()
-    ]
+def _lower(rule: Rule) -> Tensor:
+    """Return a copy of the parameters below the split."""
+    blocks = list(rule.blocks)
+    below = blocks[: blocks.index(rule.splits[0]) + 1]
+    return flat(p for name in below for p in rule.blocks[name].parameters())
 
 
 @claim(
@@ -233,55 +296,25 @@ def _lower(net: nn.Module, rule: Rule) -> list[Tensor]:
     ),
     source="Czarnecki et al. 2017, section 2 (the system's update rule)",
     experiment=(
-        "After 20 updates, one more by plain descent; every parameter's change is "
-        "compared with derivatives taken by autograd from the detached activation and "
-        "the predicted error."
+        "After 20 updates, one more by plain descent, in float64; every parameter's "
+        "change is compared with derivatives taken by autograd from the detached "
+        "activation, the predicted error and the predictor's regression."
     ),
     gates=[
-        Gate("upper update − true gradient", "<", 1e-6, "equal by definition; float32"),
-        Gate("lower update − synthetic gradient", "<", 1e-6, "equal by definition"),
+        Gate(f"{part} step − definition", "<", 1e-10, "equal by definition; float64")
+        for part in ("upper", "lower", "predictor")
     ],
+    holds_for={"away": "a step is what it is from any predictor; M1 asks the start"},
 )
 def two_gradients(lab: Lab) -> Evidence:
     """Measure one update of the rule against its definition."""
-    upper: list[float] = []
-    lower: list[float] = []
+    measured: dict[str, list[float]] = {}
     for seed in lab.seeds:
-        net = mlp(8, [16] * 4, 4, batch_norm=False, seed=seed)
+        net = mlp(8, [16] * 4, 4, batch_norm=False, seed=seed).double()
         rule = _rule(lab, net, seed)
         x, y = _batch(seed)
         for _ in range(20):
-            rule.step(x, y)
-        expected = _expected(net, rule, x, y)
-        before = {n: p.detach().clone() for n, p in net.named_parameters()}
-        rule.step(x, y)
-        made = {n: (before[n] - p.detach()) / RATE for n, p in net.named_parameters()}
-        below = {n for n in made if n.split(".")[0] in ("hidden_1", "hidden_2")}
-        for names, found in ((made.keys() - below, upper), (below, lower)):
-            found.append(max(float((made[n] - expected[n]).abs().max()) for n in names))
-    return Evidence(
-        {
-            "upper update − true gradient": upper,
-            "lower update − synthetic gradient": lower,
-        }
-    )
-
-
-def _expected(net: nn.Module, rule: Rule, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Return the gradients of the definition, from the predicted error alone."""
-    predicted = rule.errors(x, y)[rule.splits[0]][0].detach()
-    blocks = list(net.children())
-    h = blocks[1](blocks[0](x))
-    named = dict(net.named_parameters())
-    low = {
-        n: p for n, p in named.items() if n.split(".")[0] in ("hidden_1", "hidden_2")
-    }
-    grads = torch.autograd.grad(h, list(low.values()), predicted / len(x))
-    found = dict(zip(low, grads, strict=True))
-    output = h.detach()
-    for block in blocks[2:]:
-        output = block(output)
-    high = {n: p for n, p in named.items() if n not in low}
-    loss = nn.functional.cross_entropy(output, y)
-    grads = torch.autograd.grad(loss, list(high.values()))
-    return found | dict(zip(high, grads, strict=True))
+            rule.step(x.double(), y)
+        for part, value in deviations(rule, x.double(), y, RATE).items():
+            measured.setdefault(f"{part} step − definition", []).append(value)
+    return Evidence(measured)
