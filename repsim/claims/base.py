@@ -284,7 +284,3 @@ def difference(a: Sequence[float], b: Sequence[float] | None = None) -> Effect:
     test = ttest_1samp(a, 0.0) if b is None else ttest_ind(a, b, equal_var=False)
     interval = test.confidence_interval(0.9)
     return Effect(estimate, float(interval.low), float(interval.high))
-
-
-def lower_bound(a, b):  # TEMPORARY
-    return difference(a, b).low

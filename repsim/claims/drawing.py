@@ -1,6 +1,7 @@
 """Pictures that claims share: curves, profiles along depth, values against bounds."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from repsim.claims.base import Claim
+from repsim.claims.base import Claim, Effect, Values
 from repsim.plot.style import palette
 
-Values = np.ndarray | Sequence[float]
+Series = np.ndarray | Sequence[float]
 
 
 CONDITIONS = ("bp", "sg", "sg_every", "dfa", "untrained", "dni", "dni_every", "fa")
@@ -37,13 +38,13 @@ def figure(rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, np.n
 
 
 def curves(
-    series: Mapping[str, Values],
+    series: Mapping[str, Series],
     *,
     xlabel: str,
     ylabel: str,
     title: str = "",
     log: bool = False,
-    x: Values | None = None,
+    x: Series | None = None,
 ) -> Figure:
     """Return a figure with one line a name."""
     drawn, grid = figure(figsize=(7.6, 3.8))
@@ -59,26 +60,6 @@ def curves(
     axes.legend(
         fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1)
     )
-    return drawn
-
-
-def scatter_bound(
-    x: Values,
-    y: Values,
-    grid: Values,
-    bounds: Mapping[str, Values],
-    *,
-    xlabel: str,
-    ylabel: str,
-) -> Figure:
-    """Return points with the curves that they must stay above."""
-    drawn, axes = figure(figsize=(6.2, 3.8))
-    axes[0, 0].plot(x, y, ".", ms=1.5, color="0.6", rasterized=True)
-    colour = palette(bounds)
-    for name, values in bounds.items():
-        axes[0, 0].plot(grid, values, color=colour[name], label=name, lw=2)
-    axes[0, 0].set(xlabel=xlabel, ylabel=ylabel)
-    axes[0, 0].legend(loc="lower left", frameon=False)
     return drawn
 
 
@@ -107,16 +88,20 @@ def profile(
     axes.legend(fontsize="small", frameon=False)
 
 
-def against_bounds(claim: Claim, measured: Mapping[str, Sequence[float]]) -> Figure:
+def against_bounds(claim: Claim, measured: Mapping[str, Values]) -> Figure:
     """Return every measured value beside the bound it has to keep.
 
     Quantities that span more than three orders of magnitude, or are tiny, are
     drawn on a logarithmic axis; a value of zero sits at its left end.
     """
     names = list(measured)
-    drawn, grid = figure(len(names), 1, figsize=(6.2, 0.7 + 0.75 * len(names)))
-    for axes, name in zip(grid[:, 0], names, strict=True):
-        values = np.asarray(measured[name], dtype=np.float64)
+    drawn, grid = figure(
+        max(len(names), 1), 1, figsize=(6.2, 0.7 + 0.75 * max(len(names), 1))
+    )
+    for axes, name in zip(grid[:, 0], names, strict=False):
+        found = measured[name]
+        ends = astuple(found) if isinstance(found, Effect) else found
+        values = np.asarray(ends, dtype=np.float64)
         bounds = [gate for gate in claim.gates if gate.quantity == name]
         _strip(axes, values, [gate.bound for gate in bounds])
         demand = "; ".join(f"{g.relation} {g.bound:g}" for g in bounds) or "reported"

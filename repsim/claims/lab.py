@@ -1,15 +1,13 @@
 """What an experiment may use: settings, seeds, rules, and networks trained once."""
 
-import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -17,14 +15,26 @@ from joblib import Parallel, delayed
 from torch import nn
 
 from repsim import learning
+from repsim.claims.experiments import linear_systems
 from repsim.claims.settings import LOOKED, RULE, Settings, conditions
-from repsim.claims.trained import Cell, measure, recording, write
-from repsim.learning.rule import Rule
+from repsim.claims.trained import (
+    Cell,
+    code,
+    is_kept,
+    numbers,
+    recording,
+    rule_code,
+    train_missing,
+)
+from repsim.core.files import write_whole
+from repsim.learning.rule import Diverged, Rule
 
 TUNING_SEED = 10_000
 """Added to the first seed: learning rates are chosen on networks used nowhere else."""
 
 Numbers = dict[str, Any]
+Runs = list[xr.Dataset]
+Score = Literal["loss", "area"]
 
 
 class Lab:
@@ -91,20 +101,14 @@ class Lab:
 
     def numbers(self, cells: Sequence[Cell]) -> list[Numbers]:
         """Return the numbers of cells, training in parallel those that are missing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        missing = [c for c in cells if not (self.folder / f"{c.key}.json").is_file()]
-        if len(missing) < 2 or self.jobs == 1:
-            for cell in missing:
-                _measure(cell, self.root, self.folder)
-                self._count([cell])
-        else:
-            work = Parallel(n_jobs=self.jobs, return_as="generator_unordered")
-            for cell in work(
-                delayed(_measure)(cell, self.root, self.folder) for cell in missing
-            ):
-                self._count([cell])
+        missing = [cell for cell in cells if not is_kept(cell, self.folder)]
+        work = Parallel(n_jobs=self.jobs, return_as="generator_unordered")
+        for cell in work(
+            delayed(train_missing)(cell, self.root, self.folder) for cell in missing
+        ):
+            self._count([cell])
         self._count(cells)
-        return [measure(cell, self.root, self.folder) for cell in cells]
+        return [numbers(cell, self.folder) for cell in cells]
 
     def _count(self, cells: Sequence[Cell]) -> None:
         new = {cell.key: cell.label for cell in cells if cell.key not in self._seen}
@@ -112,25 +116,28 @@ class Lab:
         if self.tick is not None and new:
             self.tick(next(iter(new.values())), len(new))
 
-    def rate(self, label: str, **changes: Any) -> float:
+    def rate(self, label: str, by: Score = "loss", **changes: Any) -> float:
         """Return a condition's learning rate, tuned over the grid all rules share.
 
-        The one with the lowest training loss at the end; test data are not looked at.
+        By the training loss at the end, or by the training accuracy averaged over
+        training ("area"): what is gated. Test data are not looked at.
         """
-        return self.tuned([label], **changes)[label]
+        return self.tuned([label], by, **changes)[label]
 
-    def tuned(self, labels: Sequence[str], **changes: Any) -> dict[str, float]:
+    def tuned(
+        self, labels: Sequence[str], by: Score = "loss", **changes: Any
+    ) -> dict[str, float]:
         """Return tuned rates by condition; see `rate`."""
-        table = self.grid(labels, **changes)
-        return {
-            label: min(losses, key=lambda lr: losses[lr])
-            for label, losses in table.items()
-        }
+        table = self.grid(labels, by, **changes)
+        return {label: min(row, key=lambda lr: row[lr]) for label, row in table.items()}
 
     def grid(
-        self, labels: Sequence[str], **changes: Any
+        self, labels: Sequence[str], by: Score = "loss", **changes: Any
     ) -> dict[str, dict[float, float]]:
-        """Return the final training loss by condition and rate (inf if it diverged)."""
+        """Return what is tuned by condition and rate, lower is better.
+
+        inf where it diverged.
+        """
         rates = self.settings.scale.grid
         own = {"sg_shared": "sg", "untrained": "bp"}
         labels = [own.get(label, label) for label in labels] + list(labels)
@@ -143,7 +150,7 @@ class Lab:
         ]
         found = iter(self.numbers(cells))
         table = {
-            label: {lr: _final_loss(next(found)) for lr in rates} for label in unique
+            label: {lr: _score(next(found), by) for lr in rates} for label in unique
         }
         return {label: table[own.get(label, label)] for label in dict.fromkeys(labels)}
 
@@ -151,66 +158,82 @@ class Lab:
         """Return a condition's networks, one a seed, at its tuned rate."""
         return [self.cell(label, self.rate(label), seed) for seed in self.seeds]
 
-    def study(self, labels: Sequence[str]) -> dict[str, list[Numbers]]:
-        """Return the numbers of conditions at their tuned rates, one a seed each."""
-        rates = self.tuned(labels)
+    def study(
+        self, labels: Sequence[str], rates: Mapping[str, float] | None = None
+    ) -> dict[str, list[Numbers]]:
+        """Return the numbers of conditions, one a seed each, at their tuned rates.
+
+        Raises `Diverged` where a network did.
+        """
+        rates = self.tuned(labels) if rates is None else rates
         cells = [
             self.cell(label, rates[label], seed)
             for label in labels
             for seed in self.seeds
         ]
-        found = iter(self.numbers(cells))
+        found = iter(self._whole(cells))
         return {label: [next(found) for _ in self.seeds] for label in labels}
 
-    def recordings(self, label: str) -> list[xr.Dataset]:
+    def _whole(self, cells: Sequence[Cell]) -> list[Numbers]:
+        """Return the numbers of cells; Diverged where one has none."""
+        found = self.numbers(cells)
+        for cell, one in zip(cells, found, strict=True):
+            if "diverged" in one:
+                msg = f"{cell.label}, seed {cell.seed}: {one['diverged']}"
+                raise Diverged(msg)
+        return found
+
+    def recordings(self, label: str, cells: Sequence[Cell] | None = None) -> Runs:
         """Return the activations of a condition's networks, one a seed."""
-        cells = self.cells(label)
-        self.numbers(cells)
+        cells = self.cells(label) if cells is None else cells
+        self._whole(cells)
         return [recording(cell, self.folder) for cell in cells]
 
     def kept(self, name: str, compute: Callable[[], Any]) -> Any:
         """Return what `compute` gives, JSON-able, computed once.
 
-        Again with other settings, and when the module that computes it has changed.
+        Again with other settings, and when the code it runs, or that of the rule under
+        test, has changed.
         """
-        made_by = compute.__module__
-        text = json.dumps([asdict(self.settings), source_hash(made_by)], sort_keys=True)
-        path = self.folder / f"{name}-{sha256(text.encode()).hexdigest()[:12]}.json"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{name}-{self.key(compute.__module__)}.json"
         if not path.is_file():
-            write(path, json.dumps(compute()))
+            write_whole(path, json.dumps(compute()))
         return json.loads(path.read_text("utf-8"))
 
-    def matched(self, first: str, second: str) -> dict[str, list[Numbers]]:
-        """Return two conditions at equal test accuracy.
+    def key(self, module: str) -> str:
+        """Return a hash of what decides the numbers of an experiment in a module."""
+        content = (
+            asdict(self.settings),
+            rule_code(self.rule),
+            code(sys.modules[module], linear_systems),
+            code(sys.modules[Cell.__module__], sys.modules[__name__]),
+        )
+        return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def matched(self, first: str, second: str) -> dict[str, list[Cell]]:
+        """Return the networks of two conditions at equal test accuracy.
 
         The better one is stopped at the first evaluation at which its mean test
         accuracy has reached the other's final one.
         """
         both = self.study([first, second])
+        cells = {label: self.cells(label) for label in both}
         final = {
-            label: float(np.mean([n["test_accuracy"][-1] for n in numbers]))
-            for label, numbers in both.items()
+            label: float(np.mean([n["test_accuracy"][-1] for n in found]))
+            for label, found in both.items()
         }
         better, worse = sorted(final, key=lambda label: -final[label])
         curve = np.mean([n["test_accuracy"] for n in both[better]], axis=0)
         at = int(np.flatnonzero(curve >= final[worse])[0])
         steps = max(int(both[better][0]["step"][at]), 1)
-        if steps < self.settings.scale.steps:
-            cells = [replace(cell, steps=steps) for cell in self.cells(better)]
-            both[better] = self.numbers(cells)
-        return both
+        cells[better] = [replace(cell, steps=steps) for cell in cells[better]]
+        return cells
 
 
-@lru_cache
-def source_hash(module: str) -> str:
-    """Return a hash of a module's source: what it found holds for this code alone."""
-    return sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()[:12]
-
-
-def _measure(cell: Cell, root: str | None, folder: Path) -> Cell:
-    measure(cell, root, folder)
-    return cell
-
-
-def _final_loss(numbers: Numbers) -> float:
-    return float("inf") if "diverged" in numbers else float(numbers["loss"][-1])
+def _score(numbers: Numbers, by: Score) -> float:
+    if "diverged" in numbers:
+        return float("inf")
+    if by == "area":
+        return -float(np.mean(numbers["accuracy"][1:]))
+    return float(numbers["loss"][-1])

@@ -15,14 +15,14 @@ from typing import Any
 from tqdm import tqdm
 
 from repsim.claims import cost
-from repsim.claims.base import Claim, summarise
+from repsim.claims.base import Claim, Evidence, summarise
 from repsim.claims.drawing import against_bounds
-from repsim.claims.lab import Lab, source_hash
-from repsim.claims.page import write_page
+from repsim.claims.lab import Lab
+from repsim.claims.render import number, write_page
 from repsim.claims.settings import about, chosen_claims, make_settings
-from repsim.claims.trained import write
-from repsim.core.provenance import repsim_version
+from repsim.core.files import write_whole
 from repsim.datasets import load
+from repsim.learning.rule import Diverged
 
 Result = dict[str, Any]
 
@@ -143,8 +143,8 @@ def reproduce(
     content = about(settings, notes)
     text = json.dumps(content, indent=2, ensure_ascii=False)
     path, page = folder / "claims.json", folder / "claims.html"
-    write(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    write(folder / "about.json", text + "\n")
+    write_whole(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "about.json", text + "\n")
     write_page(page, results, content, folder / "figures")
     return Reproduction(results, path, page, notes)
 
@@ -199,11 +199,9 @@ def _bar(
 
 def _place(claim: Claim, lab: Lab, folder: Path) -> Path:
     """Return the file of a claim's result: these settings, thresholds and code."""
-    made_by = repsim_version(), source_hash(claim.run.__module__)
-    text = json.dumps([asdict(lab.settings), _gates(claim), *made_by])
-    return (
-        folder / "results" / f"{claim.id}-{sha256(text.encode()).hexdigest()[:12]}.json"
-    )
+    text = json.dumps([lab.key(claim.run.__module__), _gates(claim)])
+    name = f"{claim.id}-{sha256(text.encode()).hexdigest()[:12]}.json"
+    return folder / "results" / name
 
 
 def _kept(claim: Claim, lab: Lab, folder: Path) -> Result | None:
@@ -224,7 +222,10 @@ def _run(claim: Claim, lab: Lab, folder: Path, name: Callable[[str], None]) -> R
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        evidence = claim.run(lab)
+        try:
+            evidence = claim.run(lab)
+        except Diverged as error:
+            evidence = Evidence({}, note=f"A network diverged. {error}")
     told = dict.fromkeys(str(w.message) for w in said if w.category is UserWarning)
     unjudged = [
         f"Not judged, because it takes {gate.seeds} seeds: {gate.quantity}."
@@ -242,6 +243,7 @@ def _run(claim: Claim, lab: Lab, folder: Path, name: Callable[[str], None]) -> R
         "threshold": claim.threshold,
         "gates": _gates(claim),
         "verdict": claim.judge(evidence.measured, lab.settings.seeds),
+        "broken": [str(g) for g in claim.broken(evidence.measured, lab.settings.seeds)],
         "note": " ".join([evidence.note, *told, *unjudged]).strip(),
         "tables": dict(evidence.tables),
         "dataset": lab.settings.dataset,
@@ -250,7 +252,9 @@ def _run(claim: Claim, lab: Lab, folder: Path, name: Callable[[str], None]) -> R
         "wall_s": round(time.perf_counter() - began, 1),
         "figure": f"figures/{claim.id}.png",
     }
-    write(_place(claim, lab, folder), json.dumps(result, ensure_ascii=False))
+    path = _place(claim, lab, folder)
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, json.dumps(result, ensure_ascii=False))
     return result
 
 
@@ -268,13 +272,3 @@ def _short(result: Result) -> str:
         found = result["measured"].get(name)
         parts.append(f"{name} {number(found) if found else 'not measured'}{demand}")
     return "; ".join(parts)
-
-
-def number(summary: dict[str, Any]) -> str:
-    """Return a summary as text: the mean, and the range where values differ."""
-    if summary["mean"] is None:
-        return "not finite"
-    text = f"{summary['mean']:.3g}"
-    if summary["n"] > 1 and summary["low"] != summary["high"]:
-        text += f" [{summary['low']:.3g}, {summary['high']:.3g}]"
-    return text

@@ -42,6 +42,8 @@ class Scale:
     surface_steps: int = 3000
     learned_steps: int = 2000
     deep_seeds: int = 1
+    small_rate: float = 3e-5
+    long_steps: int = 20_000
 
 
 _WIDE = (1e-4, 3e-4, 1e-3, 3e-3)
@@ -50,10 +52,15 @@ _DEPTHS = (3, 10, 20, 50)
 
 SCALES = {
     ("digits", False): Scale(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
-    ("digits", True): Scale(8, 64, 400, 128, _GRID, (3, 8, 20), 200, (3000, 400)),
+    ("digits", True): Scale(
+        8, 64, 400, 128, _GRID, (3, 8), 200, (3000, 400), small_rate=1e-4, long_steps=0
+    ),
     ("images", False): Scale(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
-    ("images", True): Scale(10, 64, 400, 128, _GRID, (3, 10, 20), 200, (3000, 400)),
-}
+    ("images", True): Scale(
+        10, 64, 400, 128, _GRID, (3, 10), 200, (3000, 400), small_rate=1e-4,
+        long_steps=0,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,8 @@ def conditions(depth: int) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def _spread(depth: int, splits: int) -> list[int]:
-    return [round(depth * (i + 1) / (splits + 1)) for i in range(splits)]
+    places = (round(depth * (i + 1) / (splits + 1)) for i in range(splits))
+    return sorted({max(place, 1) for place in places})
 
 
 def chosen_claims(claims: Sequence[str] | None) -> list[Claim]:

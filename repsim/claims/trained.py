@@ -1,10 +1,15 @@
-"""One trained network with everything the claims measure on it, kept as numbers."""
+"""One trained network with everything the claims measure on it: a cell of a study."""
 
+import inspect
 import json
+import shutil
+import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,22 +17,26 @@ import torch
 import xarray as xr
 from sklearn.linear_model import RidgeClassifier
 
-from repsim import learning
+from repsim import learning, networks, training
 from repsim.capture.single import record
 from repsim.core.files import write_whole
-from repsim.core.provenance import repsim_version
-from repsim.core.seeding import derived_seed
-from repsim.core.threads import one_thread
-from repsim.datasets import load, to_tensors
+from repsim.datasets import to_tensors
+from repsim.datasets.recordings import layers
+from repsim.datasets.store import open_recording
 from repsim.geometry.profiles import class_margin, rdm_distance
 from repsim.geometry.stacks import rdms
-from repsim.learning.rule import Rule
-from repsim.networks import mlp
+from repsim.learning.factory import factory
+from repsim.learning.rule import Diverged, Rule
 from repsim.probes import LinearProbe
-from repsim.training.loop import train
+from repsim.studies.cell import MEASURED, TRAINING, is_complete, train_cell
+from repsim.studies.conditions import Condition
+from repsim.studies.spec import Spec, make_spec
 
 EXAMPLES = 400
 """Test examples, sorted by label, on which geometry is measured (as in the paper)."""
+
+STILL = 1e-12
+"""Learning rate of the untrained networks, recorded before their only update."""
 
 PROBED = (1500, 1000)
 """At most so many training examples to fit a probe, and test examples to score it."""
@@ -35,7 +44,12 @@ PROBED = (1500, 1000)
 
 @dataclass(frozen=True)
 class Cell:
-    """What one network is trained as."""
+    """What one network is trained as.
+
+    `options` are the rule's as JSON, without the learning rate; `init` is the label
+    whose initial weights are taken; `look` says whether the layers are measured, and
+    not only the learning curve.
+    """
 
     label: str
     rule: str
@@ -53,148 +67,140 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A name for the file that holds the numbers."""
-        text = json.dumps([asdict(self), repsim_version()], sort_keys=True)
+        """A name for what is kept: everything that decides the numbers, code too."""
+        content = asdict(self), rule_code(self.rule), code(sys.modules[__name__])
+        text = json.dumps(content, sort_keys=True)
         return f"{self.label}-{self.seed}-{sha256(text.encode()).hexdigest()[:12]}"
 
+    def store(self, folder: Path) -> Path:
+        """Return the zarr store below a folder, a study of this one network."""
+        return folder / f"{self.key}.zarr"
 
-def measure(cell: Cell, root: str | None, folder: Path) -> dict[str, Any]:
-    """Return the numbers of a cell, trained now unless they are already kept."""
-    path = folder / f"{cell.key}.json"
-    if path.is_file():
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return found
-    with one_thread():
-        result, activations = _train(cell, root)
-    if activations is not None:
-        np.savez(folder / f"{cell.key}.npz", allow_pickle=False, **activations)
-    write(path, json.dumps(result))
-    return result
+    def condition(self) -> Condition:
+        """Return the cell's condition, as a study has it."""
+        options = json.loads(self.options)
+        init = None if self.init == self.label else self.init
+        return Condition(self.label, self.label, self.rule, (*options.items(),), init)
+
+    def spec(self, root: str | None) -> Spec:
+        """Return the settings of the cell, as a study has them."""
+        return make_spec(
+            [self.rule],
+            self.dataset,
+            [self.seed],
+            root=root,
+            depth=self.depth,
+            width=self.width,
+            activation=self.activation,
+            steps=max(self.steps, 1),
+            batch_size=self.batch_size,
+            lr=self.lr,
+            record=[self.steps],
+            examples=EXAMPLES if self.look else 10,
+            device="cpu",
+        )
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file, and its folder, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text)
+def train_missing(cell: Cell, root: str | None, folder: Path) -> Cell:
+    """Train and record a cell, unless that is done; what diverged leaves a note."""
+    if is_kept(cell, folder):
+        return cell
+    folder.mkdir(parents=True, exist_ok=True)
+    store, evaluated = cell.store(folder), max(cell.steps // 20, 1)
+    try:
+        train_cell(
+            cell.spec(root),
+            cell.condition(),
+            cell.seed,
+            cell.lr if cell.steps else STILL,
+            store,
+            batch_norm="after",
+            evaluate=[*range(0, cell.steps, evaluated), cell.steps],
+            finish=_look if cell.look else None,
+        )
+    except Diverged as error:
+        shutil.rmtree(store, ignore_errors=True)
+        write_whole(_diverged(cell, folder), str(error))
+    return cell
 
 
-def recording(cell: Cell, folder: Path) -> xr.Dataset:
-    """Return the activations of a measured cell as a recording of one moment."""
-    with np.load(folder / f"{cell.key}.npz") as kept:
-        arrays = dict(kept)
-    coords = {"example": arrays.pop("example")}
-    coords["label"] = ("example", arrays.pop("label"))
-    return xr.Dataset(
-        {name: (("example", f"{name}_unit"), value) for name, value in arrays.items()},
-        coords=coords,
-        attrs={"layers": list(arrays), "condition": cell.label, "seed": cell.seed},
+def is_kept(cell: Cell, folder: Path) -> bool:
+    """Return whether a cell is trained, or known to diverge."""
+    store = cell.store(folder)
+    return _diverged(cell, folder).is_file() or (
+        store.is_dir() and is_complete(store, cell.label, cell.seed)
     )
 
 
-@lru_cache(maxsize=4)
-def data(dataset: str, split: str, root: str | None) -> xr.Dataset:
-    """Return a data set, read once a process."""
-    return load(dataset, split, root=root)
+def _diverged(cell: Cell, folder: Path) -> Path:
+    return folder / f"{cell.key}.diverged"
 
 
-def sorted_examples(test: xr.Dataset, count: int = EXAMPLES) -> xr.Dataset:
-    """Return as many test examples of every class as fit in `count`, by label."""
-    label = test["label"].values
-    classes = np.unique(label)
-    each = min(count // len(classes), int(np.bincount(label)[classes].min()))
-    chosen = np.concatenate([np.flatnonzero(label == c)[:each] for c in classes])
-    return test.isel(example=chosen)
+def numbers(cell: Cell, folder: Path) -> dict[str, Any]:
+    """Return a trained cell's numbers.
 
-
-def build(cell: Cell, features: int, classes: int) -> Rule:
-    """Return the rule on a fresh network of the cell's initial weights."""
-    net = mlp(
-        features,
-        [cell.width] * cell.depth,
-        classes,
-        activation=cell.activation,
-        batch_norm="after",
-        seed=derived_seed("init", cell.init, cell.seed),
-    )
-    options = json.loads(cell.options)
-    seed = derived_seed("run", cell.label, cell.seed)
-    return learning.make(cell.rule, net, lr=cell.lr, seed=seed, **options)
-
-
-def _train(
-    cell: Cell, root: str | None
-) -> tuple[dict[str, Any], dict[str, np.ndarray] | None]:
-    source, test = (data(cell.dataset, split, root) for split in ("train", "test"))
-    x, y = to_tensors(source.isel(example=slice(1)), "flat")
-    rule = build(cell, x.shape[1], len(source.attrs["classes"]))
-    result: dict[str, Any] = {"cell": asdict(cell)}
-    if cell.steps:
-        try:
-            log = train(
-                rule,
-                source,
-                steps=cell.steps,
-                batch_size=cell.batch_size,
-                seed=derived_seed("run", cell.label, cell.seed),
-                test=test.isel(example=slice(2000)),
-                eval_every=max(cell.steps // 20, 1),
-                progress=False,
-            )
-        except ValueError as error:
-            if "finite" not in str(error):
-                raise
-            return result | {"diverged": str(error)}, None
-        result |= _curve(log)
-    if not cell.look:
-        return result, None
-    return _look(rule, source, test, result)
-
-
-def _curve(log: xr.Dataset) -> dict[str, Any]:
+    Curves (`step`, `loss`, `accuracy`, `test_accuracy`), and where the layers are
+    measured `margin`, `distance`, `distance_correlation`, `probe`, `probe_train`,
+    `regression`, `displacement`, `weight_norm`, `cosine` (a number a hidden layer) and
+    `splits`; or `diverged`, the sentence, alone.
+    """
+    note = _diverged(cell, folder)
+    if note.is_file():
+        return {"diverged": note.read_text("utf-8")}
+    group = f"{cell.label}/{cell.seed}"
+    store = cell.store(folder)
+    log = xr.open_zarr(store, group=f"{group}/{TRAINING}", consolidated=False).load()
     kept = ("step", "loss", "accuracy", "test_accuracy")
-    curve: dict[str, Any] = {name: log[name].values.tolist() for name in kept}
+    found: dict[str, Any] = {name: log[name].values.tolist() for name in kept}
     last = log.isel(step=-1)
     hidden = [name for name in last["layer"].values if str(name) != "output"]
     for name in ("displacement", "weight_norm"):
-        curve[name] = last[name].sel(layer=hidden).values.tolist()
-    return curve
+        found[name] = last[name].sel(layer=hidden).values.tolist()
+    found["cell"] = asdict(cell)
+    if cell.look:
+        measured = xr.open_zarr(store, group=f"{group}/{MEASURED}", consolidated=False)
+        found |= {k: v.values.tolist() for k, v in measured.data_vars.items()}
+        found["splits"] = [int(v) for v in np.flatnonzero(found.pop("split")) + 1]
+    return found
+
+
+def recording(cell: Cell, folder: Path) -> xr.Dataset:
+    """Return the hidden layers' activations of a trained cell, at its end."""
+    run = open_recording(f"{cell.store(folder)}/{cell.label}/{cell.seed}")
+    hidden = [name for name in layers(run) if name != "output"]
+    found = run[hidden].isel(step=-1, drop=True).load()
+    return found.assign_attrs(layers=hidden)
 
 
 def _look(
-    rule: Rule, source: xr.Dataset, test: xr.Dataset, result: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    chosen = sorted_examples(test)
-    x, y = to_tensors(chosen, "flat")
-    run = _record(rule, chosen)
-    layers = list(rule.hidden)
-    stack = rdms(run, layers=layers)
-    result["margin"] = class_margin(stack).values.tolist()
-    result["distance"] = rdm_distance(stack).values.tolist()
-    apart = rdm_distance(stack, metric="correlation")
-    result["distance_correlation"] = apart.values.tolist()
-    result["cosine"] = _cosines(rule, x, y)
-    result |= _probes(rule, source, test)
-    result["splits"] = [layers.index(name) + 1 for name in rule.splits]
-    activations = {name: run[name].values.astype(np.float32) for name in layers}
-    activations |= {"example": run["example"].values, "label": run["label"].values}
-    return result, activations
-
-
-def _record(rule: Rule, chosen: xr.Dataset) -> xr.Dataset:
-    x, y = to_tensors(chosen, "flat")
-    return record(
-        rule.network,
-        x,
-        layers=list(rule.hidden),
-        labels=y.numpy(),
-        examples=chosen["example"].values,
+    rule: Rule, run: xr.Dataset, source: xr.Dataset, test: xr.Dataset
+) -> xr.Dataset:
+    """Measure every hidden layer of a trained network."""
+    if int(run["step"][-1]) == 0:  # untrained: forget the batch it has seen
+        for module in rule.network.modules():
+            if isinstance(module, torch.nn.BatchNorm1d):
+                module.reset_running_stats()
+    hidden = list(rule.hidden)
+    last = run[hidden].isel(step=-1, drop=True).load().assign_attrs(layers=hidden)
+    stack = rdms(last, layers=hidden)
+    rows = {
+        "margin": class_margin(stack).values,
+        "distance": rdm_distance(stack).values,
+        "distance_correlation": rdm_distance(stack, metric="correlation").values,
+        "cosine": _cosines(rule, test.sel(example=run["example"])),
+        "split": [name in rule.splits for name in hidden],
+        **_probes(rule, source, test),
+    }
+    return xr.Dataset(
+        {name: ("layer", np.asarray(row, np.float64)) for name, row in rows.items()},
+        coords={"layer": hidden},
     )
 
 
-def _cosines(rule: Rule, x: torch.Tensor, y: torch.Tensor) -> list[float]:
+def _cosines(rule: Rule, chosen: xr.Dataset) -> list[float]:
     """Return the pooled cosine of used and true error at every hidden layer."""
     found = []
-    for name, (used, true) in rule.errors(x, y).items():
+    for name, (used, true) in rule.errors(*to_tensors(chosen, "flat")).items():
         if name in rule.hidden:
             size = used.norm() * true.norm()
             found.append(float((used * true).sum() / size) if size > 0 else 0.0)
@@ -203,10 +209,16 @@ def _cosines(rule: Rule, x: torch.Tensor, y: torch.Tensor) -> list[float]:
 
 def _probes(rule: Rule, source: xr.Dataset, test: xr.Dataset) -> dict[str, list[float]]:
     """Return accuracies of linear probes, logistic and regression, by hidden layer."""
-    fit = _record(rule, source.isel(example=slice(PROBED[0])))
-    score = _record(rule, test.isel(example=slice(PROBED[1])))
+    hidden = list(rule.hidden)
+    fit, score = (
+        record(rule.network, x, layers=hidden, labels=y.numpy())
+        for x, y in (
+            to_tensors(data.isel(example=slice(count)), "flat")
+            for data, count in zip((source, test), PROBED, strict=True)
+        )
+    )
     found: dict[str, list[float]] = {"probe": [], "probe_train": [], "regression": []}
-    for name in rule.hidden:
+    for name in hidden:
         known = fit[name].values, fit["label"].values
         unseen = score[name].values, score["label"].values
         logistic = LinearProbe().fit(*known)
@@ -215,3 +227,60 @@ def _probes(rule: Rule, source: xr.Dataset, test: xr.Dataset) -> dict[str, list[
         regression = RidgeClassifier().fit(known[0].astype(np.float64), known[1])
         found["regression"].append(float(regression.score(*unseen)))
     return found
+
+
+def rule_code(name: str) -> str:
+    """Return a hash of what a rule does: its own source, and all that it is made of.
+
+    Its class with every class it inherits from, the modules they stand in, and the
+    rooms that every rule trains with. A rule that is mended under the same name, in the
+    same folder, has another.
+    """
+    return _rule_code(name, factory(name))
+
+
+@cache
+def _rule_code(name: str, registered: Any) -> str:
+    made = registered
+    while isinstance(made, partial):
+        made = made.func
+    kinds = inspect.getmro(made) if inspect.isclass(made) else (made,)
+    parts = [repr(registered) if isinstance(registered, partial) else name]
+    for kind in kinds:
+        if kind.__module__.partition(".")[0] in ("builtins", "torch", "typing"):
+            continue
+        parts += [kind.__qualname__, _source(kind), code(sys.modules[kind.__module__])]
+    parts += [code(room) for room in (learning, networks, training)]
+    return sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _source(kind: Any) -> str:
+    """Return a class's or function's source, or its byte code where it has none."""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        members = vars(kind).values() if inspect.isclass(kind) else [kind]
+        codes = [m.__code__ for m in members if inspect.isfunction(m)]
+        return repr([(c.co_code, c.co_names, repr(c.co_consts)) for c in codes])
+
+
+def code(*modules: ModuleType) -> str:
+    """Return a hash of modules' source files, of a package with all that is in it."""
+    return _digest(tuple(sorted(_paths(modules))))
+
+
+def _paths(modules: Iterable[ModuleType]) -> set[str]:
+    found: set[str] = set()
+    for module in modules:
+        path = getattr(module, "__file__", None)
+        if path is not None and hasattr(module, "__path__"):
+            found |= {str(p) for p in Path(path).parent.rglob("*.py")}
+        elif path is not None:
+            found.add(path)
+    return found
+
+
+@cache
+def _digest(paths: tuple[str, ...]) -> str:
+    contents = [Path(p).read_bytes() for p in paths if Path(p).is_file()]
+    return sha256(b"\0".join(contents)).hexdigest()[:12]

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,17 @@ from repsim.core.threads import one_thread
 from repsim.datasets.results import storable
 from repsim.datasets.store import is_complete as store_complete
 from repsim.datasets.store import remove_recording
+from repsim.learning.rule import Rule
+from repsim.networks.feedforward import BatchNorm
 from repsim.studies.conditions import Condition, derived_seed
 from repsim.studies.plugins import import_modules
 from repsim.studies.spec import Spec
 from repsim.training.loop import train
 
-TRAINING = "training"
+TRAINING, MEASURED = "training", "measured"
+
+Finish = Callable[[Rule, xr.Dataset, xr.Dataset, xr.Dataset], xr.Dataset]
+"""Rule, recording, training and test data -> what else is measured on a network."""
 
 
 def build(
@@ -35,6 +40,7 @@ def build(
     lr: float,
     features: int,
     classes: int,
+    batch_norm: BatchNorm = True,
 ) -> Any:
     """Return the rule of one cell with its freshly initialised network."""
     network = networks.mlp(
@@ -42,6 +48,7 @@ def build(
         hidden=[spec.width] * spec.depth,
         classes=classes,
         activation=spec.activation,
+        batch_norm=batch_norm,
         seed=init_seed,
     ).to(device_named(spec.device))
     options = {"lr": lr, "seed": run_seed, **dict(condition.options)}
@@ -98,15 +105,25 @@ def train_cell(
     lr: float,
     store: Path,
     tell: Path | None = None,
+    *,
+    batch_norm: BatchNorm = True,
+    evaluate: Sequence[int] | None = None,
+    finish: Finish | None = None,
 ) -> tuple[str, int]:
-    """Train one network, record it, and leave both records in the study's store."""
+    """Train one network, record it, and leave both records in the study's store.
+
+    `evaluate` are the steps of the training record (None: those recorded), `finish`
+    measures the trained network further, as a group of its own beside the recording.
+    """
     import_modules(spec.plugins)
     began = time.perf_counter()
     data, test = load(spec)
     x, y = flat(data)
     init_seed, run_seed = condition.init_seed(seed), condition.run_seed(seed)
     classes = len(data.attrs["classes"])
-    rule = build(spec, condition, init_seed, run_seed, lr, x.shape[1], classes)
+    rule = build(
+        spec, condition, init_seed, run_seed, lr, x.shape[1], classes, batch_norm
+    )
     kept = recorded(test, spec.examples)
     inputs, labels = flat(kept)
     group = f"{condition.label}/{seed}"
@@ -137,20 +154,23 @@ def train_cell(
             batch_size=spec.batch_size,
             seed=run_seed,
             test=test,
-            eval_every=spec.record,
+            eval_every=spec.record if evaluate is None else evaluate,
             progress=False,
             callbacks=[recorder, *([_teller(tell)] if tell else [])],
         )
+    if finish is not None:
+        measured = finish(rule, recorder.dataset(), data, test)
+        _keep(measured, store, f"{group}/{MEASURED}")
     log.attrs["wall_s"] = round(time.perf_counter() - began, 2)
-    storable(log).to_zarr(
-        store,
-        group=f"{group}/{TRAINING}",
-        mode="w",
-        consolidated=False,
-        zarr_format=3,
-    )
+    _keep(log, store, f"{group}/{TRAINING}")
     zarr.open_group(store, mode="r+", path=f"{group}/{TRAINING}").attrs["complete"] = 1
     return condition.label, seed
+
+
+def _keep(record: xr.Dataset, store: Path, group: str) -> None:
+    storable(record).to_zarr(
+        store, group=group, mode="w", consolidated=False, zarr_format=3
+    )
 
 
 @one_thread()

@@ -7,17 +7,19 @@ it did with the definition below, written with autograd from the two losses alon
 import copy
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from repsim import learning
 from repsim.claims.base import Gate
-from repsim.claims.lab import Lab
 from repsim.learning.losses import one_hot
 from repsim.learning.rule import Rule
 from repsim.networks import mlp
+
+if TYPE_CHECKING:
+    from repsim.claims.lab import Lab
 
 F64 = torch.float64
 RATE = 0.1
@@ -239,7 +241,7 @@ SYSTEM = (DEFINED, Gate(STARTS, "==", 0.0, "zero by definition"))
 """What every claim about trained networks demands of the rule that trained them."""
 
 
-def system(lab: Lab) -> dict[str, list[float]]:
+def system(lab: "Lab") -> dict[str, list[float]]:
     """Return what `SYSTEM` asks of the rule under test, on small deep networks."""
     found: dict[str, list[float]] = {STRAYS: [], STARTS: []}
     generator = torch.Generator().manual_seed(0)

@@ -34,7 +34,7 @@ ROWS = ("bp", "fa", "dfa", "kickback", "sg", "dni", "sg_prop", "noise")
 
 @claim(
     "C17",
-    order=25,
+    order=26,
     statement=(
         "Backpropagation, feedback alignment, direct feedback alignment, Kickback and "
         "synthetic gradients are one scheme: an error put at each layer."
@@ -91,7 +91,7 @@ def _first_step(
 
 @claim(
     "E7",
-    order=26,
+    order=27,
     statement=(
         "The unification table: what each rule puts at a layer, what it locks, and how "
         "well it learns."
@@ -228,7 +228,7 @@ def _draw(ends: dict[str, list[float]]) -> Figure:
 
 @claim(
     "M1",
-    order=27,
+    order=28,
     statement=(
         "A predictor starts at zero, so the first update leaves everything below the "
         "split where it is; and a network that makes no error stays where it is."
@@ -289,7 +289,7 @@ def _lower(rule: Rule) -> Tensor:
 
 @claim(
     "M2",
-    order=28,
+    order=29,
     statement=(
         "Above the split the network follows the true gradient and below it the "
         "predicted one; the predictor's own regression moves neither."

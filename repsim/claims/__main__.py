@@ -1,0 +1,5 @@
+"""`python -m repsim.claims`: write reproductions into pages of the documentation."""
+
+from repsim.claims.render import main
+
+main()
