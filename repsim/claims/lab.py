@@ -53,6 +53,7 @@ class Lab:
         self.folder = out / "networks"
         self.tick = tick
         self._seen: set[str] = set()
+        self._read: dict[str, Numbers] = {}
 
     @property
     def rule(self) -> str:
@@ -108,7 +109,10 @@ class Lab:
         ):
             self._count([cell])
         self._count(cells)
-        return [numbers(cell, self.folder) for cell in cells]
+        for cell in cells:
+            if cell.key not in self._read:
+                self._read[cell.key] = numbers(cell, self.folder)
+        return [self._read[cell.key] for cell in cells]
 
     def _count(self, cells: Sequence[Cell]) -> None:
         new = {cell.key: cell.label for cell in cells if cell.key not in self._seen}

@@ -25,7 +25,7 @@ from repsim.datasets.recordings import layers
 from repsim.datasets.store import open_recording
 from repsim.geometry.profiles import class_margin, rdm_distance
 from repsim.geometry.stacks import rdms
-from repsim.learning.factory import factory
+from repsim.learning.factory import rules
 from repsim.learning.rule import Diverged, Rule
 from repsim.probes import LinearProbe
 from repsim.studies.cell import MEASURED, TRAINING, is_complete, train_cell
@@ -236,7 +236,7 @@ def rule_code(name: str) -> str:
     rooms that every rule trains with. A rule that is mended under the same name, in the
     same folder, has another.
     """
-    return _rule_code(name, factory(name))
+    return _rule_code(name, rules.get(name))
 
 
 @cache

@@ -112,8 +112,9 @@ def train_cell(
 ) -> tuple[str, int]:
     """Train one network, record it, and leave both records in the study's store.
 
-    `evaluate` are the steps of the training record (None: those recorded), `finish`
-    measures the trained network further, as a group of its own beside the recording.
+    `evaluate` are the steps of a training record without error diagnostics (None: one
+    with them, at the steps recorded); `finish` measures the trained network further, as
+    a group of its own beside the recording.
     """
     import_modules(spec.plugins)
     began = time.perf_counter()
@@ -155,6 +156,7 @@ def train_cell(
             seed=run_seed,
             test=test,
             eval_every=spec.record if evaluate is None else evaluate,
+            diagnostics=evaluate is None,
             progress=False,
             callbacks=[recorder, *([_teller(tell)] if tell else [])],
         )

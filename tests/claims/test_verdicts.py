@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from repsim.claims.base import Claim, Evidence, Gate, lower_bound, summarise
+from repsim.claims.base import (
+    Claim,
+    Effect,
+    Evidence,
+    Gate,
+    difference,
+    summarise,
+)
 
 
 def a_claim(*gates: Gate) -> Claim:
@@ -75,17 +82,44 @@ def test_summaries_survive_json() -> None:
     assert summarise([2.0])["sd"] is None
 
 
-def test_lower_bound_is_welchs() -> None:
+def test_differences_have_welchs_interval() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(1, 1, 6), rng.normal(0, 3, 4)
     parts = [v.var(ddof=1) / len(v) for v in (a, b)]
     freedom = sum(parts) ** 2 / (parts[0] ** 2 / 5 + parts[1] ** 2 / 3)
-    quantile = student.ppf(0.95, freedom)
-    expected = a.mean() - b.mean() - quantile * sum(parts) ** 0.5
-    assert lower_bound(list(a), list(b)) == pytest.approx(expected)
+    half = student.ppf(0.95, freedom) * sum(parts) ** 0.5
+    found = difference(list(a), list(b))
+    assert found.estimate == pytest.approx(a.mean() - b.mean())
+    assert found.low == pytest.approx(found.estimate - half)
+    assert found.high == pytest.approx(found.estimate + half)
+    alone = difference(list(a))
+    half = student.ppf(0.95, 5) * parts[0] ** 0.5
+    assert alone.low == pytest.approx(a.mean() - half)
 
 
-def test_lower_bound_without_spread_or_seeds() -> None:
-    assert lower_bound([1.0, 1.0], [0.0, 0.0]) == 1.0
-    assert np.isnan(lower_bound([1.0], [0.0, 0.0]))
-    assert np.isnan(lower_bound([1.0, float("nan")], [0.0, 0.0]))
+def test_differences_without_spread_or_seeds() -> None:
+    assert difference([1.0, 1.0], [0.0, 0.0]) == Effect(1.0, 1.0, 1.0)
+    assert np.isnan(difference([1.0], [0.0, 0.0]).low)
+    assert np.isnan(difference([1.0, float("nan")], [0.0, 0.0]).low)
+
+
+def test_an_end_of_the_interval_may_be_asked_for() -> None:
+    effect = Effect(0.5, -0.1, 1.1)
+    for of, relation, verdict in (
+        ("low", ">", "does not hold"),
+        ("high", ">", "holds"),
+        ("every", ">", "holds"),
+        ("high", "<", "does not hold"),
+    ):
+        gate = Gate("q", relation, 0.0, "t", of)  # type: ignore[arg-type]
+        assert a_claim(gate).judge({"q": effect}) == verdict
+    unknown = Effect(0.5, float("nan"), float("nan"))
+    gate = Gate("q", ">", 0.0, "t", "low")
+    assert a_claim(gate).judge({"q": unknown}) == "does not hold"
+    assert str(gate) == "lower 95 % bound of q > 0"
+    assert summarise(unknown)["low"] is None and summarise(effect)["interval"]
+
+
+def test_broken_gates_are_named() -> None:
+    gates = Gate("a", ">", 0.0, "t"), Gate("b", ">", 0.0, "t")
+    assert a_claim(*gates).broken({"a": [1.0], "b": [-1.0]}) == [gates[1]]

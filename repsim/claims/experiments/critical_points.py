@@ -166,6 +166,7 @@ def constant_only(parameters: Any, lr: float) -> ConstantOnly:
         Gate("the constant after 100 steps", "==", 0.0, "by hand"),
         DEFINED,
     ],
+    holds_for={"leaky": "the loss is straight in f, so the target has nothing to leak"},
 )
 def adds_critical_points(lab: Lab) -> Evidence:
     """Measure both gradients in the one-dimensional example."""

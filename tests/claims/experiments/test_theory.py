@@ -1,98 +1,84 @@
 """The theory with numbers, and rules broken on purpose that must not pass."""
 
-from collections.abc import Iterator, Mapping
+import importlib.util
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from repsim import learning
-from repsim.claims.base import registered
-from repsim.claims.experiments.linear_convergence import ROUNDING, _regression
-from repsim.claims.experiments.loss_reconstruction import curl_ratio, implied_loss
+from repsim.claims.base import FAILS, HOLDS, registered
+from repsim.claims.experiments.linear_convergence import ROUNDING, Regression
+from repsim.claims.experiments.representations import omnibus
 from repsim.claims.lab import Lab
 from repsim.claims.settings import Settings
-from repsim.learning import Cut
-from repsim.learning.rules.synthetic import SyntheticGradient
 
-EXACT = ["C1", "C2", "C3", "C17", "T5", "T10", "T11", "M1", "M2"]
+_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "broken_rules.py"
+_SPEC = importlib.util.spec_from_file_location("broken_rules", _SCRIPT)
+assert _SPEC is not None and _SPEC.loader is not None
+broken_rules = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(broken_rules)
 
-
-class StartsAway(SyntheticGradient):
-    """A mistake: the predictor does not start at zero."""
-
-    name: ClassVar[str] = "sg_away"
-
-    def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        super().build(shapes)
-        with torch.no_grad():
-            for predictor in self.predictors.values():
-                for parameter in predictor.parameters():
-                    parameter.fill_(0.01)
-
-
-class LeakyTarget(SyntheticGradient):
-    """A mistake: the regression's target is not detached."""
-
-    name: ClassVar[str] = "sg_leaky"
-
-    def learn(self, cut: Cut, count: int) -> dict[str, torch.Tensor]:
-        above = list(self.blocks)[list(self.blocks).index(cut.name) + 1 :]
-        with torch.enable_grad():
-            h = output = cut.h.detach().requires_grad_()
-            for name in above:
-                output = self.blocks[name](output)
-            loss = self.loss(output, cut.labels.argmax(1)) * len(h)
-            (target,) = torch.autograd.grad(loss, h, create_graph=True)
-            predicted = self.predictors[cut.name](cut.h, cut.labels)
-            regression = (predicted - target).square().sum() / count
-            regression.backward()
-        return {"sg_loss": regression.detach()}
+QUICK = ["C2", "C3", "T5", "T11", "C17", "M1", "M2"]
+LONG = ["C1", "C4", "C5", "C6", "T9", "T10"]
 
 
 @pytest.fixture
-def broken() -> Iterator[None]:
-    learning.register("sg_away", StartsAway)
-    learning.register("sg_leaky", LeakyTarget)
-    yield
-    learning.unregister("sg_away")
-    learning.unregister("sg_leaky")
+def broken() -> Iterator[dict[str, str]]:
+    """Register the broken rules; way of being broken -> name."""
+    named = {way: kind for way, (_, kind) in broken_rules.BROKEN.items()}
+    for kind in named.values():
+        learning.register(kind.name, kind)
+    yield {way: kind.name for way, kind in named.items()}
+    for kind in named.values():
+        learning.unregister(kind.name)
 
 
 def verdict(claim: str, folder: Path, **settings: Any) -> str:
-    lab = Lab(Settings(quick=True, **{"seeds": 2, **settings}), folder)
+    lab = Lab(Settings(quick=True, **{"seeds": 1, **settings}), folder)
     found = registered()[claim]
-    return found.judge(found.run(lab).measured)
+    try:
+        return found.judge(found.run(lab).measured)
+    except learning.Diverged:
+        return FAILS
 
 
-@pytest.mark.parametrize("claim", EXACT)
-def test_theory_holds(claim: str, tmp_path: Path) -> None:
-    assert verdict(claim, tmp_path, seeds=1) == "holds"
-
-
-def test_a_predictor_that_starts_away_from_zero_is_found(
-    broken: None, tmp_path: Path
+@pytest.mark.parametrize(
+    "claim", [*QUICK, *(pytest.param(c, marks=pytest.mark.slow) for c in LONG)]
+)
+def test_the_right_rule_passes_and_broken_ones_do_not(
+    claim: str, broken: dict[str, str], tmp_path: Path
 ) -> None:
-    assert verdict("M1", tmp_path, rule="sg_away", seeds=1) == "does not hold"
-    assert verdict("M2", tmp_path, rule="sg_away", seeds=1) == "holds"
+    assert verdict(claim, tmp_path) == HOLDS
+    for way, rule in broken.items():
+        found = verdict(claim, tmp_path, rule=rule)
+        if way in registered()[claim].holds_for:
+            assert found == HOLDS, way  # A reason for what is not so would be wrong.
+        else:
+            assert found == FAILS, way
 
 
-def test_a_target_that_is_not_detached_is_found(broken: None, tmp_path: Path) -> None:
-    assert verdict("M2", tmp_path, rule="sg_leaky", seeds=1) == "does not hold"
+def test_every_claim_with_gates_asks_for_the_rule_under_test() -> None:
+    asked = {"step − the system's definition", "rule under test − slow reference"}
+    for name, claim in registered().items():
+        gates = {gate.quantity for gate in claim.gates}
+        assert not gates or gates & asked or name == "M2", name
+        assert set(claim.holds_for) <= set(broken_rules.BROKEN)
 
 
-def slow_potential(seed: int, r: float, iterations: int) -> np.ndarray:
-    """Return the potential of Theorem 1 in extended precision, term by term."""
+def slow_system(seed: int, rates: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return gap and potential of Theorem 1 in extended precision, term by term."""
     rng, n, real = np.random.default_rng(seed), 300, np.longdouble
     x = np.c_[rng.standard_normal((n, 5)), np.ones(n)].astype(real)
     y = x @ rng.standard_normal((6, 2)) + 0.5 * rng.standard_normal((n, 2))
-    eta = r / np.linalg.eigvalsh((x.T @ x / n).astype(float))[-1]
     best = x @ np.linalg.lstsq(x.astype(float), y.astype(float), rcond=None)[0]
     theta, a, b, c = (np.zeros(s, real) for s in ((6, 2), (2, 2), (2, 2), 2))
-    path = []
-    for _ in range(iterations):
+    gaps, path = [], []
+    for eta in rates:
         h = x @ theta
         error = h @ a + y @ b + c - (h - y)
         slopes = h.T @ error, y.T @ error, error.sum(0)
@@ -102,51 +88,46 @@ def slow_potential(seed: int, r: float, iterations: int) -> np.ndarray:
         predicted = h @ a + y @ b + c
         away = ((h - best) ** 2).sum() + ((predicted - (h - y)) ** 2).sum()
         path.append(float(away / n))
+        gaps.append(float(0.5 * (((h - y) ** 2).sum() - ((best - y) ** 2).sum()) / n))
         theta = theta - eta * (x.T @ predicted) / n
-    return np.array(path)
+    return np.array(gaps), np.array(path)
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_the_potential_is_that_of_a_slow_second_program(seed: int) -> None:
-    rates = (0.1, 1.0)
-    _, potential = _regression(seed, rates, 60)
-    for i, r in enumerate(rates):
-        np.testing.assert_allclose(
-            potential[:, i], slow_potential(seed, r, 60), rtol=1e-9
-        )
-    # At seed 3 and r = 1 it does rise, by a tenth, in extended precision too.
-    risen = np.diff(potential[:, 1]) > ROUNDING * potential[0, 1]
-    assert risen.sum() == (1 if seed == 3 else 0)
+@pytest.mark.parametrize("r", [0.1, 1.0])
+def test_the_potential_is_that_of_a_slow_second_program(seed: int, r: float) -> None:
+    system = Regression("sg", seed)
+    found = system.fixed(r, 60)
+    gaps, potential = slow_system(seed, [r / system.largest] * 60)
+    np.testing.assert_allclose(found["potential"], potential, rtol=1e-9)
+    np.testing.assert_allclose(found["gap"], gaps, rtol=1e-9, atol=1e-12)
+    # At seed 3 and r = 1 it does rise, in extended precision too: a fixed rate is
+    # not what the theorem says.
+    risen = np.diff(potential) > ROUNDING * potential[0]
+    assert risen.sum() == (1 if (seed, r) == (3, 1.0) else 0)
 
 
-def test_linear_regression_reaches_the_optimum_by_line_search() -> None:
-    gaps, potential = _regression(0, (0.1, 1.8), 600)
-    assert gaps[-1].max() < 1e-8
-    assert np.all(np.diff(potential[:, 0]) <= 1e-12 * potential[0, 0])
+def test_a_rate_chosen_in_each_iteration_never_raises_the_potential() -> None:
+    path = Regression("sg", 3).backtracked(200)
+    ceiling = path["potential"][0] * ROUNDING
+    assert all(b <= a + ceiling for a, b in pairwise(path["potential"]))
+    assert path["gap"][-1] < 1e-3 * path["gap"][0]
 
 
 def test_linear_regression_diverges_beyond_the_stable_rate() -> None:
-    gaps, _ = _regression(0, (2.4,), 300)
-    assert not gaps[-1, 0] < 1
+    assert not Regression("sg", 0).fixed(2.6, 200)["gap"][-1] < 1
 
 
-def test_implied_loss_has_the_predictor_as_its_gradient() -> None:
-    generator = torch.Generator().manual_seed(0)
-    a, h = (
-        torch.randn(*s, generator=generator, dtype=torch.float64)
-        for s in ((4, 4), (5, 4))
-    )
-    a = a + a.T
-    b, c = torch.randn(3, 4).double(), torch.randn(4).double()
-    y = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0, 1]]
-    h.requires_grad_()
-    (gradient,) = torch.autograd.grad(implied_loss(a, b, c, h, y).sum(), h)
-    torch.testing.assert_close(gradient, h.detach() @ a + y @ b + c)
-    assert curl_ratio(a) == 0
-    assert curl_ratio(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]) + torch.eye(2)) == 1
+def test_the_omnibus_test_is_exact() -> None:
+    place = np.array([0.0, 0.1, 0.2, 5.0, 5.1, 5.2])
+    distances = np.abs(place[:, None] - place[None, :])
+    groups = torch.arange(6).numpy() < 3
+    # 20 ways to choose three of six; the observed one and its complement are extreme.
+    assert omnibus(distances, groups) == pytest.approx(2 / 20)
+    assert omnibus(distances, np.array([True, False] * 3)) > 0.5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("claim", ["C5", "C6", "C7", "T9", "C8"])
+@pytest.mark.parametrize("claim", ["C7", "C8", "C9"])
 def test_convergence_and_surfaces(claim: str, tmp_path: Path) -> None:
-    assert verdict(claim, tmp_path, seeds=5) == "holds"
+    assert verdict(claim, tmp_path, seeds=5) == HOLDS
