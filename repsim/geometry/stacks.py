@@ -15,11 +15,16 @@ from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix, matrix_layers, networks
 from repsim.geometry.profiles import class_margin as class_margin
 from repsim.geometry.profiles import rdm_distance as rdm_distance
-from repsim.measures.dissimilarity import MINIMUM, dissimilarities
-from repsim.measures.dissimilarity.distances import METRICS, Metric, OutOfRange
+from repsim.measures.dissimilarity import MINIMUM, dissimilarities, whole_rows
+from repsim.measures.dissimilarity.distances import (
+    METRICS,
+    Metric,
+    OutOfRange,
+    narrowed,
+)
 from repsim.measures.dissimilarity.given import aligned, in_order, n_examples
 from repsim.measures.dissimilarity.triangle import n_pairs
-from repsim.measures.matrices import check_finite
+from repsim.measures.matrices import Nan, check_finite
 
 Precision = Literal["float64", "float32"]
 
@@ -32,6 +37,7 @@ def rdms(
     precision: Precision | None = None,
     noise: ArrayLike | None = None,
     device: str = "auto",
+    nan: Nan = "raise",
 ) -> xr.DataArray:
     """Return the dissimilarity matrices of every layer, at every recorded step.
 
@@ -52,6 +58,8 @@ def rdms(
     device : str
         Where the products are computed: "auto" takes an accelerator where there is
         one; the result is on the CPU.
+    nan : {"raise", "omit"}
+        Whether an example that holds NaN in a layer is an error, or its pairs are NaN.
 
     Returns
     -------
@@ -79,7 +87,9 @@ def rdms(
         raise ValueError(unknown("metric", metric, METRICS))
     if precision not in (None, "float32", "float64"):
         raise ValueError(unknown("precision", precision, ["float32", "float64"]))
-    options = {"metric": metric, "precision": precision, "noise": noise}
+    if nan not in ("raise", "omit"):
+        raise ValueError(unknown("nan", nan, ["raise", "omit"]))
+    options = {"metric": metric, "precision": precision, "noise": noise, "nan": nan}
     if isinstance(run, xr.DataTree):
         found = networks(run)
         parts = [
@@ -103,17 +113,20 @@ def rdms(
     for s in range(steps or 1):
         for k, name in enumerate(names):
             x = torch.as_tensor(matrix(run, name, s if steps else None))
-            check_finite(x, f"layer {name!r}{_moment(run, s)}")
-            x = x.to(where, getattr(torch, kind))
+            what = f"layer {name!r}{_moment(run, s)}"
+            present = whole_rows(x, what) if nan == "omit" else None
+            if present is None:
+                check_finite(x, what)
+            given = {"metric": metric, "noise": noise, "present": present}
             try:
-                _, undefined = dissimilarities(x, metric, noise, out=values[s, k])
+                near = narrowed(x, getattr(torch, values.dtype.name), where)
+                _, undefined = dissimilarities(near, out=values[s, k], **given)
             except OutOfRange:
                 if precision is not None:
                     raise
                 values = values.astype(np.float64)
-                _, undefined = dissimilarities(
-                    x.double(), metric, noise, out=values[s, k]
-                )
+                near = x.to(where, torch.float64)
+                _, undefined = dissimilarities(near, out=values[s, k], **given)
             if undefined and name not in empty:
                 empty.append(name)
     if empty:

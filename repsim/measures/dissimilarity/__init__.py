@@ -11,23 +11,27 @@ from tqdm.auto import tqdm
 from repsim.core.messages import unknown
 from repsim.measures import catalogue as registry
 from repsim.measures.dissimilarity.comparators import METHODS, Method, similarities
-from repsim.measures.dissimilarity.covariance import checked, whiten
+from repsim.measures.dissimilarity.covariance import Whitening, checked, whitening
 from repsim.measures.dissimilarity.distances import (
     METRICS,
     Metric,
     OutOfRange,
     condensed,
+    narrowed,
 )
 from repsim.measures.dissimilarity.triangle import n_pairs
 from repsim.measures.matrices import (
     Matrix,
+    Nan,
     check_examples,
     check_finite,
     is_constant,
-    matrix,
     pair,
     read,
     warn_constant,
+)
+from repsim.measures.matrices import (
+    checked as checked_matrix,
 )
 
 MINIMUM = 3
@@ -39,6 +43,7 @@ def rdm(
     *,
     metric: Metric = "correlation",
     noise: ArrayLike | None = None,
+    nan: Nan = "raise",
 ) -> np.ndarray:
     r"""Return the dissimilarities of all pairs of examples, condensed.
 
@@ -60,6 +65,8 @@ def rdm(
     noise : array_like, shape (unit, unit), optional
         Σ for ``mahalanobis``; by default the covariance of `x` over its examples,
         which needs more examples than units. See `repsim.noise_covariance`.
+    nan : {"raise", "omit"}
+        Whether an example that holds NaN is an error, or its pairs are NaN.
 
     Returns
     -------
@@ -84,9 +91,10 @@ def rdm(
     >>> rdm([[0.0, 0.0], [3.0, 4.0], [0.0, 4.0]], metric="euclidean")
     array([5., 4., 3.])
     """
-    data = matrix(x, "x")
-    check_examples(len(data), MINIMUM)
-    values, empty = dissimilarities(data, metric, noise)
+    data = checked_matrix(x, "x", nan=nan).double()
+    present = whole_rows(data, "`x`") if nan == "omit" else None
+    check_examples(len(data) if present is None else int(present.sum()), MINIMUM)
+    values, empty = dissimilarities(data, metric, noise, present=present)
     if empty:
         warnings.warn(_empty_rows(empty, len(data), metric), stacklevel=2)
     return values
@@ -99,10 +107,20 @@ def dissimilarities(
     out: np.ndarray | None = None,
     *,
     scaled: bool = False,
+    present: torch.Tensor | None = None,
 ) -> tuple[np.ndarray, int]:
     """Return condensed distances in `x`'s dtype, and how many rows are undefined."""
     if metric not in METRICS:
         raise ValueError(unknown("metric", metric, METRICS))
+    if present is not None and not bool(present.all()):
+        values, empty = dissimilarities(x[present], metric, noise, scaled=scaled)
+        i, j = np.triu_indices(len(x), 1)
+        there = present.cpu().numpy()
+        if out is None:
+            out = np.empty(len(i), values.dtype)
+        out[:] = np.nan
+        out[there[i] & there[j]] = values
+        return out, empty
     turn = None
     if metric == "mahalanobis":
         turn, metric = _whitening(x, noise), "euclidean"
@@ -115,6 +133,13 @@ def dissimilarities(
     return condensed(x, metric, out, scaled=scaled, turn=turn)
 
 
+def whole_rows(x: torch.Tensor, what: str) -> torch.Tensor:
+    """Return which rows hold no NaN; the others are left out, infinities are not."""
+    present = ~x.isnan().any(1)
+    check_finite(x[present], what)
+    return present
+
+
 def _empty_rows(count: int, n: int, metric: str) -> str:
     kind = "zero" if metric == "cosine" else "constant"
     return (
@@ -123,10 +148,8 @@ def _empty_rows(count: int, n: int, metric: str) -> str:
     )
 
 
-def _whitening(
-    x: torch.Tensor, noise: ArrayLike | None
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return x → x L with L Lᵀ = Σ⁻¹, so that Euclidean means Mahalanobis."""
+def _whitening(x: torch.Tensor, noise: ArrayLike | None) -> Whitening:
+    """Return what makes Euclidean distances those of Mahalanobis."""
     n, d = x.shape
     if noise is None:
         if n <= d:
@@ -139,8 +162,7 @@ def _whitening(
         sigma = torch.cov(x.T.to(torch.float64)).reshape(d, d)
     else:
         sigma = checked(noise, d)
-    centre = x.mean(0, keepdim=True)
-    return lambda rows: whiten(rows - centre, sigma)
+    return whitening(sigma)
 
 
 def rsa(
@@ -149,6 +171,7 @@ def rsa(
     *,
     metric: Metric = "correlation",
     method: Method = "spearman",
+    nan: Nan = "raise",
 ) -> float:
     """Return how similar the dissimilarities of two representations are.
 
@@ -160,6 +183,8 @@ def rsa(
         Distance between examples, as in `repsim.rdm`.
     method : str
         Similarity between RDMs, as in `repsim.compare_rdms`.
+    nan : {"raise", "omit"}
+        Whether an example that holds NaN on a side is an error or left out.
 
     Returns
     -------
@@ -182,7 +207,7 @@ def rsa(
     >>> round(rsa(x, 5 * x), 6)
     1.0
     """
-    left, right = pair(x, y, MINIMUM)
+    left, right = pair(x, y, MINIMUM, nan)
     if warn_constant(left, right):
         return float("nan")
     return float(rsa_pairs([left], [right], metric=metric, method=method)[0, 0])
@@ -197,34 +222,10 @@ def rsa_pairs(
     progress: bool = False,
     metric: Metric = "correlation",
     method: Method = "spearman",
+    nan: Nan = "raise",
 ) -> np.ndarray:
     """Return `rsa` between every x and every y, each RDM computed and ranked once.
 
-    Parameters
-    ----------
-    xs, ys : sequence of matrices, each (example, unit)
-        Representations; `ys=None` compares `xs` with itself.
-    precision : {"float64", "float32"}
-        Of the distances; they are compared in float64.
-    device : str
-        Where the products are computed.
-    progress : bool
-        Show a bar.
-    metric, method : str
-        As in `rsa`.
-
-    Returns
-    -------
-    ndarray of float64, shape (len(xs), len(ys))
-        NaN where a representation is constant.
-
-    Raises
-    ------
-    ValueError
-        If metric or method is unknown or a representation is not usable.
-
-    Notes
-    -----
     A condensed RDM takes 4 bytes a pair in float32 and its ranks 4 more: for twenty
     layers and n = 5,000 examples 1 GB each.
     """
@@ -238,7 +239,7 @@ def rsa_pairs(
         both = [
             None
             if rows is None
-            else _rdm_stack(rows, metric, precision, device, empty, bar.update)
+            else _rdm_stack(rows, metric, precision, device, nan, empty, bar.update)
             for rows in (xs, ys)
         ]
     if any(empty):
@@ -257,28 +258,33 @@ def _rdm_stack(
     metric: str,
     precision: str,
     device: str,
+    nan: Nan,
     empty: list[int],
     done: Callable[[], object],
 ) -> np.ndarray:
     """Return one RDM a row; `empty` learns how many examples of each are undefined."""
     out = np.empty((0, 0))
     for k, source in enumerate(rows):
-        x = read(source)
-        check_finite(x, f"representation {k}")
+        x = read(source, check=nan == "raise")
+        what = getattr(source, "what", f"representation {k}")
+        present = whole_rows(x, what) if nan == "omit" else None
+        if present is None:
+            check_finite(x, what)
         if k == 0:
             check_examples(len(x), MINIMUM)
             out = np.zeros((len(rows), n_pairs(len(x))), precision)
-        if is_constant(x):
+        if is_constant(x if present is None else x[present]):
             # Its distances are zero but for rounding, which would be ranked.
             out[k] = np.nan
         else:
-            x = x.to(device, getattr(torch, precision))
+            given = {"metric": metric, "scaled": True, "present": present}
             try:
-                _, undefined = dissimilarities(x, metric, out=out[k], scaled=True)
+                near = narrowed(x, getattr(torch, out.dtype.name), device)
+                _, undefined = dissimilarities(near, out=out[k], **given)
             except OutOfRange:
                 out = out.astype(np.float64)
-                x = x.double()
-                _, undefined = dissimilarities(x, metric, out=out[k], scaled=True)
+                near = x.to(device, torch.float64)
+                _, undefined = dissimilarities(near, out=out[k], **given)
             empty.append(undefined)
         done()
     return out

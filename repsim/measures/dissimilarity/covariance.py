@@ -1,5 +1,6 @@
 """Noise over units: its covariance from residuals, and taking it out by whitening."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike
 from repsim.core.messages import unknown
 
 Shrinkage = Literal["diagonal", "identity", "full", "variances"]
+Whitening = Callable[..., torch.Tensor]
 METHODS: tuple[str, ...] = ("diagonal", "identity", "full", "variances")
 
 
@@ -40,7 +42,8 @@ def noise_covariance(
     Returns
     -------
     ndarray of float64, shape (unit, unit)
-        For `noise` in `repsim.crossnobis` and `repsim.rdm`.
+        For `noise` in `repsim.rdm`, and in `repsim.crossnobis` where the residuals
+        are not of the same folds: there that would be biased (see "heldout").
 
     Raises
     ------
@@ -136,17 +139,60 @@ def checked(noise: ArrayLike, d: int) -> torch.Tensor:
     return sigma
 
 
-def whiten(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Return activations whose noise covariance `sigma` has become the identity."""
-    sigma = sigma.to(x.device)
-    factor, failed = torch.linalg.cholesky_ex(sigma)
+def whitening(sigma: torch.Tensor) -> Whitening:
+    """Return what makes noise of covariance `sigma` (unit, unit) the identity.
+
+    It takes rows (…, example, unit), and takes off their common offset, which distances
+    do not see, unless told `centre=False`. Units that neither vary nor are noisy tell
+    nothing and become zero.
+    """
+    variances = sigma.diagonal()
+    alive = torch.nonzero(variances > 0)[:, 0]
+    dead = torch.nonzero(variances <= 0)[:, 0]
+    # Units of other sizes are no singularity: judged as correlations.
+    size = variances[alive].sqrt()
+    factor, failed = torch.linalg.cholesky_ex(
+        sigma[alive][:, alive] / size / size[:, None]
+    )
     # The factor's condition is the root of the covariance's.
-    if int(failed) or float(torch.linalg.cond(factor)) > 1e7:
+    if int(failed) or (len(alive) and float(torch.linalg.cond(factor)) > 1e7):
         msg = (
             "Expected a covariance that can be inverted, but got a singular one; "
-            "shrink it, as repsim.noise_covariance does, or leave out dead units."
+            "shrink it, as noise_covariance(…, method='identity') does, or take "
+            "more observations than units."
         )
         raise ValueError(msg)
-    flat = x.reshape(-1, x.shape[-1]).to(sigma.dtype)
-    white: torch.Tensor = torch.linalg.solve_triangular(factor, flat.T, upper=False)
-    return white.T.reshape(x.shape).to(x.dtype)
+
+    def whitened(x: torch.Tensor, centre: bool = True) -> torch.Tensor:
+        _expect_silent(x, dead.to(x.device))
+        if centre:
+            x = x - x.mean(-2, keepdim=True)
+        here = alive.to(x.device)
+        rows = x.reshape(-1, x.shape[-1])
+        solved = torch.linalg.solve_triangular(
+            factor.to(x.device),
+            (rows[:, here].double() / size.to(x.device)).T,
+            upper=False,
+        )
+        out = torch.zeros_like(rows)
+        out[:, here] = solved.T.to(x.dtype)
+        return out.reshape(x.shape)
+
+    return whitened
+
+
+def _expect_silent(x: torch.Tensor, dead: torch.Tensor) -> None:
+    """Raise if units without noise vary: no distance is finite in them."""
+    if not len(dead):
+        return
+    part = x[..., dead]
+    varies = (part.amax(-2) != part.amin(-2)).reshape(-1, len(dead)).any(0)
+    odd = dead[varies].tolist()
+    if odd:
+        units = ", ".join(map(str, odd[:5])) + (", …" if len(odd) > 5 else "")
+        msg = (
+            "Expected noise in every unit that varies, but got a variance of zero in "
+            f"unit {units}; leave these units out, or shrink by "
+            "noise_covariance(…, method='identity')."
+        )
+        raise ValueError(msg)

@@ -120,6 +120,22 @@ def condensed(
     return out, int(away.sum())
 
 
+def narrowed(
+    x: torch.Tensor, dtype: torch.dtype, device: str | torch.device
+) -> torch.Tensor:
+    """Return numbers in a dtype, refused where it does not hold their size."""
+    out = x.to(device, dtype)
+    if dtype.itemsize < x.dtype.itemsize:
+        peaks = [float(part.abs().max()) for part in (x, out)]
+        if peaks[0] and not 0 < peaks[1] < float("inf"):
+            msg = (
+                f"Expected activations that {str(dtype)[6:]} holds, but got some near "
+                f"{peaks[0]:.0e}; take precision='float64'."
+            )
+            raise OutOfRange(msg)
+    return out
+
+
 def _exact(rows: torch.Tensor, metric: str, away: np.ndarray) -> np.ndarray:
     """Return the distances of whole numbers, in units of the grid."""
     if metric == "cityblock":
@@ -237,7 +253,7 @@ def _directions(x: torch.Tensor, metric: str, away: torch.Tensor) -> torch.Tenso
     # NaN compares as false.
     if not bool(((size > 1 / limit) & (size < limit) | away).all()):
         _, exponents = torch.frexp(x.abs().amax(1, keepdim=True))
-        x = _shift(x, -exponents)
+        x = shift(x, -exponents)
         mean = x.mean(1, keepdim=True) if metric == "correlation" else mean
         rows = x - mean if metric == "correlation" else x
         size = lengths(rows)
@@ -259,7 +275,7 @@ def _uneven(x: torch.Tensor) -> tuple[np.ndarray, int, float]:
     _, exponents = torch.frexp(peaks)
     exponent = int(exponents[peaks > 0].median()) if bool(peaks.any()) else 0
     far = exponents > exponent + _RANGE[x.dtype]
-    near = _shift(x.masked_fill(far[:, None], 0), -exponent)
+    near = shift(x.masked_fill(far[:, None], 0), -exponent)
     size = lengths(near - near[~far].mean(0))
     most = ~far & (size <= 8 * size[~far].median())
     rows = (near - near[most].mean(0)).masked_fill(far[:, None], 0)
@@ -270,7 +286,7 @@ def _uneven(x: torch.Tensor) -> tuple[np.ndarray, int, float]:
     for k in torch.nonzero(far)[:, 0].tolist():
         values = values.astype(np.float64, copy=False)
         own = int(exponents[k])
-        scaled = _shift(x.double(), -own)
+        scaled = shift(x.double(), -own)
         gaps = lengths(scaled - scaled[k]).square().cpu().numpy()
         with np.errstate(over="ignore"):
             gaps = np.ldexp(gaps, 2 * (own - exponent))
@@ -282,7 +298,7 @@ def _uneven(x: torch.Tensor) -> tuple[np.ndarray, int, float]:
     return values, exponent, np.inf
 
 
-def _shift(x: torch.Tensor, exponent: int | torch.Tensor) -> torch.Tensor:
+def shift(x: torch.Tensor, exponent: int | torch.Tensor) -> torch.Tensor:
     """Return x 2ᵉ; in two steps, since 2ᵉ alone may be out of range."""
     half = torch.as_tensor(exponent, device=x.device) // 2
     return torch.ldexp(torch.ldexp(x, half), exponent - half)
@@ -293,7 +309,7 @@ def _in_range(x: torch.Tensor) -> tuple[torch.Tensor, int]:
     exponent = int(torch.frexp(x.abs().max())[1])
     if abs(exponent) < _RANGE[x.dtype]:
         return x, 0
-    return _shift(x, -exponent), exponent
+    return shift(x, -exponent), exponent
 
 
 def _moved(

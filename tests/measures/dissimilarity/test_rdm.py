@@ -163,6 +163,11 @@ def test_distances_out_of_range_are_refused() -> None:
     assert repsim.rdms(run, metric="sqeuclidean").dtype == np.float64
     with pytest.raises(ValueError, match="that float32 holds, .* precision='float64'"):
         repsim.rdms(run, metric="sqeuclidean", precision="float32")
+    with pytest.raises(ValueError, match="that float32 holds, .* near 4e.180"):
+        repsim.rdms(run.astype(float) * 1e150, precision="float32")
+    far = run.astype(float) * 1e150
+    options = {"metric": "euclidean", "precision": "float32"}
+    assert repsim.compare(far, measure="rsa", **options).values.tolist() == [[1.0]]
     with pytest.raises(ValueError, match="float64 holds.*multiply the activations by"):
         repsim.rdm(x * 1e150, metric="sqeuclidean")
     assert repsim.rsa(x * 1e150, np.eye(4) + x / 1e31, metric="sqeuclidean") <= 1
@@ -227,6 +232,35 @@ def test_rsa_is_the_similarity_of_two_rdms(rng: np.random.Generator) -> None:
     assert repsim.rsa(x, y) == pytest.approx(expected, abs=1e-12)
     found = repsim.rsa(x, x @ np.linalg.qr(rng.normal(size=(4, 4)))[0], metric="cosine")
     assert found == pytest.approx(1, abs=1e-9)
+
+
+def test_examples_with_nan_are_left_out_when_asked(rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(9, 4)), rng.normal(size=(9, 3))
+    x[2, 1] = np.nan
+    y[5] = np.nan
+    for metric in METRICS:
+        found = repsim.rdm(x, metric=metric, nan="omit")  # type: ignore[arg-type]
+        i, j = np.triu_indices(9, 1)
+        gone = (i == 2) | (j == 2)
+        assert np.isnan(found[gone]).all()
+        there = repsim.rdm(np.delete(x, 2, 0), metric=metric)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found[~gone], there)
+    keep = np.delete(np.arange(9), [2, 5])
+    one = repsim.rsa(x, y, nan="omit")
+    assert one == repsim.rsa(x[keep], y[keep])
+    with pytest.warns(UserWarning, match="pairs are NaN"):
+        two = repsim.compare_rdms(*(repsim.rdm(v, nan="omit") for v in (x, y)))
+    assert one == pytest.approx(two, abs=1e-12)
+    run = xr.Dataset({"x": (("example", "u"), x), "y": (("example", "v"), y)})
+    stack = repsim.rdms(run, nan="omit")
+    np.testing.assert_array_equal(stack[0], repsim.rdm(x, nan="omit"))
+    assert int(stack.isnull().sum()) == 16
+    x[0, 0] = np.inf
+    for call in (lambda: repsim.rdm(x, nan="omit"), lambda: repsim.rdms(run)):
+        with pytest.raises(ValueError, match="to be finite, but got"):
+            call()
+    with pytest.raises(ValueError, match="`nan` to be one of raise, omit"):
+        repsim.rdms(run, nan="drop")  # type: ignore[arg-type]
 
 
 def test_rsa_refuses_unequal_examples() -> None:
