@@ -18,9 +18,11 @@ from repsim.measures.dissimilarity.given import (
     as_rdms,
     crossed,
     in_order,
+    n_examples,
 )
 from repsim.measures.dissimilarity.inner import RdmStack, exact_ones, inner
 from repsim.measures.dissimilarity.ranks import doubled, excess, ranked
+from repsim.measures.dissimilarity.second_moments import bures, riemannian
 from repsim.measures.dissimilarity.whitening import whitened
 
 Method = Literal[
@@ -32,6 +34,8 @@ Method = Literal[
     "cosine",
     "whitened_cosine",
     "whitened_pearson",
+    "bures",
+    "riemannian",
 ]
 METHODS: tuple[str, ...] = (
     "pearson",
@@ -42,7 +46,12 @@ METHODS: tuple[str, ...] = (
     "cosine",
     "whitened_cosine",
     "whitened_pearson",
+    "bures",
+    "riemannian",
 )
+_BY_PLACE = ("whitened_cosine", "whitened_pearson", "bures", "riemannian")
+"""Methods that ask which examples a pair joins."""
+
 LEAST = 3
 """The pairs of three examples: with fewer there is nothing to correlate."""
 
@@ -67,6 +76,13 @@ def compare_rdms(
     - ``whitened_cosine``, ``whitened_pearson``: the cosine after dividing by the
       covariance that distances have because pairs share examples; equal to the
       cosine of the double-centred matrices (for Euclidean RDMs: linear CKA)
+    - ``bures``: :math:`\|\sqrt{G_a} \sqrt{G_b}\|_* / \sqrt{\operatorname{tr} G_a
+      \operatorname{tr} G_b}` of the double-centred :math:`G = -C D C / 2` of squared
+      distances D, negative directions left out; for squared Euclidean RDMs the cosine
+      of the Procrustes angle
+    - ``riemannian``: minus the distance of the second moments as positive definite
+      matrices, over the best scale and additive noise (Shahbazi et al. 2021); not
+      symmetric, and NaN where the second RDM spans fewer than n − 1 dimensions
 
     Parameters
     ----------
@@ -105,6 +121,10 @@ def compare_rdms(
     unbiased-distance-matrix similarity. Neurons, Behavior, Data analysis, and Theory.
     https://doi.org/10.51628/001c.27664
 
+    Shahbazi et al. (2021). Using distance on the Riemannian manifold to compare
+    representations in brain and in models. NeuroImage 239, 118271.
+    https://doi.org/10.1016/j.neuroimage.2021.118271
+
     Examples
     --------
     >>> round(compare_rdms([1.0, 2.0, 3.0], [1.0, 3.0, 2.0], method="spearman"), 6)
@@ -118,7 +138,7 @@ def compare_rdms(
     left = as_pairs(a, "a")
     # The same object on both sides is one stack: half the work.
     right = left if b is a else as_pairs(b, "b")
-    if method.startswith("whitened"):
+    if method in _BY_PLACE:
         left, right = _placed(left, right)
     elif right is not left:
         right = aligned(left, right, ("`a`", "`b`"))
@@ -149,7 +169,7 @@ def compare_rdms(
 def _placed(
     left: xr.DataArray | np.ndarray, right: xr.DataArray | np.ndarray
 ) -> tuple[xr.DataArray | np.ndarray, xr.DataArray | np.ndarray]:
-    """Return both sides with their pairs where whitening looks for them."""
+    """Return both sides with their pairs in scipy's order."""
     first, second = (
         in_order(part, name) if isinstance(part, xr.DataArray) else part
         for part, name in ((left, "a"), (right, "b"))
@@ -161,9 +181,9 @@ def _placed(
         return first, aligned(first, right, ("`a`", "`b`"))
     if first is not left or second is not right:
         msg = (
-            "Expected whitened comparisons to get pairs in scipy's order or ids on "
-            "both sides, but got another order on one and no ids on the other; bring "
-            "them to one order first."
+            "Expected pairs in scipy's order or ids on both sides for this method, but "
+            "got another order on one and no ids on the other; bring them to one order "
+            "first."
         )
         raise ValueError(msg)
     return left, right
@@ -245,6 +265,14 @@ def _complete(
         return _kendall(a, b, method)
     if method in ("spearman", "rho-a"):
         return _ranks(a, b, method, device)
+    if method in ("bures", "riemannian"):
+        if keep is not None or n_examples(a.shape[1]) is None:
+            msg = (
+                f"Expected all n (n - 1) / 2 pairs of n examples for {method!r}, but "
+                f"got {a.shape[1]}; leave out the examples that miss some."
+            )
+            raise ValueError(msg)
+        return (bures if method == "bures" else riemannian)(a, b)
     centred = method.endswith("pearson")
     left = RdmStack.of(a, centred)
     right = left if b is None else RdmStack.of(b, centred)
@@ -334,7 +362,13 @@ def _dropped(count: int, m: int) -> str:
 
 
 def _flat(method: str) -> str:
-    kind = "zero" if method.endswith("cosine") else "constant"
+    if method == "riemannian":
+        return (
+            "An RDM of n examples spans fewer than n - 1 dimensions, so that it has no "
+            "riemannian similarity with any other: its values are NaN."
+        )
+    zero = method.endswith("cosine") or method == "bures"
+    kind = "zero" if zero else "constant"
     return (
         f"An RDM is {kind} or has fewer than three pairs left, so that it has no "
         f"{method} similarity with any other: its values are NaN."

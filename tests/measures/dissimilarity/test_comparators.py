@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
 from scipy.stats import kendalltau, rankdata
 
 import repsim
@@ -21,7 +22,12 @@ from repsim.measures.dissimilarity.ranks import (
     ranked,
 )
 
+VECTORS = METHODS[:8]
+"""Methods for which an RDM is a vector of any numbers."""
+
 PEER = {
+    "bures": "bures",
+    "riemannian": "neg_riem_dist",
     "pearson": "corr",
     "whitened_cosine": "cosine_cov",
     "whitened_pearson": "corr_cov",
@@ -48,7 +54,7 @@ def stacks(rng: np.random.Generator, n: int, ties: bool) -> list[np.ndarray]:
     return [a, b]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", VECTORS)
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("n", [3, 4, 9, 40])
 def test_equal_to_rsatoolbox(
@@ -62,7 +68,7 @@ def test_equal_to_rsatoolbox(
     np.testing.assert_allclose(both, apart, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", VECTORS)
 def test_missing_pairs_are_left_out_as_in_rsatoolbox(
     rng: np.random.Generator, method: str
 ) -> None:
@@ -107,7 +113,7 @@ def test_whitened_cosine_of_euclidean_rdms_is_linear_cka(
     assert found == pytest.approx(repsim.cka(x, y, debiased=False), abs=1e-10)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", VECTORS)
 def test_float32_and_long_vectors_agree_with_float64(
     rng: np.random.Generator, method: str
 ) -> None:
@@ -237,3 +243,40 @@ def test_values_that_agree_in_their_leading_bits_are_still_sorted(
     x = np.concatenate([x, x[:100], rng.random(50)])
     np.testing.assert_array_equal(ascending(x).order, np.argsort(x, kind="stable"))
     np.testing.assert_array_equal(doubled(x), 2 * rankdata(x))
+
+
+@pytest.mark.parametrize("n", [3, 6, 12])
+def test_second_moments_against_rsatoolbox(rng: np.random.Generator, n: int) -> None:
+    a, b = (
+        np.stack([pdist(rng.normal(size=(n, n + 3)), "sqeuclidean") for _ in range(k)])
+        for k in (2, 3)
+    )
+    found = np.asarray(repsim.compare_rdms(a, b, method="bures"))
+    np.testing.assert_allclose(found, toolbox(a, b, "bures"), atol=1e-10)
+    found = np.asarray(repsim.compare_rdms(a, b, method="riemannian"))
+    peer = toolbox(a, b, "riemannian")
+    # Theirs stops at a tolerance of 1e-4: ours is never farther.
+    np.testing.assert_allclose(found, peer, atol=2e-3)
+    assert (found >= peer - 1e-9).all()
+
+
+def test_bures_is_the_cosine_of_the_procrustes_angle(rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(9, 4)), rng.normal(size=(9, 6))
+    a, b = (repsim.rdm(v, metric="sqeuclidean") for v in (x, y))
+    found = repsim.compare_rdms(a, b, method="bures")
+    assert found == pytest.approx(np.cos(repsim.procrustes_distance(x, y)), abs=1e-10)
+    assert repsim.compare_rdms(a, 7 * a, method="bures") == pytest.approx(1)
+
+
+def test_riemannian_ignores_scale_and_noise(rng: np.random.Generator) -> None:
+    a = pdist(rng.normal(size=(7, 12)), "sqeuclidean")
+    b = 3 * a + 2  # Independent noise of each pattern adds to all distances alike.
+    assert repsim.compare_rdms(a, b, method="riemannian") == pytest.approx(0, abs=1e-4)
+    assert repsim.compare_rdms(a, a, method="riemannian") == 0
+    flat = pdist(rng.normal(size=(7, 3)), "sqeuclidean")
+    with pytest.warns(UserWarning, match="fewer than n - 1 dimensions"):
+        assert np.isnan(repsim.compare_rdms(a, flat, method="riemannian"))
+    assert repsim.compare_rdms(flat, a, method="riemannian") < 0
+    a[3] = np.nan
+    with pytest.raises(ValueError, match="for 'bures', but got 20; leave out the exam"):
+        repsim.compare_rdms(a, a.copy(), method="bures")
