@@ -7,7 +7,7 @@ from . import measures as measures
 from . import networks as networks
 from . import plot as plot
 from . import probes as probes
-from .analyses.live_models import compare_models as compare_models
+from .analyses._live_models import compare_models as compare_models
 from .capture.recorder import Recorder as Recorder
 from .capture.single import record as record
 from .capture.single import tap as tap
