@@ -199,3 +199,183 @@ class _Sums:
         )
         size = float(n * (n - 1)) ** 2
         return pair_variance((rows**2).sum(0) * size, squares * size, n)
+
+
+class _Grouped:
+    """Kernels of one side, examples in the order of their groups, pairs within none.
+
+    Keeps what the estimator needs of a kernel besides its products with others:
+    sums over each group, `sums` (example, group), and over blocks, (group, group).
+    """
+
+    def __init__(self, kernel: Kernel, starts: np.ndarray, which: np.ndarray) -> None:
+        n = len(which)
+        self.kernel = kernel
+        self.sums = np.empty((n, len(starts)))
+        for start, stop in _bands(starts, n, 1):
+            rows = masked(kernel.rows(start, stop), which, start)
+            self.sums[start:stop] = np.add.reduceat(rows, starts, axis=1)
+        self.rows = self.sums.sum(1)
+        self.blocks = np.add.reduceat(self.sums, starts, axis=0)
+
+
+def masked(rows: np.ndarray, which: np.ndarray, start: int) -> np.ndarray:
+    """Return rows of a kernel with zeros between examples of one group."""
+    same = which[start : start + len(rows), None] == which
+    return np.where(same, 0.0, rows)
+
+
+def _bands(starts: np.ndarray, n: int, layers: int) -> list[tuple[int, int]]:
+    """Return rows of whole groups, as many at a time as memory allows."""
+    ends = np.append(starts[1:], n)
+    most = max(1, _CELLS // (n * layers))
+    bands, first = [], 0
+    for end, after in zip(ends, [*ends[1:], n + most + 1], strict=True):
+        if after - first > most:
+            bands.append((first, int(end)))
+            first = int(end)
+    return [band for band in bands if band[0] < band[1]]
+
+
+def leave_group_out(
+    xs: Sequence[np.ndarray],
+    ys: Sequence[np.ndarray],
+    which: np.ndarray,
+    *,
+    kernel: str = "linear",
+    bandwidth: float = 1.0,
+) -> Estimates:
+    r"""Return CKA from pairs of examples of different groups, without each group.
+
+    Examples of one group are alike for belonging to it (copies, tokens of a
+    sentence), so pairs of them say nothing of two new examples. With i, j, k, l of
+    four different groups, HSIC is the mean of :math:`K_{ij} L_{ij} - 2 K_{ij} L_{ik}
+    + K_{ij} L_{kl}`, unbiased where groups are drawn independently.
+    """
+    order = np.argsort(which, kind="stable")
+    which = np.unique(which[order], return_inverse=True)[1]
+    starts = np.flatnonzero(np.append(True, np.diff(which) > 0))
+    n, count = len(which), len(starts)
+    if count < LEAST - 1:
+        # Four groups make a term, and one is left out.
+        msg = f"Expected at least {LEAST - 1} groups for an interval, but got {count}."
+        raise ValueError(msg)
+    sides = [
+        [_Grouped(Kernel(x[order], kernel, bandwidth), starts, which) for x in side]
+        for side in (xs, ys)
+    ]
+    left, right = sides
+    cells: dict[tuple[int, int], np.ndarray] = {}
+    own: list[list[np.ndarray]] = [
+        [np.empty((count, count)) for _ in side] for side in sides
+    ]
+    for i in range(len(left)):
+        for j in range(len(right)):
+            cells[i, j] = np.empty((count, count))
+    for start, stop in _bands(starts, n, len(left) + len(right)):
+        at = starts[(starts >= start) & (starts < stop)] - start
+        some = which[start], which[stop - 1] + 1
+        made = [
+            [masked(one.kernel.rows(start, stop), which, start) for one in side]
+            for side in sides
+        ]
+
+        def blocks(product: np.ndarray, at: np.ndarray = at) -> np.ndarray:
+            return np.asarray(
+                np.add.reduceat(np.add.reduceat(product, at, axis=0), starts, axis=1)
+            )
+
+        for side, kept in zip(made, own, strict=True):
+            for rows, block in zip(side, kept, strict=True):
+                block[slice(*some)] = blocks(rows**2)
+        for i, a in enumerate(made[0]):
+            for j, b in enumerate(made[1]):
+                cells[i, j][slice(*some)] = blocks(a * b)
+    ones = _Ones(which, starts)
+    norms = [
+        [_hsic(block, one, one, ones) for block, one in zip(kept, side, strict=True)]
+        for kept, side in zip(own, sides, strict=True)
+    ]
+    shape = (len(left), len(right))
+    value, pairs = np.full(shape, np.nan), np.full(shape, np.nan)
+    without = np.full((count, *shape), np.nan)
+    for (i, j), block in cells.items():
+        both, out = _hsic(block, left[i], right[j], ones)
+        (aa, out_a), (bb, out_b) = norms[0][i], norms[1][j]
+        if not (aa > 0 and bb > 0):
+            continue
+        value[i, j] = both / np.sqrt(aa * bb)
+        safe = np.where((out_a > 0) & (out_b > 0), out_a * out_b, np.nan)
+        ratio = out / np.sqrt(safe)
+        without[:, i, j] = np.clip(
+            np.where(np.isfinite(ratio), ratio, value[i, j]), -1, 1
+        )
+        totals = own[0][i].sum(), own[1][j].sum()
+        each = block / np.sqrt(totals[0] * totals[1]) - value[i, j] / 2 * (
+            own[0][i] / totals[0] + own[1][j] / totals[1]
+        )
+        size = float(count * (count - 1))
+        pairs[i, j] = pair_variance(
+            np.asarray((each.sum(1) ** 2).sum() * size**2),
+            np.asarray((each**2).sum() * size**2),
+            count,
+        )
+    shares = np.bincount(which) / n
+    return Estimates(value, without, pairs, shares=shares)
+
+
+class _Ones:
+    """The same sums of a kernel of ones: how many pairs, triples, quadruples."""
+
+    def __init__(self, which: np.ndarray, starts: np.ndarray) -> None:
+        sizes = np.bincount(which).astype(np.float64)
+        self.sums = np.where(
+            which[:, None] == np.arange(len(sizes)), 0.0, sizes[None, :]
+        )
+        self.rows = self.sums.sum(1)
+        self.blocks = np.add.reduceat(self.sums, starts, axis=0)
+        self.starts = starts
+        self.counts = _sums(self.blocks, self, self, starts)
+
+
+Blocks = _Grouped | _Ones
+
+
+def _hsic(
+    products: np.ndarray, a: Blocks, b: Blocks, ones: _Ones
+) -> tuple[float, np.ndarray]:
+    """Return the estimator, whole and without each group."""
+    sums = _sums(products, a, b, ones.starts)
+    factors = (1.0, -2.0, 1.0)
+    whole, without = 0.0, np.zeros(len(ones.starts))
+    for factor, (total, rest), (many, left) in zip(
+        factors, sums, ones.counts, strict=True
+    ):
+        whole += factor * total / many
+        with np.errstate(invalid="ignore", divide="ignore"):
+            without += factor * rest / left
+    return whole, without
+
+
+def _sums(
+    products: np.ndarray, a: Blocks, b: Blocks, starts: np.ndarray
+) -> list[tuple[float, np.ndarray]]:
+    """Return the sums over pairs, triples and quadruples, and without each group."""
+    two = float(products.sum())
+    without_two = two - 2 * products.sum(1)
+    each = a.rows * b.rows - (a.sums * b.sums).sum(1)
+    three = float(each.sum())
+    through = b.sums.T @ a.rows + a.sums.T @ b.rows - 2 * (a.sums * b.sums).sum(0)
+    without_three = three - np.add.reduceat(each, starts) - through
+    rows_a, rows_b = a.blocks.sum(1), b.blocks.sum(1)
+    both = (a.blocks * b.blocks).sum(1)
+    four = rows_a.sum() * rows_b.sum() - 4 * rows_a @ rows_b + 2 * both.sum()
+    # Without group g every other group's row is shorter by what it shared with g.
+    shorter = rows_a @ rows_b - rows_a * rows_b
+    shorter = shorter - b.blocks @ rows_a - a.blocks @ rows_b + both
+    without_four = (
+        (rows_a.sum() - 2 * rows_a) * (rows_b.sum() - 2 * rows_b)
+        - 4 * shorter
+        + 2 * (both.sum() - 2 * both)
+    )
+    return [(two, without_two), (three, without_three), (float(four), without_four)]

@@ -203,7 +203,7 @@ def seeds_needed(
     ...     f"{rule}/{i}": xr.Dataset(
     ...         {"h": (("example", "h_unit"), base + rng.normal(size=(40, 5)))}
     ...     )
-    ...     for rule, base in (("bp", z), ("sg", z + 0.3 * w)) for i in range(5)
+    ...     for rule, base in (("bp", z), ("sg", z + w)) for i in range(5)
     ... }
     >>> found = seeds_needed(xr.DataTree.from_dict(runs), "bp", "sg")
     >>> bool(found["power"].sel(layer="h", seeds=20) > 0.9)

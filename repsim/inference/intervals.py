@@ -1,22 +1,30 @@
-"""How far a measure would move with other examples, other classes or other seeds."""
+"""How far a measure would move with other examples, classes, units or seeds."""
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from repsim.comparison.all_pairs import compare
-from repsim.core.messages import unknown
+from repsim.core.messages import unknown, whole
 from repsim.core.provenance import repsim_version
-from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference import closed_forms as alignment
 from repsim.inference import rsa_influence as geometry
-from repsim.inference.common_steps import Layers, as_list
+from repsim.inference.common_steps import Layers
 from repsim.inference.jackknife import Estimates, interval, scale
+from repsim.inference.layer_pairs import LayerPair, layer_pair
+from repsim.inference.seed_intervals import TwoFactors, over_networks, two_factors
+from repsim.inference.unit_intervals import over_units
 from repsim.measures.catalogue import Choice, Measure, named
+
+NO_POPULATION = ("mutual_knn",)
+"""Measures whose neighbourhoods shrink as examples come: there is no value to cover."""
+
+CROSS_VALIDATED = ("linear_predictivity",)
+"""Measures of held-out examples: leaving some out deals other folds, whose noise the
+jackknife takes for bias."""
 
 
 def confidence(
@@ -25,8 +33,8 @@ def confidence(
     measure: Choice = "cka",
     *,
     level: float = 0.95,
-    over: str = "example",
-    groups: int = 40,
+    over: str | Sequence[str] = "example",
+    parts: int = 40,
     layers: Layers = None,
     layers_b: Layers = None,
     seed: int = 0,
@@ -35,60 +43,73 @@ def confidence(
     r"""Return a measure between all layers, with an interval for each cell.
 
     The interval is for the measure's value in the population that the examples (or
-    classes, or networks) were drawn from. Debiased CKA and RSA have their jackknife
+    groups, units, networks) were drawn from. Debiased CKA and RSA have their jackknife
     in closed form, corrected for what pairs of examples add; every other measure is
-    computed again without each of `groups` random groups of examples. The plain
+    computed again without each of `parts` random parts of the examples. The plain
     bootstrap is not offered: it repeats examples, and a repeated example is at
     distance zero from itself.
 
     Parameters
     ----------
     a, b : Dataset or DataTree
-        Two recordings of the same examples, `b=None` being `a` again. With
-        `over="seed"`, the networks of two conditions: `study["bp"], study["sg"]`.
+        Two recordings of the same examples, `b=None` being `a` again. With "seed" in
+        `over`, the networks of two conditions: `study["bp"], study["sg"]`.
     measure : str, Measure or callable
         A name of `repsim.measures.names()`, or any function f(x, y) -> float.
     level : float
         Coverage of the intervals, between 0 and 1.
-    over : str
-        What was drawn from a population: "example"; the name of a coordinate on
-        `example`, such as "label", for classes (each with all of its examples); or
-        "seed" for networks.
-    groups : int
-        Groups of examples left out in turn, where there is no closed form.
+    over : str, or a pair of them
+        What was drawn from a population:
+
+        - "example": examples, each by itself.
+        - the name of a coordinate on `example`, such as "label" or "sequence": whole
+          groups of examples. CKA and RSA then count only pairs of different groups;
+          of other measures the bias that the jackknife sees is taken off.
+        - "seed": networks. "unit": the units of both layers (debiased linear CKA),
+          for what all units would show where few of many were recorded.
+        - ("example", "seed") or (a coordinate, "seed"): both at once, the variance
+          that both see counted once.
+    parts : int
+        Parts of the examples left out in turn, where there is no closed form.
     layers, layers_b : str, iterable of str or None
         Layers of each side; None is all, for `layers_b` those of `layers`.
     seed : int
-        Of the random groups.
+        Of the random parts.
     **options
         The measure's own.
 
     Returns
     -------
     Dataset, dims ([step,] layer_a, layer_b)
-        `estimate`, `low`, `high`, `standard_error` and `bias` (jackknife estimate of
-        the estimate's bias, not taken off), in the measure's units. NaN where a layer
-        is constant. The attrs say how the interval was made.
+        `estimate` of the population's value, `low`, `high`, `standard_error`,
+        `measured` (the measure as it is on these examples) and `bias`, in the
+        measure's units: with groups and units `estimate` is `measured - bias`; over
+        examples `bias` is the jackknife's guess and `estimate` is `measured`. NaN
+        where a layer is constant. `low` and `high` are NaN, with a warning, where
+        the measure is a plug-in estimate farther from its population's value than
+        half its standard error. The attrs say how the interval was made.
 
     Raises
     ------
     TypeError
         If a side is not what `over` needs.
     ValueError
-        If `level` is not between 0 and 1, there are too few examples, classes or
-        networks, or whatever `repsim.compare` refuses.
+        If `level` is not between 0 and 1, there are too few examples, groups, units
+        or networks, or whatever `repsim.compare` refuses.
 
     Warns
     -----
     UserWarning
-        If the estimated bias exceeds the standard error somewhere: the measure is
-        then a plug-in estimate at too few examples, and its interval is about the
-        wrong value.
+        If an interval is refused for its bias; if examples are exact copies of each
+        other or tokens of one sequence and `over` does not say so; if one example
+        makes up most of the variance, as of a unit with rare large values.
 
     References
     ----------
     Efron & Stein 1981, https://doi.org/10.1214/aos/1176345462;
-    Schütt et al. 2023, https://doi.org/10.7554/eLife.82566 (over which factor)
+    Schütt et al. 2023, https://doi.org/10.7554/eLife.82566 (over which factors);
+    Chun et al. 2025, https://arxiv.org/abs/2502.15104 (few of many units);
+    Murphy et al. 2024, https://arxiv.org/abs/2405.01012 (biased CKA)
 
     Examples
     --------
@@ -104,128 +125,166 @@ def confidence(
     if not 0 < level < 1:
         msg = f"Expected `level` between 0 and 1, but got {level}."
         raise ValueError(msg)
+    parts = whole(parts, "parts", 2)
     chosen = named(measure)
-    if over == "seed":
+    factors = (over,) if isinstance(over, str) else tuple(over)
+    plan = _Plan(chosen, options, layers, layers_b, parts, seed)
+    if factors == ("seed",):
         found, how = over_networks(a, b, chosen, layers, layers_b, options)
+    elif factors == ("unit",):
+        found, how = over_units(
+            layer_pair(a, b, "unit", layers, layers_b), chosen, options
+        )
+    elif len(factors) == 2 and factors[1] == "seed" and factors[0] != "seed":
+        result, how, template = two_factors(
+            a, b, layers, layers_b, lambda x, y: plan.over(x, y, factors[0]), chosen,
+            level,
+        )  # fmt: skip
+        return _result(result, template, how, over=factors, level=level, seed=seed)
+    elif len(factors) == 1:
+        found, how = plan.over(a, b, factors[0])
     else:
-        pair = _Pair.of(a, a if b is None else b, over, layers, layers_b)
-        found, how = pair.estimates(chosen, over, groups, seed, options)
+        msg = (
+            'Expected `over` to be one factor, or a pair such as ("example", "seed") '
+            f"with the networks last, but got {factors!r}."
+        )
+        raise ValueError(msg)
     estimates, template = found
-    ends = interval(estimates, scale(chosen.bounds), level)
-    result = xr.Dataset(
-        {
-            "estimate": template.copy(data=estimates.value),
-            "low": template.copy(data=ends.low),
-            "high": template.copy(data=ends.high),
-            "standard_error": template.copy(data=ends.standard_error),
-            "bias": template.copy(data=ends.bias),
-        }
-    ).drop_attrs()
-    result.attrs = template.attrs | {
-        "interval": how,
-        "level": level,
-        "over": over,
-        "seed": seed,
-        "repsim_version": repsim_version(),
-    }
-    _warn_of_bias(result, chosen.name)
-    return result
+    measured = np.asarray(template.values)
+    given = estimates
+    if estimates.shares is not None and estimates.pairs is None:
+        given = estimates.corrected(chosen.bounds)
+    ends = interval(given, scale(chosen.bounds), level)
+    bias = ends.bias
+    if estimates.shares is not None or factors == ("unit",):
+        bias = measured - given.value
+    values = _Numbers(
+        given.value, ends.low, ends.high, ends.standard_error, measured, bias
+    )
+    if factors == ("example",):
+        values = values.refused(chosen)
+    return _result(values, template, how, over=factors, level=level, seed=seed)
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """Two recordings of the same examples, in memory, and their layers."""
+class _Numbers:
+    """The variables of the result, as arrays."""
 
-    a: xr.Dataset
-    b: xr.Dataset
-    layers_a: list[str]
-    layers_b: list[str]
+    estimate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    standard_error: np.ndarray
+    measured: np.ndarray
+    bias: np.ndarray
 
-    @classmethod
-    def of(
-        cls, a: object, b: object, over: str, layers: Layers, layers_b: Layers
-    ) -> "_Pair":
-        for side in (a, b):
-            if not isinstance(side, xr.Dataset):
-                msg = (
-                    f"Expected recordings (xarray.Dataset) with over={over!r}, but got "
-                    f'{type(side).__name__}; over="seed" takes networks of a study.'
-                )
-                raise TypeError(msg)
-        assert isinstance(a, xr.Dataset) and isinstance(b, xr.Dataset)
-        listed = as_list(layers)
-        names_a = matrix_layers(a, listed)
-        names_b = matrix_layers(b, listed if layers_b is None else layers_b, "layers_b")
-        return cls(a[names_a].load(), b[names_b].load(), names_a, names_b)
-
-    def estimates(
-        self,
-        measure: Measure,
-        over: str,
-        groups: int,
-        seed: int,
-        options: dict[str, Any],
-    ) -> tuple[tuple[Estimates, xr.DataArray], str]:
-        """Return values whole and without examples, their labels, and how."""
-
-        def cells(keep: slice | np.ndarray) -> xr.DataArray:
-            return compare(
-                self.a.isel(example=keep),
-                self.b.isel(example=keep),
-                measure,
-                layers=self.layers_a,
-                layers_b=self.layers_b,
-                precision="float64",
-                **options,
+    def refused(self, measure: Measure) -> "_Numbers":
+        """Return them without ends where they would be about a biased value."""
+        bias = np.abs(self.bias)
+        # Round-off is no bias.
+        worse = (bias > self.standard_error / 2) & (bias > 1e-9)
+        if measure.name in NO_POPULATION:
+            worse = np.isfinite(self.measured)
+            reason = (
+                "has no value in the population, since its neighbourhoods shrink as "
+                "examples come"
             )
-
-        template = cells(slice(None))
-        exact = closed_form(measure, options)
-        if over == "example" and exact is not None:
-            return (self._exact(template, exact), template), "closed-form jackknife"
-        n = self.a.sizes["example"]
-        if over == "example":
-            parts = random_groups(n, groups, seed)
         else:
-            parts = label_groups(_labels(self.a, over), over)
-        found = leave_groups_out(lambda k: cells(k).values, template.values, n, parts)
-        return (found, template), f"jackknife over {len(parts)} groups of examples"
-
-    def _exact(
-        self, template: xr.DataArray, form: Callable[..., Estimates]
-    ) -> Estimates:
-        """Return the closed form at every step."""
-        stepped = "step" in template.dims
-        found = [
-            form(
-                [matrix(self.a, k, step).astype(np.float64) for k in self.layers_a],
-                [matrix(self.b, k, step).astype(np.float64) for k in self.layers_b],
+            reason = (
+                "is a plug-in estimate here: the estimated bias of "
+                f"{measure.name!r} exceeds half its standard error"
             )
-            for step in (range(template.sizes["step"]) if stepped else [None])
-        ]
-        if not stepped:
-            return found[0]
-        return Estimates(
-            np.stack([one.value for one in found]),
-            np.stack([one.without for one in found], 1),
-            np.stack([one.pairs for one in found if one.pairs is not None]),
+        if measure.name in CROSS_VALIDATED or not bool(worse.any()):
+            return self
+        warnings.warn(
+            f"No interval for {int(worse.sum())} of {worse.size} cells: "
+            f"{measure.name!r} {reason}, so that no interval around it would cover; "
+            "take more examples, or debiased CKA.",
+            UserWarning,
+            stacklevel=3,
         )
+        low, high = (np.where(worse, np.nan, end) for end in (self.low, self.high))
+        return replace(self, low=low, high=high)
+
+
+def _result(
+    values: "_Numbers | TwoFactors", template: xr.DataArray, how: str, **attrs: Any
+) -> xr.Dataset:
+    """Return the numbers with the labels of the measure's cells."""
+    names = ("estimate", "low", "high", "standard_error", "measured", "bias")
+    result = xr.Dataset(
+        {name: template.copy(data=getattr(values, name)) for name in names}
+    ).drop_attrs()
+    over = attrs.pop("over")
+    result.attrs = template.attrs | {
+        "interval": how,
+        "over": over[0] if len(over) == 1 else list(over),
+        **attrs,
+        "repsim_version": repsim_version(),
+    }
+    return result
+
+
+Found = tuple[tuple[Estimates, xr.DataArray], str]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is computed of each pair of recordings."""
+
+    measure: Measure
+    options: dict[str, Any]
+    layers: Layers
+    layers_b: Layers
+    parts: int
+    seed: int
+
+    def over(self, a: object, b: object, factor: str) -> Found:
+        """Return values whole and without examples, their labels, and how."""
+        pair = layer_pair(a, b, factor, self.layers, self.layers_b)
+        template = pair.cells(slice(None), self.measure, self.options)
+        n = pair.a.sizes["example"]
+        which = None
+        if factor == "example":
+            _warn_of_copies(pair)
+            _warn_of_one_example(pair)
+            parts = random_groups(n, min(self.parts, n), self.seed)
+        else:
+            labels = _labels(pair.a, factor)
+            parts = label_groups(labels, factor)
+            which = np.unique(labels, return_inverse=True)[1]
+        exact = closed_form(self.measure, self.options, which)
+        if exact is not None:
+            how = "closed-form jackknife"
+            if which is not None:
+                how += f" over {len(parts)} groups of examples, pairs between groups"
+            return (pair.exact(exact), template), how
+        found = leave_groups_out(
+            lambda k: pair.cells(k, self.measure, self.options).values,
+            template.values,
+            n,
+            parts,
+        )
+        if which is not None:
+            found = replace(found, shares=np.bincount(which) / n)
+        return (found, template), f"jackknife over {len(parts)} groups of examples"
 
 
 def closed_form(
-    measure: Measure, options: dict[str, Any]
+    measure: Measure, options: dict[str, Any], which: np.ndarray | None = None
 ) -> Callable[..., Estimates] | None:
     """Return the jackknife form of a measure with these options, if there is one."""
     if measure.name == "cka" and set(options) <= {"debiased", "kernel", "bandwidth"}:
         kept = {k: v for k, v in options.items() if k != "debiased"}
-        if options.get("debiased", True):
+        if options.get("debiased", True) and which is None:
             return lambda xs, ys: alignment.leave_one_out(xs, ys, **kept)
+        if options.get("debiased", True):
+            return lambda xs, ys: alignment.leave_group_out(xs, ys, which, **kept)
     if measure.name == "rsa" and set(options) <= {"metric", "method"}:
         metric = options.get("metric", "correlation")
         method = options.get("method", "spearman")
         if metric in geometry.METRICS and method in geometry.METHODS:
             return lambda xs, ys: geometry.leave_one_out(
-                xs, ys, metric=metric, method=method
+                xs, ys, metric=metric, method=method, which=which
             )
     return None
 
@@ -233,113 +292,71 @@ def closed_form(
 def _labels(run: xr.Dataset, over: str) -> np.ndarray:
     known = [str(n) for n, c in run.coords.items() if c.dims == ("example",)]
     if over not in known:
-        raise ValueError(
-            unknown("over", over, list(dict.fromkeys(["example", "seed", *known])))
-        )
+        factors = dict.fromkeys(["example", "seed", "unit", *known])
+        raise ValueError(unknown("over", over, list(factors)))
     return np.asarray(run[over].values)
 
 
-def _warn_of_bias(result: xr.Dataset, name: str) -> None:
-    """Warn where the value is farther off than it is uncertain."""
-    worse = np.abs(result["bias"]) > result["standard_error"]
-    # Round-off is neither.
-    worse &= np.abs(result["bias"]) > 1e-9
-    if bool(worse.any()):
+def _warn_of_copies(pair: LayerPair) -> None:
+    """Warn where examples are not independent of each other."""
+    first = [x for side in pair.matrices(-1) for x in side]
+    copies = exact_copies(first)
+    if copies:
         warnings.warn(
-            f"The estimated bias of {name!r} exceeds its standard error in "
-            f"{int(worse.sum())} of {worse.size} cells, so those intervals are about "
-            "a biased value; take more examples, or a debiased measure (cka).",
+            f"{copies} of {len(first[0])} examples are exact copies of others, but are "
+            "counted as independent, so that intervals are too narrow; leave copies "
+            "out, or name a coordinate that they share, as in over='stimulus'.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
+        )
+    if "sequence" in pair.a.coords and pair.a["sequence"].dims == ("example",):
+        warnings.warn(
+            "Tokens of one sequence are not independent of each other, but are counted "
+            "so, so that intervals are too narrow; take over='sequence'.",
+            UserWarning,
+            stacklevel=4,
         )
 
 
-LEAST = 3
-"""Networks of a rule below which nothing can be said of others."""
+def exact_copies(layers: Sequence[np.ndarray]) -> int:
+    """Return how many examples equal an earlier one in every layer (not all zero)."""
+    rows = np.concatenate([np.ascontiguousarray(x) for x in layers], axis=1)
+    rows = np.ascontiguousarray(rows[np.ptp(rows, axis=1) > 0])
+    seen = {row.tobytes() for row in rows}
+    return len(rows) - len(seen)
 
 
-def over_networks(
-    a: object,
-    b: object,
-    measure: Measure,
-    layers: Layers,
-    layers_b: Layers,
-    options: dict[str, Any],
-) -> tuple[tuple[Estimates, xr.DataArray], str]:
-    """Return the mean over pairs of networks, whole and without each network."""
-    left = _networks(a, "a")
-    right = left if b is None else _networks(b, "b")
-    listed = as_list(layers)
-    cells = compare(
-        xr.DataTree.from_dict({f"a/{k}": run for k, run in left.items()}),
-        xr.DataTree.from_dict({f"b/{k}": run for k, run in right.items()}),
-        measure,
-        layers=listed,
-        layers_b=listed if layers_b is None else layers_b,
-        precision="float64",
-        **options,
-    )
-    values = cells.transpose("network_a", "network_b", ...)
-    apart = _apart(left, right, same=b is None)
-    template = values.isel(network_a=0, network_b=0).reset_coords(drop=True)
-    found = _without_each(values.values, apart, same=b is None)
-    count = f"{len(left)}" if b is None else f"{len(left)} + {len(right)}"
-    return (found, template), f"jackknife over {count} networks"
-
-
-def _networks(tree: object, name: str) -> dict[str, xr.Dataset]:
-    """Return the networks of one condition by seed."""
-    if not isinstance(tree, xr.DataTree):
-        msg = (
-            f'Expected `{name}` to be the networks of a condition with over="seed", as '
-            f'study["bp"], but got {type(tree).__name__}.'
+def _warn_of_one_example(pair: LayerPair) -> None:
+    """Warn of an example that is most of a layer, as a unit with rare large values."""
+    found = {}
+    for side, names in zip(
+        pair.matrices(-1), (pair.layers_a, pair.layers_b), strict=True
+    ):
+        for x, name in zip(side, names, strict=True):
+            which = outlying(x)
+            if which is not None:
+                found[name] = which
+    if found:
+        name, which = next(iter(found.items()))
+        warnings.warn(
+            f"One example holds more than a fifth of the variance of "
+            f"{', '.join(found)} (position {which} in {name}), as where a unit has "
+            "rare large values: such intervals cover far less than they say, in "
+            "samples without such an example too; look at the unit, or take a measure "
+            "of ranks (rsa).",
+            UserWarning,
+            stacklevel=4,
         )
-        raise TypeError(msg)
-    found = {str(k): node.to_dataset() for k, node in tree.children.items()}
-    found = {k: run for k, run in found.items() if run.data_vars}
-    if not found and len(tree.children) == 1:
-        return _networks(next(iter(tree.children.values())), name)
-    if len(found) < LEAST:
-        inside = ", ".join(str(k) for k in tree.children) or "nothing"
-        msg = (
-            f"Expected `{name}` to hold at least {LEAST} networks of one condition, as "
-            f'study["bp"], but got {len(found)} (the tree holds {inside}); run more '
-            "seeds, or name the condition."
-        )
-        raise ValueError(msg)
-    return found
 
 
-def _apart(
-    left: dict[str, xr.Dataset], right: dict[str, xr.Dataset], *, same: bool
-) -> np.ndarray:
-    """Return which pairs count: not a network with itself, nor a shared beginning."""
-    inits_a, inits_b = (
-        [run.attrs.get("init_seed") for run in side.values()] for side in (left, right)
-    )
-    mask = np.array([[x is None or x != y for y in inits_b] for x in inits_a])
-    if same:
-        np.fill_diagonal(mask, False)
-    return mask
-
-
-def _without_each(values: np.ndarray, apart: np.ndarray, *, same: bool) -> Estimates:
-    """Return the mean over the pairs that count, and without each network."""
-
-    def mean(keep_a: np.ndarray, keep_b: np.ndarray) -> np.ndarray:
-        chosen = apart & np.outer(keep_a, keep_b)
-        return np.asarray(values[chosen].mean(0))
-
-    all_a, all_b = (np.ones(size, dtype=bool) for size in apart.shape)
-    without = []
-    for i in range(len(all_a)):
-        others = np.arange(len(all_a)) != i
-        without.append(mean(others, others if same else all_b))
-    if not same:
-        for j in range(len(all_b)):
-            without.append(mean(all_a, np.arange(len(all_b)) != j))
-    samples = () if same else apart.shape
-    return Estimates(mean(all_a, all_b), np.stack(without), None, samples)
+def outlying(x: np.ndarray) -> int | None:
+    """Return the example that is far from all others and a fifth of the variance."""
+    if len(x) < 20:
+        return None
+    size = np.linalg.norm(x - np.median(x, axis=0), axis=1)
+    which = int(size.argmax())
+    share = size[which] ** 2 / max(float((size**2).sum()), np.finfo(float).tiny)
+    return which if share > 0.2 and size[which] > 5 * np.median(size) else None
 
 
 def random_groups(n: int, count: int, seed: int) -> list[np.ndarray]:

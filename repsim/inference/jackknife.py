@@ -7,7 +7,7 @@ sum is all there is. So its own estimate is taken off once.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -81,6 +81,18 @@ class Estimates:
     without: np.ndarray
     pairs: np.ndarray | None = None
     samples: tuple[int, ...] = ()
+    shares: np.ndarray | None = None
+    """Share of the examples that each group holds; None where they are alike."""
+
+    def corrected(self, bounds: tuple[float, float] | None) -> "Estimates":
+        """Return the values with the jackknife's estimate of their bias taken off."""
+        bias = _jackknife(self, scale(None))[2]
+        low, high = bounds or (-np.inf, np.inf)
+        return replace(
+            self,
+            value=np.clip(self.value - bias, low, high),
+            without=self.without - bias,
+        )
 
 
 @dataclass(frozen=True)
@@ -131,10 +143,19 @@ def _jackknife(
         part = found.without[start:end]
         count = len(part)
         z = scale.forward(part)
-        deviation = z - z.mean(0)
-        variances.append((count - 1) / count * (deviation**2).sum(0))
+        if found.shares is None:
+            deviation = z - z.mean(0)
+            variances.append((count - 1) / count * (deviation**2).sum(0))
+            bias += (count - 1) * (part.mean(0) - found.value)
+        else:
+            # Groups of unlike sizes: Busing et al. 1999, the delete-m jackknife.
+            share = found.shares.reshape(-1, *[1] * found.value.ndim)
+            pseudo = (scale.forward(found.value) - (1 - share) * z) / share
+            middle = pseudo - (share * pseudo).sum(0)
+            deviation = middle * np.sqrt(share / (1 - share) / count)
+            variances.append((deviation**2).sum(0))
+            bias += ((1 - share) * (part - found.value)).sum(0)
         freedoms.append(_freedom(deviation))
-        bias += (count - 1) * (part.mean(0) - found.value)
     total = np.asarray(sum(variances))
     if len(variances) == 1:
         return total, freedoms[0], bias

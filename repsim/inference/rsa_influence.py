@@ -7,7 +7,9 @@ correlation of standardised entries :math:`a, b` that number is
 pairs, it is :math:`ab + A(a) + B(b)` with :math:`A(t) = E[b\,1(a > t)]` up to scale.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,27 +28,108 @@ def leave_one_out(
     *,
     metric: Any = "correlation",
     method: str = "spearman",
+    which: np.ndarray | None = None,
 ) -> Estimates:
-    """Return RSA of every x with every y, whole and without each example."""
+    """Return RSA of every x with every y, whole and without each example.
+
+    Pairs that an example without a direction leaves undefined do not count, as in
+    `repsim.rsa`. With `which`, the group of each example, only pairs of different
+    groups count, and each group is left out.
+    """
     n = len(xs[0])
     if n < LEAST:
         msg = f"Expected at least {LEAST} examples for an interval, but got {n}."
         raise ValueError(msg)
-    rows, columns = np.triu_indices(n, 1)
+    with warnings.catch_warnings():
+        # `compare` has said which examples have no distance.
+        warnings.simplefilter("ignore", UserWarning)
+        left, right = ([rdm(x, metric=metric) for x in side] for side in (xs, ys))
+    return influences(left, right, method=method, n=n, which=which)
+
+
+def influences(
+    left: Sequence[np.ndarray],
+    right: Sequence[np.ndarray],
+    *,
+    method: str,
+    n: int,
+    which: np.ndarray | None = None,
+) -> Estimates:
+    """Return `leave_one_out` of condensed RDMs."""
+    units = Units.of(n, which)
     prepare, influence = METHODS[method]
-    left = [prepare(rdm(x, metric=metric)) for x in xs]
-    right = [prepare(rdm(y, metric=metric)) for y in ys]
+    cache: dict[tuple[str, int, bytes], Any] = {}
+
+    def prepared(side: str, k: int, entries: np.ndarray, keep: np.ndarray) -> Any:
+        key = side, k, b"" if keep.all() else np.packbits(keep).tobytes()
+        if key not in cache:
+            cache[key] = prepare(entries if keep.all() else entries[keep])
+        return cache[key]
+
     shape = (len(left), len(right))
     value, pairs = np.empty(shape), np.empty(shape)
-    without = np.empty((n, *shape))
+    without = np.empty((units.count, *shape))
     for i, a in enumerate(left):
         for j, b in enumerate(right):
-            value[i, j], each = influence(a, b)
-            sums = np.bincount(rows, each, n) + np.bincount(columns, each, n)
-            pairs[i, j] = pair_variance((sums**2).sum(), 2 * (each**2).sum(), n)
-            # The mean over pairs without example i, of a mean that is zero.
-            without[:, i, j] = value[i, j] - sums / ((n - 1) * (n - 2) / 2)
-    return Estimates(value, without, pairs)
+            keep = units.apart & np.isfinite(a) & np.isfinite(b)
+            value[i, j], each = influence(
+                prepared("a", i, a, keep), prepared("b", j, b, keep)
+            )
+            without[:, i, j], pairs[i, j] = units.left_out(value[i, j], each, keep)
+    return Estimates(value, without, pairs, shares=units.shares)
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is left out in turn: examples, or groups of them, by their pairs."""
+
+    first: np.ndarray
+    second: np.ndarray
+    count: int
+    apart: np.ndarray
+    shares: np.ndarray | None
+
+    @classmethod
+    def of(cls, n: int, which: np.ndarray | None) -> "Units":
+        """Return the unit of both examples of every pair, in scipy's order."""
+        first, second = np.triu_indices(n, 1)
+        if which is None:
+            return cls(first, second, n, np.ones(len(first), dtype=bool), None)
+        kinds, unit = np.unique(which, return_inverse=True)
+        first, second = unit[first], unit[second]
+        shares = np.bincount(unit) / n
+        return cls(first, second, len(kinds), first != second, shares)
+
+    def left_out(
+        self, value: float, each: np.ndarray, keep: np.ndarray
+    ) -> tuple[np.ndarray, float]:
+        """Return the value without each unit, and the variance due to pairs."""
+        whole = bool(keep.all())
+        first, second = (
+            side if whole else side[keep] for side in (self.first, self.second)
+        )
+        sums, counts = (
+            np.bincount(first, w, self.count) + np.bincount(second, w, self.count)
+            for w in (each, None)
+        )
+        many = len(each)
+        # The mean over pairs without unit i, of a mean that is zero.
+        without = value - sums / np.maximum(many - counts, 1)
+        if self.shares is not None:
+            cells = first * self.count + second
+            blocks = np.bincount(cells, each, self.count**2)
+            blocks = blocks.reshape(self.count, self.count)
+            blocks = blocks + blocks.T
+            squares = float((blocks**2).sum())
+        else:
+            squares = 2 * float(each @ each)
+        size = self.count * (self.count - 1) / 2 / max(many, 1)
+        found = pair_variance(
+            np.asarray(float(sums @ sums) * size**2),
+            np.asarray(squares * size**2),
+            self.count,
+        )
+        return without, float(found)
 
 
 class Ranked:
@@ -56,6 +139,8 @@ class Ranked:
         size = len(entries)
         order = np.argsort(entries)
         ordered = entries[order]
+        self.untied = bool(np.all(ordered[1:] > ordered[:-1]))
+        self.order = order
         new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
         ends = np.append(np.flatnonzero(new), size)
         group = np.cumsum(new) - 1
@@ -65,13 +150,19 @@ class Ranked:
         self.values = middle[self.group]
         if np.isnan(ordered[-1]):
             self.values = np.full(size, np.nan)
-        self.spread = self.values.std()
+        self.spread = float(self.values.std()) if size else 0.0
 
     def above(self, other: np.ndarray) -> np.ndarray:
         """Return, for each entry, the mean of `other` where entries are larger.
 
         Entries that tie count by half, as their mid-ranks do.
         """
+        if self.untied:
+            # One pass in their order, where counting groups takes two.
+            along = other[self.order]
+            found = np.empty(len(other))
+            found[self.order] = (along[::-1].cumsum()[::-1] - along / 2) / len(other)
+            return found
         sums = np.bincount(self.group, other)
         after = sums[::-1].cumsum()[::-1] - sums / 2
         return np.asarray(after[self.group] / len(other))

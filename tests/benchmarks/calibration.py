@@ -158,7 +158,7 @@ def plugin(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     found = inference.confidence(
-                        a, b, label.split(" ")[0], groups=20, **extra
+                        a, b, label.split(" ")[0], parts=20, **extra
                     ).squeeze()
                 warned += any("bias" in str(w.message) for w in caught)
                 low, high = float(found["low"]), float(found["high"])

@@ -1,5 +1,6 @@
 """CKA without each example: exact, tiled, and covering."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -72,3 +73,55 @@ def test_closed_form_intervals_cover(kind: str, n: int, p: int) -> None:
         ends = interval(alignment.leave_one_out([x], [y]), scale((-1, 1)), 0.95)
         hits += bool(ends.low[0, 0] <= truth <= ends.high[0, 0])
     assert 0.915 <= hits / repeats <= 0.985
+
+
+def slow_grouped(x: np.ndarray, y: np.ndarray, which: np.ndarray) -> float:
+    """CKA from loops over pairs, triples and quadruples of different groups."""
+
+    def hsic(k: np.ndarray, m: np.ndarray) -> float:
+        two, three, four = [], [], []
+        for i, j in itertools.permutations(range(len(k)), 2):
+            if which[i] == which[j]:
+                continue
+            two.append(k[i, j] * m[i, j])
+            others = [g for g in range(len(k)) if which[g] not in (which[i], which[j])]
+            three += [k[i, j] * m[i, g] for g in others]
+            four += [
+                k[i, j] * m[g, h] for g in others for h in others
+                if which[g] != which[h]
+            ]  # fmt: skip
+        return float(np.mean(two) - 2 * np.mean(three) + np.mean(four))
+
+    k, m = x @ x.T, y @ y.T
+    return hsic(k, m) / float(np.sqrt(hsic(k, k) * hsic(m, m)))
+
+
+def test_cka_between_groups_is_exact(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = related(12, 3, rng)
+    which = np.repeat(np.arange(6), 2)[rng.permutation(12)]
+    found = alignment.leave_group_out([x, y], [y], which)
+    expected = slow_grouped(x, y, which)
+    assert found.value[0, 0] == pytest.approx(expected, abs=1e-10)
+    assert found.value[1, 0] == pytest.approx(1.0, abs=1e-10)
+    slow = [
+        slow_grouped(x[which != g], y[which != g], which[which != g]) for g in range(6)
+    ]
+    np.testing.assert_allclose(found.without[:, 0, 0], np.clip(slow, -1, 1), atol=1e-9)
+    monkeypatch.setattr(alignment, "_CELLS", 60)
+    tiled = alignment.leave_group_out([x, y], [y], which)
+    np.testing.assert_allclose(tiled.without, found.without, atol=1e-10)
+
+
+def test_groups_of_one_are_examples(rng: np.random.Generator) -> None:
+    x, y = related(15, 4, rng)
+    one, other = (
+        alignment.leave_one_out([x], [y]),
+        alignment.leave_group_out([x], [y], np.arange(15)),
+    )
+    np.testing.assert_allclose(other.without, one.without, atol=1e-12)
+    assert one.pairs is not None and other.pairs is not None
+    np.testing.assert_allclose(other.pairs, one.pairs, atol=1e-12)
+    with pytest.raises(ValueError, match="at least 5 groups for an interval"):
+        alignment.leave_group_out([x], [y], np.arange(15) % 4)

@@ -37,3 +37,24 @@ def test_intervals_stay_within_the_bounds() -> None:
     found = Estimates(np.array([0.97]), without)
     ends = interval(found, scale((0.0, 1.0)), 0.99)
     assert 0 <= ends.low[0] < 0.97 < ends.high[0] <= 1
+
+
+def test_groups_of_unlike_sizes_are_those_of_busing(rng: np.random.Generator) -> None:
+    # The mean of grouped numbers: its variance is that of weighted group means.
+    sizes = np.array([2, 3, 5, 4, 6])
+    values = rng.normal(size=sizes.sum())
+    which = np.repeat(np.arange(5), sizes)
+    without = np.array([[values[which != g].mean()] for g in range(5)])
+    found = Estimates(np.array([values.mean()]), without, shares=sizes / sizes.sum())
+    ends = interval(found, scale(None), 0.95)
+    h = sizes.sum() / sizes
+    pseudo = h * values.mean() - (h - 1) * without[:, 0]
+    expected = np.mean((pseudo - np.sum(pseudo / h)) ** 2 / (h - 1))
+    assert ends.standard_error[0] ** 2 == pytest.approx(expected)
+    assert ends.bias[0] == pytest.approx(0, abs=1e-12)
+    alike = Estimates(found.value, without, shares=np.full(5, 0.2))
+    plain = interval(Estimates(found.value, without), scale(None), 0.95)
+    even = interval(alike, scale(None), 0.95)
+    np.testing.assert_allclose(even.bias, plain.bias)
+    moved = alike.corrected(None)
+    np.testing.assert_allclose(moved.value, alike.value - plain.bias)

@@ -68,3 +68,24 @@ def test_rsa_intervals_cover_zero_of_independent_data(n: int, p: int) -> None:
         hits += bool(ends.low[0, 0] <= 0 <= ends.high[0, 0])
     # Within 3 standard errors of 1.5 %.
     assert 0.905 <= hits / repeats <= 0.995
+
+
+def test_pairs_within_groups_and_without_distance_do_not_count(
+    rng: np.random.Generator,
+) -> None:
+    x, y = related(40, 5, rng)
+    x[3] = 0
+    which = np.repeat(np.arange(20), 2)
+
+    def slow(keep: np.ndarray) -> float:
+        i, j = np.triu_indices(len(keep), 1)
+        a, b = (pdist(side[keep], "correlation") for side in (x, y))
+        good = np.isfinite(a) & (which[keep][i] != which[keep][j])
+        return float(stats.spearmanr(a[good], b[good]).statistic)
+
+    found = geometry.leave_one_out([x], [y], which=which)
+    everything = np.arange(40)
+    assert found.value[0, 0] == pytest.approx(slow(everything), abs=1e-12)
+    each = [slow(everything[which != g]) for g in range(20)]
+    assert np.corrcoef(found.without[:, 0, 0], each)[0, 1] > 0.99
+    assert np.std(found.without) == pytest.approx(np.std(each), rel=0.05)

@@ -1,0 +1,152 @@
+r"""What all units would show, from those that were recorded.
+
+Linear CKA is a sum over pairs of units, and its norms count every unit with itself:
+with few of many units recorded the norms are too large, and CKA too small. As
+examples are debiased by leaving out i = j, so are units.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from repsim.inference.jackknife import Estimates
+from repsim.inference.layer_pairs import LayerPair
+from repsim.measures.catalogue import Measure
+
+LEAST = 3
+"""Units of a layer below which nothing can be said of others."""
+
+
+def over_units(
+    pair: LayerPair, measure: Measure, options: dict[str, Any]
+) -> tuple[tuple[Estimates, xr.DataArray], str]:
+    """Return CKA of all units, and without each unit of both layers."""
+    if (
+        measure.name != "cka"
+        or set(options) - {"debiased", "kernel"}
+        or (
+            options.get("kernel", "linear") != "linear"
+            or not options.get("debiased", True)
+        )
+    ):
+        msg = (
+            'Expected debiased linear CKA with over="unit", but got '
+            f"{measure.name} with {options}; only there units are known to add up."
+        )
+        raise ValueError(msg)
+    template = pair.cells(slice(None), measure, options)
+    steps = template.sizes.get("step")
+    same_run = pair.a.identical(pair.b)
+    found = []
+    for step in range(steps) if steps else [None]:
+        xs, ys = pair.matrices(step)
+        for layers, names in ((xs, pair.layers_a), (ys, pair.layers_b)):
+            for x, name in zip(layers, names, strict=True):
+                if x.shape[1] < LEAST:
+                    msg = (
+                        f"Expected at least {LEAST} units to generalise over, but got "
+                        f"{x.shape[1]} in {name!r}; take over='example'."
+                    )
+                    raise ValueError(msg)
+        found.append([[_cell(x, y) for y in ys] for x in xs])
+    most_a = max(x.shape[1] for x in xs)
+    most_b = max(y.shape[1] for y in ys)
+    shape = template.shape
+    value = np.full(shape, np.nan).reshape(-1, *shape[-2:])
+    without = np.full((most_a + most_b, *value.shape), np.nan)
+    for s, cells in enumerate(found):
+        for i, row in enumerate(cells):
+            for j, (whole, left, right) in enumerate(row):
+                if same_run and pair.layers_a[i] == pair.layers_b[j]:
+                    # The same units on both sides: one, whatever units there are.
+                    whole, left, right = 1.0, left * 0 + 1, right * 0 + 1
+                value[s, i, j] = whole
+                # Layers of other sizes: repeated in the mean and the squares alike.
+                without[:most_a, s, i, j] = _padded(left, whole, most_a)
+                without[most_a:, s, i, j] = _padded(right, whole, most_b)
+    estimates = Estimates(
+        value.reshape(shape), without.reshape(-1, *shape), None, (most_a, most_b)
+    )
+    _warn_of_few(estimates, template)
+    return (estimates, template), "closed-form jackknife over the units of both layers"
+
+
+def _padded(values: np.ndarray, whole: float, count: int) -> np.ndarray:
+    """Return as many values with the same jackknife variance as those given have."""
+    own = len(values)
+    if own == count:
+        return values
+    middle = values.mean()
+    deviation = values - middle
+    want = (own - 1) / own * (deviation**2).sum()
+    out = np.zeros(count)
+    out[:own] = deviation
+    now = (count - 1) / count * (deviation**2).sum()
+    out *= np.sqrt(want / now) if now > 0 else 0.0
+    return out + whole + (own - 1) / (count - 1) * (middle - whole)
+
+
+def _cell(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return unit-debiased CKA, and without each unit of x and of y."""
+    x, y = x - x.mean(0), y - y.mean(0)
+    xy, by_x, by_y = _products(x, y)
+    xx, x_by, x_own = _own(x)
+    yy, y_by, y_own = _own(y)
+    p, q = x.shape[1], y.shape[1]
+
+    def ratio(both: Any, a: Any, b: Any, p: int, q: int) -> Any:
+        both = both / (p * q)
+        norms = a / (p * (p - 1)) * b / (q * (q - 1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return both / np.sqrt(np.where(norms > 0, norms, np.nan))
+
+    norm_x, norm_y = xx - x_own.sum(), yy - y_own.sum()
+    # Without unit u the pairs (u, v) and (v, u) go, and (u, u) was out before.
+    rest_x = norm_x - 2 * (x_by - x_own)
+    rest_y = norm_y - 2 * (y_by - y_own)
+    whole = float(ratio(xy, norm_x, norm_y, p, q))
+    left = ratio(xy - by_x, rest_x, norm_y, p - 1, q)
+    right = ratio(xy - by_y, norm_x, rest_y, p, q - 1)
+    # A layer of one direction left has no norm: its unit then tells nothing.
+    left, right = (np.where(np.isfinite(v), v, whole) for v in (left, right))
+    bounded = float(np.clip(whole, -1, 1)) if np.isfinite(whole) else np.nan
+    return bounded, np.clip(left, -1, 1), np.clip(right, -1, 1)
+
+
+def _products(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return n(n-3) times debiased HSIC, and its parts by unit of x and unit of y."""
+    n = len(x)
+    a, b = x**2, y**2
+    cross = (x.T @ y) ** 2
+    of_x, of_y = a.sum(0), b.sum(0)
+    factor = 1 + 2 / (n - 2)
+    corner = (n - 1) * (n - 2)
+    by_x = cross.sum(1) - factor * (a.T @ b.sum(1)) + of_x * of_y.sum() / corner
+    by_y = cross.sum(0) - factor * (b.T @ a.sum(1)) + of_y * of_x.sum() / corner
+    return float(by_x.sum()), by_x, by_y
+
+
+def _own(x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return a layer's HSIC with itself, by unit, and of each unit with itself."""
+    n = len(x)
+    total, by, _ = _products(x, x)
+    squares = (x**2).sum(0)
+    own = squares**2 - (1 + 2 / (n - 2)) * (x**4).sum(0)
+    return total, by, own + squares**2 / ((n - 1) * (n - 2))
+
+
+def _warn_of_few(found: Estimates, template: xr.DataArray) -> None:
+    """Warn where the units that were recorded are far from telling of all."""
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(found.value - template.values)
+    far = gap > 0.1
+    if bool(far.any()):
+        warnings.warn(
+            f"Few of many units: in {int(far.sum())} of {far.size} cells the measure "
+            "on the recorded units is more than 0.1 from what all units would show; "
+            "record more units, or read `estimate` and its interval.",
+            UserWarning,
+            stacklevel=4,
+        )
