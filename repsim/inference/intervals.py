@@ -14,7 +14,7 @@ from repsim.inference import closed_forms as alignment
 from repsim.inference import rsa_influence as geometry
 from repsim.inference.common_steps import Layers
 from repsim.inference.jackknife import Estimates, interval, scale
-from repsim.inference.layer_pairs import LayerPair, layer_pair
+from repsim.inference.layer_pairs import LayerPair, exact_copies, layer_pair
 from repsim.inference.seed_intervals import TwoFactors, over_networks, two_factors
 from repsim.inference.unit_intervals import over_units
 from repsim.measures.catalogue import Choice, Measure, named
@@ -316,14 +316,6 @@ def _warn_of_copies(pair: LayerPair) -> None:
             UserWarning,
             stacklevel=4,
         )
-
-
-def exact_copies(layers: Sequence[np.ndarray]) -> int:
-    """Return how many examples equal an earlier one in every layer (not all zero)."""
-    rows = np.concatenate([np.ascontiguousarray(x) for x in layers], axis=1)
-    rows = np.ascontiguousarray(rows[np.ptp(rows, axis=1) > 0])
-    seen = {row.tobytes() for row in rows}
-    return len(rows) - len(seen)
 
 
 def _warn_of_one_example(pair: LayerPair) -> None:

@@ -1,6 +1,6 @@
 """Two recordings of the same examples, and the layers of each that are compared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,3 +84,11 @@ class LayerPair:
             for run, names in ((self.a, self.layers_a), (self.b, self.layers_b))
         )
         return left, right
+
+
+def exact_copies(layers: Sequence[np.ndarray]) -> int:
+    """Return how many examples equal an earlier one in every layer (not all zero)."""
+    rows = np.concatenate([np.ascontiguousarray(x) for x in layers], axis=1)
+    rows = np.ascontiguousarray(rows[np.ptp(rows, axis=1) > 0])
+    seen = {row.tobytes() for row in rows}
+    return len(rows) - len(seen)

@@ -1,20 +1,31 @@
 """Are two representations related at all? A test that shuffles the examples."""
 
 import json
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
+from scipy.spatial.distance import squareform
 from tqdm.auto import tqdm
 
 from repsim.comparison.all_pairs import compare
+from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference.closed_forms import Kernel
 from repsim.inference.common_steps import Layers, as_list, directed
 from repsim.inference.designs import false_discovery
+from repsim.inference.layer_pairs import exact_copies
+from repsim.inference.rsa_influence import METHODS, Ranked
 from repsim.measures.catalogue import Choice, Measure
+from repsim.measures.dissimilarity import rdm
+
+_CELLS = 2**27
+"""Numbers of matrices over pairs of examples that are held at a time (1 GiB)."""
 
 Shuffled = Callable[[np.ndarray], np.ndarray]
 """An order of the second side's examples -> the statistic of all pairs of layers."""
@@ -26,6 +37,7 @@ def permutation_test(
     measure: Choice = "cka",
     *,
     permutations: int = 999,
+    groups: str | ArrayLike | None = None,
     layers: Layers = None,
     layers_b: Layers = None,
     progress: bool = False,
@@ -46,10 +58,15 @@ def permutation_test(
     a, b : Dataset
         Two recordings of the same examples.
     measure : str or Measure
-        A name of `repsim.measures.names()`. CKA and HSIC shuffle kernels that are
-        made once; others are computed again for each order.
+        A name of `repsim.measures.names()`. CKA and HSIC shuffle features or kernels
+        that are made once, whichever is cheaper, and RSA shuffles RDMs; others are
+        computed again for each order.
     permutations : int
         How many orders; the smallest attainable p is 1 / (1 + permutations).
+    groups : str or array_like, shape (example,), optional
+        Examples that belong together (tokens of a sentence, repeats of a stimulus):
+        a coordinate's name, or their labels. Whole groups of one size are exchanged,
+        each in its own order, and the null hypothesis is about groups.
     layers, layers_b : str, iterable of str or None
         Layers of each side; None is all, for `layers_b` those of `layers`.
     progress : bool
@@ -71,12 +88,19 @@ def permutation_test(
     TypeError
         If `measure` is a function that nobody registered.
     ValueError
-        If there are no permutations, or whatever `repsim.compare` refuses.
+        If there are no permutations, no two groups have one size, or whatever
+        `repsim.compare` refuses.
+
+    Warns
+    -----
+    UserWarning
+        If examples are exact copies of others and `groups` does not say so.
 
     References
     ----------
     Gretton et al. 2008, A kernel statistical test of independence, NIPS 20;
-    Phipson & Smyth 2010, https://doi.org/10.2202/1544-6115.1585 (why 1 + P)
+    Phipson & Smyth 2010, https://doi.org/10.2202/1544-6115.1585 (why 1 + P);
+    Winkler et al. 2015, https://doi.org/10.1016/j.neuroimage.2015.05.092 (groups)
 
     Examples
     --------
@@ -101,14 +125,22 @@ def permutation_test(
     stepped = "step" in template.dims
     moments = range(template.sizes["step"]) if stepped else [None]
     rng = np.random.default_rng(seed)
-    orders = [rng.permutation(a.sizes["example"]) for _ in range(permutations)]
+    orders, distinct = _orders(_groups(a, groups), permutations, rng)
     sign = 1.0 if chosen.larger_is_more_similar else -1.0
     parts = []
     for moment in moments:
-        xs = [matrix(a, name, moment).astype(np.float64) for name in names_a]
-        ys = [matrix(b, name, moment).astype(np.float64) for name in names_b]
-        shuffled = _shuffled(xs, ys, chosen, options)
-        parts.append(_null(shuffled, orders, sign, progress))
+        xs, ys = (
+            [
+                matrix(run, name, moment if "step" in run.dims else None).astype(
+                    np.float64
+                )
+                for name in names
+            ]
+            for run, names in ((a, names_a), (b, names_b))
+        )
+        if groups is None and moment in (None, 0):
+            _warn_of_copies(xs + ys)
+        parts.append(_in_blocks(xs, ys, chosen, options, orders, sign, progress))
     values = [
         np.stack(part) if stepped else part[0] for part in zip(*parts, strict=True)
     ]
@@ -124,7 +156,8 @@ def permutation_test(
     result.attrs = template.attrs | {
         "test": "permutation_test",
         "permutations": permutations,
-        "smallest_p": 1 / (1 + permutations),
+        "smallest_p": max(1 / (1 + permutations), 1 / distinct),
+        "groups": groups if isinstance(groups, str) else int(groups is not None),
         "seed": seed,
         "options": json.dumps(options, default=str, sort_keys=True),
         "repsim_version": repsim_version(),
@@ -146,6 +179,174 @@ def _null(
     return reached / (1 + len(orders)), sign * total / len(orders)
 
 
+def _groups(a: xr.Dataset, groups: str | ArrayLike | None) -> np.ndarray:
+    """Return which group every example belongs to."""
+    n = a.sizes["example"]
+    if groups is None:
+        return np.arange(n)
+    if isinstance(groups, str):
+        known = [str(k) for k, c in a.coords.items() if c.dims == ("example",)]
+        if groups not in known:
+            raise ValueError(unknown("groups", groups, known))
+        groups = a[groups].values
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        msg = (
+            f"Expected `groups` to label {n} examples, but got shape {labels.shape}; "
+            "give a coordinate's name or one label an example."
+        )
+        raise ValueError(msg)
+    return np.asarray(np.unique(labels, return_inverse=True)[1])
+
+
+def _orders(
+    which: np.ndarray, permutations: int, rng: np.random.Generator
+) -> tuple[list[np.ndarray], float]:
+    """Return orders that exchange whole groups of one size, and how many there are."""
+    n = len(which)
+    sizes = np.bincount(which)
+    if (sizes == 1).all():
+        drawn = [rng.permutation(n) for _ in range(permutations)]
+        return drawn, math.exp(min(math.lgamma(n + 1), 700.0))
+    members = np.split(np.argsort(which, kind="stable"), np.cumsum(sizes)[:-1])
+    strata = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
+    logs = sum(math.lgamma(len(some) + 1) for some in strata)
+    if logs < math.log(2):
+        msg = (
+            "Expected `groups` to hold groups of one size, which may be exchanged, "
+            f"but got sizes {', '.join(str(s) for s in sorted(sizes))}; cut groups to "
+            "one size."
+        )
+        raise ValueError(msg)
+    orders = []
+    for _ in range(permutations):
+        order = np.empty(n, dtype=np.intp)
+        for some in strata:
+            for own, other in zip(some, rng.permutation(some), strict=True):
+                order[members[own]] = members[other]
+        orders.append(order)
+    return orders, math.exp(min(logs, 700.0))
+
+
+def _warn_of_copies(layers: list[np.ndarray]) -> None:
+    """Warn where examples that are counted as exchangeable are each other's copies."""
+    copies = exact_copies(layers)
+    if copies:
+        warnings.warn(
+            f"{copies} of {len(layers[0])} examples are exact copies of others, "
+            "and not exchangeable by themselves: p is too small; leave copies out, or keep "
+            "them together with groups=.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _in_blocks(
+    xs: Sequence[np.ndarray],
+    ys: Sequence[np.ndarray],
+    measure: Measure,
+    options: dict[str, Any],
+    orders: list[np.ndarray],
+    sign: float,
+    progress: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return p-values and means of all pairs, as many layers at a time as fit."""
+    if _in_features(xs, ys, measure, options):
+        return _null(_featured(xs, ys, measure, options), orders, sign, progress)
+    width = max(1, _CELLS // (2 * len(xs[0]) ** 2))
+    rows = []
+    for i in range(0, len(xs), width):
+        row = []
+        for j in range(0, len(ys), width):
+            shuffled = _shuffled(xs[i : i + width], ys[j : j + width], measure, options)
+            row.append(_null(shuffled, orders, sign, progress))
+        rows.append([np.concatenate(part, 1) for part in zip(*row, strict=True)])
+    p, mean = (np.concatenate(part, 0) for part in zip(*rows, strict=True))
+    return p, mean
+
+
+def _kernel(measure: Measure, options: dict[str, Any]) -> str:
+    """Return the kernel of CKA or HSIC, or nothing where options say otherwise."""
+    known = set(options) <= {"kernel", "debiased", "bandwidth"}
+    if measure.name not in ("cka", "hsic") or not known:
+        return ""
+    return str(options.get("kernel", "linear"))
+
+
+def _in_features(
+    xs: Sequence[np.ndarray],
+    ys: Sequence[np.ndarray],
+    measure: Measure,
+    options: dict[str, Any],
+) -> bool:
+    """Return whether products of features cost less than those of kernels.
+
+    A kernel's rows and columns must be moved for every order, which costs more than
+    the products themselves: four of them, by trial.
+    """
+    if _kernel(measure, options) != "linear":
+        return False
+    n = len(xs[0])
+    features = n * sum(x.shape[1] for x in xs) * sum(y.shape[1] for y in ys)
+    kernels = 4 * n * n * (len(xs) * len(ys) + len(ys))
+    return features < kernels or 2 * n * n > _CELLS
+
+
+def _featured(
+    xs: Sequence[np.ndarray],
+    ys: Sequence[np.ndarray],
+    measure: Measure,
+    options: dict[str, Any],
+) -> Shuffled:
+    r"""Return linear CKA or HSIC from products of features.
+
+    With centred features the debiased sum is :math:`\|X^T Y\|^2 - (1 + 2/(n-2))
+    \sum_i a_i b_i + \sum a \sum b / ((n-1)(n-2))`, a and b the rows' squares; only
+    the first two feel the order.
+    """
+    n = len(xs[0])
+    left, right = ([x - x.mean(0) for x in side] for side in (xs, ys))
+    debiased = bool(options.get("debiased", True))
+
+    def joined(
+        side: list[np.ndarray],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        starts = np.cumsum([0] + [x.shape[1] for x in side[:-1]])
+        squares = np.stack([(x**2).sum(1) for x in side], 1)
+        return np.concatenate(side, 1), starts, squares
+
+    x, starts_x, a = joined(left)
+    y, starts_y, b = joined(right)
+    ends = np.outer(a.sum(0), b.sum(0)) / ((n - 1) * (n - 2))
+
+    def sums(order: np.ndarray) -> np.ndarray:
+        cross = x.T @ y[order]
+        cross *= cross
+        total = np.add.reduceat(np.add.reduceat(cross, starts_x, 0), starts_y, 1)
+        if debiased:
+            total = total - (1 + 2 / (n - 2)) * (a.T @ b[order]) + ends
+        return np.asarray(total)
+
+    norms = []
+    for side in (left, right):
+        own = []
+        for one in side:
+            square = float((np.square(one.T @ one)).sum())
+            if debiased:
+                rows = (one**2).sum(1)
+                square -= (1 + 2 / (n - 2)) * float(rows @ rows)
+                square += float(rows.sum()) ** 2 / ((n - 1) * (n - 2))
+            own.append(square)
+        norms.append(np.array(own))
+    if measure.name == "hsic":
+        scale = np.full(ends.shape, n * (n - 3.0) if debiased else (n - 1.0) ** 2)
+    else:
+        scale = np.sqrt(np.maximum(np.outer(*norms), 0.0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.where(scale > 0, 1 / scale, np.nan)
+    return lambda order: sums(order) * factor
+
+
 def _shuffled(
     xs: Sequence[np.ndarray],
     ys: Sequence[np.ndarray],
@@ -153,10 +354,12 @@ def _shuffled(
     options: dict[str, Any],
 ) -> Shuffled:
     """Return the statistic as a function of the second side's order."""
-    kernel, debiased = options.get("kernel", "linear"), options.get("debiased", True)
-    known = set(options) <= {"kernel", "debiased", "bandwidth"}
-    if measure.name in ("cka", "hsic") and debiased and known:
-        return _aligned(xs, ys, measure.name, kernel, options.get("bandwidth", 1.0))
+    if _kernel(measure, options) and options.get("debiased", True):
+        return _aligned(xs, ys, measure.name, options)
+    if measure.name == "rsa" and set(options) <= {"metric", "method"}:
+        found = _ranked(xs, ys, options)
+        if found is not None:
+            return found
     return lambda order: measure.all_pairs(xs, [y[order] for y in ys], **options)
 
 
@@ -164,24 +367,62 @@ def _aligned(
     xs: Sequence[np.ndarray],
     ys: Sequence[np.ndarray],
     name: str,
-    kernel: str,
-    bandwidth: float,
+    options: dict[str, Any],
 ) -> Shuffled:
     """Return debiased CKA or HSIC, where only the cross term feels the order."""
     n = len(xs[0])
-    left = np.stack([Kernel(x, kernel, bandwidth).rows(0, n).ravel() for x in xs])
-    right = [Kernel(y, kernel, bandwidth).rows(0, n) for y in ys]
+    kernel, bandwidth = options.get("kernel", "linear"), options.get("bandwidth", 1.0)
+    left, right = (
+        [Kernel(x, kernel, bandwidth).rows(0, n) for x in side] for side in (xs, ys)
+    )
     if name == "hsic":
         scale = np.full((len(left), len(right)), float(n * (n - 3)))
     else:
-        norms_a = [float(np.linalg.norm(k)) for k in left]
-        norms_b = [float(np.linalg.norm(k)) for k in right]
-        scale = np.outer(norms_a, norms_b)
+        norms = [[float(np.linalg.norm(k)) for k in side] for side in (left, right)]
+        scale = np.outer(*norms)
+    return _moved(left, right, scale)
+
+
+def _ranked(
+    xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], options: dict[str, Any]
+) -> Shuffled | None:
+    """Return RSA, whose ranks an order of the examples only moves; None with gaps."""
+    method = options.get("method", "spearman")
+    metric = options.get("metric", "correlation")
+    if method not in METHODS:
+        return None
+    prepare, _ = METHODS[method]
+    sides, spreads = [], []
+    for side in (xs, ys):
+        matrices, sizes = [], []
+        for x in side:
+            entries = rdm(x, metric=metric)
+            if not np.isfinite(entries).all():
+                return None
+            made = prepare(entries)
+            values = made.values if isinstance(made, Ranked) else made
+            matrices.append(squareform(values, checks=False))
+            sizes.append(made.spread if isinstance(made, Ranked) else 1.0)
+        sides.append(matrices)
+        spreads.append(sizes)
+    pairs = len(entries)
+    if method == "rho-a":
+        scale = np.full((len(xs), len(ys)), (pairs**2 - 1) / (12 * pairs**2))
+    else:
+        scale = np.outer(*spreads)
+    return _moved(sides[0], sides[1], scale * 2 * pairs)
+
+
+def _moved(
+    left: Sequence[np.ndarray], right: Sequence[np.ndarray], scale: np.ndarray
+) -> Shuffled:
+    """Return inner products of symmetric matrices, the right ones' rows moved."""
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.where(scale > 0, 1 / scale, np.nan)
+    stack = np.stack([k.ravel() for k in left])
 
     def statistic(order: np.ndarray) -> np.ndarray:
-        moved = [left @ k[order][:, order].ravel() for k in right]
+        moved = [stack @ k[order][:, order].ravel() for k in right]
         return np.stack(moved, 1) * factor
 
     return statistic
