@@ -234,8 +234,8 @@ def _warn_of_copies(layers: list[np.ndarray]) -> None:
     if copies:
         warnings.warn(
             f"{copies} of {len(layers[0])} examples are exact copies of others, "
-            "and not exchangeable by themselves: p is too small; leave copies out, or keep "
-            "them together with groups=.",
+            "and not exchangeable by themselves: p is too small; leave copies out, or "
+            "keep them together with groups=.",
             UserWarning,
             stacklevel=3,
         )
