@@ -117,7 +117,7 @@ def noise_ceiling(
 
 
 def _bounds(stack: np.ndarray, method: Method) -> tuple[float, float]:
-    scaled = np.stack([_scaled(row, method) for row in stack])
+    scaled = np.stack([on_scale(row, method) for row in stack])
     total = scaled.sum(0)
     lower, upper = [], []
     for own, row in zip(scaled, stack, strict=True):
@@ -127,7 +127,7 @@ def _bounds(stack: np.ndarray, method: Method) -> tuple[float, float]:
     return float(np.mean(lower)), float(np.mean(upper))
 
 
-def _scaled(row: np.ndarray, method: str) -> np.ndarray:
+def on_scale(row: np.ndarray, method: str) -> np.ndarray:
     """Put an RDM on the scale on which the method compares."""
     keep = ~np.isnan(row)
     out = np.full(len(row), np.nan)

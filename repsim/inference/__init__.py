@@ -6,6 +6,7 @@ from repsim.inference.equivalence import seeds_needed as seeds_needed
 from repsim.inference.intervals import confidence as confidence
 from repsim.inference.layer_profiles import profile_test as profile_test
 from repsim.inference.matching import at_accuracy as at_accuracy
+from repsim.inference.model_tests import model_test as model_test
 from repsim.inference.permutation import permutation_test as permutation_test
 from repsim.inference.seed_tests import seed_test as seed_test
 from repsim.inference.sentences import describe as describe

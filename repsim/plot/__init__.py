@@ -2,9 +2,18 @@
 
 from repsim.plot.curves import layer_curve as layer_curve
 from repsim.plot.heatmaps import heatmap as heatmap
+from repsim.plot.model_bars import models as models
 from repsim.plot.network_maps import dendrogram as dendrogram
 from repsim.plot.network_maps import mds as mds
 from repsim.plot.rdm_grids import rdm_grid as rdm_grid
 from repsim.plot.trajectories import dynamics as dynamics
 
-__all__ = ["dendrogram", "dynamics", "heatmap", "layer_curve", "mds", "rdm_grid"]
+__all__ = [
+    "dendrogram",
+    "dynamics",
+    "heatmap",
+    "layer_curve",
+    "mds",
+    "models",
+    "rdm_grid",
+]

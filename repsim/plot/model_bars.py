@@ -1,0 +1,67 @@
+"""How well models explain RDMs: bars with intervals beneath the noise ceiling."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+
+def models(
+    result: xr.Dataset, *, ax: Axes | None = None, level: float = 0.05, **kwargs: Any
+) -> Axes:
+    """Draw a `model_test`: a bar a model, its interval, the ceiling and what is sure.
+
+    Parameters
+    ----------
+    result : Dataset
+        From `repsim.inference.model_test`.
+    ax : Axes, optional
+        Where to draw; by default the current axes.
+    level : float
+        Level of the marks: a filled dot under a bar explains more than nothing, an
+        open triangle above it stays below the noise ceiling, and a line joins two
+        bars that differ.
+    **kwargs
+        To `Axes.bar`.
+
+    Returns
+    -------
+    Axes
+        The axes.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> truth, other = rng.random((2, 190))
+    >>> data = truth + 0.5 * rng.random((8, 190))
+    >>> found = repsim.inference.model_test(data, {"truth": truth, "other": other})
+    >>> [label.get_text() for label in models(found).get_xticklabels()]
+    ['truth', 'other']
+    """
+    ax = plt.gca() if ax is None else ax
+    x = np.arange(result.sizes["model"])
+    value = result["estimate"].values
+    ends = np.stack([value - result["low"].values, result["high"].values - value])
+    low, high = result.attrs["ceiling_low"], result.attrs["ceiling_high"]
+    if np.isfinite(low) and np.isfinite(high):
+        ax.axhspan(low, high, color="0.85", zorder=0, label="noise ceiling")
+    ax.bar(x, value, yerr=ends, **{"color": "C0", "capsize": 3} | kwargs)
+    sure = x[result["p_value"].values <= level]
+    ax.plot(sure, np.zeros(len(sure)), "o", color="k", ms=4, label="more than nothing")
+    top = max(float(np.nanmax(result["high"].values)), high if high == high else 0.0)
+    left = x[result["p_ceiling"].values <= level]
+    heights = result["high"].values[left] + 0.03 * top
+    ax.plot(left, heights, "v", color="k", mfc="none", ms=5, label="below the ceiling")
+    lines = 0
+    for i, j in zip(*np.triu_indices(len(x), 1), strict=True):
+        if result["p_difference"].values[i, j] <= level:
+            lines += 1
+            height = top * (1.08 + 0.04 * lines)
+            ax.plot([i, j], [height, height], "-", color="0.3", lw=1)
+    ax.axhline(0, color="k", lw=0.8)
+    ax.set_xticks(x, [str(name) for name in result["model"].values])
+    ax.set_ylabel(f"RSA ({result.attrs['method']})")
+    return ax

@@ -1,0 +1,28 @@
+"""The picture of model tests draws their numbers."""
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from repsim import plot
+from repsim.inference import model_test
+
+
+def test_bars_ceiling_and_marks_are_the_result(rng: np.random.Generator) -> None:
+    truth, other = rng.random((2, 190))
+    data = truth + 0.5 * rng.random((8, 190))
+    found = model_test(data, {"truth": truth, "other": other})
+    ax = plot.models(found)
+    assert ax is plt.gca()
+    heights = [bar.get_height() for bar in ax.containers[0]]
+    np.testing.assert_allclose(heights, found["estimate"])
+    lines = {str(line.get_label()): line for line in ax.get_lines()}
+    assert np.asarray(lines["more than nothing"].get_xdata()).tolist() == [0]
+    below = np.flatnonzero(found["p_ceiling"].values <= 0.05)
+    np.testing.assert_array_equal(lines["below the ceiling"].get_xdata(), below)
+    labels = [patch.get_label() for patch in ax.patches]
+    assert "noise ceiling" in labels
+    assert ax.get_ylabel() == "RSA (spearman)"
+    single = model_test(data[0], {"truth": truth}, over="example")
+    _, other_ax = plt.subplots()
+    plot.models(single, ax=other_ax, color="C2")
+    assert "noise ceiling" not in [p.get_label() for p in other_ax.patches]
