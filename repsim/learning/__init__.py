@@ -1,5 +1,6 @@
 """How the error reaches a layer: learning rules in one frame."""
 
+from repsim.learning import schedules as schedules
 from repsim.learning.diagnostics import error_diagnostics as error_diagnostics
 from repsim.learning.factory import make as make
 from repsim.learning.factory import names as names
@@ -12,4 +13,5 @@ from repsim.learning.rule import Diverged as Diverged
 from repsim.learning.rule import Info as Info
 from repsim.learning.rule import Rule as Rule
 from repsim.learning.segments import Cut as Cut
+from repsim.learning.segments import Segment as Segment
 from repsim.learning.unification import table as table

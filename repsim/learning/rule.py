@@ -30,7 +30,15 @@ from repsim.learning.closed_form import Chains, lean_chains
 from repsim.learning.losses import LossFunction, resolve
 from repsim.learning.optimisers import Factory, make_optimizer, name_of, rate
 from repsim.learning.randomness import is_random, isolated
-from repsim.learning.segments import Cut, gradients, true_errors, used_errors
+from repsim.learning.schedules import Schedule
+from repsim.learning.segments import (
+    Cut,
+    Segment,
+    gradients,
+    parts,
+    true_errors,
+    used_errors,
+)
 
 Lock = bool | Literal["partly"]
 
@@ -119,6 +127,9 @@ class Rule:
         Updates made.
     initial : dict
         The blocks' weights at construction, block → list of tensors.
+    schedule : Schedule or None
+        How segments take turns in a step (`repsim.learning.schedules`); None is all
+        forward, then all back.
 
     Raises
     ------
@@ -131,6 +142,7 @@ class Rule:
     variants: ClassVar[tuple[Info, ...]] = ()
     needs_incoming: ClassVar[bool] = True
     needs_vjp: bool = False
+    in_parts: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -165,8 +177,10 @@ class Rule:
         self.optimizers = {"network": make_optimizer(trainable, self.lr, optimizer)}
         self.batch_checks = BatchChecks(network, self.blocks, self.name)
         self.chains: Chains | None = None
+        self._segments: list[Segment] = []
+        self.schedule: Schedule | None = None
         self.modules = [m for b in self.blocks.values() for m in b.modules()]
-        self._random = is_random(network)
+        self.draws = is_random(network)
 
     # What a rule says about itself.
 
@@ -229,6 +243,10 @@ class Rule:
         """Return the asymmetry of each predictor's derivative by h, by block."""
         return {}
 
+    def learned(self, name: str) -> list[nn.Parameter]:
+        """Return what is learned to form the error behind one block."""
+        return []
+
     def run(self, name: str, h: Tensor) -> Tensor:
         """Run one block forward as the rule's derivatives want it."""
         output: Tensor = self.blocks[name](h)
@@ -273,10 +291,44 @@ class Rule:
         Diverged
             If the loss is not finite, a ValueError, too.
         """
+        if self.schedule is not None:
+            return self.schedule.step(self, x, y)
         self.zero_grad()
         losses = self.accumulate(x, y)
         self.update()
         return losses
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The network's parts between cuts, from the input up, each able to work alone.
+
+        Raises
+        ------
+        ValueError
+            If the rule does more than put errors at cuts, or has seen no input yet.
+        """
+        if not self.in_parts:
+            msg = (
+                "Expected a rule that only puts errors at cuts, but rule "
+                f"{self.name!r} does more and has no segments; use its step."
+            )
+            raise ValueError(msg)
+        if not self.shapes:
+            msg = (
+                f"Expected a rule that has seen an input, but rule {self.name!r} does "
+                "not know the shapes of its blocks yet; call check(x, y) first."
+            )
+            raise ValueError(msg)
+        if not self._segments:
+            self.stand_alone()
+            self._segments = [Segment(self, names) for names in parts(self)]
+            pairs = zip(self._segments[:-1], self._segments[1:], strict=True)
+            for lower, upper in pairs:
+                lower.above = upper
+        return self._segments
+
+    def stand_alone(self) -> None:
+        """Make ready for segments that step one by one."""
 
     def zero_grad(self) -> None:
         """Forget accumulated gradients."""
@@ -309,9 +361,9 @@ class Rule:
         """
         y = self.check(x, y)
         count = len(x) if count is None else whole(count, "count", 1)
-        with isolated(self.generator, self._random, x.device):
+        with isolated(self.generator, self.draws, x.device):
             losses = self.gradients(x, y, count)
-        self._check_finite(x, losses)
+        self.check_finite(x, losses)
         return losses
 
     def update(self) -> None:
@@ -353,7 +405,7 @@ class Rule:
             self.generator.set_state(state)
         return {name: (used[name], true[name]) for name in self.blocks}
 
-    def _check_finite(self, x: Tensor, losses: Mapping[str, Tensor]) -> None:
+    def check_finite(self, x: Tensor, losses: Mapping[str, Tensor]) -> None:
         """Stop at a loss that is NaN or infinite."""
         # The sum is looked at first, which is cheaper; it may overflow on its own.
         if torch.isfinite(torch.stack(list(losses.values())).sum()):

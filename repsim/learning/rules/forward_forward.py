@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 
 from repsim.learning.optimisers import rate
 from repsim.learning.rule import Common, Info, Rule
-from repsim.learning.segments import output_error
+from repsim.learning.segments import loss_and_error
 
 
 class ForwardForward(Rule):
@@ -68,6 +68,7 @@ class ForwardForward(Rule):
     """
 
     name: ClassVar[str] = "forward_forward"
+    in_parts: ClassVar[bool] = False
     info: ClassVar[Info] = Info(
         method="Forward-forward",
         error="d log(1 + exp(theta - g_i(x + P_y)))/dh_i, and the reverse for wrong y",
@@ -142,7 +143,7 @@ class ForwardForward(Rule):
             output = self.run(
                 self.last, self.batch_checks.own(self.last, h[2 * n :].detach())
             )
-        loss, error = output_error(self, output, y)
+        loss, error = loss_and_error(self, output, y)
         if output.requires_grad:
             output.backward(error / count)
         return {"loss": loss, "goodness_loss": total}
@@ -160,7 +161,7 @@ class ForwardForward(Rule):
             h = h.detach()
         with torch.no_grad():
             output = self.run(self.last, self.batch_checks.own(self.last, plain))
-        return {**found, self.last: output_error(self, output, y)[1]}
+        return {**found, self.last: loss_and_error(self, output, y)[1]}
 
     def extra_state(self) -> dict[str, Any]:
         """Return P."""

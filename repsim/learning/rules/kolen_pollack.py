@@ -63,6 +63,7 @@ class KolenPollack(FeedbackAlignment):
     """
 
     name: ClassVar[str] = "kolen_pollack"
+    in_parts: ClassVar[bool] = False
     info: ClassVar[Info] = Info(
         method="Kolen–Pollack",
         error="(e_{i+1} * f'(a_{i+1})) B_{i+1}",

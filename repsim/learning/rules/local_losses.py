@@ -118,19 +118,19 @@ class LocalLosses(Rule):
                     self.maps[name] = nn.Sequential(*layers).to(like)
         self.found: dict[str, tuple[list[Tensor], Tensor]] = {}
         self.optimizers["heads"] = make_optimizer(
-            [p for name in self.hidden for p in self._parameters(name)],
+            [p for name in self.hidden for p in self.learned(name)],
             self.lr,
             self.factory,
         )
 
-    def _parameters(self, name: str) -> list[nn.Parameter]:
+    def learned(self, name: str) -> list[nn.Parameter]:
         """Return what is learned beside a block."""
         modules = (d[name] for d in (self.heads, self.maps) if name in d)
         return [p for module in modules for p in module.parameters()]
 
     def error(self, cut: Cut) -> Tensor:
         """Return the derivative of the block's loss, and keep that of its head."""
-        parameters = self._parameters(cut.name)
+        parameters = self.learned(cut.name)
         with torch.enable_grad():
             h = cut.h.detach().requires_grad_()
             loss = self._loss(cut.name, h, cut.y, cut.labels) * len(h)
@@ -152,7 +152,7 @@ class LocalLosses(Rule):
     def learn(self, cut: Cut, count: int) -> dict[str, Tensor]:
         """Add the gradients of the head."""
         grads, loss = self.found.pop(cut.name)
-        for parameter, grad in zip(self._parameters(cut.name), grads, strict=True):
+        for parameter, grad in zip(self.learned(cut.name), grads, strict=True):
             add_grad(parameter, grad / count)
         return {"local_loss": loss}
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from repsim.learning.rule import Info, Rule
-from repsim.learning.segments import Cut, forward, is_lean, output_error
+from repsim.learning.segments import Cut, forward, is_lean, loss_and_error
 
 
 class NoBackpropagation(Rule):
@@ -63,6 +63,6 @@ class NoBackpropagation(Rule):
     def gradients(self, x: Tensor, y: Tensor, count: int) -> dict[str, Tensor]:
         """Differentiate the output block alone: a product with zero costs as much."""
         *_, top = forward(self, x, lean=is_lean(self, x))
-        loss, error = output_error(self, top.out, y)
+        loss, error = loss_and_error(self, top.out, y)
         top.backward(error, count, keep=False, send=False)
         return {"loss": loss}

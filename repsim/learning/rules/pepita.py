@@ -16,7 +16,7 @@ from repsim.core.modes import kept_modes
 from repsim.learning.optimisers import rate
 from repsim.learning.rule import Common, Info, Rule, buffers_kept
 from repsim.learning.rules.feedback import KNOWN
-from repsim.learning.segments import output_error
+from repsim.learning.segments import loss_and_error
 
 
 class Pepita(Rule):
@@ -63,6 +63,7 @@ class Pepita(Rule):
     """
 
     name: ClassVar[str] = "pepita"
+    in_parts: ClassVar[bool] = False
     info: ClassVar[Info] = Info(
         method="PEPITA",
         error="h_i - h_i(x + e F)",
@@ -136,7 +137,7 @@ class Pepita(Rule):
         """Return the loss, the differences, and each layer's second input."""
         with torch.no_grad():
             first, _ = self._run(x)
-            loss, error = output_error(self, first[self.last], y)
+            loss, error = loss_and_error(self, first[self.last], y)
             moved = error.reshape(len(x), -1) @ self.projection
             with buffers_kept(self.network):
                 second, given = self._run(x + moved.reshape(x.shape))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from repsim.core.messages import whole
 from repsim.learning.optimisers import rate
 from repsim.learning.rule import Common, Info, Rule, buffers_kept
-from repsim.learning.segments import output_error
+from repsim.learning.segments import loss_and_error
 
 States = dict[str, Tensor]
 """Hidden block → its activity."""
@@ -64,6 +64,7 @@ class PredictiveCoding(Rule):
     """
 
     name: ClassVar[str] = "predictive_coding"
+    in_parts: ClassVar[bool] = False
     info: ClassVar[Info] = Info(
         method="Predictive coding",
         error="f_i(s_{i-1}) - s_i at activities s that have settled",
@@ -132,7 +133,7 @@ class PredictiveCoding(Rule):
     def gradients(self, x: Tensor, y: Tensor, count: int) -> dict[str, Tensor]:
         """Add the weights' gradients of F at the settled activities."""
         output, states = self.start(x)
-        loss, _ = output_error(self, output, y)
+        loss, _ = loss_and_error(self, output, y)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         with buffers_kept(self.network):
             for nudge, weight in self.nudges():
@@ -153,6 +154,6 @@ class PredictiveCoding(Rule):
                 predicted = self.predictions(x, settled)
             for name, state in settled.items():
                 found[name] += weight * (predicted[name] - state)
-            _, error = output_error(self, predicted[self.last], y)
+            _, error = loss_and_error(self, predicted[self.last], y)
             top.append(nudge * weight * error)
         return {**found, self.last: torch.stack(top).sum(0)}

@@ -47,6 +47,7 @@ class SignSymmetry(FeedbackAlignment):
     """
 
     name: ClassVar[str] = "signsym"
+    in_parts: ClassVar[bool] = False
     info: ClassVar[Info] = Info(
         method="Sign symmetry",
         error="(e_{i+1} * f'(a_{i+1})) s sign(W_{i+1})",

@@ -6,6 +6,7 @@ above. Ours: the sigmoid's exact form, the λ-mixture of targets in place of the
 errors, and the weight of the propagated regression loss.
 """
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Unpack
@@ -207,6 +208,29 @@ class SyntheticGradient(Rule):
                 for name in self.splits
             }
 
+    def learned(self, name: str) -> list[nn.Parameter]:
+        """Return the predictor's parameters."""
+        return list(self.predictors[name].parameters())
+
+    def stand_alone(self) -> None:
+        """Take stacked predictors apart, with what their optimiser keeps."""
+        if self._stack is None:
+            return
+        stack, before = self._stack, self.optimizers["predictors"]
+        self._single = {}
+        for name in self.splits:
+            one = stack[name]
+            one.weight = nn.Parameter(one.weight.detach().clone())
+            self._single[name] = one
+        parameters = [p for s in self._single.values() for p in s.parameters()]
+        after = make_optimizer(parameters, self.sg_lr, self.factory)
+        for i, parameter in enumerate(parameters):
+            for key, value in before.state.get(stack.weight, {}).items():
+                own = isinstance(value, Tensor) and value.shape == stack.weight.shape
+                kept = value[i] if own else value
+                after.state[parameter][key] = copy.deepcopy(kept)
+        self.optimizers["predictors"], self._stack = after, None
+
     @property
     def predictors(self) -> dict[str, Predictor]:
         """Block → its predictor; writing into its numbers changes the rule's."""
@@ -261,10 +285,10 @@ class SyntheticGradient(Rule):
 
     def error(self, cut: Cut) -> Tensor:
         """Return S(h, y), and the regression's own gradient for SG+prop."""
-        cut.target = self._target(cut)
         predicted = held(cut.predicted)
         if self.prop == 0:
             return predicted
+        cut.target = self._target(cut)
         predictor = self.predictors[cut.name]
         with torch.enable_grad():
             h = cut.h.detach().requires_grad_()
@@ -282,6 +306,8 @@ class SyntheticGradient(Rule):
 
     def learn(self, cut: Cut, count: int) -> dict[str, Tensor]:
         """Add the gradient of the predictor's regression."""
+        if cut.target is None:
+            cut.target = self._target(cut)
         distance: Tensor | None
         if self._stack is not None:
             distance = self._stack.learn(cut, count)
@@ -292,11 +318,18 @@ class SyntheticGradient(Rule):
         return {} if distance is None else {"sg_loss": distance}
 
     def extra_state(self) -> dict[str, Any]:
-        """Return the predictors' weights."""
-        return {name: s.state_dict() for name, s in self.predictors.items()}
+        """Return the predictors' weights, and whether they are stacked."""
+        weights = {name: s.state_dict() for name, s in self.predictors.items()}
+        return {**weights, "stacked": self._stack is not None}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Take the predictors' weights back."""
+        """Take the predictors' weights back, stacked or apart as they were."""
+        stacked = state.get("stacked", self._stack is not None)
+        if self._stack is not None and not stacked:
+            self.stand_alone()
+        elif self._stack is None and stacked:
+            self.build(self.shapes)
+            self._segments = []
         for name, predictor in self.predictors.items():
             predictor.load_state_dict(state[name])
 

@@ -118,6 +118,10 @@ class DifferenceTargetPropagation(Rule):
                 parameters, self.inverse_lr, self.factory
             )
 
+    def learned(self, name: str) -> list[nn.Parameter]:
+        """Return the inverse's parameters."""
+        return list(self.inverses[name].parameters()) if name in self.inverses else []
+
     def error(self, cut: Cut) -> Tensor:
         """Return the distance from the target, which the cut below wants, too."""
         if cut.above is None:
