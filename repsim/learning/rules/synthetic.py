@@ -285,10 +285,10 @@ class SyntheticGradient(Rule):
 
     def error(self, cut: Cut) -> Tensor:
         """Return S(h, y), and the regression's own gradient for SG+prop."""
+        cut.target = self._target(cut)
         predicted = held(cut.predicted)
         if self.prop == 0:
             return predicted
-        cut.target = self._target(cut)
         predictor = self.predictors[cut.name]
         with torch.enable_grad():
             h = cut.h.detach().requires_grad_()
