@@ -279,6 +279,10 @@ class Recorder:
         if due:
             self.snapshot()
 
+    def due(self, updates: int) -> bool:
+        """Return whether the network is recorded after so many updates."""
+        return self._schedule.due(updates)
+
     def snapshot(self) -> None:
         """Record now, whatever the schedule says."""
         self._check_open()

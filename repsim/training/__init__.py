@@ -1,1 +1,3 @@
 """One training loop for every rule, its order of data, and its record."""
+
+from repsim.training.asynchronous import replay as replay

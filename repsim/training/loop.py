@@ -12,13 +12,15 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from repsim.core.modes import kept_modes
 from repsim.learning import Rule
+from repsim.training.asynchronous import check_unlocked, run_apart, training_mode
 from repsim.training.log import TrainingLog, due_steps
 from repsim.training.order import Data, Order, as_tensors
 
 MONITORED, DIAGNOSED = 1000, 128
 """Training examples that are evaluated, and those on which errors are compared."""
+
+STALENESS = "batches a worker had begun after the one whose message came; -1 for none"
 
 
 class Stepped(Protocol):
@@ -44,6 +46,7 @@ def train(
     progress: bool = True,
     start: int = 0,
     diagnostics: bool = True,
+    workers: int | None = None,
 ) -> xr.Dataset:
     r"""Train a rule's network and return the training record.
 
@@ -80,6 +83,12 @@ def train(
     diagnostics : bool
         Whether to compare the rule's errors with the true ones at each evaluation,
         on the first 128 of the monitored examples.
+    workers : int or None
+        Number of processes that the rule's segments are shared out to, each of which
+        learns without waiting for the others; None is this process alone. All meet at
+        evaluations and where a recorder is due, when a message has reached everyone;
+        functions among the callbacks are called there. A run that ends early (a worker
+        dies, a loss is NaN, Ctrl-C) leaves the rule as it was at the latest meeting.
 
     Returns
     -------
@@ -87,13 +96,17 @@ def train(
         `loss` and `accuracy` of 1,000 training examples, a fixed choice by `seed` (all
         where there are fewer), `test_loss`, `test_accuracy` (step); `displacement`,
         `weight_norm`, `update_norm` and with `diagnostics` those of
-        `repsim.learning.error_diagnostics` (step, layer).
+        `repsim.learning.error_diagnostics` (step, layer). With `workers` also
+        `staleness` (worker, update): how many batches a worker had begun after the one
+        whose message arrived, −1 where none was to come; it is the log from which
+        `repsim.training.replay` repeats the run bit for bit.
 
     Raises
     ------
     ValueError
-        If a number is out of range, data do not fit the network, or the loss stops
-        being finite: the sentence names step, rule and layer.
+        If a number is out of range, data do not fit the network, the loss stops being
+        finite (the sentence names step, rule and layer), the rule is locked and
+        `workers` are asked for, or one of them ends.
     TypeError
         If `data` is neither a Dataset nor a pair of tensors, or a callback cannot be
         called.
@@ -117,11 +130,33 @@ def train(
     few = watched[:DIAGNOSED]
     diagnosed = (x[few], y[few]) if diagnostics else None
     log = TrainingLog(rule, (x[watched], y[watched]), held_out, diagnosed)
+    if workers is not None:
+        check_unlocked(rule, workers, x, y)
+    staleness: np.ndarray | None = None
     began = time.perf_counter()
-    with _training_mode(rule), _bar(rule, start, steps, progress) as bar:
+    with training_mode(rule), _bar(rule, start, steps, progress) as bar:
         if start in due:
             bar.measured(log.measure(start))
-        for step in range(start + 1, steps + 1):
+        if workers is not None:
+
+            def meets(step: int) -> bool:
+                return step in due or any(
+                    c.due(step) for c in callbacks if hasattr(c, "due")
+                )
+
+            def met(step: int, since: int, losses: Mapping[str, Tensor]) -> None:
+                for callback, call in zip(callbacks, calls, strict=True):
+                    counts = callable(getattr(callback, "step", None))
+                    for _ in range(step - since if counts else 1):
+                        call(step, losses)
+                if step in due:
+                    bar.measured(log.measure(step))
+                bar.update(losses, step - since)
+
+            staleness = run_apart(
+                rule, (x, y), workers, order, (start, steps), meets, met
+            )
+        for step in range(start + 1, steps + 1) if workers is None else ():
             picked = order[step - 1].to(x.device)
             inputs, labels = x[picked], y[picked]
             if step in due:
@@ -132,7 +167,7 @@ def train(
             if step in due:
                 bar.measured(log.measure(step))
             bar.update(losses)
-    return log.dataset(
+    record = log.dataset(
         {
             "rule": rule.name,
             "rule_options": json.dumps(rule.options, sort_keys=True),
@@ -146,6 +181,12 @@ def train(
             "wall_s": round(time.perf_counter() - began, 3),
         }
     )
+    if staleness is not None:
+        record["staleness"] = (("worker", "update"), staleness)
+        record["staleness"].attrs["description"] = STALENESS
+        record = record.assign_coords(update=np.arange(start + 1, steps + 1))
+        record.attrs["workers"] = len(staleness)
+    return record
 
 
 def _check_numbers(rule: Rule, steps: int, start: int) -> None:
@@ -187,23 +228,6 @@ def _call(callback: Callback) -> Callable[[int, Mapping[str, Tensor]], object]:
     raise TypeError(msg)
 
 
-@contextmanager
-def _training_mode(rule: Rule) -> Iterator[None]:
-    """Train mode and flushed denormals, both put back as they were.
-
-    Adam's moments of units that have died decay into denormal numbers, which cost
-    up to 1.4 times after some hundred steps.
-    """
-    tiny = torch.tensor(1e-40)
-    flushed = float(tiny * 1.0) == 0.0
-    with kept_modes(rule.network, training=True):
-        torch.set_flush_denormal(True)
-        try:
-            yield
-        finally:
-            torch.set_flush_denormal(flushed)
-
-
 class _Bar:
     """The progress bar: the running loss, and the latest accuracies."""
 
@@ -211,11 +235,11 @@ class _Bar:
         self.bar, self.told = bar, 0.0
         self.latest: dict[str, str] = {}
 
-    def update(self, losses: Mapping[str, Tensor]) -> None:
-        """Count one update; the loss is looked at a few times a second."""
+    def update(self, losses: Mapping[str, Tensor], count: int = 1) -> None:
+        """Count updates; the loss is looked at a few times a second."""
         if self.bar.disable:
             return
-        self.bar.update()
+        self.bar.update(count)
         now = time.monotonic()
         if now - self.told > 0.2:
             self.told = now
