@@ -1,12 +1,15 @@
 """The package list is complete and the arrows between rooms point one way."""
 
 import ast
+import inspect
 import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+import repsim
 
 ROOT = Path(__file__).parent.parent
 
@@ -90,3 +93,48 @@ def test_every_folder_is_in_the_package_list() -> None:
         for init in (ROOT / top).rglob("__init__.py"):
             found.add(prefix + ".".join(init.parent.relative_to(ROOT).parts))
     assert found == listed
+
+
+def _sources() -> list[Path]:
+    tops = ("repsim", "probes", "datasets")
+    return [p for top in tops for p in sorted((ROOT / top).rglob("*.py"))]
+
+
+beside_the_sources = pytest.mark.skipif(
+    not (ROOT / "repsim").exists(), reason="runs beside the sources"
+)
+
+
+@beside_the_sources
+def test_at_most_six_files_lie_loose() -> None:
+    assert len([p for p in (ROOT / "repsim").iterdir() if p.suffix == ".py"]) <= 6
+
+
+@beside_the_sources
+def test_no_file_name_is_used_twice() -> None:
+    names = [p.name for p in _sources() if not p.name.startswith("__")]
+    assert sorted({n for n in names if names.count(n) > 1}) == []
+
+
+@beside_the_sources
+def test_no_module_has_the_name_of_a_public_function() -> None:
+    modules = {p.stem for p in _sources()}
+    called = {name for name in dir(repsim) if inspect.isfunction(getattr(repsim, name))}
+    assert sorted(modules & called) == []
+
+
+@beside_the_sources
+def test_every_file_has_its_test() -> None:
+    """Mirrored in tests/, or named in tests/covered_by.toml with what covers it."""
+    listed = tomllib.loads((ROOT / "tests/covered_by.toml").read_text())
+    missing = []
+    for path in _sources():
+        parts = path.relative_to(ROOT).parts
+        inner = parts[1:] if parts[0] == "repsim" else parts
+        mirror = ROOT.joinpath("tests", *inner[:-1], f"test_{inner[-1]}")
+        name = "/".join(parts)
+        if path.name.startswith("__") or mirror.exists():
+            assert name not in listed, f"{name} has a test of its own; delete the line"
+        elif not (ROOT / "tests" / listed.get(name, "none")).is_file():
+            missing.append(name)
+    assert missing == []
