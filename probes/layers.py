@@ -17,8 +17,8 @@ from repsim.probes import scores
 from repsim.probes.control import control_values
 from repsim.probes.estimators import describe, few_examples_each, make, regresses
 from repsim.probes.linear import LinearProbe
-from repsim.probes.scaling import Standardise, expect_standardise, standardised
 from repsim.probes.splits import Split, group_codes, splits
+from repsim.probes.standardising import Standardise, expect_standardise, standardised
 from repsim.probes.targets import Target, TaskKind, expect_same_order, resolve
 from repsim.probes.traversal import features, frame, moments, over_networks, provenance
 

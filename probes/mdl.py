@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from repsim.core.messages import seed_number
 from repsim.probes.estimators import describe, few_examples_each, make
 from repsim.probes.linear import LinearProbe
-from repsim.probes.scaling import Standardise, expect_standardise, standardised
 from repsim.probes.splits import group_codes
+from repsim.probes.standardising import Standardise, expect_standardise, standardised
 from repsim.probes.targets import Target, resolve
 from repsim.probes.traversal import features, frame, moments, over_networks, provenance
 

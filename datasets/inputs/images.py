@@ -10,7 +10,7 @@ import xarray as xr
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from repsim.datasets.inputs.files import data_root, read, registry
+from repsim.datasets.inputs.fetching import data_root, read, registry
 
 DIGITS_TEST = 360
 """Test examples of digits, a fifth; drawn with seed 0, stratified by label."""

@@ -8,7 +8,7 @@ import xarray as xr
 
 from repsim.core.messages import unknown
 from repsim.datasets.inputs import images, toy
-from repsim.datasets.inputs.files import registry
+from repsim.datasets.inputs.fetching import registry
 
 LAYOUTS = ("flat", "image")
 

@@ -10,8 +10,8 @@ from repsim.claims.experiments import bottleneck as bottleneck
 from repsim.claims.experiments import critical_points as critical_points
 from repsim.claims.experiments import linear_convergence as linear_convergence
 from repsim.claims.experiments import loss_reconstruction as loss_reconstruction
+from repsim.claims.experiments import one_frame as one_frame
 from repsim.claims.experiments import optimisation as optimisation
 from repsim.claims.experiments import representations as representations
-from repsim.claims.experiments import unification as unification
 from repsim.claims.reproduction import Reproduction as Reproduction
 from repsim.claims.reproduction import reproduce as reproduce

@@ -18,7 +18,7 @@ import torch
 from repsim.claims.base import Claim, registered
 from repsim.core.messages import unknown
 from repsim.core.provenance import DISTRIBUTION, repsim_version
-from repsim.datasets.inputs.files import data_root
+from repsim.datasets.inputs.fetching import data_root
 from repsim.learning import names
 
 IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10")

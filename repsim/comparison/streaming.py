@@ -14,8 +14,8 @@ from repsim.datasets.recordings import layers, matrix_layers
 from repsim.measures.alignment import aligned
 from repsim.measures.kernels import ratios
 from repsim.measures.kernels.moments import Moments
+from repsim.measures.magnitudes import exponent, shifted
 from repsim.measures.matrices import check_examples, matrix
-from repsim.measures.scaling import exponent, shifted
 
 Batch: TypeAlias = Mapping[str, Any] | xr.Dataset
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from repsim.measures.catalogue import register
+from repsim.measures.magnitudes import Rounding
 from repsim.measures.matrices import Matrix
 from repsim.measures.parts import ByParts, centred
-from repsim.measures.scaling import Rounding
 
 
 @dataclass(frozen=True)

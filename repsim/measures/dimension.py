@@ -2,10 +2,10 @@
 
 import torch
 
+from repsim.measures.magnitudes import near_one
 from repsim.measures.matrices import Matrix, warn_constant
 from repsim.measures.matrices import matrix as checked
 from repsim.measures.parts import centred
-from repsim.measures.scaling import near_one
 
 
 def participation_ratio(x: Matrix) -> float:

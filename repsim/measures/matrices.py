@@ -10,7 +10,7 @@ import xarray as xr
 
 from repsim.core.messages import unknown
 from repsim.measures.alignment import aligned
-from repsim.measures.scaling import MANTISSA
+from repsim.measures.magnitudes import MANTISSA
 
 
 class RowSource(Protocol):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from repsim.measures.magnitudes import Rounding, near_one
 from repsim.measures.matrices import (
     DTYPES,
     Matrix,
@@ -17,7 +18,6 @@ from repsim.measures.matrices import (
     read,
     warn_constant,
 )
-from repsim.measures.scaling import Rounding, near_one
 
 Part = TypeVar("Part")
 

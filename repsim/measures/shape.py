@@ -7,9 +7,9 @@ import torch
 
 from repsim.measures.canonical import refuse_full_rank
 from repsim.measures.catalogue import register
+from repsim.measures.magnitudes import Rounding
 from repsim.measures.matrices import Matrix
 from repsim.measures.parts import ByParts, centred
-from repsim.measures.scaling import Rounding
 
 NEAR = 0.999
 """Above this cosine the arc cosine has lost digits that the chord still has."""

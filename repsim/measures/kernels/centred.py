@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from repsim.measures.magnitudes import MODEST, near_one
 from repsim.measures.matrices import DTYPES, Matrix, check_finite, is_constant, read
-from repsim.measures.scaling import MODEST, near_one
 
 WIDE = 2048
 """Columns that are multiplied at once in feature space."""

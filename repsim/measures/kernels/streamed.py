@@ -9,8 +9,8 @@ import torch
 from repsim.measures.kernels.centred import at_least, working_dtype
 from repsim.measures.kernels.moments import Moments
 from repsim.measures.kernels.products import Advance, Sums
+from repsim.measures.magnitudes import MODEST, shifted
 from repsim.measures.matrices import Matrix, read
-from repsim.measures.scaling import MODEST, shifted
 
 BUDGET = 2**30
 """Bytes that the products of one pass may take; more layers need more passes."""

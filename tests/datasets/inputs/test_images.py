@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from repsim import datasets
-from repsim.datasets.inputs import files, images
+from repsim.datasets.inputs import fetching, images
 
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2"
@@ -37,7 +37,7 @@ def offline(*args: object, **kwargs: object) -> None:
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder with a small "mnist" of 12 and 4 images, and its registry."""
     generator = np.random.default_rng(0)
-    entry = {**files.registry()["mnist"], "files": {}}
+    entry = {**fetching.registry()["mnist"], "files": {}}
     entry["mirrors"] = ["http://nowhere.invalid/"]
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
@@ -184,7 +184,7 @@ def test_cifar_is_read_from_the_archive(
             archive.addfile(info, io.BytesIO(part.tobytes()))
     content = buffer.getvalue()
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(content)
-    entry = {**files.registry()["cifar10"]}
+    entry = {**fetching.registry()["cifar10"]}
     entry["files"] = {
         "cifar-10-binary.tar.gz": {"sha256": hashlib.sha256(content).hexdigest()}
     }
@@ -217,10 +217,10 @@ def test_the_real_mnist() -> None:
 
 
 def test_registry_knows_the_hashes_of_the_published_files() -> None:
-    known = files.registry()["mnist"]["files"]
+    known = fetching.registry()["mnist"]["files"]
     for name, sha256 in MNIST_SHA256.items():
         assert known[name + ".gz"]["unpacked_sha256"] == sha256
-    for entry in files.registry().values():
+    for entry in fetching.registry().values():
         for file in entry["files"].values():
             assert len(file["sha256"]) == 64 and file["size"] > 0
 

@@ -7,7 +7,7 @@ import xarray as xr
 
 import repsim
 from repsim import measures
-from repsim.measures.scaling import Rounding, near_one, significant_bits
+from repsim.measures.magnitudes import Rounding, near_one, significant_bits
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 RANKED = {

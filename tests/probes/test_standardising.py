@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 import repsim
 from repsim.probes import probe_layers
-from repsim.probes.scaling import standardised
+from repsim.probes.standardising import standardised
 
 Scaler = Callable[[np.ndarray, np.ndarray], np.ndarray]
 ROWS = np.arange(0, 100, 2)
