@@ -177,6 +177,11 @@ def _panel(ax: Axes, one: xr.Dataset, rule: str) -> None:
     ax.plot(x, one["within_a"].values, "-", color="0.3", label="within the reference")
     ax.plot(x, one["within_b"].values, ":", color="0.3", label="within the other rule")
     ax.plot(x, between, "o-", color="C3", mfc="white", label="between the rules")
+    middle = between + one["difference"].values
+    ax.vlines(
+        x, middle - one["high"].values, middle - one["low"].values, color="C3", lw=1,
+        label="interval of the difference, 95 %",
+    )  # fmt: skip
     kinds = findings(one, LEVEL).values
     place, loose = (np.array([k in one for one in kinds]) for k in ("place", "spread"))
     ax.plot(x[place], between[place], "o", color="C3", label=f"place, q ≤ {LEVEL:g}")
@@ -197,7 +202,8 @@ def caption(result: xr.Dataset) -> str:
         f"between networks, all in pairs that do not share an initialisation. Grey: "
         f"pairs of networks of one rule, the reference that any difference must be "
         f"held against (solid {reference}, dotted the other rule, band one standard "
-        "deviation of the pairs). Red: pairs across the two rules; filled where the "
+        "deviation of the pairs). Red: pairs across the two rules, with the interval "
+        "of their difference from the mean of both rules' own pairs; filled where the "
         "rules differ in place, squares where one rule's networks vary more than the "
         "other's, both by more than permuting the rules' names over whole networks "
         "explains, at a false discovery rate of 5 % over both findings, all layers, "

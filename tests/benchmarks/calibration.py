@@ -1,7 +1,7 @@
 """How often intervals cover and tests reject: simulations with a known truth.
 
     python -P tests/benchmarks/calibration.py intervals --out calibration.json
-    python -P tests/benchmarks/calibration.py plugin bootstrap tests power --out …
+    python -P tests/benchmarks/calibration.py plugin bootstrap data tests other --out …
     python -P tests/benchmarks/calibration.py show --out calibration.json
 
 Every simulation adds its rows to the file and skips those already there, so it can be
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from scipy import stats
+from scipy.spatial.distance import pdist
 
 import repsim
 from repsim import inference
@@ -72,11 +73,15 @@ def population_rsa(
         sides = []
         for side in draw(batch, rng):
             rows = side - side.mean(1, keepdims=True)
-            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+            with np.errstate(invalid="ignore"):
+                rows /= np.linalg.norm(rows, axis=1, keepdims=True)
             others = (np.roll(rows, turn, axis=0) for turn in range(1, turns + 1))
             sides.append(np.concatenate([1 - (rows * o).sum(1) for o in others]))
         found.append(np.stack(sides))
-    return float(stats.spearmanr(*np.concatenate(found, 1)).statistic)
+    entries = np.concatenate(found, 1)
+    # Rows of zeros have no distance.
+    entries = entries[:, np.isfinite(entries).all(0)]
+    return float(stats.spearmanr(*entries).statistic)
 
 
 def covers(found: Estimates, truth: float, level: float = 0.95) -> np.ndarray:
@@ -230,148 +235,375 @@ def bootstrap(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
             }
 
 
+def latent(n: int, r: np.random.Generator, p: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Return normal units and a copy with noise, variances falling as 1/k."""
+    root = np.arange(1, p + 1) ** -0.5
+    x = r.normal(size=(n, p)) * root
+    return x, 0.8 * x + 0.7 * root * r.normal(size=(n, p))
+
+
+Sides = tuple[np.ndarray, np.ndarray]
+
+
+def heavy_tails(n: int, r: np.random.Generator) -> Sides:
+    """Examples whose size is that of a t with five degrees of freedom."""
+    x, y = latent(n, r)
+    size = 1 / np.sqrt(r.chisquare(5, n) / 5)[:, None]
+    return x * size, y * size
+
+
+def clusters(n: int, r: np.random.Generator) -> Sides:
+    """Ten class centres plus noise."""
+    draw, _ = population("classes", 8)
+    return draw(n, r)
+
+
+def low_rank(n: int, r: np.random.Generator) -> Sides:
+    """Three directions in 50 units."""
+    x, y = latent(n, r, 3)
+    fixed = np.random.default_rng(0).normal(size=(2, 3, 50))
+    return x @ fixed[0], y @ fixed[1]
+
+
+def sparse(n: int, r: np.random.Generator) -> Sides:
+    """Rectified units of which few are on, some never: whole rows are zero."""
+    x, y = latent(n, r)
+    fixed = np.random.default_rng(0).normal(size=(2, 8, 12))
+    on = [np.maximum(s @ w - 2.0, 0) for s, w in zip((x, y), fixed, strict=True)]
+    for side in on:
+        side[:, :2] = 0
+    return on[0], on[1]
+
+
+def outlying(n: int, r: np.random.Generator) -> Sides:
+    """One unit is fifty times as large in one of a hundred examples."""
+    x, y = latent(n, r)
+    rare = r.random(n) < 0.01
+    x[rare, 0] *= 50
+    y[rare, 0] *= 50
+    return x, y
+
+
+def grouped(size: int, noise: float) -> Draw:
+    """Return a sampler of groups: `size` noisy versions of each of n / size."""
+
+    def draw(n: int, r: np.random.Generator) -> Sides:
+        x, y = latent(n // size, r)
+        return tuple(  # type: ignore[return-value]
+            np.repeat(side, size, 0) + noise * r.normal(size=(n, side.shape[1]))
+            for side in (x, y)
+        )
+
+    return draw
+
+
+DATA: dict[str, tuple[Draw, int, Draw]] = {
+    "normal": (latent, 1, latent),
+    "heavy tails": (heavy_tails, 1, heavy_tails),
+    "clusters": (clusters, 1, clusters),
+    "low rank": (low_rank, 1, low_rank),
+    "sparse, dead units and rows": (sparse, 1, sparse),
+    "one outlying unit in 1 %": (outlying, 1, outlying),
+    "every example twice": (grouped(2, 0.0), 2, grouped(1, 0.0)),
+    "augmentations, 5 an image": (grouped(5, 0.3), 5, grouped(1, 0.3)),
+    "tokens of sentences, 20 each": (grouped(20, 1.0), 20, grouped(1, 1.0)),
+}
+"""Sampler, examples a group, and a sampler of independent examples for the truth."""
+
+
+def data(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
+    """Coverage by kind of data: over examples, and over groups where there are any."""
+    for kind, (draw, size, alone) in DATA.items():
+        n = 60 if size == 1 else 25 * size
+        truths = {
+            "cka": repsim.StreamingCKA(),
+            "rsa": population_rsa(kind, 8, alone, 60_000, 8),
+        }
+        rng = np.random.default_rng(11)
+        for _ in range(60):
+            x, y = alone(5_000, rng)
+            truths["cka"].update({"h": x}, {"h": y})
+        truths["cka"] = float(truths["cka"].compute().squeeze())
+        for measure, truth in truths.items():
+            for over in ("example", "group")[: 1 + (size > 1)]:
+                name = f"data {kind} {measure} {over}"
+                if name in done:
+                    continue
+                rng, rows = np.random.default_rng(12), []
+                for _ in range(options.repeats):
+                    a, b = (
+                        as_run(side).assign_coords(
+                            group=("example", np.arange(n) // size)
+                        )
+                        for side in draw(n, rng)
+                    )
+                    with warnings.catch_warnings(record=True) as caught:
+                        warnings.simplefilter("always")
+                        found = inference.confidence(a, b, measure, over=over).squeeze()
+                    said = [str(w.message) for w in caught]
+                    told = any("copies" in s or "a fifth" in s for s in said)
+                    low, high = float(found["low"]), float(found["high"])
+                    rows.append([low <= truth <= high, high - low, told])
+                covered, width, told = np.mean(rows, 0)
+                yield {
+                    "name": name, "data": kind, "measure": measure, "over": over,
+                    "examples": n, "truth": truth, "repeats": len(rows),
+                    "covers": covered, "width": width, "warned": told,
+                }  # fmt: skip
+
+
 def rules(
-    rng: np.random.Generator, seeds: int, shift: float, spread: float, shared: bool
+    rng: np.random.Generator,
+    counts: tuple[int, int],
+    shift: float,
+    spreads: tuple[float, float],
+    shared: bool = False,
 ) -> xr.DataTree:
     """Return a study: networks are noisy copies of a base that rule b moves."""
     base, other = rng.normal(size=(2, 40, 6))
+    starts = rng.normal(size=(max(counts), 40, 6)) * shared
     runs = {}
-    for i in range(seeds):
-        start = rng.normal(size=(40, 6)) if shared else np.zeros((40, 6))
-        for rule, where, noise in (("a", 0.0, 1.0), ("b", shift, spread)):
-            center = np.sqrt(1 - where**2) * base + where * other
-            run = as_run(center + start + noise * rng.normal(size=(40, 6)))
+    for rule, count, where, noise in zip(
+        "ab", counts, (0.0, shift), spreads, strict=True
+    ):
+        center = np.sqrt(1 - where**2) * base + where * other
+        for i in range(count):
+            run = as_run(center + starts[i] + noise * rng.normal(size=(40, 6)))
             runs[f"{rule}/{i}"] = run.assign_attrs(init_seed=i) if shared else run
     return xr.DataTree.from_dict(runs)
 
 
 DESIGNS = (
-    ("seed_test, cka", 5, False, "cka"),
-    ("seed_test, cka", 8, False, "cka"),
-    ("seed_test, shared starts", 8, True, "cka"),
-    ("seed_test, distance", 8, False, "procrustes_distance"),
+    ("a rule against itself", (5, 5), 0.0, (1.0, 1.0), False),
+    ("a rule against itself", (8, 8), 0.0, (1.0, 1.0), False),
+    ("a rule against itself", (10, 4), 0.0, (1.0, 1.0), False),
+    ("shared starts", (8, 8), 0.0, (1.0, 1.0), True),
+    ("spread", (5, 5), 0.0, (1.0, 1.5), False),
+    ("spread", (5, 5), 0.0, (1.0, 2.0), False),
+    ("spread", (8, 8), 0.0, (1.0, 2.0), False),
+    ("spread", (10, 4), 0.0, (0.7, 1.05), False),
+    ("spread", (10, 4), 0.0, (0.7, 1.4), False),
+    ("spread", (4, 10), 0.0, (0.7, 1.4), False),
+    ("spread", (8, 3), 0.0, (0.7, 1.4), False),
+    ("place", (5, 5), 0.3, (1.0, 1.0), False),
+    ("place", (8, 8), 0.3, (1.0, 1.0), False),
+    ("place", (4, 10), 0.4, (0.7, 1.05), False),
+    ("place and spread", (8, 8), 0.4, (0.7, 1.05), False),
 )
 
 
-def rejection(
-    options: argparse.Namespace,
-    seeds: int,
-    shift: float,
-    spread: float,
-    shared: bool,
-    measure: str,
-) -> float:
-    """Return how often the seed test rejects at 5 %."""
-    rng, count = np.random.default_rng(9), 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        for _ in range(options.repeats):
-            study = rules(rng, seeds, shift, spread, shared)
-            found = inference.seed_test(study, "a", "b", measure)
-            count += float(found["p_value"].squeeze()) <= 0.05
-    return count / options.repeats
-
-
 def tests(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
-    """Rejections of true null hypotheses at 5 %, and what spread alone does."""
-    for label, seeds, shared, measure in DESIGNS:
-        for words, spread in (("same", 1.0), ("spread 1.5", 1.5)):
-            name = f"tests {label} {seeds} {words}"
-            if name not in done:
-                yield {
-                    "name": name,
-                    "test": label,
-                    "seeds": seeds,
-                    "case": words,
-                    "repeats": options.repeats,
-                    "rejects": rejection(options, seeds, 0.0, spread, shared, measure),
-                }
-    for seeds in (5, 8):
-        if f"tests profile_test {seeds}" not in done:
-            rng, count = np.random.default_rng(3), 0
-            for _ in range(options.repeats):
-                found = inference.profile_test(profiles(rng, seeds, 0.0), "a", "b")
-                count += float(found["p_value"].squeeze()) <= 0.05
-            yield {
-                "name": f"tests profile_test {seeds}",
-                "test": "profile_test",
-                "seeds": seeds,
-                "case": "same",
-                "repeats": options.repeats,
-                "rejects": count / options.repeats,
-            }
-    for measure in ("cka", "rsa"):
-        if f"tests permutation_test {measure}" not in done:
-            rng, count = np.random.default_rng(4), 0
-            for seed in range(options.repeats):
-                a, b = (as_run(rng.normal(size=(30, 10))) for _ in range(2))
-                found = inference.permutation_test(
-                    a, b, measure, permutations=199, seed=seed
+    """How often rules are said to differ in place and in spread, at 5 %."""
+    for case, counts, shift, spreads, shared in DESIGNS:
+        words = f"{counts[0]} + {counts[1]}", f"{spreads[0]} and {spreads[1]}"
+        name = f"tests {case} {words[0]} {words[1]}"
+        if name in done:
+            continue
+        rng, rows = np.random.default_rng(9), []
+        profile = np.random.default_rng(10)
+        for _ in range(options.repeats):
+            study = rules(rng, counts, shift, spreads, shared)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                found = inference.seed_test(
+                    study, "a", "b", permutations=2_002
+                ).squeeze()
+                other = inference.profile_test(
+                    profiles(profile, counts, 4 * shift, spreads),
+                    "a",
+                    "b",
+                    permutations=2_002,
                 )
-                count += float(found["p_value"].squeeze()) <= 0.05
-            yield {
-                "name": f"tests permutation_test {measure}",
-                "test": f"permutation_test, {measure}",
-                "seeds": None,
-                "case": "same",
-                "repeats": options.repeats,
-                "rejects": count / options.repeats,
-            }
+            rows.append(
+                [
+                    float(found["p_value"]) <= 0.05,
+                    float(found["spread_p_value"]) <= 0.05,
+                    float((other["p_value"] <= 0.05).mean()),
+                ]
+            )
+        place, spread, differs = np.mean(rows, 0)
+        yield {
+            "name": name, "networks differ in": case, "networks": words[0],
+            "spreads": words[1], "repeats": options.repeats, "place": place,
+            "spread": spread, "profile_test": differs,
+        }  # fmt: skip
 
 
-def profiles(rng: np.random.Generator, seeds: int, shift: float) -> xr.DataArray:
-    """Return a number per network, shifted for rule b by some standard deviations."""
-    condition = ["a"] * seeds + ["b"] * seeds
-    values = rng.normal(size=(2 * seeds, 1)) + np.repeat([0.0, shift], seeds)[:, None]
+def profiles(
+    rng: np.random.Generator,
+    counts: tuple[int, int],
+    shift: float,
+    spreads: tuple[float, float],
+) -> xr.DataArray:
+    """Return ten numbers per network, those of rule b shifted."""
+    values = np.concatenate(
+        [
+            where + spread * rng.normal(size=(count, 10))
+            for where, spread, count in zip((0.0, shift), spreads, counts, strict=True)
+        ]
+    )
+    condition = ["a"] * counts[0] + ["b"] * counts[1]
     return xr.DataArray(
-        values,
-        dims=("network", "layer"),
-        coords={"layer": ["h"], "condition": ("network", condition)},
+        values, dims=("network", "layer"), coords={"condition": ("network", condition)}
     )
 
 
-def power(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
-    """Rejections at 5 % by number of seeds and size of a real difference."""
-    for seeds in (4, 5, 6, 8, 10):
-        for shift in (0.0, 0.3, 0.5, 0.7, 0.9):
-            name = f"power seed_test {seeds} {shift}"
-            if name not in done:
-                yield {
-                    "name": name,
-                    "test": "seed_test",
-                    "seeds": seeds,
-                    "shift": shift,
-                    "repeats": options.repeats,
-                    "rejects": rejection(options, seeds, shift, 1.0, False, "cka"),
-                }
-        for shift in (0.5, 1.0, 1.5, 2.0, 3.0):
-            name = f"power profile_test {seeds} {shift}"
-            if name in done:
-                continue
-            rng, count = np.random.default_rng(3), 0
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                for _ in range(options.repeats):
-                    found = inference.profile_test(
-                        profiles(rng, seeds, shift), "a", "b"
-                    )
-                    count += float(found["p_value"].squeeze()) <= 0.05
-            yield {
-                "name": name,
-                "test": "profile_test",
-                "seeds": seeds,
-                "shift": shift,
-                "repeats": options.repeats,
-                "rejects": count / options.repeats,
+def other(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
+    """Differences, equivalence, two factors, units and models: stated and seen."""
+    for name, (stated, simulation) in OTHER.items():
+        if f"other {name}" in done:
+            continue
+        rng = np.random.default_rng(13)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            draw = simulation(rng)
+            seen = np.mean([draw() for _ in range(options.repeats)])
+        yield {
+            "name": f"other {name}", "what": name, "stated": stated, "seen": seen,
+            "repeats": options.repeats,
+        }  # fmt: skip
+
+
+def fixed(
+    rng: np.random.Generator, count: int, bases: np.ndarray, shift: float
+) -> xr.DataTree:
+    """Return networks around two given bases."""
+    return xr.DataTree.from_dict(
+        {
+            f"{rule}/{i}": as_run(
+                bases[0] + shift * (rule == "b") * bases[1]
+                + rng.normal(size=bases[0].shape)
+            )
+            for rule in "ab"
+            for i in range(count)
+        }
+    )  # fmt: skip
+
+
+def difference(shift: float) -> Callable[[np.random.Generator], Callable[[], bool]]:
+    """Whether the interval of the difference covers, with five seeds."""
+
+    def simulation(rng: np.random.Generator) -> Callable[[], bool]:
+        bases = rng.normal(size=(2, 30, 5))
+        many = inference.seed_test(
+            fixed(rng, 80, bases, shift), "a", "b", permutations=40
+        )
+        truth = float(many["difference"].item())
+
+        def draw() -> bool:
+            found = inference.seed_test(
+                fixed(rng, 5, bases, shift), "a", "b", permutations=40
+            ).squeeze()
+            return bool(found["low"] <= truth <= found["high"])
+
+        return draw
+
+    return simulation
+
+
+def equivalence(rng: np.random.Generator) -> Callable[[], bool]:
+    """Whether a difference as large as the bound is called none, with five seeds."""
+    bases = rng.normal(size=(2, 30, 5))
+    many = inference.seed_test(fixed(rng, 80, bases, 0.6), "a", "b", permutations=40)
+    bound = float(many["difference"].item())
+    return lambda: bool(
+        inference.equivalence_test(
+            fixed(rng, 5, bases, 0.6), "a", "b", bound=bound
+        )["equivalent"].item()
+    )  # fmt: skip
+
+
+def two_factors(rng: np.random.Generator) -> Callable[[], bool]:
+    """Whether the interval over examples and seeds covers, 40 and 5 + 5."""
+
+    def side(base: np.ndarray, count: int, noise: float) -> xr.DataTree:
+        scales = 1 + 0.6 * rng.normal(size=(count, 1, 4))
+        return xr.DataTree.from_dict(
+            {
+                f"a/{i}": as_run(base * scales[i] + noise * rng.normal(size=base.shape))
+                for i in range(count)
             }
+        )["a"]
+
+    base = rng.normal(size=(2_000, 4))
+    many = inference.confidence(side(base, 40, 0.5), side(base, 40, 0.8), over="seed")
+    truth = float(many["estimate"].item())
+
+    def draw() -> bool:
+        base = rng.normal(size=(40, 4))
+        found = inference.confidence(
+            side(base, 5, 0.5), side(base, 5, 0.8), over=("example", "seed")
+        ).squeeze()
+        return bool(found["low"] <= truth <= found["high"])
+
+    return draw
+
+
+def units(rng: np.random.Generator) -> Callable[[], bool]:
+    """Whether the interval of all units covers, from 20 of them."""
+    z = rng.normal(size=(60, 8))
+    y = z + rng.normal(size=z.shape)
+    truth = repsim.cka(z, y)
+
+    def draw() -> bool:
+        a, b = (as_run(s @ rng.normal(size=(8, 20))) for s in (z, y))
+        found = inference.confidence(a, b, over="unit").squeeze()
+        return bool(found["low"] <= truth <= found["high"])
+
+    return draw
+
+
+def measured(rng: np.random.Generator, stimuli: np.ndarray, count: int) -> np.ndarray:
+    """Return RDMs of noisy measurements of stimuli, one a subject."""
+    return np.array(
+        [pdist(stimuli + rng.normal(size=stimuli.shape)) for _ in range(count)]
+    )
+
+
+def null_model(rng: np.random.Generator) -> Callable[[], bool]:
+    """Whether one of three unrelated models is said to explain something."""
+
+    def draw() -> bool:
+        data = measured(rng, rng.normal(size=(20, 4)), 6)
+        models = np.array([pdist(rng.normal(size=(20, 4))) for _ in range(3)])
+        return bool((inference.model_test(data, models)["p_value"] <= 0.05).any())
+
+    return draw
+
+
+def model_interval(rng: np.random.Generator) -> Callable[[], bool]:
+    """Whether a model's interval over RDMs and examples covers."""
+    basis = rng.normal(size=(4, 4))
+    many = rng.normal(size=(500, 4))
+    rows = measured(rng, many, 4)
+    truth = np.mean([repsim.compare_rdms(row, pdist(many @ basis)) for row in rows])
+
+    def draw() -> bool:
+        stimuli = rng.normal(size=(20, 4))
+        found = inference.model_test(measured(rng, stimuli, 6), pdist(stimuli @ basis))
+        return bool(found["low"][0] <= truth <= found["high"][0])
+
+    return draw
+
+
+OTHER: dict[str, tuple[float, Callable[[np.random.Generator], Callable[[], bool]]]] = {
+    "interval of the difference, none": (0.95, difference(0.0)),
+    "interval of the difference, some": (0.95, difference(0.6)),
+    "equivalence_test at its bound": (0.05, equivalence),
+    "confidence over example and seed": (0.95, two_factors),
+    "confidence over unit": (0.95, units),
+    "model_test, any of three null models": (0.05, null_model),
+    "model_test, interval": (0.95, model_interval),
+}
 
 
 SIMULATIONS = {
     "intervals": intervals,
     "plugin": plugin,
     "bootstrap": bootstrap,
+    "data": data,
     "tests": tests,
-    "power": power,
+    "other": other,
 }
 
 
@@ -406,17 +638,25 @@ def verdict(rows: list[Row]) -> str:
 
 
 def level(rows: list[Row]) -> str:
-    """Return which tests reject a true null outside 4 to 6 %, in a sentence."""
-    null = [row for row in rows if row["case"] == "same"]
+    """Return which true nulls are rejected outside 3 to 7 %, in a sentence."""
+    null = [
+        (f"{kind}, {r['networks']}, spreads {r['spreads']}", float(r[kind]))
+        for r in rows
+        for kind in ("place", "profile_test", "spread")
+        if (
+            kind == "spread"
+            and r["spreads"].split(" and ")[0] == r["spreads"].split(" and ")[1]
+        )
+        or (kind != "spread" and "place" not in r["networks differ in"])
+    ]
     outside = [
-        f"{r['test']}, {r['seeds']} seeds: {r['rejects']:.3f}, "
-        f"{abs(r['rejects'] - 0.05) / (0.05 * 0.95 / r['repeats']) ** 0.5:.1f} "
-        "standard errors from 0.05"
-        for r in null
-        if not 0.04 <= r["rejects"] <= 0.06
+        f"{what}: {value:.3f}" for what, value in null if not 0.03 <= value <= 0.07
     ]
     inside = len(null) - len(outside)
-    text = f"{inside} of {len(null)} tests reject 4 to 6 % of true nulls"
+    text = (
+        f"{inside} of {len(null)} true nulls are rejected in 3 to 7 % of studies, give "
+        f"or take two standard errors of the simulation ({noise:.3f})"
+    )
     return text + (f"; outside: {'; '.join(outside)}." if outside else ".")
 
 

@@ -23,7 +23,9 @@ def table(results: dict[str, xr.Dataset]) -> str:
     """Return one Markdown table, layers in rows, rules in columns."""
     first = next(iter(results.values()))
     lines = [
-        "| layer | " + " | ".join(f"{rule}: effect, q" for rule in results) + " |",
+        "| layer | "
+        + " | ".join(f"{rule}: effect, q, finding" for rule in results)
+        + " |",
         "| --- |" + " ---: |" * len(results),
     ]
     for layer in first["layer"].values:
@@ -37,9 +39,9 @@ def table(results: dict[str, xr.Dataset]) -> str:
                 # This test can find nothing; the sentence beneath says why.
                 cells.append(f"{float(one['effect']):+.2f}, –")
                 continue
-            mark = " *" if float(one["q_value"]) <= 0.05 else ""
+            what = str(inference.findings(one, 0.05).item()) or "–"
             cells.append(
-                f"{float(one['effect']):+.2f}, {float(one['q_value']):.4f}{mark}"
+                f"{float(one['effect']):+.2f}, {float(one['q_value']):.4f}, {what}"
             )
         lines.append(f"| {layer} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

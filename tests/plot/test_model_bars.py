@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.container import BarContainer
 
 from repsim import plot
 from repsim.inference import model_test
@@ -13,7 +14,8 @@ def test_bars_ceiling_and_marks_are_the_result(rng: np.random.Generator) -> None
     found = model_test(data, {"truth": truth, "other": other})
     ax = plot.models(found)
     assert ax is plt.gca()
-    heights = [bar.get_height() for bar in ax.containers[0]]
+    bars = next(c for c in ax.containers if isinstance(c, BarContainer))
+    heights = [bar.get_height() for bar in bars]
     np.testing.assert_allclose(heights, found["estimate"])
     lines = {str(line.get_label()): line for line in ax.get_lines()}
     assert np.asarray(lines["more than nothing"].get_xdata()).tolist() == [0]
