@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 
@@ -75,7 +77,7 @@ def test_an_untrained_network_whose_activations_shrink_is_still_read() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"estimator": "ridge"}, {"estimator": "knn"}])
-@pytest.mark.parametrize("factor", [1e-30, 1e-4, 1e30])
+@pytest.mark.parametrize("factor", [1e-300, 1e-30, 1e-4, 1e30, 1e300])
 def test_no_probe_reads_the_scale(options: dict[str, Any], factor: float) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 10))
@@ -89,3 +91,21 @@ def test_no_probe_reads_the_scale(options: dict[str, Any], factor: float) -> Non
         np.testing.assert_allclose(found, plain, rtol=1e-6)
         if options.get("estimator") != "knn":
             assert plain > 0.9
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.floats(-30, 30), st.sampled_from(["f4", "f8"]))
+def test_any_unit_gives_the_same_curve(seed: int, exponent: float, dtype: str) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(60, 5)) * np.exp(rng.normal(size=5)) + 3 * rng.normal(size=5)
+    label = (x[:, 0] - x[:, 0].mean() + rng.normal(size=60) > 0).astype(int)
+    label[:4] = [0, 1, 0, 1]
+    here, there = (
+        xr.Dataset({"h": (("example", "h_unit"), (x * c).astype(dtype))})
+        for c in (1.0, 10.0**exponent)
+    )
+    found, plain = probe_layers(there, label), probe_layers(here, label)
+    np.testing.assert_allclose(found["log_loss"], plain["log_loss"], rtol=5e-3)
+    np.testing.assert_allclose(
+        found["train_accuracy"], plain["train_accuracy"], atol=0.03
+    )
