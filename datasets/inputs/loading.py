@@ -1,16 +1,22 @@
 """Input data by name, and as tensors."""
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import xarray as xr
 
 from repsim.core.messages import unknown
+from repsim.core.registry import Registry
 from repsim.datasets.inputs import images, toy
 from repsim.datasets.inputs.fetching import registry
+from repsim.datasets.inputs.folder import from_folder
 
 LAYOUTS = ("flat", "image")
+Loader = Callable[[str, str | os.PathLike[str] | None], xr.Dataset]
+
+_own: Registry[Loader] = Registry("dataset")
 
 
 def names() -> list[str]:
@@ -19,14 +25,85 @@ def names() -> list[str]:
     Returns
     -------
     list of str
-        `digits` (needs no network), the fetched image sets, the artificial sets.
+        `digits` (needs no network), the fetched image sets, the artificial sets, and
+        what was registered.
 
     Examples
     --------
     >>> names()[:2]
     ['digits', 'mnist']
     """
-    return ["digits", *registry(), *toy.names()]
+    return ["digits", *registry(), *toy.names(), *_own]
+
+
+def register(name: str, loader: Loader) -> None:
+    """Give data of one's own a name, for `load` and every study.
+
+    Parameters
+    ----------
+    name : str
+        The name.
+    loader : callable
+        f(split, root) -> Dataset with `image` or `features`, and `label`, as `load`
+        returns it; split is "train" or "test".
+
+    Raises
+    ------
+    TypeError
+        If the loader is not callable, or the name no string.
+    ValueError
+        If the name is taken, empty, or holds one of the signs ``: , = /``.
+
+    Examples
+    --------
+    >>> def two(split, root):
+    ...     rows = np.eye(2, dtype="float32")
+    ...     return xr.Dataset({"features": (("example", "feature"), rows),
+    ...                        "label": ("example", [0, 1])})
+    >>> register("two", two)
+    >>> load("two").sizes["example"]
+    2
+    >>> unregister("two")
+    """
+    if name not in _own and name in names():
+        msg = (
+            f"Expected `name` to be free, but got {name!r}, which is a data set that "
+            "ships with repsim; choose another name."
+        )
+        raise ValueError(msg)
+    _own.register(name, loader, expected="`loader` to be a function f(split, root)")
+
+
+def unregister(name: str) -> None:
+    """Forget data that were registered.
+
+    Parameters
+    ----------
+    name : str
+        Their name.
+
+    Raises
+    ------
+    ValueError
+        If nothing is registered under it.
+
+    Examples
+    --------
+    >>> unregister("nothing")
+    Traceback (most recent call last):
+    ValueError: Expected `dataset` to be one of (none exist), but got 'nothing'.
+    """
+    _own.unregister(name)
+
+
+def own_names() -> list[str]:
+    """Return the names that were registered."""
+    return _own.names()
+
+
+def own_loader(name: str) -> Loader:
+    """Return what was registered under a name."""
+    return _own.get(name)
 
 
 def load(
@@ -40,7 +117,9 @@ def load(
     Parameters
     ----------
     name : str
-        A name in `names()`.
+        A name in `names()`, or the path of a folder of images or arrays: images at
+        ``<class>/*.png`` or ``train/<class>/*.png`` and ``test/…``, or `x` and `y` in
+        ``train.npz`` and ``test.npz``.
     split : {"train", "test"}
         The source's own split; for digits a fixed stratified one (seed 0, 360
         test examples), for the artificial sets two separate draws.
@@ -73,14 +152,19 @@ def load(
     >>> load("digits", limit=3)["image"].shape
     (3, 8, 8)
     """
-    if name not in names():
+    folder = name not in names() and os.path.isdir(name)
+    if not folder and name not in names():
         raise ValueError(unknown("dataset", name, names()))
     if split not in ("train", "test"):
         raise ValueError(unknown("split", split, ("train", "test")))
     if limit is not None and limit < 1:
         msg = f"Expected `limit` to be at least 1 or None, but got {limit}."
         raise ValueError(msg)
-    if name in toy.names():
+    if folder:
+        data = from_folder(name, split)
+    elif name in _own:
+        data = _own.get(name)(split, root)
+    elif name in toy.names():
         kind, dims = name.split("_")
         data = toy.make(kind, int(dims), split)
     elif name == "digits":

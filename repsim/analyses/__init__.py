@@ -6,8 +6,12 @@ An analysis is a module of this package that defines
 - ``ORDER`` : int, its place in the report (steps of ten leave room);
 - ``compute(study)`` : DataTree -> Dataset of labelled results, with `attrs`;
 - ``figures(result)`` : Dataset -> mapping of file stem -> matplotlib Figure;
-- ``caption(result)`` : Dataset -> str, plain text a referee understands;
-- ``summary(result)`` : Dataset -> mapping of name -> number, for `study.json`.
+- ``claim(result)`` : Dataset -> str, what was found, as the section's heading;
+- ``caption(result)`` : Dataset -> str, one line beneath the figures;
+- ``details(result)`` : Dataset -> str, how to read them, for a referee;
+- ``summary(result)`` : Dataset -> mapping of name -> number, for `study.json`;
+- optionally ``verdicts(result)`` and ``cautions(result)`` : Dataset -> sentences of
+  the first screen.
 
 ``compute`` raises `NotApplicable` where the study lacks what it needs; the report
 says so instead of failing. A new file here is collected by itself.
@@ -15,7 +19,7 @@ says so instead of failing. A new file here is collected by itself.
 
 from collections.abc import Mapping
 from importlib import import_module
-from pkgutil import iter_modules
+from pathlib import Path
 from typing import Any, Protocol
 
 import xarray as xr
@@ -40,11 +44,23 @@ class Analysis(Protocol):
     def figures(self, result: xr.Dataset) -> Mapping[str, Figure]:
         """Return figures by file stem."""
 
+    def claim(self, result: xr.Dataset) -> str:
+        """Return what was found, in one sentence."""
+
     def caption(self, result: xr.Dataset) -> str:
-        """Return what a referee reads beneath the figures."""
+        """Return one line beneath the figures."""
+
+    def details(self, result: xr.Dataset) -> str:
+        """Return how to read the figures."""
 
     def summary(self, result: xr.Dataset) -> Mapping[str, Any]:
         """Return the numbers kept in `study.json`."""
+
+
+def sources() -> dict[str, Path]:
+    """Return the analyses' files by name, without importing them."""
+    here = Path(__file__).parent
+    return {p.stem: p for p in sorted(here.glob("*.py")) if not p.stem.startswith("_")}
 
 
 def collect() -> dict[str, Analysis]:
@@ -60,10 +76,6 @@ def collect() -> dict[str, Analysis]:
     >>> isinstance(collect(), dict)
     True
     """
-    found: list[Any] = [
-        import_module(f"{__name__}.{info.name}")
-        for info in iter_modules(__path__)
-        if not info.name.startswith("_")
-    ]
+    found: list[Any] = [import_module(f"{__name__}.{name}") for name in sources()]
     found.sort(key=lambda module: (module.ORDER, module.__name__))
     return {module.__name__.rpartition(".")[2]: module for module in found}

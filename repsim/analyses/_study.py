@@ -1,5 +1,7 @@
 """What several analyses read from a study."""
 
+import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -82,9 +84,26 @@ def initialisation(run: xr.Dataset) -> object:
     return run.attrs.get("init_seed")
 
 
+def rates(study: xr.DataTree) -> dict[str, str]:
+    """Return each condition's learning rate as text, where recordings say it."""
+    found: dict[str, str] = {}
+    for (condition, _), run in networks(study).items():
+        options = run.attrs.get("rule_options")
+        lr = json.loads(options).get("lr") if isinstance(options, str) else None
+        if lr is not None:
+            found.setdefault(condition, f"{lr:g}")
+    return found
+
+
 def provenance(**options: Any) -> dict[str, Any]:
     """Return attrs that say what made a result."""
     return made_by(**options)
+
+
+def listed(names: Iterable[object]) -> str:
+    """Return names in words: "a", "a and b", "a, b and c"."""
+    words = [str(name) for name in names]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
 def spread(values: xr.DataArray) -> str:

@@ -74,7 +74,7 @@ def _to_itself(
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return one figure: a panel a baseline that the study has."""
     there = [k for k in KINDS if bool(result["cka"].sel(baseline=k).notnull().any())]
-    figure, axes = panels(len(there), width=8.5, height=3.4, columns=1, sharey=True)
+    figure, axes = panels(len(there), sharey=True)
     for ax, kind in zip(axes, there, strict=True):
         curve = result["cka"].sel(baseline=kind, drop=True)
         curve = curve.assign_attrs(long_name="debiased CKA")
@@ -84,8 +84,25 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     return {"baselines": figure}
 
 
+def claim(result: xr.Dataset) -> str:
+    """Return how much of the untrained network each rule keeps."""
+    kept = result["cka"].mean(("seed", "layer"))
+    kind = next(k for k in KINDS[1::-1] if bool(kept.sel(baseline=k).notnull().any()))
+    values = kept.sel(baseline=kind)
+    each = _study.listed(
+        f"{c} {float(values.sel(condition=c)):.2f}" for c in values["condition"].values
+    )
+    what = "their untrained selves" if kind == KINDS[1] else "the pixels"
+    return f"Trained layers share with {what} (mean CKA): {each}"
+
+
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
+    return "Debiased CKA by layer; line: mean over networks, band: one sd."
+
+
+def details(result: xr.Dataset) -> str:
+    """Return how to read it."""
     return (
         "Debiased linear CKA of each layer after training with the input pixels, with "
         "the same layer of the same network before training, and, for comparison, of "

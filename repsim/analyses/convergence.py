@@ -11,7 +11,7 @@ from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.comparison.all_pairs import compare
 from repsim.datasets.recordings import layers, networks
-from repsim.plot.style import panels
+from repsim.plot.style import figure_of
 
 TITLE = "When each layer takes its final form"
 ORDER = 60
@@ -45,18 +45,29 @@ def compute(study: xr.DataTree) -> xr.Dataset:
 
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return one heat map a condition, steps × layers."""
-    names = [str(name) for name in result["condition"].values]
-    figure, axes = panels(len(names), height=3.8, columns=3 if len(names) < 4 else 2)
-    for ax, name in zip(axes, names, strict=True):
-        cell = result["cka"].sel(condition=name).mean("seed")
-        cell = cell.assign_attrs(measure="cka").transpose("layer", "step")
-        plot.heatmap(cell, ax=ax)
-        ax.set(title=name, xlabel="updates", ylabel="layer")
-    return {"convergence": figure}
+    cells = result["cka"].mean("seed").transpose("condition", "layer", "step")
+    axes = plot.heatmaps(cells.assign_attrs(measure="cka"), col="condition")
+    for ax in axes:
+        ax.set_xlabel("updates" * bool(ax.get_xlabel()))
+    return {"convergence": figure_of(axes)}
+
+
+def claim(result: xr.Dataset) -> str:
+    """Return from which update the median layer is settled."""
+    settled = summary(result)["settled_from_step"]
+    each = _study.listed(
+        f"{name} {int(np.median(list(of.values())))}" for name, of in settled.items()
+    )
+    return f"Half of the layers have their final form (CKA ≥ 0.9) by update: {each}"
 
 
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
+    return "CKA of each layer with itself at the end of training, mean over networks."
+
+
+def details(result: xr.Dataset) -> str:
+    """Return how to read it."""
     return (
         "Debiased linear CKA between each layer at a recorded step and the same layer "
         "of the same network at the end of training, mean over seeds. A row that is "

@@ -91,8 +91,12 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     with warnings.catch_warnings():
         # The sentence says it.
         warnings.simplefilter("ignore", UserWarning)
-        for rule in others:
-            rows.append(profile_test(table, reference, rule, level=LEVEL))
+        try:
+            for rule in others:
+                rows.append(profile_test(table, reference, rule, level=LEVEL))
+        except ValueError as error:
+            # Networks without a single number, such as constant ones.
+            raise NotApplicable(str(error)) from error
     result = xr.concat(rows, xr.Variable("rule", others), combine_attrs="drop")
     attrs = [row.attrs for row in rows]
     able = xr.DataArray([one["smallest_p"] <= LEVEL for one in attrs], dims="rule")
@@ -165,8 +169,28 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     return {"depth_profiles": figure}
 
 
+def claim(result: xr.Dataset) -> str:
+    """Return in how many of the numbers each rule differs from the reference."""
+    reference, total = result.attrs["reference"], result.sizes["statistic"]
+    parts = []
+    for rule in result["rule"].values:
+        some = (result["q_value"].sel(rule=rule) <= LEVEL).any("layer").values
+        names = [WORDS.get(str(n), str(n)) for n in result["statistic"].values[some]]
+        where = f"{len(names)} of {total} ({', '.join(names)})" if names else "none"
+        parts.append(f"{rule}: {where}")
+    return f"Numbers along depth that differ from {reference}'s. {'; '.join(parts)}"
+
+
 def caption(result: xr.Dataset) -> str:
-    """Return the caption: the conclusion first."""
+    """Return the caption."""
+    return (
+        "Squares at the bottom: layers where a rule differs from "
+        f"{result.attrs['reference']} by more than seeds do (q ≤ {LEVEL:g})."
+    )
+
+
+def details(result: xr.Dataset) -> str:
+    """Return the conclusions, and how to read the figure."""
     return (
         "\n".join(result.attrs["sentences"])
         + "\nNumbers along depth at the last step; "

@@ -42,8 +42,23 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     return {"displacement": figure}
 
 
+def claim(result: xr.Dataset) -> str:
+    """Return which layer's weights moved most."""
+    final = result["displacement"].isel(step=-1).mean("seed")
+    each = []
+    for name in final["condition"].values:
+        moved = final.sel(condition=name).dropna("layer")
+        each.append(f"{name} {moved['layer'].values[int(moved.argmax('layer'))]}")
+    return f"The layer whose weights move most: {_study.listed(each)}"
+
+
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
+    return "Left: ‖W − W₀‖ / ‖W₀‖; right: ‖W‖² over its mean across layers."
+
+
+def details(result: xr.Dataset) -> str:
+    """Return how to read it."""
     return (
         "Left: how far each layer's weights end from their initial values, relative to "
         "their initial norm; right: squared norm of the final weights over its mean "

@@ -95,8 +95,24 @@ def _all_splits(result: xr.Dataset) -> dict[str, list[str]]:
     return found
 
 
+def claim(result: xr.Dataset) -> str:
+    """Return from which layer on the geometry is that of the last."""
+    each = _study.listed(
+        f"{name} {of['settled_from']}" for name, of in summary(result).items()
+    )
+    return f"The geometry of the last layer is there (r ≥ 0.9) from: {each}"
+
+
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
+    return (
+        "Above: correlation distance between all pairs of images, sorted by label, of "
+        "one network a condition. Below: distances between layers' matrices."
+    )
+
+
+def details(result: xr.Dataset) -> str:
+    """Return how to read it."""
     reference = result.attrs["reference"]
     return (
         "Above: correlation distance (1 − r) between all pairs of images, sorted by "
@@ -127,7 +143,8 @@ def summary(result: xr.Dataset) -> Mapping[str, Any]:
     for condition in mean["condition"].values:
         line = mean.sel(condition=condition).dropna("layer")
         far = np.flatnonzero(line.values > 0.1)
-        settled = str(line["layer"].values[far[-1] + 1 if len(far) else 0])
+        there = line["layer"].values[far[-1] + 1 if len(far) else 0 :]
+        settled = str(there[0]) if there.size else "nowhere"
         numbers[str(condition)] = {"settled_from": settled}
         changes = result["change"].sel(condition=condition).dropna("seed", how="all")
         for k in after:

@@ -6,13 +6,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from repsim import plot
 from repsim.analyses import _study
 from repsim.comparison.all_pairs import compare
 from repsim.datasets.recordings import networks
-from repsim.plot.style import panels
+from repsim.plot.style import figure_of, split_positions
 
 TITLE = "Which layers are alike"
 ORDER = 30
@@ -84,7 +85,7 @@ def _means(
 
 
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
-    """Return heat maps of the first condition with each, and the matched layers."""
+    """Return maps of the first condition with each, and minus its own map."""
     names = [str(name) for name in result["condition_b"].values]
     first = result.sel(condition_a=names[0])
     apart = [n for n in names if first["pairs"].sel(condition_b=n) > 0]
@@ -92,32 +93,59 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     drawn: dict[str, Figure] = {}
     if apart:
         drawn["cka_heatmaps"] = _heatmaps(result, names[0], apart)
+    others = [name for name in apart if name in trained[1:]]
+    if names[0] in apart and others:
+        drawn["cka_differences"] = _differences(result, names[0], others)
     if bool((first["shared_pairs"].sel(condition_b=trained) > 0).any()):
         drawn["cka_shared_initialisation"] = _shared(result, trained)
     return drawn
 
 
 def _heatmaps(result: xr.Dataset, reference: str, names: list[str]) -> Figure:
-    figure, axes = panels(len(names), width=4.6, height=4.0)
+    cells = result["cka"].sel(condition_a=reference, condition_b=names, drop=True)
+    axes = plot.heatmaps(cells.assign_attrs(measure="cka"), col="condition_b")
+    pairs = result["pairs"].sel(condition_a=reference)
     for ax, name in zip(axes, names, strict=True):
-        cell = result["cka"].sel(condition_a=reference, condition_b=name)
-        pairs = int(result["pairs"].sel(condition_a=reference, condition_b=name))
-        cell = cell.assign_attrs(measure="cka").transpose("layer_a", "layer_b")
-        marks = _study.marks(result)
-        plot.heatmap(
-            cell,
-            ax=ax,
-            splits={
-                "layer_a": marks.get(reference, []),
-                "layer_b": marks.get(name, []),
-            },
-        )
-        ax.set(
-            title=f"{reference} – {name} ({pairs} pairs)",
-            xlabel=f"layer of {name}",
-            ylabel=f"layer of {reference}",
-        )
-    return figure
+        ax.set_title(f"{reference} – {name} ({int(pairs.sel(condition_b=name))} pairs)")
+        _split_lines(ax, result, reference, name)
+    _name_axes(axes, reference)
+    return figure_of(axes)
+
+
+def _differences(result: xr.Dataset, reference: str, names: list[str]) -> Figure:
+    """Draw each pairing minus the reference with itself, on one diverging scale."""
+    cka = result["cka"].sel(condition_a=reference)
+    own = cka.sel(condition_b=reference, drop=True)
+    cells = cka.sel(condition_b=names) - own
+    seeds = result["sd"].sel(condition_a=reference, condition_b=reference, drop=True)
+    axes = plot.heatmaps(
+        cells.drop_vars("condition_a").assign_attrs(measure="cka"),
+        col="condition_b",
+        difference=True,
+        marked=abs(cells) > seeds,
+    )
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_title(f"{name} minus seeds of {reference}")
+        _split_lines(ax, result, reference, name, color="0.3")
+    _name_axes(axes, reference)
+    return figure_of(axes)
+
+
+def _name_axes(axes: list[Axes], reference: str) -> None:
+    for ax in axes:
+        ax.set_ylabel(f"layer of {reference}" * bool(ax.get_ylabel()))
+        ax.set_xlabel("layer of the other" * bool(ax.get_xlabel()))
+
+
+def _split_lines(
+    ax: Axes, result: xr.Dataset, a: str, b: str, color: str = "white"
+) -> None:
+    marks = _study.marks(result)
+    style: dict[str, Any] = {"color": color, "linestyle": "--", "linewidth": 1.1}
+    for name, dim, draw in ((a, "layer_a", ax.axhline), (b, "layer_b", ax.axvline)):
+        names = [str(v) for v in result[dim].values]
+        for position in split_positions(marks.get(name, []), names):
+            draw(position + 0.5, **style)
 
 
 def _shared(result: xr.Dataset, names: list[str]) -> Figure:
@@ -145,22 +173,57 @@ def _shared(result: xr.Dataset, names: list[str]) -> Figure:
     return figure
 
 
+def claim(result: xr.Dataset) -> str:
+    """Return where matching layers of each pairing are least like the reference's."""
+    names = [str(n) for n in result["condition_b"].values if n != _study.UNTRAINED]
+    reference, *others = names
+    own = _matching(result, reference, reference)
+    if not others or not np.isfinite(own).any():
+        return f"Which layers of {reference} are alike"
+    parts = []
+    for name in others:
+        gap = _matching(result, reference, name) - own
+        if np.isfinite(gap).any():
+            k = int(np.nanargmin(gap))
+            layer = str(result["layer_a"].values[k])
+            parts.append(f"{name} at {layer} ({gap[k]:+.3f})".replace("-", "−"))
+    return (
+        f"CKA of matching layers with {reference}, minus that of two seeds of "
+        f"{reference}, is lowest for {_study.listed(parts)}"
+    )
+
+
+def _matching(result: xr.Dataset, a: str, b: str) -> np.ndarray:
+    return np.diagonal(result["cka"].sel(condition_a=a, condition_b=b).values)
+
+
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
     reference = str(result["condition_a"].values[0])
     return (
+        f"Above: mean debiased CKA; {reference} – {reference} is how alike two seeds "
+        "are. Below: each map minus that one; a dot marks a difference larger than "
+        f"the standard deviation over pairs of {reference}'s networks."
+    )
+
+
+def details(result: xr.Dataset) -> str:
+    """Return how to read it."""
+    reference = str(result["condition_a"].values[0])
+    return (
         "Debiased linear CKA between layers of two networks, mean over pairs of "
-        f"networks with different initialisations (their number is in the title). The "
+        "networks with different initialisations (their number is in the title). The "
         f"map {reference} – {reference} is the reference: how alike two networks of "
-        "the same rule and different seeds are. A rule represents the data "
-        "differently only where its map falls below that one. `untrained` is "
-        f"{reference} before its first update. The same colour scale (0–1) "
-        "everywhere; a pairing without such pairs has no map; a dashed line marks a "
-        "split, after whose layer the gradient is synthesised, and is left out where a "
-        "rule has more than four of them, as at every layer; cells below 0 have the "
-        "under-colour. The curves, where drawn, show the mean over pairs for matching "
-        "layers, with and without a shared initialisation; the spread of pairs that do "
-        "not share one is in the section on seeds."
+        "the same rule and different seeds are; the maps of differences show what is "
+        "above (red) and below it (blue). Dots describe, they test nothing: whether a "
+        "rule's place or its spread differs from seed to seed is tested in the first "
+        "section. A rule can be more like the reference than the reference's own "
+        "networks are, where its networks vary less. `untrained` is "
+        f"{reference} before its first update. A dashed line marks a split, after "
+        "whose layer the gradient is synthesised, and is left out where a rule has "
+        "more than four of them; cells below 0 have the under-colour. The curves, "
+        "where drawn, show the mean over pairs for matching layers, with and without a "
+        "shared initialisation."
     )
 
 

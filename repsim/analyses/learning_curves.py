@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import seaborn as sns
 import xarray as xr
 from matplotlib.figure import Figure
 
 from repsim.analyses import _study
+from repsim.plot.style import palette, panels
 
 TITLE = "Learning curves"
 ORDER = 10
@@ -30,9 +30,8 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
         "test_accuracy": "test accuracy",
     }
     names = [name for name in titles if name in result]
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(4.2 * len(names), 3.4), layout="constrained"
-    )
+    figure, axes = panels(len(names), width=4.2, height=3.4)
+    colours = palette(result["condition"].values)
     for ax, name in zip(axes, names, strict=True):
         frame = result[name].to_dataframe().reset_index().dropna(subset=[name])
         sns.lineplot(
@@ -41,8 +40,9 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
             y=name,
             hue="condition",
             style="condition",
-            errorbar="sd",
-            palette="colorblind",
+            # A deviation would go below zero, where the axis has no place for it.
+            errorbar=("pi", 100) if name == "loss" else "sd",
+            palette=colours,
             ax=ax,
             legend=name == names[0],
         )
@@ -55,16 +55,42 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     return {"learning_curves": figure}
 
 
+def claim(result: xr.Dataset) -> str:
+    """Return how well each condition does in the end."""
+    final = result["test_accuracy"].isel(step=-1).mean("seed")
+    names = final["condition"].values
+    each = [f"{name} {float(final.sel(condition=name)):.3f}" for name in names]
+    return f"Final test accuracy: {_study.listed(each)}"
+
+
+def cautions(result: xr.Dataset) -> list[str]:
+    """Say where conditions are compared at unequal accuracy."""
+    final = result["test_accuracy"].isel(step=-1).mean("seed")
+    gap = float(final.max() - final.min())
+    if gap <= 0.02:
+        return []
+    return [
+        f"Final test accuracies are up to {gap:.3f} apart: the comparison at equal "
+        "accuracy is the fairer one."
+    ]
+
+
 def caption(result: xr.Dataset) -> str:
-    """Return the caption, with each condition's final test accuracy."""
+    """Return the caption."""
+    return "Line: mean over networks; band: their range (loss), one standard deviation."
+
+
+def details(result: xr.Dataset) -> str:
+    """Return how to read it, with each condition's final test accuracy."""
     final = result["test_accuracy"].isel(step=-1)
     said = "; ".join(
         f"{name}: {_study.spread(final.sel(condition=name))}"
         for name in final["condition"].values
     )
     return (
-        "Loss and accuracy at the recorded updates; line: mean over seeds, band: one "
-        f"standard deviation. Final test accuracy (mean ± sd over seeds): {said}. "
+        "Loss and accuracy at the recorded updates; line: mean over seeds, band: the "
+        "range of seeds (loss) or one standard deviation. Final test accuracy (mean ± "
+        f"sd over seeds): {said}. "
         "Representations at unequal accuracy answer another question than at equal "
         "accuracy; read the pictures below with these numbers in mind."
     )

@@ -51,8 +51,23 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     return {"class_margin": figure}
 
 
+def claim(result: xr.Dataset) -> str:
+    """Return where each condition's classes lie farthest apart."""
+    each = _study.listed(
+        f"{name} at {of['largest_at']} ({of['largest']:.2f})"
+        for name, of in summary(result).items()
+        if name != _study.UNTRAINED
+    )
+    return f"Classes lie farthest apart: {each}"
+
+
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
+    return "Between-class minus within-class dissimilarity (1 − r), by layer."
+
+
+def details(result: xr.Dataset) -> str:
+    """Return how to read it."""
     return (
         "Class margin: mean dissimilarity (1 − correlation) between images of "
         "different classes minus that between images of one class, by layer. Line: "

@@ -72,8 +72,25 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     return {"probe_accuracy": figure}
 
 
+def claim(result: xr.Dataset) -> str:
+    """Return what is readable at the best layer."""
+    numbers = summary(result)
+    each = _study.listed(
+        f"{name} {of['best']:.3f} ({of['best_at']})"
+        for name, of in numbers.items()
+        if isinstance(of, dict) and name != _study.UNTRAINED
+    )
+    pixels = f"; from the input {numbers['input']:.3f}" if "input" in numbers else ""
+    return f"A linear probe reads the class best from: {each}{pixels}"
+
+
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
+    return "Left: held-out accuracy; right: held-out log loss, logarithmic."
+
+
+def details(result: xr.Dataset) -> str:
+    """Return how to read it."""
     held = result.attrs["n_test"]
     error = 0.5 / np.sqrt(held)
     pixels = (

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -16,6 +15,7 @@ from repsim.geometry.between_networks import items_of, network_rdm
 from repsim.geometry.models import model_rdms
 from repsim.geometry.regression import rdm_regression
 from repsim.geometry.stacks import rdms, squareform
+from repsim.plot.style import panels
 
 TITLE = "Do networks cluster by rule or by seed?"
 ORDER = 47
@@ -95,27 +95,56 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return MDS of layers, and MDS and dendrogram of networks."""
     of_layers = _restored(result["layers"], "layer_pair")
     of_networks = _restored(result["networks"], "network_pair")
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5.6), layout="constrained")
-    plot.mds(of_layers, ax=axes[0], method="classical")
-    plot.mds(of_layers, ax=axes[1], method="metric")
+    figure, axes = panels(1, width=7.5, height=5.6)
+    plot.mds(of_layers, ax=axes[0], method="metric")
     tall = max(3.2, 0.24 * len(result["network"]) + 1.2)
-    second, below = plt.subplots(1, 2, figsize=(13, tall), layout="constrained")
+    second, below = panels(2, width=6.5, height=tall)
     plot.dendrogram(of_networks, ax=below[0])
     plot.mds(of_networks, ax=below[1], method="metric")
     return {"second_level_layers": figure, "second_level_networks": second}
 
 
+def chance(conditions: np.ndarray) -> float:
+    """Return how often a random other network follows the same rule."""
+    counts = np.unique(conditions, return_counts=True)[1]
+    n = counts.sum()
+    return float((counts * (counts - 1)).sum() / (n * (n - 1)))
+
+
+def _shares(result: xr.Dataset) -> tuple[float, float]:
+    conditions = np.array([str(n).split("/")[0] for n in result["network"].values])
+    return float(result["neighbour"].mean()), chance(conditions)
+
+
+def claim(result: xr.Dataset) -> str:
+    """Return whether neighbours follow the same rule, against chance."""
+    share, by_chance = _shares(result)
+    return (
+        f"The nearest network follows the same rule for {share:.0%} of networks "
+        f"(by chance {by_chance:.0%})"
+    )
+
+
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
-    share = float(result["neighbour"].mean())
+    return (
+        "Above: layers as points, open to filled from first to last; below: whole "
+        "networks. Near means alike (1 − Spearman correlation of their RDMs)."
+    )
+
+
+def details(result: xr.Dataset) -> str:
+    """Return how to read it."""
+    share, by_chance = _shares(result)
     text = (
         "Above: every layer of every network as a point; the distance of two points "
         "is one minus the Spearman correlation of their dissimilarity matrices, as "
-        "nearly as two dimensions can show it (stress in the title; above 0.2 read "
-        "neighbourhoods, not distances). Colour: rule, marker: seed, open to filled: "
-        "first to last hidden layer. Below: whole networks, by the mean over matching "
-        f"layers. The nearest network follows the same rule for {share:.0%} of "
-        "networks"
+        "nearly as two dimensions can show it (metric MDS, stress in the title; above "
+        "0.2 read neighbourhoods, not distances). Colour and marker: rule, open to "
+        "filled: first to last hidden layer. Below: whole networks, by the mean over "
+        f"matching layers. The nearest network follows the same rule for {share:.0%} "
+        f"of networks; a network drawn at random from the others would for "
+        f"{by_chance:.0%}"
     )
     if "unique" in result:
         parts = [
@@ -131,7 +160,8 @@ def caption(result: xr.Dataset) -> str:
 def summary(result: xr.Dataset) -> Mapping[str, Any]:
     """Return the share of nearest neighbours of one rule, and what explains what."""
     numbers: dict[str, Any] = {
-        "nearest_follows_same_rule": round(float(result["neighbour"].mean()), 4)
+        "nearest_follows_same_rule": round(_shares(result)[0], 4),
+        "by_chance": round(_shares(result)[1], 4),
     }
     if "unique" in result:
         for name, value in zip(

@@ -4,21 +4,24 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import networks
 from repsim.inference import at_accuracy, describe, false_discovery, findings, seed_test
+from repsim.inference.sentences import ranges
+from repsim.plot.style import layer_axis, panels
 
 TITLE = "Do rules differ by more than seeds do?"
 ORDER = 1
 
 MOMENTS = ("equal steps", "equal accuracy")
 LEVEL = 0.05
+_SURE, _SPREAD = "#d55e00", "#fff2a8"
 NEAR = 0.01
 """Test accuracies farther apart are not called equal."""
 
@@ -39,11 +42,15 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     p = np.stack([result[f"{kind}p_value"].where(able).values for kind in kinds])
     for kind, q in zip(kinds, false_discovery(p), strict=True):
         result[f"{kind}q_value"] = result[f"{kind}q_value"].copy(data=q)
+    rates = _study.rates(study)
     result.attrs = _study.provenance(
         analysis="seeds", measure="cka", reference=reference, level=LEVEL,
         networks=[f"{one['networks_a']} and {one['networks_b']}" for one in attrs],
         smallest_p=[one["smallest_p"] for one in attrs],
         shared_initialisations=[one["shared_initialisations"] for one in attrs],
+        place_statistic=attrs[0]["place_statistic"],
+        larger_is_more_similar=attrs[0]["larger_is_more_similar"],
+        rates=[rates.get(name, "") for name in conditions],
         note=attrs[0]["note"], **_study.split_attrs(study),
     )  # fmt: skip
     result.attrs["sentences"] = [
@@ -138,96 +145,209 @@ def _sentences(result: xr.Dataset, attrs: dict[str, Any]) -> list[str]:
     return found
 
 
+def found(result: xr.Dataset, rule: str, moment: str) -> dict[str, np.ndarray]:
+    """Return where one comparison found a difference of place, and of spread.
+
+    As in `repsim.inference.describe`, a layer counts only where the one test over all
+    layers rejects too.
+    """
+    one = result.sel(condition=rule, moment=moment)
+    kinds = findings(one, LEVEL).values
+    sure = bool(one["omnibus_p"] <= LEVEL)
+    return {
+        kind: np.array([sure and kind in str(k) for k in kinds])
+        for kind in ("place", "spread")
+    }
+
+
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
-    """Return one figure: CKA within the reference and between rules, by layer."""
-    rules, moments = result["condition"].values, result["moment"].values
-    figure, axes = plt.subplots(
-        len(rules), len(moments),
-        figsize=(max(6.5, 4.8 * len(moments)), 1.0 + 3.0 * len(rules)),
-        squeeze=False, sharex=True, sharey=True, layout="constrained",
+    """Return one figure: how much less alike rules are than seeds, with intervals."""
+    rules = [str(rule) for rule in result["condition"].values]
+    moments = [str(moment) for moment in result["moment"].values]
+    figure, axes = panels(
+        len(rules) * len(moments), width=max(4.8, 6.5 / len(moments)), height=2.7,
+        columns=len(moments), sharex=True, sharey=True,
     )  # fmt: skip
-    for row, rule in zip(axes, rules, strict=True):
-        for ax, moment in zip(row, moments, strict=True):
-            _panel(ax, result.sel(condition=rule, moment=moment), str(rule))
-            reference = result.attrs["reference"]
-            ax.set_title(f"{reference} and {rule}, {moment}", fontsize=10)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("CKA of matching layers")
-    for ax in axes[-1]:
-        ax.tick_params(axis="x", rotation=60)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=3 if len(moments) > 1 else 2,
-        frameon=False,
-    )
+    able = dict(zip(rules, result.attrs["smallest_p"], strict=True))
+    places = [(rule, moment) for rule in rules for moment in moments]
+    for k, (ax, (rule, moment)) in enumerate(zip(axes, places, strict=True)):
+        _panel(ax, result, rule, moment)
+        title = f"{result.attrs['reference']} and {rule}, {moment}"
+        ax.set_title(title + ": too few to test" * (able[rule] > LEVEL), fontsize=10)
+        if k % len(moments) == 0:
+            ax.set_ylabel("CKA: within rules\nminus between them")
+        if k < len(places) - len(moments):
+            ax.set_xlabel("")
+            ax.tick_params(axis="x", labelbottom=False)
+    handles = [
+        Line2D([], [], linestyle="", marker=m, color=_SURE, label=label, mfc=face)
+        for m, face, label in (
+            ("o", "white", "nothing found"), ("s", _SPREAD, "spread differs"),
+            ("o", _SURE, "place differs"), ("D", _SURE, "place and spread"),
+        )
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     return {"seeds": figure}
 
 
-def _panel(ax: Axes, one: xr.Dataset, rule: str) -> None:
+def _panel(ax: Axes, result: xr.Dataset, rule: str, moment: str) -> None:
+    one = result.sel(condition=rule, moment=moment)
     x = np.arange(one.sizes["layer"])
-    within, spread = one["within"].values, one["deviation"].values
-    between = one["between"].values
-    ax.fill_between(
-        x, within - spread, within + spread, color="0.85",
-        label="pairs of one rule, ± 1 standard deviation",
-    )  # fmt: skip
-    ax.plot(x, one["within_a"].values, "-", color="0.3", label="within the reference")
-    ax.plot(x, one["within_b"].values, ":", color="0.3", label="within the other rule")
-    ax.plot(x, between, "o-", color="C3", mfc="white", label="between the rules")
-    middle = between + one["difference"].values
-    ax.vlines(
-        x, middle - one["high"].values, middle - one["low"].values, color="C3", lw=1,
-        label="interval of the difference, 95 %",
-    )  # fmt: skip
-    kinds = findings(one, LEVEL).values
-    place, loose = (np.array([k in one for one in kinds]) for k in ("place", "spread"))
-    ax.plot(x[place], between[place], "o", color="C3", label=f"place, q ≤ {LEVEL:g}")
-    ax.plot(
-        x[loose], within[loose], "s", color="0.3", mfc="white",
-        label=f"spread, q ≤ {LEVEL:g}",
-    )  # fmt: skip
-    ax.set_xticks(x, [str(name) for name in one["layer"].values])
-    ax.grid(alpha=0.3)
+    middle, low, high = (one[k].values for k in ("difference", "low", "high"))
+    ax.axhline(0, color="0.4", linewidth=1)
+    ax.vlines(x, low, high, color="0.55", linewidth=2)
+    where = found(result, rule, moment)
+    place, spread = where["place"], where["spread"]
+    for at, marker, face in (
+        (~place & ~spread, "o", "white"), (spread & ~place, "s", _SPREAD),
+        (place & ~spread, "o", _SURE), (place & spread, "D", _SURE),
+    ):  # fmt: skip
+        ax.plot(x[at], middle[at], marker, color=_SURE, mfc=face, ms=6)
+    layer_axis(ax, [str(name) for name in one["layer"].values])
+    ax.grid(axis="y", alpha=0.3)
+
+
+def verdicts(result: xr.Dataset) -> list[str]:
+    """Return one sentence a pair of rules: place, spread or nothing found."""
+    rules = [str(rule) for rule in result["condition"].values]
+    rates = [str(rate) for rate in result.attrs["rates"]]
+    reference = str(result.attrs["reference"])
+    said = []
+    for k, rule in enumerate(rules):
+        who = f"{reference} and {rule}"
+        if rates[0] != rates[k + 1]:
+            who += f" (learning rates {rates[0]} and {rates[k + 1]})"
+        smallest = float(result.attrs["smallest_p"][k])
+        if smallest > LEVEL:
+            said.append(
+                f"{who}: no conclusion, too few networks (the smallest attainable p is "
+                f"{smallest:.2g})."
+            )
+            continue
+        parts = [
+            f"at {moment} {_words(result, rule, str(moment))}"
+            for moment in result["moment"].values
+        ]
+        said.append(f"{who}: {'; '.join(parts)}.")
+    return said
+
+
+def _words(result: xr.Dataset, rule: str, moment: str) -> str:
+    """Return what was found at one moment, with the largest difference's interval."""
+    one = result.sel(condition=rule, moment=moment)
+    names = [str(name) for name in one["layer"].values]
+    total = int(np.isfinite(one["p_value"].values).sum())
+    where = found(result, rule, moment)
+    said = []
+    if where["place"].any():
+        at = np.flatnonzero(where["place"])
+        said.append(
+            f"they differ in place in {at.size} of {total} layers "
+            f"({ranges([names[i] for i in at], names)}; {_interval(one, at)})"
+        )
+    if where["spread"].any():
+        at = np.flatnonzero(where["spread"])
+        more = (one["spread_ratio"].values[at] > 1).mean()
+        reference = result.attrs["reference"]
+        who = f"{rule if more > 0.5 else reference}'s networks vary more"
+        what = "and in spread" if said else "they differ in spread alone"
+        said.append(
+            f"{what} in {at.size} of {total} layers "
+            f"({ranges([names[i] for i in at], names)}; {who})"
+        )
+    if said:
+        return ", ".join(said)
+    every = np.arange(len(names))
+    return f"nothing found ({_interval(one, every)})"
+
+
+def _interval(one: xr.Dataset, at: np.ndarray) -> str:
+    """Return the largest difference of some layers with its interval."""
+    values = one["difference"].values[at]
+    if not np.isfinite(values).any():
+        return "no number"
+    k = at[int(np.nanargmax(np.abs(values)))]
+    middle, low, high = (
+        f"{float(one[v].values[k]):.3f}".replace("-", "−")
+        for v in ("difference", "low", "high")
+    )
+    layer = one["layer"].values[k]
+    return f"largest difference in CKA {middle} [{low}, {high}] at {layer}"
+
+
+def claim(result: xr.Dataset) -> str:
+    """Return in which sense each rule differs from the reference."""
+    reference, parts = result.attrs["reference"], []
+    for k, rule in enumerate(result["condition"].values):
+        kinds = [
+            kind
+            for kind in ("place", "spread")
+            for moment in result["moment"].values
+            if found(result, str(rule), str(moment))[kind].any()
+        ]
+        able = float(result.attrs["smallest_p"][k]) <= LEVEL
+        words = " and ".join(dict.fromkeys(kinds)) or "nothing found"
+        parts.append(f"{rule}: {words if able else 'cannot be tested'}")
+    return f"What differs from {reference} beyond seeds. {'; '.join(parts)}"
+
+
+def cautions(result: xr.Dataset) -> list[str]:
+    """Say which initialisations are shared."""
+    shared = [int(n) for n in result.attrs["shared_initialisations"]]
+    rules = [str(rule) for rule in result["condition"].values]
+    some = [rule for rule, n in zip(rules, shared, strict=True) if n]
+    if not some:
+        return []
+    return [
+        f"Initialisations are shared between {result.attrs['reference']} and "
+        f"{_study.listed(some)}: only pairs that do not share one are compared."
+    ]
 
 
 def caption(result: xr.Dataset) -> str:
-    """Return the caption: the conclusion first, then how to read the figure."""
-    reference = result.attrs["reference"]
+    """Return the caption."""
+    return (
+        "By layer, how much less alike networks of two rules are than networks of one, "
+        "with 95 % intervals over networks; above 0: less alike."
+    )
+
+
+def details(result: xr.Dataset) -> str:
+    """Return the conclusions, and how to read the figure."""
     return (
         "\n".join(result.attrs["sentences"])
-        + "\nDebiased linear CKA of matching layers "
-        f"between networks, all in pairs that do not share an initialisation. Grey: "
-        f"pairs of networks of one rule, the reference that any difference must be "
-        f"held against (solid {reference}, dotted the other rule, band one standard "
-        "deviation of the pairs). Red: pairs across the two rules, with the interval "
-        "of their difference from the mean of both rules' own pairs; filled where the "
-        "rules differ in place, squares where one rule's networks vary more than the "
-        "other's, both by more than permuting the rules' names over whole networks "
+        + "\nDebiased linear CKA of matching layers between networks, all in pairs "
+        "that do not share an initialisation: the mean of both rules' own pairs minus "
+        "that of pairs across them, with its jackknife interval over networks. Filled: "
+        "the difference is larger than permuting the rules' names over whole networks "
         "explains, at a false discovery rate of 5 % over both findings, all layers, "
-        "rules and moments of this figure. Equal accuracy compares each network at "
-        "the recorded step whose test accuracy is nearest to the highest that all "
-        f"networks of the two rules reach. {result.attrs['note']}"
+        "rules and moments of this figure, and one test over all layers rejects too. "
+        "A round mark says place (the rules' mean representations differ, whatever "
+        "their spread), a square spread (networks of one rule vary more), a diamond "
+        "both. Equal accuracy compares each network at the recorded step whose test "
+        "accuracy is nearest to the highest that all networks of the two "
+        f"rules reach. {result.attrs['note']}"
     )
 
 
 def summary(result: xr.Dataset) -> Mapping[str, Any]:
-    """Return layers that differ, the largest effect and the sentences."""
-    numbers: dict[str, Any] = {"sentences": list(result.attrs["sentences"])}
+    """Return what was found, the largest effect and the sentences."""
+    numbers: dict[str, Any] = {
+        "verdicts": verdicts(result),
+        "sentences": list(result.attrs["sentences"]),
+    }
     for rule in result["condition"].values:
         for moment in result["moment"].values:
             one = result.sel(condition=rule, moment=moment)
+            where = found(result, str(rule), str(moment))
+            kinds = [kind for kind, at in where.items() if at.any()]
             q, effect = one["q_value"].values, one["effect"].values
             numbers[f"{result.attrs['reference']}–{rule}, {moment}"] = {
-                "layers_that_differ": int((q <= LEVEL).sum()),
-                "layers_that_differ_in_spread": int(
-                    (one["spread_q_value"].values <= LEVEL).sum()
-                ),
-                "finding": findings(one, LEVEL).values.tolist(),
-                "omnibus_p": float(one["omnibus_p"]),
+                "found": " and ".join(kinds) or "nothing",
+                "layers_that_differ_in_place": int(where["place"].sum()),
+                "layers_that_differ_in_spread": int(where["spread"].sum()),
                 "layers": int(np.isfinite(q).sum()),
+                "omnibus_p": round(float(one["omnibus_p"]), 4),
                 "largest_effect": _rounded(effect),
                 "smallest_q": None if np.isnan(q).all() else float(np.nanmin(q)),
             }

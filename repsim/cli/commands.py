@@ -124,7 +124,33 @@ def version(as_json: Json = False) -> None:
 
 @app.command()
 def study(
-    dataset: Annotated[str, typer.Option(help="Name of the data set.")] = "digits",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="Name of the data set, module:function, or a folder of images/arrays."
+        ),
+    ] = "digits",
+    network: Annotated[
+        str, typer.Option(help="mlp, cnn, resnet, vit, or module:function.")
+    ] = "mlp",
+    reduce: Annotated[
+        str | None,
+        typer.Option(help="Maps and tokens as units: mean (default) or flatten."),
+    ] = None,
+    recordings: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            help="Store of recordings made elsewhere, joined instead of trained.",
+        ),
+    ] = None,
+    rdm: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Measured RDMs over the recorded examples (.npy, .mat, .nc), one file "
+            "a subject or all in one: every layer is held against them."
+        ),
+    ] = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder of the data set's files.")
     ] = None,
@@ -133,7 +159,7 @@ def study(
         typer.Option(
             help="Conditions, separated by commas: RULE[:OPTION=VALUE]…, where "
             "init=LABEL shares another condition's initial weights. Default: "
-            "bp,sg,sg:at=every,sg:init=bp."
+            "bp,sg,sg:at=every."
         ),
     ] = None,
     plugin: Annotated[
@@ -171,6 +197,8 @@ def study(
     Example: repsim study --rules bp,sg,sg:at=every:lr=5e-5 --seeds 5 --out study
     """
     from repsim.studies.depths import run_depths
+    from repsim.studies.given_rdms import add_rdms
+    from repsim.studies.joining import join_recordings
     from repsim.studies.report import preview, write_report
     from repsim.studies.run import run_study
     from repsim.studies.spec import DEFAULT_CONDITIONS
@@ -189,6 +217,8 @@ def study(
 
     options: dict[str, Any] = {
         "seed": seed,
+        "network": network,
+        "reduce": reduce,
         "root": root,
         "width": width,
         "activation": activation,
@@ -203,14 +233,18 @@ def study(
     }
     with _continues():
         with _bad_usage(unless=done):
-            if len(depths) > 1:
+            if recordings:
+                join_recordings(recordings, out)
+            elif len(depths) > 1:
                 found = run_depths(depths, conditions, dataset, seeds, out, **options)
             else:
                 options["depth"] = depths[0] if depths else None
                 run_study(conditions, dataset, seeds, out, **options)
-        if len(depths) < 2:
+            if rdm:
+                add_rdms(rdm, out)
+        if recordings or len(depths) < 2:
             page = write_report(out, jobs=jobs, progress=not quiet)
-    if len(depths) > 1:
+    if len(depths) > 1 and not recordings:
         table = found["test_accuracy"].mean("seed").to_pandas().round(3).to_string()
         pages = f"report: {out / 'report.html'}"
         _say(plain_numbers(found), as_json, [table, pages])
@@ -223,6 +257,31 @@ def study(
         for name, value in accuracy.items()
     ]
     _say(content, as_json, [*lines, f"report: {page}"])
+
+
+@app.command()
+def report(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A study, or any tree of recordings.")
+    ],
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes; default: all cores.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; default: beside the store.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare all recordings at PATH/<condition>/<seed> and write a report.
+
+    Example: repsim report runs.zarr --out report
+    """
+    from repsim.studies.report import write_report
+
+    with _continues():
+        page = write_report(path, out, jobs=jobs, progress=not quiet)
+    _say({"report": str(page)}, as_json, [f"report: {page}"])
 
 
 @app.command()

@@ -144,7 +144,8 @@ def _jackknife(
         count = len(part)
         z = scale.forward(part)
         if found.shares is None:
-            deviation = z - z.mean(0)
+            # Of a single network nothing is known about its spread.
+            deviation = z - z.mean(0) if count > 1 else np.full_like(z, np.nan)
             variances.append((count - 1) / count * (deviation**2).sum(0))
             bias += (count - 1) * (part.mean(0) - found.value)
         else:
@@ -168,6 +169,8 @@ def _jackknife(
 def _freedom(deviation: np.ndarray) -> np.ndarray:
     """Return Satterthwaite degrees of freedom of the variance of some values."""
     count = len(deviation)
+    if count < 2:
+        return np.full(deviation.shape[1:], np.nan)
     second = (deviation**2).mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         excess = (deviation**4).mean(0) / second**2 - 3

@@ -2,6 +2,7 @@
 
 from repsim.plot.curves import layer_curve as layer_curve
 from repsim.plot.heatmaps import heatmap as heatmap
+from repsim.plot.heatmaps import heatmaps as heatmaps
 from repsim.plot.model_bars import models as models
 from repsim.plot.network_maps import dendrogram as dendrogram
 from repsim.plot.network_maps import mds as mds
@@ -12,6 +13,7 @@ __all__ = [
     "dendrogram",
     "dynamics",
     "heatmap",
+    "heatmaps",
     "layer_curve",
     "mds",
     "models",

@@ -11,16 +11,18 @@ from matplotlib.axes import Axes
 from repsim.core.messages import unknown
 from repsim.plot.style import (
     expect_array,
+    in_time,
     labels,
     layer_axis,
+    line_options,
     measure_label,
+    name_scale,
     palette,
     split_positions,
 )
 
 _MARKERS = "osD^vP"
 _DASHES: list[Any] = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1, 1, 1))]
-_NAMED_STEPS = 8
 
 
 def layer_curve(
@@ -45,7 +47,7 @@ def layer_curve(
         Where to draw; the current axes by default.
     hue : str, optional
         The dim or coordinate that tells lines apart; `condition` where it exists.
-        Lines of `step` go from light to dark, eight of them named.
+        Lines of `step` go from light to dark, beside a bar that names them.
     baselines : mapping of str to float or DataArray, optional
         Reference lines by name, a level or along `layer`: {"pixels": 0.91,
         "untrained": curve}; the mean over seeds is drawn.
@@ -77,22 +79,21 @@ def layer_curve(
     """
     expect_array(curve, "curve")
     names, groups = _groups(curve, hue)
-    axes = plt.gca() if ax is None else ax
+    levels = {name: _level(name, value) for name, value in (baselines or {}).items()}
     steps = hue == "step"
-    styles = _in_time(groups) if steps else _side_by_side(groups)
+    styles = _moments(groups) if steps else _side_by_side(groups)
+    # Nothing is drawn before everything is known to fit: no empty figure is left.
+    axes = plt.gca() if ax is None else ax
     for name, values in groups.items():
-        _line(axes, values, styles[name] | kwargs)
-    _baselines(axes, baselines or {}, names)
+        _line(axes, values, styles[name] | line_options(kwargs))
+    _baselines(axes, levels, names)
     _mark_splits(axes, splits, names, {n: s["color"] for n, s in styles.items()})
     layer_axis(axes, names)
     axes.set_ylabel(measure_label(curve))
-    if any(groups) or baselines:
-        axes.legend(
-            title="step" if steps else None,
-            framealpha=0.8,
-            edgecolor="none",
-            fontsize="small",
-        )
+    if steps:
+        name_scale(axes, {n: style["color"] for n, style in styles.items()}, "step")
+    if baselines or (any(groups) and not steps):
+        axes.legend(framealpha=0.8, edgecolor="none", fontsize="small")
     return axes
 
 
@@ -113,19 +114,11 @@ def _side_by_side(groups: Iterable[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _in_time(groups: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Return a style for each step, light to dark, a few of them named."""
-    shades = plt.get_cmap("viridis_r")(np.linspace(0.1, 1, len(groups)))
-    named = set(np.linspace(0, len(groups) - 1, _NAMED_STEPS).round().astype(int))
+def _moments(groups: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return a style for each step, light to dark."""
     return {
-        name: {
-            "color": tuple(shades[k]),
-            "marker": "o",
-            "markersize": 3,
-            "linewidth": 1.3,
-            "label": name if k in named else None,
-        }
-        for k, name in enumerate(groups)
+        name: {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1.3}
+        for name, colour in in_time(list(groups)).items()
     }
 
 
@@ -147,9 +140,15 @@ def _groups(
 ) -> tuple[list[str], dict[str, np.ndarray]]:
     """Return layer names, and per line the values (seed, layer)."""
     if "layer" not in curve.dims:
+        matrix = {"layer_a", "layer_b"} <= set(curve.dims)
+        todo = (
+            "; matching layers are curve.isel(layer_a=i, layer_b=i) with "
+            'i = xr.DataArray(range(n), dims="layer"), matrices are drawn by '
+            "repsim.plot.heatmap or heatmaps"
+        )
         msg = (
             "Expected `curve` to have a dim `layer`, but got "
-            f"({', '.join(str(d) for d in curve.dims)})."
+            f"({', '.join(str(d) for d in curve.dims)}){todo * matrix}."
         )
         raise ValueError(msg)
     if hue is None and "condition" in curve.coords:
@@ -164,8 +163,7 @@ def _groups(
     if extra:
         msg = (
             "Expected `curve` to have dims ([condition,] [seed,] layer), but got also "
-            f"{', '.join(extra)}; select one, as in curve.isel({extra[0]}=-1), or name "
-            "it with hue=."
+            f"{', '.join(extra)}; {_way_out(extra, hue)}."
         )
         raise ValueError(msg)
     names = labels(curve, "layer")
@@ -184,6 +182,18 @@ def _groups(
     return names, groups
 
 
+def _way_out(extra: list[str], hue: str | None) -> str:
+    """Return what to do with dims that a line has no place for."""
+    if extra == ["step"] and hue is not None:
+        return (
+            f"draw one {hue} over training, as in layer_curve(curve.sel({hue}=...), "
+            'hue="step"), or one moment, as in curve.isel(step=-1)'
+        )
+    if set(extra) & {"layer_a", "layer_b"}:
+        return "draw matrices of layers with repsim.plot.heatmap"
+    return f"select one, as in curve.isel({extra[0]}=-1), or name it with hue="
+
+
 def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     missing = np.isnan(values)
     count = np.maximum((~missing).sum(0), 1)
@@ -193,12 +203,11 @@ def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _baselines(
-    axes: Axes, baselines: Mapping[str, float | xr.DataArray], names: list[str]
+    axes: Axes, baselines: Mapping[str, xr.DataArray], names: list[str]
 ) -> None:
     styles: list[Any] = ["--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1))]
-    for k, (name, value) in enumerate(baselines.items()):
+    for k, (name, level) in enumerate(baselines.items()):
         style = {"color": "0.35", "linewidth": 1.2, "linestyle": styles[k % 4]}
-        level = _level(name, value)
         if level.ndim:
             along = level.reindex(layer=names) if "layer" in level.coords else level
             axes.plot(np.arange(len(names)), along.values, label=name, **style)

@@ -3,16 +3,19 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from repsim.core.messages import unknown
 from repsim.plot.style import (
     expect_array,
     labels,
     measure_label,
+    panels,
     scale,
     split_positions,
     title,
@@ -26,6 +29,8 @@ def heatmap(
     *,
     ax: Axes | None = None,
     splits: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
+    difference: bool = False,
+    marked: xr.DataArray | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw a matrix of layers against layers (or of any two dims) as a heat map.
@@ -43,6 +48,11 @@ def heatmap(
     splits : iterable of str, or mapping of dim to such, optional
         Names of layers after which a gradient is synthesised, marked by dashed
         lines.
+    difference : bool
+        Whether the cells are differences: a diverging scale, the same to both sides
+        of 0, instead of the measure's own.
+    marked : DataArray of bool, optional
+        Cells to mark with a dot, with the dims of `matrix`.
     **kwargs
         Passed to `seaborn.heatmap`.
 
@@ -68,14 +78,13 @@ def heatmap(
     if matrix.ndim != 2:
         msg = (
             "Expected `matrix` to have two dims, as (layer_a, layer_b), but got "
-            f"({', '.join(str(d) for d in matrix.dims)}); select one moment first, "
-            "as in matrix.isel(step=-1)."
+            f"({', '.join(str(d) for d in matrix.dims)}); {_way_out(matrix)}."
         )
         raise ValueError(msg)
     axes = plt.gca() if ax is None else ax
     y, x = (str(d) for d in matrix.dims)
     rows, columns = labels(matrix, y), labels(matrix, x)
-    options = _heat_options(matrix, rows, columns) | kwargs
+    options = _heat_options(matrix, rows, columns, difference) | kwargs
     sns.heatmap(pd.DataFrame(matrix.values, rows, columns), ax=axes, **options)
     axes.invert_yaxis()
     small = "x-small" if max(len(rows), len(columns)) > 12 else "small"
@@ -83,6 +92,9 @@ def heatmap(
     axes.tick_params(axis="x", rotation=90 if len("".join(columns)) > 30 else 0)
     axes.tick_params(axis="y", rotation=0)
     axes.set(xlabel=x, ylabel=y, title=title(matrix))
+    if marked is not None:
+        down, across = np.nonzero(marked.transpose(y, x).values)
+        axes.plot(across + 0.5, down + 0.5, ".", color="0.1", markersize=3)
     dims = [str(dim) for dim in matrix.dims]
     whose = splits if isinstance(splits, Mapping) else dict.fromkeys(dims, splits or ())
     for position in split_positions(whose.get(dims[1], ()), columns):
@@ -92,8 +104,114 @@ def heatmap(
     return axes
 
 
+def heatmaps(
+    cells: xr.DataArray,
+    *,
+    col: str,
+    columns: int = 4,
+    size: float = 3.2,
+    marked: xr.DataArray | None = None,
+    **kwargs: Any,
+) -> list[Axes]:
+    """Draw one heat map a step (or condition, pair, …), on one scale with one bar.
+
+    Parameters
+    ----------
+    cells : DataArray, dims (col, …) with two more, usually (layer_a, layer_b)
+        From `repsim.compare` of recordings with steps, for example.
+    col : str
+        The dim whose entries stand side by side.
+    columns : int
+        Heat maps in a row at most.
+    size : float
+        Side of one heat map in inches.
+    marked : DataArray of bool, optional
+        Cells to mark with a dot.
+    **kwargs
+        Passed to `heatmap`: `difference`, `splits`, `cmap`, `vmin`, `vmax`, ….
+
+    Returns
+    -------
+    list of Axes
+        In the order of `col`; `axes[0].figure` is their figure.
+
+    Raises
+    ------
+    TypeError
+        If `cells` is not a DataArray.
+    ValueError
+        If it has no dim `col`, or not two more.
+
+    Examples
+    --------
+    >>> cells = xr.DataArray(
+    ...     np.ones((2, 1, 1)), dims=("step", "layer_a", "layer_b"), name="cka",
+    ...     coords={"step": [0, 100]},
+    ... )
+    >>> [axes.get_title() for axes in heatmaps(cells, col="step")]
+    ['step 0', 'step 100']
+    """
+    expect_array(cells, "cells")
+    if col not in cells.dims:
+        raise ValueError(unknown("col", col, [str(d) for d in cells.dims]))
+    if cells.ndim != 3:
+        msg = (
+            f"Expected `cells` to have {col!r} and two more dims, but got "
+            f"({', '.join(str(d) for d in cells.dims)}); {_way_out(cells, col)}."
+        )
+        raise ValueError(msg)
+    names = labels(cells, col)
+    figure, axes = panels(len(names), width=size, height=size, columns=columns)
+    figure.set_layout_engine("compressed")  # squares leave no gaps between them
+    limits = _limits(cells, bool(kwargs.get("difference"))) | kwargs
+    for k, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        dots = None if marked is None else marked.isel({col: k})
+        heatmap(cells.isel({col: k}), ax=ax, cbar=False, marked=dots, **limits)
+        ax.set_title(f"step {name}" if col == "step" else name)
+        # What is the same in every panel is said at the edge.
+        edge = ax.get_subplotspec()
+        if edge is not None and not edge.is_first_col():
+            ax.set(ylabel="", yticks=[])
+        if edge is not None and k + columns < len(names):
+            ax.set(xlabel="", xticks=[])
+    bar = figure.colorbar(axes[0].collections[0], ax=axes, shrink=0.8)
+    bar.set_label(_bar_label(cells, kwargs))
+    return axes
+
+
+def _bar_label(cells: xr.DataArray, kwargs: Mapping[str, Any]) -> str:
+    """Return what the colours of several heat maps stand for."""
+    return ("difference in " if kwargs.get("difference") else "") + measure_label(cells)
+
+
+def _limits(cells: xr.DataArray, difference: bool) -> dict[str, Any]:
+    """Return one scale for several heat maps."""
+    values = cells.values[np.isfinite(cells.values)]
+    if not values.size:
+        return {}
+    if difference:
+        top = float(np.abs(values).max()) or 1.0
+        return {"vmin": -top, "vmax": top}
+    measure = str(cells.attrs.get("measure") or cells.name)
+    if measure in _UNIT:
+        return {}
+    return {"vmin": float(values.min()), "vmax": float(values.max())}
+
+
+def _way_out(matrix: xr.DataArray, keep: str = "") -> str:
+    """Return what to do with more dims than a heat map has."""
+    further = [d for d in matrix.dims if d not in ("layer_a", "layer_b", keep)]
+    if "step" in further and not keep:
+        return (
+            "draw all moments with repsim.plot.heatmaps(cells, col='step'), or select "
+            "one, as in matrix.isel(step=-1)"
+        )
+    name = further[0] if further else matrix.dims[0]
+    return f"select one, as in matrix.isel({name}=-1)"
+
+
 def _heat_options(
-    matrix: xr.DataArray, rows: list[str], columns: list[str]
+    matrix: xr.DataArray, rows: list[str], columns: list[str], difference: bool
 ) -> dict[str, Any]:
     measure = str(matrix.attrs.get("measure") or matrix.name)
     few = max(len(rows), len(columns)) <= 40
@@ -104,7 +222,11 @@ def _heat_options(
         "cmap": scale("viridis"),
         "cbar_kws": {"label": measure_label(matrix)},
     }
-    if measure in _UNIT:
+    if difference:
+        label = f"difference in {measure_label(matrix)}"
+        options |= _limits(matrix, True) | {"cmap": scale("RdBu_r")}
+        options["cbar_kws"] = {"label": label}
+    elif measure in _UNIT:
         low = bool((matrix.values < 0).any())
         options |= {"vmin": 0.0, "vmax": 1.0, "cmap": scale("viridis", under=True)}
         options["cbar_kws"] |= {"extend": "min" if low else "neither"}

@@ -27,7 +27,7 @@ def mds(
 ) -> Axes:
     """Draw layers or networks as points whose distances are those of an RDM.
 
-    Colour is the condition, the marker the seed; the layers of a network are joined
+    Colour and marker are the condition; the layers of a network are joined
     from first (large, open) to last (large, filled).
 
     Parameters
@@ -59,17 +59,16 @@ def mds(
     points = embed(rdm, method=method)
     axes = plt.gca() if ax is None else ax
     conditions = _text(points, "condition")
-    seeds = _text(points, "seed")
     networks = _text(points, "network")
     colours = palette(conditions)
-    markers = {s: _MARKERS[k % 9] for k, s in enumerate(dict.fromkeys(seeds))}
+    markers = {c: _MARKERS[k % 9] for k, c in enumerate(dict.fromkeys(conditions))}
     named: set[str] = set()
     for network in dict.fromkeys(networks):
         at = np.flatnonzero(networks == network)
         condition, path = str(conditions[at[0]]), points.values[at]
         style: dict[str, Any] = {
             "color": colours[condition],
-            "marker": markers[str(seeds[at[0]])],
+            "marker": markers[condition],
         }
         label = condition if condition and condition not in named else None
         if len(at) > 1 and "layer" in points.coords:

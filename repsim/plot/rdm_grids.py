@@ -31,6 +31,7 @@ def rdm_grid(
     ----------
     rdms : DataArray, dims ([condition,] layer, pair)
         From `repsim.rdms`; any one dim beside `layer` and `pair` makes the rows.
+        Without `layer`, the one other dim (subject, model) goes across.
         Select or average seeds and steps first.
     wrap : int
         Layers in one row of the grid; more go on in a further row of their
@@ -51,7 +52,7 @@ def rdm_grid(
     Raises
     ------
     TypeError
-        If `rdms` is not a DataArray.
+        If `rdms` is not a DataArray, or an axes is given.
     ValueError
         If it has no `layer` or `pair`, or more than one further dim.
 
@@ -62,6 +63,12 @@ def rdm_grid(
     >>> [axes.get_title() for axes in rdm_grid(stack).axes.flat]
     ['hidden_1']
     """
+    if "ax" in kwargs:
+        msg = (
+            "Expected no `ax`, since rdm_grid makes a figure of many squares; draw one "
+            "RDM with ax.imshow(repsim.squareform(rdms).isel(layer=0))."
+        )
+        raise TypeError(msg)
     stack, down = _stack(rdms)
     names = labels(stack, "layer")
     rows = labels(stack, down)
@@ -102,10 +109,12 @@ def rdm_grid(
                     continue
                 cells = squares.isel(layer=k).values[np.ix_(order, order)]
                 image = axes.imshow(cells, **options)
-                axes.set_title(names[k], fontsize="small", pad=3)
+                # Named once where every row has the same layers in the same places.
+                head = names[k] if r == 0 or parts > 1 else ""
+                axes.set_title(head, fontsize="small", pad=3)
                 _classes(axes, classes, name=column == 0)
                 if names[k] in (splits or {}).get(row, ()):
-                    axes.spines["right"].set(color=UNDER, linewidth=3)
+                    axes.spines["right"].set(color=UNDER, linewidth=1.5)
             lead = row if part == 0 and row else ""
             grid.axes[r * parts + part, 0].set_ylabel(lead, fontweight="bold")
     _finish(grid, image, stack, options)
@@ -122,6 +131,9 @@ def _stack(rdms: xr.DataArray) -> tuple[xr.DataArray, str]:
         raise TypeError(msg)
     dims = [str(d) for d in rdms.dims]
     further = [d for d in dims if d not in ("layer", "pair")]
+    if "pair" in dims and "layer" not in dims and len(further) == 1:
+        # One RDM a subject, a region or a model: they go across as layers do.
+        return _stack(rdms.rename({further[0]: "layer"}))
     if "layer" not in dims or "pair" not in dims or len(further) > 1:
         msg = (
             "Expected `rdms` to have dims ([condition,] layer, pair), but got "

@@ -1,7 +1,7 @@
 """What the plots share: labels from data, colours for conditions, marks for splits."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,21 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap
+from matplotlib.cbook import normalize_kwargs
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 UNDER = "#e34a6f"
 """Below the scale: a colour that the maps do not contain."""
 MISSING = "0.85"
 """A cell without a value."""
+
+_COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9",
+)  # fmt: skip
+"""Okabe and Ito's, dark ones first; the yellow, which white swallows, is left out."""
 
 _TITLES = {
     "cka": "CKA",
@@ -55,23 +63,13 @@ def measure_label(data: xr.DataArray) -> str:
 
 
 def title(data: xr.DataArray) -> str:
-    """Return measure, options that were set and the moment, as far as known."""
+    """Return measure and moment, as far as known; the options stay in `attrs`."""
     parts = [measure_label(data)]
-    options = data.attrs.get("options")
-    if isinstance(options, str) and options.startswith("{"):
-        options = json.loads(options)
-    if isinstance(options, Mapping) and options:
-        given = {k: v for k, v in options.items() if v is not None}
-        parts.append(", ".join(f"{k}={_plain(v)}" for k, v in given.items()))
     for name in ("step", "condition", "seed"):
         value = data.coords.get(name)
         if value is not None and value.ndim == 0:
             parts.append(f"{name} {value.item()}")
     return " · ".join(parts)
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def labels(data: xr.DataArray, dim: str) -> list[str]:
@@ -82,8 +80,32 @@ def labels(data: xr.DataArray, dim: str) -> list[str]:
 def palette(names: Iterable[str]) -> dict[str, Any]:
     """Return one colour-blind-safe colour per name, the same for the same order."""
     unique = list(dict.fromkeys(str(n) for n in names))
-    kind = "colorblind" if len(unique) <= 10 else "husl"
-    return dict(zip(unique, sns.color_palette(kind, len(unique)), strict=True))
+    if len(unique) <= len(_COLOURS):
+        return dict(zip(unique, _COLOURS, strict=False))
+    return dict(zip(unique, sns.color_palette("husl", len(unique)), strict=True))
+
+
+def in_time(names: Sequence[str]) -> dict[str, Any]:
+    """Return a colour per moment or depth, light to dark, on one scale for all."""
+    shades = colormaps["viridis_r"](np.linspace(0.08, 1, len(names)))
+    return {name: tuple(shade) for name, shade in zip(names, shades, strict=True)}
+
+
+def name_scale(axes: Axes, colours: Mapping[str, Any], label: str) -> None:
+    """Explain colours of a continuum by a bar whose ticks are names."""
+    names = list(colours)
+    limits = np.arange(len(names) + 1) - 0.5
+    shades = ListedColormap([colours[name] for name in names])
+    scale = ScalarMappable(BoundaryNorm(limits, max(len(names), 1)), shades)
+    at = np.unique(np.linspace(0, len(names) - 1, min(len(names), 8)).astype(int))
+    bar = axes.figure.colorbar(scale, ax=axes, ticks=at, label=label)
+    bar.minorticks_off()
+    bar.ax.set_yticklabels([names[i] for i in at], fontsize="x-small")
+
+
+def line_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return matplotlib's options of lines under their long names (lw, c, ls, …)."""
+    return dict(normalize_kwargs(dict(options), Line2D))
 
 
 def layer_axis(axes: Axes, names: Sequence[str]) -> None:
@@ -117,7 +139,17 @@ def panels(
     )
     for ax in axes.flat[n:]:
         ax.remove()
+    for ax, letter in zip(axes.flat[:n], ascii_lowercase, strict=False):
+        if n > 1:
+            ax.set_title(letter, loc="left", fontweight="bold", fontsize="medium")
     return figure, list(axes.flat[:n])
+
+
+def figure_of(axes: Sequence[Axes]) -> Figure:
+    """Return the figure that holds some axes."""
+    figure = axes[0].get_figure(root=True)
+    assert figure is not None  # an Axes that was drawn has one
+    return figure
 
 
 def share_legend(figure: Figure) -> None:

@@ -5,18 +5,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, ListedColormap
 
 from repsim.core.messages import unknown
 from repsim.geometry.profiles import Distance, rdm_distance
 from repsim.plot.curves import layer_curve
-from repsim.plot.style import labels, layer_axis
-
-_DEPTHS = "cividis"
+from repsim.plot.style import in_time, labels, layer_axis, line_options, name_scale
 
 
 def dynamics(
@@ -31,8 +26,8 @@ def dynamics(
     """Draw how RDMs approach their last: along depth, or along training.
 
     Along depth (`along="layer"`) the lines are conditions, or, where there is a
-    `step` dim, moments of training from dark to light. Along training
-    (`along="step"`) the lines are layers, from dark to light.
+    `step` dim, moments of training from light to dark. Along training
+    (`along="step"`) the lines are layers, from light to dark.
 
     Parameters
     ----------
@@ -72,11 +67,10 @@ def dynamics(
         raise ValueError(unknown("along", along, ["layer", "step"]))
     if "pair" in data.dims:
         data = rdm_distance(data, along=along, metric=metric)
-    axes = plt.gca() if ax is None else ax
     if along == "layer" and "step" not in data.dims:
-        layer_curve(data, ax=axes, splits=splits, **kwargs)
+        axes = layer_curve(data, ax=ax, splits=splits, **kwargs)
     else:
-        _family(data, along, axes, kwargs)
+        axes = _family(data, along, ax, kwargs)
     reference = data.attrs.get("reference")
     kind = "L2" if data.attrs.get("distance") == "euclidean" else "1 − r"
     last = str(data[along].values[-1]) if along in data.coords else reference
@@ -91,8 +85,8 @@ def dynamics(
 
 
 def _family(
-    data: xr.DataArray, along: str, axes: Axes, kwargs: Mapping[str, Any]
-) -> None:
+    data: xr.DataArray, along: str, ax: Axes | None, kwargs: Mapping[str, Any]
+) -> Axes:
     """Draw one line a step over depth, or one line a layer over training."""
     if set(data.dims) != {"step", "layer"}:
         msg = (
@@ -103,23 +97,15 @@ def _family(
         raise ValueError(msg)
     other = "step" if along == "layer" else "layer"
     names = labels(data, other)
-    colours = colormaps[_DEPTHS](np.linspace(0, 0.95, len(names)))
+    colours = in_time(names)
+    axes = plt.gca() if ax is None else ax
     x = np.arange(data.sizes["layer"]) if along == "layer" else data["step"].values
-    for k, line in enumerate(data.transpose(other, along).values):
-        style: dict[str, Any] = {"color": colours[k], "linewidth": 1.3}
-        axes.plot(x, line, **(style | dict(kwargs)))
+    for name, line in zip(names, data.transpose(other, along).values, strict=True):
+        style: dict[str, Any] = {"color": colours[name], "linewidth": 1.3}
+        axes.plot(x, line, **(style | line_options(kwargs)))
     if along == "layer":
         layer_axis(axes, labels(data, "layer"))
     else:
         axes.set_xlabel("step (updates)")
-    _scale_of(axes, names, colours, other)
-
-
-def _scale_of(axes: Axes, names: list[str], colours: np.ndarray, label: str) -> None:
-    """Explain colours by a bar whose ticks are names."""
-    limits = np.arange(len(names) + 1) - 0.5
-    scale = ScalarMappable(BoundaryNorm(limits, len(names)), ListedColormap(colours))
-    at = np.unique(np.linspace(0, len(names) - 1, min(len(names), 8)).astype(int))
-    bar = axes.figure.colorbar(scale, ax=axes, ticks=at, label=label)
-    bar.minorticks_off()
-    bar.ax.set_yticklabels([names[i] for i in at], fontsize="x-small")
+    name_scale(axes, colours, other)
+    return axes

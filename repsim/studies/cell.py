@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,17 @@ import torch
 import xarray as xr
 import zarr
 
-from repsim import datasets, learning, networks
+from repsim import learning
 from repsim.capture.recorder import Recorder
 from repsim.core.devices import device_named
 from repsim.core.threads import one_thread
 from repsim.datasets.results import storable
 from repsim.datasets.store import is_complete as store_complete
 from repsim.datasets.store import remove_recording
-from repsim.learning.rule import Rule
+from repsim.learning.rule import Diverged, Rule
 from repsim.networks.feedforward import BatchNorm
 from repsim.studies.conditions import Condition, derived_seed
+from repsim.studies.materials import build_network, classes_of, load, tensors
 from repsim.studies.plugins import import_modules
 from repsim.studies.spec import Spec
 from repsim.training.loop import train
@@ -38,19 +38,13 @@ def build(
     init_seed: int,
     run_seed: int,
     lr: float,
-    features: int,
+    shape: tuple[int, ...],
     classes: int,
     batch_norm: BatchNorm = True,
 ) -> Any:
     """Return the rule of one cell with its freshly initialised network."""
-    network = networks.mlp(
-        features,
-        hidden=[spec.width] * spec.depth,
-        classes=classes,
-        activation=spec.activation,
-        batch_norm=batch_norm,
-        seed=init_seed,
-    ).to(device_named(spec.device))
+    network = build_network(spec, shape, classes, init_seed, batch_norm)
+    network = network.to(device_named(spec.device))
     options = {"lr": lr, "seed": run_seed, **dict(condition.options)}
     try:
         return learning.make(condition.rule, network, **options)
@@ -62,19 +56,6 @@ def build(
         raise ValueError(msg) from error
 
 
-def load(spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
-    """Return training and test data, read once a process."""
-    return _loaded(spec.dataset, spec.root)
-
-
-@cache
-def _loaded(dataset: str, root: str | None) -> tuple[xr.Dataset, xr.Dataset]:
-    return (
-        datasets.load(dataset, split="train", root=root),
-        datasets.load(dataset, split="test", root=root),
-    )
-
-
 def recorded(test: xr.Dataset, examples: int) -> xr.Dataset:
     """Return the examples to record, sorted by label, classes as equal as can be."""
     label = test["label"].values
@@ -84,11 +65,6 @@ def recorded(test: xr.Dataset, examples: int) -> xr.Dataset:
         rank[of_class] = np.arange(of_class.size)
     first = np.lexsort((label, rank))[:examples]
     return test.isel(example=first[np.lexsort((first, label[first]))])
-
-
-def flat(data: xr.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return inputs (example, feature) and labels as tensors."""
-    return datasets.to_tensors(data, "flat")
 
 
 def is_complete(store: Path, condition: str, seed: int) -> bool:
@@ -119,20 +95,21 @@ def train_cell(
     import_modules(spec.plugins)
     began = time.perf_counter()
     data, test = load(spec)
-    x, y = flat(data)
+    x, y = tensors(spec, data)
     init_seed, run_seed = condition.init_seed(seed), condition.run_seed(seed)
-    classes = len(data.attrs["classes"])
+    classes = classes_of(data)
     rule = build(
-        spec, condition, init_seed, run_seed, lr, x.shape[1], classes, batch_norm
+        spec, condition, init_seed, run_seed, lr, x.shape[1:], classes, batch_norm
     )
     kept = recorded(test, spec.examples)
-    inputs, labels = flat(kept)
+    inputs, labels = tensors(spec, kept)
     group = f"{condition.label}/{seed}"
     remove_recording(store, group)
     with Recorder(
         rule.network,
         inputs,
         steps=spec.record,
+        reduce=spec.reduce,
         labels=labels.numpy(),
         examples=kept["example"].values,
         store=store,
@@ -140,21 +117,22 @@ def train_cell(
         attrs={
             "condition": condition.label,
             "rule": condition.rule,
+            "rule_words": getattr(getattr(rule, "info", None), "method", ""),
             "rule_options": json.dumps(rule.options, sort_keys=True, default=str),
             "seed": seed,
             "init_seed": init_seed,
             "dataset": spec.dataset,
-            "network": f"mlp {spec.depth} x {spec.width} {spec.activation}",
+            "network": f"{spec.network} {spec.depth} x {spec.width} {spec.activation}",
             "splits": list(rule.splits),
         },
     ) as recorder:
         log = train(
             rule,
-            data,
+            (x, y),
             steps=spec.steps,
             batch_size=spec.batch_size,
             seed=run_seed,
-            test=test,
+            test=tensors(spec, test),
             eval_every=spec.record if evaluate is None else evaluate,
             diagnostics=evaluate is None,
             progress=False,
@@ -177,26 +155,27 @@ def _keep(record: xr.Dataset, store: Path, group: str) -> None:
 
 @one_thread()
 def tune_cell(
-    spec: Spec, condition: Condition, lr: float, tell: Path | None = None
+    spec: Spec, condition: Condition, lr: float, number: int, tell: Path | None = None
 ) -> dict[str, float]:
     """Train one network with one learning rate and score it on held-out training data.
 
-    Every fifth training example is held out; the test set is not looked at.
+    Every fifth training example is held out; the test set is not looked at. The seeds
+    follow from the study's first one, and are none of those of its networks.
     """
     import_modules(spec.plugins)
     data, _ = load(spec)
     held = np.arange(data.sizes["example"]) % 5 == 0
     fit, score = data.isel(example=~held), data.isel(example=held)
-    init_seed = derived_seed("tune-init", condition.label, 0)
-    run_seed = derived_seed("tune-run", condition.label, 0)
-    classes = len(data.attrs["classes"])
-    x, y = flat(score)
-    rule = build(spec, condition, init_seed, run_seed, lr, x.shape[1], classes)
-    nothing = float("nan")
+    first = spec.seeds[0]
+    init_seed = derived_seed(f"tune-init {first}", condition.key, number)
+    run_seed = derived_seed(f"tune-run {first}", condition.key, number)
+    classes = classes_of(data)
+    x, y = tensors(spec, score)
+    rule = build(spec, condition, init_seed, run_seed, lr, x.shape[1:], classes)
     try:
         train(
             rule,
-            fit,
+            tensors(spec, fit),
             steps=spec.steps,
             batch_size=spec.batch_size,
             seed=run_seed,
@@ -204,15 +183,12 @@ def tune_cell(
             progress=False,
             callbacks=[_teller(tell)] if tell else [],
         )
-    except ValueError as error:
-        if "nan" not in str(error).lower() and "finite" not in str(error).lower():
-            raise
-        return {"lr": lr, "loss": nothing, "accuracy": nothing}
+    except Diverged:
+        return {"loss": float("nan"), "accuracy": float("nan")}
     device = next(rule.network.parameters()).device
     with torch.no_grad():
         output = rule.network.eval()(x.to(device)).cpu().double()
     return {
-        "lr": lr,
         "loss": float(torch.nn.functional.cross_entropy(output, y)),
         "accuracy": float((output.argmax(1) == y).double().mean()),
     }

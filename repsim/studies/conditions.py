@@ -1,5 +1,6 @@
 """A condition of a study: a learning rule with its options, and its label."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,11 @@ class Condition:
     rule: str
     options: tuple[tuple[str, Any], ...] = ()
     init: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What tuning depends on: rule and options, not whose initialisation."""
+        return json.dumps([self.rule, *self.options])
 
     def init_seed(self, seed: int) -> int:
         """Return the seed of the initial weights of one network."""

@@ -1,6 +1,5 @@
 """Studies of several depths, and what changes from one to the next."""
 
-import base64
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from repsim import plot
 from repsim.core.files import write_whole
 from repsim.datasets.results import storable
 from repsim.studies.report import (
+    PAGE,
     RESULTS,
     SUMMARY,
     plain_style,
@@ -83,36 +83,51 @@ def _overview(out: Path) -> xr.Dataset:
     result = _accuracies(folders)
     storable(result).to_zarr(out / STORE, mode="w", consolidated=False, zarr_format=3)
     content = json.loads((folders[-1] / SUMMARY).read_text())
-    content["spec"]["depth"] = ", ".join(str(v) for v in result["depth"].values)
+    spec = content["spec"] | {"depth": [int(v) for v in result["depth"].values]}
+    accuracy = result["test_accuracy"]
     with plain_style():
-        png, *_ = save(_figure(result["test_accuracy"]), out / "figures", "depths")
+        save(_figure(accuracy), out / "figures", "depths")
+    final = accuracy.mean("seed")
+    deepest = final.isel(depth=-1)
+    claim = f"Test accuracy at {int(deepest['depth'])} hidden layers: " + ", ".join(
+        f"{name} {float(deepest.sel(condition=name)):.3f}"
+        for name in deepest["condition"].values
+    )
+    figure = {"stem": "depths", "file": "depths.svg", "alt": claim, "wide": True}
     section = {
         "name": "depths",
         "title": "What depth does to each rule",
-        "figures": [{"stem": "depths", "png": base64.b64encode(png).decode()}],
+        "claim": claim,
+        "figures": [figure],
         "caption": (
             "Test accuracy after training, by number of hidden layers; line: mean over "
-            "seeds, band: one standard deviation, faint lines: seeds. Learning rates "
-            "are chosen at each depth anew. Each depth's layers are compared on the "
-            "page of its own."
+            "seeds, band: one standard deviation, faint lines: seeds."
+        ),
+        "details": (
+            "Learning rates are chosen at each depth anew. Each depth's layers are "
+            "compared on the page of its own."
         ),
         "links": [
-            (f"{f.name.removeprefix('depth_')} hidden layers", f"{f.name}/report.html")
+            (f"{f.name.removeprefix('depth_')} hidden layers", f"{f.name}/{PAGE}")
             for f in folders
         ],
         "summary": {
-            str(depth): {
-                str(name): {"mean": float(of.mean()), "sd": float(of.std(ddof=1))}
-                for name, of in result["test_accuracy"]
-                .sel(depth=depth)
-                .groupby("condition")
+            f"{depth} hidden layers": {
+                str(name): f"{float(of.mean()):.3f} ± {float(of.std(ddof=1)):.3f}"
+                for name, of in accuracy.sel(depth=depth).groupby("condition")
             }
-            for depth in result["depth"].values
+            for depth in accuracy["depth"].values
         },
         "missing": "",
     }
-    page = render(content | {"learning_rates": {}, "summary": {}}, [section])
-    write_whole(out / "report.html", page.encode())
+    text = render(
+        question=f"What does depth do to each rule on {spec['dataset']}?",
+        setting=f"{len(folders)} studies, a page each",
+        sections=[section],
+        settings=spec | content["versions"],
+        folder=out / "figures",
+    )
+    write_whole(out / PAGE, text.encode())
     return result
 
 

@@ -1,13 +1,13 @@
 """The page people look at: every analysis of a study, its figures, one HTML file."""
 
-import base64
 import hashlib
 import io
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from importlib.resources import files
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +15,174 @@ import joblib
 import matplotlib as mpl
 import xarray as xr
 import zarr
-from jinja2 import Environment
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from repsim.analyses import Analysis, NotApplicable, collect
+from repsim import plot
+from repsim.analyses import Analysis, NotApplicable, collect, sources
 from repsim.core.files import write_whole
+from repsim.core.provenance import repsim_version
 from repsim.core.threads import one_thread
-from repsim.datasets.recordings import networks
+from repsim.datasets.recordings import layers, networks
 from repsim.datasets.results import restored, storable
+from repsim.datasets.store.zarr_format import DOCUMENT
 from repsim.datasets.studies import open_study
+from repsim.studies.facts import Facts, study_facts
+from repsim.studies.pages import as_text, page
 from repsim.studies.workers import occupied, workers
 
 RUNS, RESULTS, SUMMARY = "runs.zarr", "results.zarr", "study.json"
+SECTIONS, PAGE = "sections", "report.html"
+HERO = "seeds"
+"""The section whose figure and verdicts open the page."""
+
+_LARGE = 450_000
+"""Bytes from which pixels are embedded instead of a vector picture."""
 
 
 def write_report(
-    out: str | Path, *, jobs: int | None = None, progress: bool = True
+    path: str | Path,
+    out: str | Path | None = None,
+    *,
+    jobs: int | None = None,
+    progress: bool = True,
 ) -> Path:
     """Compute every analysis of a study, draw its figures and write the page.
 
-    Results that the folder already holds for the same networks are read, not
-    computed again.
+    Results, figures and sections are kept with a fingerprint of what made them
+    (networks, code, versions): what is there is neither computed nor drawn again.
+
+    Parameters
+    ----------
+    path : path
+        Folder of a study, as `run_study` leaves it, or any store that holds
+        recordings at ``/<condition>/<seed>``.
+    out : path or None
+        Folder to write; None takes the study's own, ``<name>_report`` beside a store.
+    jobs : int or None
+        Processes; None takes the processor's cores.
+    progress : bool
+        Whether to show a bar on standard error.
+
+    Returns
+    -------
+    Path
+        Of `report.html`; beside it `results.zarr`, `figures/*.png|svg`, `sections/`,
+        and in a study's own folder the summary numbers in `study.json`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the path holds no study.
+    BlockingIOError
+        If another process works in the folder.
+
+    Examples
+    --------
+    >>> write_report("no/such/folder", progress=False)
+    Traceback (most recent call last):
+    FileNotFoundError: Expected a study at no/such/folder, but found none; run ...
     """
-    out = Path(out)
-    if not (out / SUMMARY).exists():
+    store, out = _places(Path(path), out)
+    facts = study_facts(store)
+    if not facts.cells:
         msg = (
-            f"Expected {out} to be the folder of a study, but it has no {SUMMARY}; "
-            "run `repsim study` first."
+            f"Expected recordings at {store}/<condition>/<seed>, but found none; "
+            "record into groups, as in Recorder(store=..., group='bp/0')."
         )
         raise FileNotFoundError(msg)
-    content = json.loads((out / SUMMARY).read_text())
-    zarr.open_group(out / RESULTS, mode="a", zarr_format=3)
-    names = list(collect())
-    found: dict[str, dict[str, Any]] = {}
-    with (
-        occupied(out),
-        workers(jobs, out) as run,
-        tqdm(total=len(names), desc="analyses", disable=not progress) as bar,
-    ):
-        for section in run([joblib.delayed(_section)(out, name) for name in names]):
-            found[section["name"]] = section
-            bar.set_postfix_str(section["name"])
-            bar.update()
-    sections = [found[name] for name in names]
-    numbers = {s["name"]: s["summary"] for s in sections if s["summary"]}
-    content["summary"] = numbers
-    write_whole(out / SUMMARY, json.dumps(content, indent=1).encode())
-    recorded = next(iter(networks(open_study(out / RUNS)).values()))
-    page = render(content, sections, recorded.sizes["example"])
-    write_whole(out / "report.html", page.encode())
-    return out / "report.html"
+    out.mkdir(parents=True, exist_ok=True)
+    marks = {name: _fingerprints(facts, source) for name, source in sources().items()}
+    with occupied(out):
+        kept = {name: _kept(out, name, mark[1]) for name, mark in marks.items()}
+        made = _digest(*(m for of in marks.values() for m in of), *_code(), _asked(out))
+        if all(kept.values()) and _page_is(out, made):
+            return out / PAGE
+        zarr.open_group(out / RESULTS, mode="a", zarr_format=3)
+        todo = [name for name, section in kept.items() if section is None]
+        with (
+            workers(jobs, out) as run,
+            tqdm(total=len(todo), desc="analyses", disable=not progress) as bar,
+        ):
+            calls = [
+                joblib.delayed(_section)(out, store, facts.mark, name, marks[name])
+                for name in todo
+            ]
+            for section in run(calls) if calls else ():
+                kept[section["name"]] = section
+                bar.set_postfix_str(section["name"])
+                bar.update()
+        sections = [s for s in kept.values() if s is not None]
+        _write_page(out, facts, sorted(sections, key=lambda s: s["order"]), made)
+    return out / PAGE
+
+
+def _places(path: Path, out: str | Path | None) -> tuple[Path, Path]:
+    """Return the store of recordings, and the folder to write."""
+    inner = path / RUNS
+    store = inner if (inner / DOCUMENT).is_file() else path
+    if not (store / DOCUMENT).is_file():
+        msg = (
+            f"Expected a study at {path}, but found none; run `repsim study`, or name "
+            "a store with recordings at /<condition>/<seed>."
+        )
+        raise FileNotFoundError(msg)
+    if out is not None:
+        return store, Path(out)
+    return store, path if store == inner else path.with_name(f"{path.stem}_report")
+
+
+def _digest(*parts: str | bytes) -> str:
+    """Return one digest of several."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part.encode() if isinstance(part, str) else part)
+        whole.update(b"\0")
+    return whole.hexdigest()
+
+
+def _fingerprints(facts: Facts, source: Path) -> tuple[str, str]:
+    """Return what a result and what a section depends on."""
+    code = source.read_bytes()
+    result = _digest(facts.mark, repsim_version(), code)
+    shared = sorted(Path(plot.__file__).parent.glob("*.py"))
+    shared += [source.parent / "_study.py"]
+    return result, _digest(result, *(path.read_bytes() for path in shared))
+
+
+def _code() -> list[bytes]:
+    """Return the code that makes the page from its sections."""
+    here = Path(__file__).parent
+    return [p.read_bytes() for p in (*here.glob("templates/*.html"), Path(__file__))]
+
+
+def _asked(out: Path) -> str:
+    """Return what of study.json the page shows."""
+    content = _content(out)
+    shown = ("spec", "versions", "learning_rates", "tuning")
+    return json.dumps({k: content.get(k) for k in shown}, sort_keys=True)
+
+
+def _content(out: Path) -> dict[str, Any]:
+    path = out / SUMMARY
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _kept(out: Path, name: str, mark: str) -> dict[str, Any] | None:
+    """Return a section that the same things made, with its figures still there."""
+    path = out / SECTIONS / f"{name}.json"
+    if not path.is_file():
+        return None
+    section: dict[str, Any] = json.loads(path.read_text())
+    there = all((out / "figures" / f["file"]).is_file() for f in section["figures"])
+    return section if section["fingerprint"] == mark and there else None
+
+
+def _page_is(out: Path, made: str) -> bool:
+    """Return whether the page is the one that these things make."""
+    path = out / SECTIONS / "page.txt"
+    return (out / PAGE).is_file() and path.is_file() and path.read_text() == made
 
 
 @one_thread()
@@ -84,43 +200,86 @@ def preview(out: str | Path, name: str = "layer_similarity") -> list[Path]:
         return [
             path
             for stem, figure in analysis.figures(result).items()
-            for path in save(figure, out / "figures", stem)[1:]
+            for path in save(figure, out / "figures", stem)
         ]
 
 
+@lru_cache(maxsize=1)
+def _opened(store: Path, mark: str) -> xr.DataTree:
+    """Return the study, opened once a process as long as it does not change.
+
+    Zarr keeps no order of variables: recordings that do not say their layers' order get
+    that of their names, numbers as numbers, or each network would have its own.
+    """
+    study = open_study(store)
+    for key, run in networks(study).items():
+        if "layers" not in run.attrs:
+            study["/".join(key)].attrs["layers"] = sorted(layers(run), key=_natural)
+    return study
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
 @one_thread()
-def _section(out: Path, name: str) -> dict[str, Any]:
-    """Return what the page shows of one analysis."""
+def _section(
+    out: Path, store: Path, study_mark: str, name: str, marks: tuple[str, str]
+) -> dict[str, Any]:
+    """Compute, draw and keep what the page shows of one analysis."""
     analysis = collect()[name]
-    study = open_study(out / RUNS)
     section: dict[str, Any] = {
         "name": name,
+        "order": analysis.ORDER,
         "title": analysis.TITLE,
-        "figures": [],
+        "claim": "",
         "caption": "",
+        "details": "",
+        "verdicts": [],
+        "cautions": [],
+        "figures": [],
         "summary": {},
         "missing": "",
+        "fingerprint": marks[1],
     }
     try:
-        result = _result(out, study, name, analysis)
+        result = _result(out, _opened(store, study_mark), name, analysis, marks[0])
     except NotApplicable as error:
         section["missing"] = str(error)
-        return section
-    with plain_style():
-        for stem, figure in analysis.figures(result).items():
-            png, *_ = save(figure, out / "figures", stem)
-            section["figures"].append(
-                {"stem": stem, "png": base64.b64encode(png).decode()}
-            )
-    section["caption"] = analysis.caption(result)
-    section["summary"] = dict(analysis.summary(result))
+    else:
+        section |= {
+            "claim": analysis.claim(result),
+            "caption": analysis.caption(result),
+            "details": analysis.details(result),
+            "summary": dict(analysis.summary(result)),
+        }
+        for part in ("verdicts", "cautions"):
+            if (say := getattr(analysis, part, None)) is not None:
+                section[part] = list(say(result))
+        with plain_style():
+            for stem, figure in analysis.figures(result).items():
+                section["figures"].append(
+                    _figure(figure, out / "figures", stem, section["claim"])
+                )
+    (out / SECTIONS).mkdir(exist_ok=True)
+    write_whole(out / SECTIONS / f"{name}.json", json.dumps(section, indent=1).encode())
     return section
 
 
-def _result(out: Path, study: xr.DataTree, name: str, analysis: Analysis) -> xr.Dataset:
+def _figure(figure: Figure, folder: Path, stem: str, alt: str) -> dict[str, Any]:
+    """Save a figure and return what the page needs of it."""
+    wide = bool(figure.get_size_inches()[0] > 7)
+    png, svg = save(figure, folder, stem)
+    file = svg if svg.stat().st_size < _LARGE else png
+    return {"stem": stem, "file": file.name, "alt": alt, "wide": wide}
+
+
+def _result(
+    out: Path, study: xr.DataTree, name: str, analysis: Analysis, mark: str
+) -> xr.Dataset:
     """Return a stored result for the same networks, or compute and store it."""
     store = out / RESULTS
-    mark = _fingerprint(study, analysis)
     try:
         if zarr.open_group(store, mode="r", path=name).attrs["fingerprint"] == mark:
             found: xr.Dataset = xr.open_zarr(store, group=name, consolidated=False)
@@ -137,16 +296,6 @@ def _result(out: Path, study: xr.DataTree, name: str, analysis: Analysis) -> xr.
     return result
 
 
-def _fingerprint(study: xr.DataTree, analysis: Analysis) -> str:
-    """Return a digest of the networks and of the analysis's own code."""
-    code = Path(str(analysis.__file__)).read_bytes()
-    cells = sorted(
-        f"{condition}/{seed}/{run.attrs.get('created')}"
-        for (condition, seed), run in networks(study).items()
-    )
-    return hashlib.sha256(code + "\n".join(cells).encode()).hexdigest()
-
-
 def plain_style() -> Any:
     """Return a context in which figures look the same whatever the user set."""
     return mpl.rc_context(
@@ -161,33 +310,160 @@ def plain_style() -> Any:
     )
 
 
-def save(figure: Figure, folder: Path, stem: str) -> tuple[bytes, Path, Path]:
-    """Write a figure as PNG and SVG, close it, and return the PNG's bytes."""
+def save(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
+    """Write a figure as PNG and SVG, and close it."""
     folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, facecolor="white")
     png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
-    png.write_bytes(buffer.getvalue())
-    figure.savefig(svg, format="svg", facecolor="white", metadata={"Date": None})
+    for path, options in ((png, {"dpi": 130}), (svg, {"metadata": {"Date": None}})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=path.suffix[1:], facecolor="white", **options)
+        write_whole(path, buffer.getvalue())
     plt.close(figure)
-    return buffer.getvalue(), png, svg
+    return png, svg
+
+
+def _write_page(
+    out: Path, facts: Facts, sections: list[dict[str, Any]], made: str
+) -> None:
+    """Write the page and the summary numbers, and then what the page was made of."""
+    content = _content(out)
+    content["summary"] = {s["name"]: s["summary"] for s in sections if s["summary"]}
+    if (out / SUMMARY).is_file():
+        write_whole(out / SUMMARY, json.dumps(content, indent=1).encode())
+    by_name = {s["name"]: s for s in sections}
+    hero = by_name.get(HERO, {"verdicts": [], "figures": []})
+    cautions = [c for s in sections for c in s["cautions"]]
+    text = render(
+        question=_question(facts),
+        setting=_setting(facts, content),
+        verdicts=hero["verdicts"],
+        conditions=_conditions(facts, content),
+        cautions=_of_networks(facts) + cautions,
+        sections=sections,
+        settings=content.get("spec", {}) | content.get("versions", {}),
+        hero=next(iter(hero["figures"]), None),
+        hero_caption=hero.get("caption", ""),
+        folder=out / "figures",
+    )
+    write_whole(out / PAGE, text.encode())
+    write_whole(out / SECTIONS / "page.txt", made.encode())
 
 
 def render(
-    content: Mapping[str, Any],
-    sections: list[dict[str, Any]],
-    examples: int | None = None,
+    *,
+    question: str,
+    setting: str,
+    sections: Iterable[Mapping[str, Any]],
+    verdicts: Iterable[str] = (),
+    conditions: Iterable[Mapping[str, Any]] = (),
+    cautions: Iterable[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    hero: Mapping[str, Any] | None = None,
+    hero_caption: str = "",
+    folder: Path = Path(),
 ) -> str:
     """Return the page: one HTML file that needs nothing else."""
-    page = files("repsim.studies").joinpath("report.html").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, trim_blocks=True).from_string(page)
-    return template.render(
-        spec=content["spec"],
-        rates=content.get("learning_rates")
-        or {text: "" for text in content["spec"].get("conditions", ())},
-        reached=content.get("summary", {}).get("learning_curves", {}),
-        versions=content["versions"],
-        sections=sections,
-        examples=content["spec"].get("examples") if examples is None else examples,
+    return page(
+        "report.html",
+        question=question,
+        setting=setting,
+        verdicts=list(verdicts),
+        conditions=list(conditions),
+        cautions=list(cautions),
+        sections=list(sections),
+        settings=settings or {},
+        hero=hero,
+        hero_caption=hero_caption,
+        folder=folder,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _question(facts: Facts) -> str:
+    names = facts.conditions
+    listed = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
+    data = facts.all_have("dataset")
+    where = f" on {' and '.join(data)}" if data else ""
+    if len(names) == 1:
+        return f"How do the layers of {listed} represent the data{where}?"
+    return f"Do the layers of {listed} represent the data differently{where}?"
+
+
+def _setting(facts: Facts, content: Mapping[str, Any]) -> str:
+    spec = content.get("spec", {})
+    parts = [*facts.all_have("network")]
+    if spec:
+        parts.append(f"{spec['steps']} updates of {spec['batch_size']} examples")
+        parts.append(f"recorded at {len(spec['record'])} moments")
+    ways = [how for how in facts.all_have("reduce") if how != "none"]
+    parts += [f"maps and tokens reduced by {how}" for how in ways]
+    return " · ".join(str(part) for part in parts)
+
+
+def _conditions(facts: Facts, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the table: each name, what it is, and how well it does."""
+    reached = content["summary"].get("learning_curves", {})
+    rows = []
+    for name in facts.conditions:
+        cells = facts.of(name)
+        rates = {cell.option("lr") for cell in cells} - {None}
+        rows.append(
+            {
+                "label": name,
+                "words": _words(cells[0].attrs),
+                "networks": len(cells),
+                "rate": sorted(rates) if len(rates) > 1 else next(iter(rates), None),
+                "score": _score(reached.get(name)),
+            }
+        )
+    return rows
+
+
+def _words(attrs: Mapping[str, Any]) -> str:
+    """Return a condition in words: the rule, and after which layers it is cut."""
+    words = str(attrs.get("rule_words") or attrs.get("rule") or "")
+    splits = attrs.get("splits", [])
+    splits = [splits] if isinstance(splits, str) else list(splits)
+    if splits:
+        many = f"{len(splits)} layers ({splits[0]} to {splits[-1]})"
+        words += f", after {', '.join(splits) if len(splits) < 4 else many}"
+    return words
+
+
+def _score(value: Mapping[str, Any] | None) -> str:
+    if value is None or value.get("mean") is None:
+        return "–"
+    spread = f" ± {value['sd']:.3f}" if value.get("sd") is not None else ""
+    return f"{value['mean']:.3f}{spread}"
+
+
+def _of_networks(facts: Facts) -> list[str]:
+    """Return what of the networks themselves could mislead."""
+    said = []
+    open_ones = [
+        f"{c.condition}/{c.seed}" for c in facts.cells if c.attrs.get("complete") == 0
+    ]
+    if open_ones:
+        said.append(
+            f"Recordings that were not closed in order: {', '.join(open_ones)}."
+        )
+    counts = {name: len(facts.of(name)) for name in facts.conditions}
+    few = [f"{name} ({n})" for name, n in counts.items() if n < 4]
+    if few:
+        said.append(
+            f"Few networks: {', '.join(few)}; with fewer than four a rule no test over "
+            "networks can reach the 5 % level."
+        )
+    rates = {
+        name: as_text(
+            next(iter({c.option("lr") for c in facts.of(name)} - {None}), None)
+        )
+        for name in facts.conditions
+    }
+    if len(set(rates.values())) > 1:
+        listed = ", ".join(f"{name} {rate}" for name, rate in rates.items())
+        said.append(
+            f"Learning rates differ ({listed}): such a pair compares rule and rate "
+            "together."
+        )
+    return said

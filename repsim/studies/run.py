@@ -4,6 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,27 @@ import zarr
 
 from repsim import datasets
 from repsim.core.files import write_whole
-from repsim.core.messages import unknown
 from repsim.core.provenance import versions
 from repsim.datasets.studies import open_study
 from repsim.studies.cell import (
     build,
-    flat,
     is_complete,
-    load,
     recorded,
     train_cell,
 )
 from repsim.studies.conditions import Condition
+from repsim.studies.materials import carried, check_data, classes_of, load, tensors
 from repsim.studies.plugins import import_modules
 from repsim.studies.progress import ProgressFiles, study_bar
 from repsim.studies.spec import DEFAULT_CONDITIONS, Spec, make_spec, spec_from_json
-from repsim.studies.tuning import TUNING, Scores, chosen_rate, trials, tune
+from repsim.studies.tuning import (
+    TUNING,
+    Scores,
+    at_common_rate,
+    choose_rates,
+    trials,
+    tune,
+)
 from repsim.studies.workers import Run, occupied, workers
 
 RUNS = "runs.zarr"
@@ -37,7 +43,7 @@ SUMMARY = "study.json"
 
 def run_study(
     conditions: Iterable[str] = DEFAULT_CONDITIONS,
-    dataset: str = "digits",
+    dataset: Any = "digits",
     seeds: int | Sequence[int] = 5,
     out: str | Path = "study",
     *,
@@ -50,17 +56,20 @@ def run_study(
 
     Each network has its own initialisation, derived from condition and seed. Where no
     learning rate is given, each condition's is chosen first from one grid by
-    cross-entropy on held-out training examples. Run again on the same folder, it
-    continues where it stopped and repeats nothing; more conditions or seeds are added
-    to what is there. The numbers don't depend on `jobs`.
+    cross-entropy on held-out training examples, a mean over several networks
+    (`repsim.studies.tuning.RULE`); conditions whose rate differs from the first one's
+    are trained at that one too, as ``<condition>:lr=<rate>``. Run again on the same
+    folder, it continues where it stopped and repeats nothing; more conditions or seeds
+    are added to what is there. The numbers don't depend on `jobs`.
 
     Parameters
     ----------
     conditions : iterable of str
         Rules with options, such as ``["bp", "sg", "sg:at=every:lr=5e-5"]``;
         ``init=LABEL`` shares the initial weights of another condition.
-    dataset : str
-        A name of `repsim.datasets.names()`.
+    dataset : str, callable or pair of Dataset
+        A name of `repsim.datasets.names()`, a folder of images or arrays,
+        ``module:function``, a function f(split, root) -> Dataset, or (train, test).
     seeds : int or sequence of int
         How many networks a condition, or which seeds.
     out : path
@@ -73,8 +82,11 @@ def run_study(
     after_cell : callable or None
         Called in this process as f(out, condition, seed) after each network.
     **options
-        Further keywords of `repsim.studies.spec.make_spec`: seed, root, depth, width,
-        activation, steps, batch_size, lr, grid, record, examples, device,
+        Further keywords of `repsim.studies.spec.make_spec`: seed, root, network (a
+        name of `repsim.networks.names()`, ``module:function`` or a function f(shape,
+        classes, *, depth, width, activation, seed) -> Module of named blocks), reduce
+        ("mean" or "flatten", of maps and tokens), depth, width, activation, steps,
+        batch_size, lr, grid, tune_seeds, common_rate, record, examples, device,
         plugins.
 
     Returns
@@ -104,7 +116,10 @@ def run_study(
     out = Path(out)
     _refuse_file(out)
     spec = make_spec(conditions, dataset, seeds, **options)
+    if _finished(out, spec):
+        return open_study(out / RUNS)
     check(spec, jobs)
+    spec = carried(spec)
     _merge(out, spec)
     began = time.perf_counter()
     _make(out)
@@ -113,7 +128,13 @@ def run_study(
         spec = _merge(out, spec)
         _write_summary(out, spec, {"finished": False})
         _write_root(store, spec)
-        rates = _train_all(out, spec, jobs, progress, after_cell)
+        scores = Scores(out / TUNING)
+        rates = _train_all(out, spec, scores, jobs, progress, after_cell)
+        if repeated := at_common_rate(spec, rates, scores):
+            spec = replace(spec, conditions=[*spec.conditions, *repeated])
+            _write_summary(out, spec, {"finished": False})
+            _write_root(store, spec)
+            rates = _train_all(out, spec, scores, jobs, progress, after_cell)
     walls = _walls(store, spec)
     _write_summary(
         out,
@@ -121,6 +142,7 @@ def run_study(
         {
             "finished": True,
             "learning_rates": rates,
+            "tuning": scores.tables(spec.parsed),
             "wall_s": {
                 "this_call": round(time.perf_counter() - began, 2),
                 "networks": walls,
@@ -137,11 +159,26 @@ def check(spec: Spec, jobs: int | None = None) -> None:
         msg = f"Expected `jobs` to be at least 1, but got {jobs}."
         raise ValueError(msg)
     import_modules(spec.plugins)
-    if spec.dataset not in datasets.names():
-        raise ValueError(unknown("dataset", spec.dataset, datasets.names()))
+    data = load(spec)
+    check_data(data)
+    shape = tuple(tensors(spec, data[0].isel(example=[0]))[0].shape[1:])
     for condition in spec.parsed:
-        build(spec, condition, 0, 0, spec.lr or spec.grid[0], 4, 2)
-    load(spec)
+        rate = spec.lr or spec.grid[0]
+        build(spec, condition, 0, 0, rate, shape, classes_of(data[0]))
+
+
+def _finished(out: Path, spec: Spec) -> bool:
+    """Return whether the folder holds all that is asked for, with these settings."""
+    path = out / SUMMARY
+    if not path.is_file() or not json.loads(path.read_text()).get("finished"):
+        return False
+    whole = _merge(out, spec)
+    there = spec_from_json(path.read_text())
+    return (whole.conditions, whole.seeds) == (there.conditions, there.seeds) and all(
+        is_complete(out / RUNS, condition.label, seed)
+        for condition in whole.parsed
+        for seed in whole.seeds
+    )
 
 
 def _refuse_file(out: Path) -> None:
@@ -188,7 +225,7 @@ def _merge(out: Path, spec: Spec) -> Spec:
         name: [*theirs[name], *(v for v in mine[name] if v not in theirs[name])]
         for name in ("conditions", "seeds")
     }
-    return Spec(**{**mine, **grown})
+    return replace(spec, **grown)
 
 
 def _write_root(store: Path, spec: Spec) -> None:
@@ -202,7 +239,7 @@ def _write_root(store: Path, spec: Spec) -> None:
     except FileNotFoundError:
         pass
     kept = recorded(load(spec)[1], spec.examples)
-    inputs, labels = flat(kept)
+    inputs, labels = datasets.to_tensors(kept, "flat")
     root = xr.Dataset(
         {"input": (("example", "feature"), inputs.numpy())},
         coords={
@@ -219,6 +256,7 @@ def _write_root(store: Path, spec: Spec) -> None:
 def _train_all(
     out: Path,
     spec: Spec,
+    scores: Scores,
     jobs: int | None,
     progress: bool,
     after_cell: Callable[[Path, str, int], None] | None,
@@ -228,8 +266,6 @@ def _train_all(
     The first network of the first two conditions comes before everything else, so
     that there is soon something to look at.
     """
-    path = out / TUNING
-    scores: Scores = json.loads(path.read_text()) if path.exists() else {}
     conditions, store = spec.parsed, out / RUNS
     for condition in conditions:
         zarr.open_group(store, mode="a", path=condition.label, zarr_format=3)
@@ -246,13 +282,13 @@ def _train_all(
         workers(jobs, out) as run,
         study_bar(total, spec.steps, out, progress) as files,
     ):
-        for part in (early, [cell for cell in cells if cell not in early]):
-            of = [c for c in conditions if c in [cell[0] for cell in part]]
-            tune(out, spec, trials(spec, of, scores), scores, run, files)
-            rates = {c.label: chosen_rate(spec, c, scores) for c in of}
+        soon = [c for c in conditions if c in [cell[0] for cell in early]]
+        rest = [cell for cell in cells if cell not in early]
+        for of, part in ((soon, early), (conditions, rest)):
+            tune(spec, trials(spec, of, scores), scores, run, files)
+            rates = choose_rates(spec, of, scores)
             _train(store, spec, part, rates, run, files, after_cell)
-    # Of a finished study nothing is trained, but its tuning may have been lost.
-    return {c.label: chosen_rate(spec, c, scores) for c in conditions}
+    return choose_rates(spec, conditions, scores)
 
 
 def _train(

@@ -2,24 +2,26 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from repsim.core.messages import unknown
 from repsim.studies.conditions import Condition, parse_all
 
-DEFAULT_CONDITIONS = ("bp", "sg", "sg:at=every", "sg:init=bp")
-"""The study of `repsim study`; the last shows what a shared initialisation does."""
+DEFAULT_CONDITIONS = ("bp", "sg", "sg:at=every")
+"""The study of `repsim study`."""
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "digits": {"depth": 8, "width": 64, "steps": 400},
-    "images": {"depth": 20, "width": 128, "steps": 1500},
-}
-_GRID = (1e-4, 3e-4, 1e-3, 3e-3)
+    "digits": {"depth": 8, "width": 64, "steps": 400, "grid": (3e-4, 1e-3, 3e-3)},
+    "images": {
+        "depth": 20, "width": 128, "steps": 1500, "grid": (1e-4, 3e-4, 1e-3, 3e-3)
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Spec:
     seeds: list[int]
     dataset: str
     root: str | None
+    network: str
+    reduce: str | None
     depth: int
     width: int
     activation: str
@@ -37,10 +41,14 @@ class Spec:
     batch_size: int
     lr: float | None
     grid: list[float]
+    tune_seeds: int
+    common_rate: bool
     record: list[int]
     examples: int
     device: str
     plugins: list[str]
+    objects: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """A network's factory or data that were given as they are, not by name."""
 
     @cached_property
     def parsed(self) -> list[Condition]:
@@ -49,35 +57,47 @@ class Spec:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as `study.json` keeps them."""
-        return asdict(self)
+        names = [f.name for f in fields(self) if f.name != "objects"]
+        return {name: getattr(self, name) for name in names}
 
 
 def make_spec(
     conditions: Iterable[str] = DEFAULT_CONDITIONS,
-    dataset: str = "digits",
+    dataset: Any = "digits",
     seeds: int | Sequence[int] = 5,
     *,
     seed: int = 0,
     root: str | Path | None = None,
+    network: Any = "mlp",
+    reduce: str | None = None,
     depth: int | None = None,
     width: int | None = None,
     activation: str = "relu",
     steps: int | None = None,
     batch_size: int = 128,
     lr: float | None = None,
-    grid: Sequence[float] = _GRID,
+    grid: Sequence[float] | None = None,
+    tune_seeds: int = 3,
+    common_rate: bool = True,
     record: Iterable[int] | None = None,
     examples: int = 400,
     device: str = "auto",
     plugins: Iterable[str] = (),
 ) -> Spec:
     """Return a checked specification, with what is not given filled in."""
+    network, factory = name_of(network, "network")
+    dataset, data = name_of(dataset, "dataset")
+    if reduce is None and network != "mlp":
+        reduce = "mean"
+    if reduce not in (None, "mean", "flatten"):
+        raise ValueError(unknown("reduce", reduce, ["mean", "flatten"]))
     kind = _DEFAULTS[
         "digits" if dataset == "digits" or _artificial(dataset) else "images"
     ]
     depth = kind["depth"] if depth is None else depth
     width = kind["width"] if width is None else width
     steps = kind["steps"] if steps is None else steps
+    grid = kind["grid"] if grid is None else grid
     chosen = list(range(seed, seed + seeds)) if isinstance(seeds, int) else list(seeds)
     for name, value, least in (
         ("depth", depth, 1),
@@ -86,6 +106,7 @@ def make_spec(
         ("batch_size", batch_size, 2),
         ("seeds", len(set(chosen)), 1),
         ("examples", examples, 4),
+        ("tune_seeds", tune_seeds, 2),
         ("seed", min(chosen, default=0), 0),
     ):
         if value < least:
@@ -109,6 +130,8 @@ def make_spec(
         chosen,
         dataset,
         None if root is None else str(root),
+        network,
+        reduce,
         depth,
         width,
         activation,
@@ -116,10 +139,13 @@ def make_spec(
         batch_size,
         lr,
         list(grid),
+        tune_seeds,
+        common_rate,
         moments,
         examples,
         device,
         list(plugins),
+        {k: v for k, v in (("network", factory), ("dataset", data)) if v is not None},
     )
     spec.parsed  # noqa: B018  (refuses what is malformed)
     return spec
@@ -148,3 +174,17 @@ def spec_from_json(text: str) -> Spec:
             "`out`."
         )
         raise ValueError(msg) from error
+
+
+def name_of(given: object, what: str) -> tuple[str, Any]:
+    """Return the text that stands for a network or data set, and the object if one."""
+    if isinstance(given, str):
+        return given, None
+    if isinstance(given, tuple) and len(given) == 2:
+        named = given[0].attrs.get("name") if isinstance(given[0], xr.Dataset) else None
+        return str(named or "given"), given
+    if callable(given):
+        name = getattr(given, "__qualname__", type(given).__name__)
+        return f"{getattr(given, '__module__', '')}:{name}", given
+    msg = f"Expected `{what}` as a name or a function, but got {type(given).__name__}."
+    raise TypeError(msg)

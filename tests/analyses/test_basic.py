@@ -23,7 +23,7 @@ def test_each_analysis_is_complete() -> None:
     orders = [analysis.ORDER for analysis in found.values()]
     assert orders == sorted(orders)
     for analysis in found.values():
-        for part in ("compute", "figures", "caption", "summary"):
+        for part in ("compute", "figures", "claim", "caption", "details", "summary"):
             assert callable(getattr(analysis, part))
         assert analysis.TITLE
 
@@ -125,7 +125,8 @@ def test_figures_and_captions(study: xr.DataTree, module: object) -> None:
     for figure in figures.values():
         figure.canvas.draw()
         assert any(ax.has_data() for ax in figure.axes)
-    assert len(analysis.caption(result)) > 80
+    assert 20 < len(analysis.claim(result)) < 400
+    assert len(analysis.caption(result)) < 300 and len(analysis.details(result)) > 80
     assert analysis.summary(result)
 
 

@@ -61,7 +61,7 @@ def test_figure4_is_collected_computed_and_drawn() -> None:
     left = figures["rdm_distance"].axes[0]
     assert left.get_ylabel() == "RDM distance to hidden_4 (L2)"
     assert any(list(line.get_xdata()) == [1.5, 1.5] for line in left.lines)
-    assert "hidden_4" in figure4.caption(result)
+    assert "hidden_4" in figure4.details(result)
     changes = [np.corrcoef(a, b)[0, 1] for a, b in pairwise(result["rdm"][0].values)]
     found = result["change"].sel(condition="bp").isel(seed=0)
     np.testing.assert_allclose(found[1:], 1 - np.array(changes), atol=1e-5)
@@ -96,7 +96,7 @@ def test_networks_of_one_rule_are_neighbours() -> None:
     assert numbers["nearest_follows_same_rule"] == pytest.approx(
         float(result["neighbour"].mean()), abs=1e-4
     )
-    assert "explained only by condition" in second_level.caption(result)
+    assert "explained only by condition" in second_level.details(result)
 
 
 def test_shared_initialisations_are_a_model_of_their_own() -> None:

@@ -34,7 +34,7 @@ def test_accuracies_are_those_of_each_network(study: xr.DataTree) -> None:
         level["best constant"], -(shares * np.log(shares)).sum(), rtol=0.02
     )
     np.testing.assert_allclose(level["input"], result["input_log_loss"])
-    assert "of the same probe on the input" in probe.caption(result)
+    assert "of the same probe on the input" in probe.details(result)
     assert {"bp", "sg", "untrained", "input", "chance"} == set(probe.summary(result))
 
 

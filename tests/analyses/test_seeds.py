@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import xarray as xr
-from matplotlib.colors import to_hex
 
 import repsim
 from repsim.analyses import NotApplicable, baselines, depth_profiles, seeds
@@ -53,12 +52,12 @@ def test_both_moments_are_the_seed_tests(study: xr.DataTree) -> None:
 
 def test_unequal_accuracies_are_not_called_equal(study: xr.DataTree) -> None:
     tree = grown(study)
-    assert "not equal" not in seeds.caption(seeds.compute(tree))
+    assert "not equal" not in seeds.details(seeds.compute(tree))
     nodes = {node.path: node.to_dataset() for node in tree.subtree if node.has_data}
     for path, log in nodes.items():
         if path.startswith("/sg/") and path.endswith("/training"):
             log["test_accuracy"] = ("step", [0.2, 0.3, 0.6])
-    text = seeds.caption(seeds.compute(xr.DataTree.from_dict(nodes)))
+    text = seeds.details(seeds.compute(xr.DataTree.from_dict(nodes)))
     # Of backpropagation's moments that of 0.5 + 0.01 seed is nearest to 0.6.
     gap = 0.6 - np.mean([0.5 + 0.01 * int(seed) for seed in tree["bp"].children])
     assert f"not equal: the nearest recorded are {gap:.3f} apart" in text
@@ -66,48 +65,80 @@ def test_unequal_accuracies_are_not_called_equal(study: xr.DataTree) -> None:
 
 def test_the_conclusion_leads_the_caption(study: xr.DataTree) -> None:
     found = seeds.compute(grown(study))
-    text = seeds.caption(found)
+    text = seeds.details(found)
     assert text.startswith("Equal steps (test accuracy bp 0.900 at step 10, sg 0.950")
     assert "1 of 3 layers differs by more than seeds do (q ≤ 0.05): hidden_2" in text
-    assert "differ in place and spread (one test over all 3 layers: p = " in text
-    # The move makes the layer larger, so that seeds' noise turns it less.
-    assert "in 1 of 3 layers (q ≤ 0.05) networks vary more" in text
-    assert "Place: the rules' networks stand at different places" in text
     numbers = seeds.summary(found)["bp–sg, equal steps"]
-    assert numbers["layers_that_differ"] == 1 and numbers["layers"] == 3
-    assert numbers["finding"] == ["", "place and spread", ""]
+    assert numbers["layers_that_differ_in_place"] == 1 and numbers["layers"] == 3
+    assert numbers["found"].startswith("place")
 
 
-def test_the_figure_fills_what_differs(study: xr.DataTree) -> None:
+def test_the_verdict_follows_from_the_numbers(study: xr.DataTree) -> None:
     found = seeds.compute(grown(study))
-    figure = seeds.figures(found)["seeds"]
-    ax = figure.axes[0]
-    lines = {str(line.get_label()): line for line in ax.get_lines()}
+    (verdict,) = seeds.verdicts(found)
+    where = "bp and sg: at equal steps they differ in place in 1 of 3 layers (hidden_2;"
+    assert verdict.startswith(where)
+    one = found.sel(condition="sg", moment="equal steps", layer="hidden_2")
+    middle, low, high = (float(one[k]) for k in ("difference", "low", "high"))
+    assert f"CKA {middle:.3f} [{low:.3f}, {high:.3f}] at hidden_2" in verdict
+    assert seeds.claim(found).startswith("What differs from bp beyond seeds. sg: place")
+    nothing = found.assign(q_value=found["q_value"] * 0 + 1)
+    nothing["spread_q_value"] = nothing["q_value"]
+    assert "at equal steps nothing found (largest diff" in seeds.verdicts(nothing)[0]
+    assert seeds.claim(nothing).endswith("sg: nothing found")
+    unsure = found.assign(omnibus_p=found["omnibus_p"] * 0 + 1)
+    assert "nothing found" in seeds.verdicts(unsure)[0]
+    alone = nothing.assign(spread_q_value=nothing["q_value"] * 0)
+    alone["omnibus_p"] = alone["omnibus_p"] * 0
+    alone["spread_ratio"] = alone["spread_ratio"] * 0 + 2
+    text = seeds.verdicts(alone)[0]
+    assert "they differ in spread alone in 3 of 3 layers" in text
+    assert "sg's networks vary more" in text
+
+
+def test_rates_that_differ_are_named(study: xr.DataTree) -> None:
+    tree = grown(study)
+    for condition, lr in (("bp", 1e-3), ("sg", 3e-4)):
+        for branch in tree[condition].children.values():
+            branch.attrs["rule_options"] = f'{{"lr": {lr}}}'
+    (verdict,) = seeds.verdicts(seeds.compute(tree))
+    assert verdict.startswith("bp and sg (learning rates 0.001 and 0.0003): at equal")
+
+
+def test_the_figure_marks_place_and_spread(study: xr.DataTree) -> None:
+    found = seeds.compute(grown(study))
+    where = seeds.found(found, "sg", "equal steps")
     one = found.sel(condition="sg", moment="equal steps")
-    np.testing.assert_allclose(
-        np.asarray(lines["between the rules"].get_ydata(), dtype=float), one["between"]
-    )
-    sure = lines["place, q ≤ 0.05"]
-    assert np.asarray(sure.get_xdata()).tolist() == [1]
-    assert to_hex(sure.get_color()) == to_hex("C3")
-    assert np.asarray(lines["spread, q ≤ 0.05"].get_xdata()).tolist() == [1]
+    ax = seeds.figures(found)["seeds"].axes[0]
+    nothing, spread, place, both = ax.get_lines()[1:]
+    for line, at in (
+        (nothing, ~where["place"] & ~where["spread"]),
+        (spread, ~where["place"] & where["spread"]),
+        (place, where["place"] & ~where["spread"]),
+        (both, where["place"] & where["spread"]),
+    ):
+        assert np.asarray(line.get_xdata()).tolist() == np.flatnonzero(at).tolist()
+        np.testing.assert_allclose(line.get_ydata(), one["difference"].values[at])
+    bars = ax.collections[0].get_segments()
+    np.testing.assert_allclose([bar[0][1] for bar in bars], one["low"])
+    np.testing.assert_allclose([bar[1][1] for bar in bars], one["high"])
 
 
 def test_too_few_seeds_are_a_sentence_and_no_number(study: xr.DataTree) -> None:
     found = seeds.compute(study)
     assert bool(found["q_value"].isnull().all())
     sentence = "bp and sg (3 and 3 networks): no conclusion. Too few networks"
-    assert seeds.caption(found).startswith(sentence)
+    assert seeds.details(found).startswith(sentence)
     assert len(found.attrs["sentences"]) == 1
     assert seeds.summary(found)["bp–sg, equal steps"]["smallest_q"] is None
     profiles = depth_profiles.compute(study)
-    assert depth_profiles.caption(profiles).startswith(sentence)
+    assert depth_profiles.details(profiles).startswith(sentence)
 
 
 def test_five_shared_beginnings_cannot_reject(study: xr.DataTree) -> None:
     found = seeds.compute(grown(study, apart=False))
     assert found.attrs["smallest_p"] == [2 / 32]
-    assert "smallest attainable p is 0.0625" in seeds.caption(found)
+    assert "smallest attainable p is 0.0625" in seeds.details(found)
 
 
 def test_profiles_are_tested_as_profiles(study: xr.DataTree) -> None:
@@ -123,7 +154,7 @@ def test_profiles_are_tested_as_profiles(study: xr.DataTree) -> None:
     np.testing.assert_allclose(cell["p_value"], alone["p_value"])
     np.testing.assert_allclose(cell["effect"], alone["effect"])
     assert bool((cell["q_value"] <= 0.05).all())
-    text = depth_profiles.caption(found)
+    text = depth_profiles.details(found)
     assert "Displacement of the weights: bp and sg (5 and 5 networks): 3 of 3" in text
     assert depth_profiles.summary(found)["displacement, sg"]["layers_that_differ"] == 3
     figure = depth_profiles.figures(found)["depth_profiles"]
@@ -167,7 +198,7 @@ def test_baselines_are_the_pixels_and_the_beginning(study: xr.DataTree) -> None:
     without = baselines.compute(study)
     assert bool(without["cka"].sel(baseline="pixels").isnull().all())
     assert len(baselines.figures(without)["baselines"].axes) == 1
-    assert "before training" in baselines.caption(without)
+    assert "before training" in baselines.details(without)
     assert set(baselines.summary(without)["bp"]) == {"untrained self"}
     single = {f"bp/{i}": study[f"bp/{i}"].to_dataset().isel(step=-1) for i in range(2)}
     with pytest.raises(NotApplicable, match="neither"):

@@ -54,13 +54,33 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["study", "reproduce", "compare", "probe", "rdm", "version"]
+    "command", ["study", "report", "reproduce", "compare", "probe", "rdm", "version"]
 )
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(command, "--help") == 0
     said = capsys.readouterr().out
     assert f"Example: repsim {command}" in said
     assert "--json" in said
+
+
+def test_a_report_of_any_tree_and_of_measured_rdms(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = folder / "runs.zarr"
+    examples = repsim.open_recording(store / "bp" / "0").sizes["example"]
+    np.save(tmp_path / "brain.npy", np.arange(examples * (examples - 1) / 2))
+    joined = ("--from", str(store), "--rdm", str(tmp_path / "brain.npy"))
+    assert _run("study", *joined, "--out", str(tmp_path / "s"), "--quiet") == 0
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert "Nearest to the measured geometry: bp" in page
+    capsys.readouterr()
+    out = ("--out", str(tmp_path / "r"))
+    assert _run("report", str(store), *out, "--quiet", "--json") == 0
+    written = json.loads(capsys.readouterr().out)["report"]
+    assert Path(written) == tmp_path / "r" / "report.html"
+    assert Path(written).is_file()
+    assert _run("report", str(tmp_path / "nothing")) == 1
+    assert "found none; run `repsim study`" in capsys.readouterr().err
 
 
 def test_a_study_leaves_every_file(folder: Path) -> None:

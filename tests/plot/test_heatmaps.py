@@ -1,9 +1,12 @@
 """Plots are read back: drawn values, labels, limits and colours."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import xarray as xr
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
 import repsim
@@ -56,7 +59,7 @@ def test_heatmap_of_cka_is_fixed_and_marks_negative_cells() -> None:
     np.testing.assert_allclose(mesh.get_array(), matrix.values)
     assert to_rgba(mesh.cmap(-0.1)) == to_rgba(UNDER)
     assert [t.get_text() for t in axes.get_xticklabels()] == LAYERS
-    assert axes.get_title() == "CKA · debiased=True"
+    assert axes.get_title() == "CKA"
     assert axes.get_xlabel() == "layer_b" and axes.get_ylabel() == "layer_a"
     assert not axes.yaxis_inverted()
 
@@ -89,9 +92,7 @@ def test_heatmap_names_twenty_layers() -> None:
 def test_heatmap_wants_a_labelled_matrix() -> None:
     with pytest.raises(TypeError, match="`matrix` to be an xarray.DataArray, but got"):
         plot.heatmap(np.eye(3))  # type: ignore[arg-type]
-    with pytest.raises(
-        ValueError, match="two dims, .* but got .layer_a, layer_b, step"
-    ):
+    with pytest.raises(ValueError, match=r"two dims, .*heatmaps\(cells, col='step'\)"):
         plot.heatmap(cells(np.eye(3)).expand_dims(step=2).transpose(..., "step"))
 
 
@@ -149,23 +150,86 @@ def test_layer_curve_takes_baselines_of_a_whole_study() -> None:
         plot.layer_curve(curves(), baselines={"both": curves()})
 
 
+def test_heatmap_of_differences_is_symmetric_and_marked() -> None:
+    values = np.array([[0.1, -0.3, 0.0], [0.0, 0.2, 0.0], [0.0, 0.0, 0.0]])
+    matrix = cells(values, measure="cka")
+    axes = plot.heatmap(matrix, difference=True, marked=abs(matrix) > 0.15)
+    assert axes.collections[0].get_clim() == (-0.3, 0.3)
+    assert axes.lines[0].get_xydata().tolist() == [[1.5, 0.5], [1.5, 1.5]]
+
+
+def test_heatmaps_share_one_scale_and_one_bar() -> None:
+    moments = xr.concat([cells(np.eye(3)) * k for k in (1, 2)], "step")
+    axes = plot.heatmaps(moments.assign_coords(step=[0, 50]), col="step")
+    assert [a.get_title() for a in axes] == ["step 0", "step 50"]
+    assert {a.collections[0].get_clim() for a in axes} == {(0.0, 2.0)}
+    assert len(axes[0].figure.axes) == 3  # two maps and the bar
+    np.testing.assert_allclose(axes[1].collections[0].get_array(), 2 * np.eye(3))
+    cka = moments.assign_attrs(measure="cka")
+    assert plot.heatmaps(cka, col="step")[0].collections[0].get_clim() == (0, 1)
+    shift = plot.heatmaps(cka - 0.5, col="step", difference=True)
+    assert shift[0].collections[0].get_clim() == (-1.5, 1.5)
+
+
+def test_heatmaps_say_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="`col` to be one of layer_a, layer_b"):
+        plot.heatmaps(cells(np.eye(3)), col="step")
+    with pytest.raises(ValueError, match=r"and two more dims, .*isel\(seed=-1\)"):
+        plot.heatmaps(cells(np.eye(3)).expand_dims(step=2, seed=2), col="step")
+    assert not plt.get_fignums()
+
+
 def test_layer_curve_orders_steps_and_names_a_few() -> None:
     history = xr.concat([curves()[0] + k for k in range(20)], "step")
     history = history.assign_coords(step=np.arange(20) * 5)
     axes = plot.layer_curve(history.mean("seed"), hue="step")
     shades = [sum(line.get_color()[:3]) for line in axes.lines]
     assert len(shades) == 20 and shades[0] > shades[-1]
-    legend = axes.get_legend()
-    assert legend is not None
-    texts = [t.get_text() for t in legend.get_texts()]
+    bar = axes.figure.axes[1]
+    texts = [t.get_text() for t in bar.get_yticklabels()]
     assert len(texts) == 8 and texts[0] == "0" and texts[-1] == "95"
-    assert legend.get_title().get_text() == "step"
+    assert bar.get_ylabel() == "step" and axes.get_legend() is None
+
+
+def test_later_is_darker_in_every_plot_of_training() -> None:
+    history = xr.concat([curves()[0, 0] + k for k in range(4)], "step")
+    history = history.assign_coords(step=np.arange(4), layer=LAYERS)
+    curve = plot.layer_curve(history, hue="step")
+    plt.figure()
+    moved = plot.dynamics(history.assign_attrs(along="layer"))
+    shades = [line.get_color()[:3] for line in curve.lines]
+    assert shades == [tuple(line.get_color()[:3]) for line in moved.lines]
+
+
+@pytest.mark.parametrize("draw", [plot.layer_curve, plot.dynamics])
+def test_lines_take_short_names_of_options(draw: Callable[..., Axes]) -> None:
+    axes = draw(curves()[0, 0].assign_attrs(along="layer"), lw=3)
+    assert axes.lines[-1].get_linewidth() == 3
+
+
+def test_plots_that_refuse_leave_no_figure() -> None:
+    rng = np.random.default_rng(0)
+    both = xr.DataArray(rng.random((2, 2, 3)), dims=("seed", "step", "layer"))
+    for draw in (
+        lambda: plot.layer_curve(curves(), baselines={"both": curves()}),
+        lambda: plot.dynamics(both, along="step"),
+        lambda: plot.heatmap(cells(np.eye(3)).expand_dims(step=2)),
+    ):
+        with pytest.raises(ValueError, match="Expected"):
+            draw()
+    with pytest.raises(TypeError, match="no `ax`, since rdm_grid makes a figure"):
+        plot.rdm_grid(stack(), ax=None)
+    assert not plt.get_fignums()
 
 
 def test_layer_curve_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="Expected `curve` to have a dim `layer`"):
         plot.layer_curve(xr.DataArray([1.0], dims="step"))
-    with pytest.raises(ValueError, match="but got also step; select one"):
+    with pytest.raises(ValueError, match="matrices are drawn by repsim.plot.heatmap"):
+        plot.layer_curve(cells(np.eye(3)))
+    with pytest.raises(
+        ValueError, match=r"but got also step; draw one condition over training"
+    ):
         plot.layer_curve(curves().expand_dims("step"))
     with pytest.raises(ValueError, match="`hue` to be one of"):
         plot.layer_curve(curves(), hue="rule")
@@ -182,7 +246,7 @@ def test_rdm_grid_sorts_by_label_on_one_scale() -> None:
     square = repsim.squareform(rdms[1, 2]).values[np.ix_(order, order)]
     np.testing.assert_allclose(axes.images[0].get_array(), square)
     assert {a.images[0].get_clim() for a in grid.axes.flat} == {(0, 0.8)}
-    assert axes.get_title() == "hidden_3"
+    assert axes.get_title() == "" and grid.axes[0, 2].get_title() == "hidden_3"
     assert [a.get_ylabel() for a in grid.axes[:, 0]] == ["bp", "sg"]
     names = [t.get_text() for t in grid.axes[0, 0].get_yticklabels()]
     assert names == ["0", "1"]
@@ -200,6 +264,12 @@ def test_rdm_grid_wraps_many_layers_and_takes_networks() -> None:
     )
     grid = plot.rdm_grid(named)
     assert [a.get_ylabel() for a in grid.axes[:, 0]] == ["bp/0", "bp/1"]
+
+
+def test_rdm_grid_of_subjects_goes_across() -> None:
+    subjects = stack()[:, 0].drop_vars("layer").rename(condition="subject")
+    grid = plot.rdm_grid(subjects)
+    assert [a.get_title() for a in grid.axes.flat] == ["bp", "sg"]
 
 
 def test_rdm_grid_says_what_is_wrong() -> None:
@@ -248,6 +318,12 @@ def test_dendrogram_colours_names_by_condition() -> None:
         plot.dendrogram(rdm, method="ward")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="without NaN"):
         plot.dendrogram(rdm.where(rdm < 0.9))
+
+
+def test_mds_tells_rules_by_shape_as_well() -> None:
+    axes = plot.mds(network_rdm())
+    shapes = [len(c.get_paths()[0].vertices) for c in axes.collections]
+    assert shapes[0] != shapes[-1]
 
 
 def test_dynamics_along_depth() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from repsim.core.seeding import derived_seed, parse, parse_all
+from repsim.core.seeding import derived_seed
+from repsim.studies.conditions import parse, parse_all
 
 
 @pytest.mark.parametrize(

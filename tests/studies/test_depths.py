@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from repsim.analyses import collect
+from repsim.analyses import sources
 from repsim.cli.commands import main
 from repsim.studies import report
 from repsim.studies.depths import run_depths
@@ -23,8 +23,8 @@ def test_depths_are_added_and_finished_ones_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = ("learning_curves", "layer_similarity")
-    kept_few = {name: collect()[name] for name in few}
-    monkeypatch.setattr(report, "collect", lambda: kept_few)
+    kept_few = {name: sources()[name] for name in few}
+    monkeypatch.setattr(report, "sources", lambda: kept_few)
     words = ["repsim", "study", "--depth", "1,2", "--rules", "bp", "--seeds", "1"]
     words += ["--width", "16", "--steps", "8", "--lr", "0.001", "--jobs", "1"]
     monkeypatch.setattr("sys.argv", [*words, "--quiet", "--out", str(tmp_path)])

@@ -1,14 +1,17 @@
 """The report: complete, self-contained, and not computed twice."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 
 from repsim import run_study
 from repsim.analyses import layer_similarity
 from repsim.datasets.results import restored, storable
+from repsim.studies import report
 from repsim.studies.report import preview, render, write_report
 
 # Networks this small have units that never fire.
@@ -30,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="run `repsim study` first"):
+    with pytest.raises(FileNotFoundError, match="found none; run `repsim study`"):
         write_report(tmp_path, progress=False)
 
 
@@ -43,9 +46,54 @@ def test_results_are_read_back_not_computed_again(
     def refuse(study: xr.DataTree) -> xr.Dataset:
         raise AssertionError
 
+    # Drawn again where its section is lost; then neither drawn nor written.
     monkeypatch.setattr(layer_similarity, "compute", refuse)
+    (folder / "sections" / "layer_similarity.json").unlink()
     write_report(folder, jobs=1, progress=False)
     assert json.loads((folder / "study.json").read_text())["summary"] == first
+    monkeypatch.setattr(report, "save", refuse)
+    monkeypatch.setattr(report, "_opened", refuse)
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    write_report(folder, jobs=1, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == made
+
+
+def test_the_page_answers_first_and_stands_alone(folder: Path) -> None:
+    page = write_report(folder, jobs=1, progress=False).read_text()
+    body = page[page.index("<body") :]
+    order = ["<h1>", 'class="verdicts"', "<img", "<th>name</th>", "<section"]
+    places = [body.index(one) for one in order]
+    assert places == sorted(places)
+    assert "<strong>bp and sg</strong>" in body
+    assert "Few networks: bp (2), sg (2)" in body
+    assert body.count("<img") == body.count('src="data:image/')
+    assert "http" not in body and len(page) < 6_000_000
+    assert re.findall(r'<img[^>]*alt="(?!\S)', page) == []
+
+
+def test_any_tree_of_recordings_has_a_report(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    nodes = {
+        f"{rule}/{seed}": xr.Dataset(
+            {n: (("example", f"{n}_unit"), rng.normal(size=(12, 4))) for n in "ab"}
+        )
+        for rule in ("mine", "yours") for seed in range(2)
+    }  # fmt: skip
+    store = tmp_path / "runs.zarr"
+    xr.DataTree.from_dict(nodes).to_zarr(store, consolidated=False)
+    page = write_report(store, jobs=1, progress=False)
+    assert page == tmp_path / "runs_report" / "report.html"
+    text = page.read_text()
+    assert "Do the layers of mine and yours represent the data differently?" in text
+    assert "<strong>mine and yours</strong>: no conclusion, too few networks" in text
+    assert "Learning curves: not shown." in text
+
+
+def test_what_is_no_tree_of_recordings_is_refused(tmp_path: Path) -> None:
+    one = xr.Dataset({"a": ("example", [1.0])})
+    one.to_zarr(tmp_path / "r.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(FileNotFoundError, match="/<condition>/<seed>, but found none"):
+        write_report(tmp_path / "r.zarr", progress=False)
 
 
 def test_the_preview_is_a_picture(folder: Path) -> None:
@@ -54,13 +102,9 @@ def test_the_preview_is_a_picture(folder: Path) -> None:
 
 
 def test_what_does_not_apply_is_said() -> None:
-    section = {
-        "name": "x", "title": "X", "figures": [], "caption": "", "summary": {},
-        "missing": "the study has none & <so>",
-    }  # fmt: skip
-    spec = {"dataset": "digits", "record": [], "conditions": [], "seeds": []}
-    page = render({"spec": spec, "versions": {}}, [section])
-    assert "Not shown: the study has none &amp; &lt;so&gt;" in page
+    section = {"name": "x", "title": "X", "missing": "it has none & <so>"}
+    page = render(question="Does it?", setting="", sections=[section])
+    assert "X: not shown.\nit has none &amp; &lt;so&gt;" in page
 
 
 def test_texts_survive_the_store(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_learning_rates_are_tuned_on_one_grid(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "study.json").read_text())
     assert content["learning_rates"]["sg_lr0.002"] == 0.002
     assert content["learning_rates"]["bp"] == 1e-2
-    scores = json.loads((tmp_path / "tuning.json").read_text())
+    scores = json.loads((tmp_path / "tuning.json").read_text())["scores"]
     # bp and sg are tuned; the pinned rate and the shared initialisation are not.
     assert len(scores) == 2
     assert all(set(of) == {"1e-05", "0.01"} for of in scores.values())

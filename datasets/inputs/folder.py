@@ -1,0 +1,146 @@
+"""Images or arrays that lie in a folder, as input data."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+HELD_OUT = 0.2
+"""Share of each class that is test data where the folder does not part them."""
+
+
+def from_folder(folder: str | Path, split: str = "train") -> xr.Dataset:
+    """Return input data from a folder.
+
+    Images lie in a folder a class, ``train/<class>/*.png`` and ``test/<class>/*.png``
+    or ``<class>/*.png``; arrays in ``train.npz`` and ``test.npz`` or one ``*.npz``,
+    each with `x` (example, …) and `y` (example,). Where train and test are not parted,
+    a fifth of each class, drawn with a fixed seed, is test data.
+
+    Parameters
+    ----------
+    folder : path
+        The folder.
+    split : {"train", "test"}
+        Which part.
+
+    Returns
+    -------
+    Dataset
+        As `repsim.datasets.load` returns it; bytes become numbers in [0, 1].
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds neither.
+    ValueError
+        If sizes differ, or an array lacks `x` or `y`.
+    """
+    folder = Path(folder)
+    parted = folder / split if (folder / "train").is_dir() else folder
+    files = {split: folder / f"{split}.npz"}
+    if files[split].is_file():
+        return _dataset(*_arrays(files[split]), None, folder, split)
+    single = sorted(folder.glob("*.npz"))
+    if len(single) == 1:
+        values, labels, classes = (*_arrays(single[0]), None)
+    elif parted.is_dir() and (found := _classes(parted)):
+        values, labels, classes = _images(found)
+    else:
+        msg = (
+            f"Expected {folder} to hold images at <class>/*.png (or train/<class>/, "
+            "test/<class>/), or x and y in train.npz and test.npz, but found neither."
+        )
+        raise FileNotFoundError(msg)
+    if parted is folder:
+        kept = _part(labels, split)
+        data = _dataset(values[kept], labels[kept], classes, folder, split)
+        return data.assign_coords(example=kept)
+    return _dataset(values, labels, classes, folder, split)
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """Return the image files by class, both in order."""
+    found = {
+        one.name: sorted(p for p in one.iterdir() if p.suffix.lower() in IMAGES)
+        for one in sorted(folder.iterdir())
+        if one.is_dir()
+    }
+    return {name: files for name, files in found.items() if files}
+
+
+def _images(found: dict[str, list[Path]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return images (example, y, x[, channel]), their labels and the classes' names."""
+    from PIL import Image
+
+    values, labels = [], []
+    for number, files in enumerate(found.values()):
+        for path in files:
+            with Image.open(path) as image:
+                grey = image.mode in ("1", "L", "I", "I;16", "F")
+                values.append(np.asarray(image.convert("L" if grey else "RGB")))
+            labels.append(number)
+            if values[-1].shape != values[0].shape:
+                msg = (
+                    f"Expected images of one size and kind, but {path} has "
+                    f"{values[-1].shape} and the first {values[0].shape}; resize them "
+                    "first."
+                )
+                raise ValueError(msg)
+    return np.stack(values), np.array(labels), list(found)
+
+
+def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y of an .npz file."""
+    with np.load(path) as held:
+        if not {"x", "y"} <= set(held):
+            there = ", ".join(held) or "nothing"
+            msg = f"Expected {path} to hold `x` and `y`, but got {there}."
+            raise ValueError(msg)
+        x, y = held["x"], held["y"]
+    if len(x) != len(y) or x.ndim < 2 or y.ndim != 1:
+        msg = (
+            f"Expected `x` (example, …) and `y` (example,) in {path}, but got "
+            f"{x.shape} and {y.shape}."
+        )
+        raise ValueError(msg)
+    return x, y
+
+
+def _part(labels: np.ndarray, split: str) -> np.ndarray:
+    """Return the positions of one part, each class parted in the same ratio."""
+    rng = np.random.default_rng(0)
+    held = np.zeros(len(labels), dtype=bool)
+    for value in np.unique(labels):
+        at = rng.permutation(np.flatnonzero(labels == value))
+        held[at[: max(1, round(HELD_OUT * len(at)))]] = True
+    return np.flatnonzero(held == (split == "test"))
+
+
+def _dataset(
+    x: np.ndarray, y: np.ndarray, classes: list[str] | None, folder: Path, split: str
+) -> xr.Dataset:
+    scale = 255.0 if x.dtype == np.uint8 else 1.0
+    dims = {2: ("example", "feature"), 3: ("example", "y", "x")}
+    wanted = dims.get(x.ndim, ("example", "y", "x", "channel"))
+    if x.ndim not in (2, 3, 4):
+        msg = f"Expected `x` with two to four dims in {folder}, but got {x.shape}."
+        raise ValueError(msg)
+    names = [str(v) for v in np.unique(y)] if classes is None else classes
+    # Labels count the classes, whatever numbers stand in the file.
+    labels = np.unique(y, return_inverse=True)[1] if classes is None else y
+    return xr.Dataset(
+        {
+            "features" if x.ndim == 2 else "image": (
+                wanted,
+                x.astype(np.float32) / np.float32(scale),
+            ),
+            "label": ("example", labels.astype(np.int64)),
+        },
+        coords={"example": np.arange(len(x), dtype=np.int64)},
+        attrs={
+            "name": folder.name, "split": split, "classes": names,
+            "source": str(folder), "licence": "unknown",
+        },
+    )  # fmt: skip

@@ -1,0 +1,124 @@
+"""Measured dissimilarities, such as a brain's, put beside a study's recordings."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from repsim.datasets.store.zarr_format import DOCUMENT
+from repsim.studies.report import RUNS
+
+NAME, MARK = "measured_rdm", "measured_rdm_sha256"
+
+
+def add_rdms(paths: Sequence[str | Path], out: str | Path) -> xr.DataArray:
+    """Put measured RDMs into a study, for its report, and return them.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Files of one RDM or several: ``.npy``, ``.mat`` (its one numeric variable) or
+        netCDF, square (example, example) or condensed (pair), with one more axis in
+        front for subjects. Several files are so many subjects.
+    out : path
+        Folder of the study; its recorded examples are the stimuli, in their order.
+
+    Returns
+    -------
+    DataArray, dims (subject, measured_pair)
+        In scipy's order of pairs.
+
+    Raises
+    ------
+    ValueError
+        If a file is of another kind, not an RDM, or of another number of examples.
+    FileNotFoundError
+        If a file or the study is missing.
+
+    Examples
+    --------
+    >>> add_rdms(["brain.txt"], "study")
+    Traceback (most recent call last):
+    ValueError: Expected measured RDMs in .npy, .mat or .nc, but got brain.txt.
+    """
+    rows = np.concatenate([condensed(read(Path(path)), str(path)) for path in paths])
+    store = Path(out) / RUNS
+    examples = _examples(store)
+    if rows.shape[1] != examples * (examples - 1) // 2:
+        wanted = examples * (examples - 1) // 2
+        msg = (
+            f"Expected measured RDMs of the {examples} recorded examples ({wanted} "
+            f"pairs), but got {rows.shape[1]} pairs; record those stimuli, in their "
+            "order."
+        )
+        raise ValueError(msg)
+    found = xr.DataArray(rows, dims=("subject", "measured_pair"), name=NAME)
+    mark = hashlib.sha256(rows.tobytes()).hexdigest()
+    root = zarr.open_group(store, mode="r+")
+    if root.attrs.get(MARK) != mark:
+        if NAME in root:
+            del root[NAME]
+        found.to_dataset().to_zarr(store, mode="a", consolidated=False, zarr_format=3)
+        root.attrs[MARK] = mark
+    return found
+
+
+def read(path: Path) -> np.ndarray:
+    """Return the array of a file."""
+    if path.suffix not in (".npy", ".mat", ".nc"):
+        msg = f"Expected measured RDMs in .npy, .mat or .nc, but got {path}."
+        raise ValueError(msg)
+    if not path.is_file():
+        msg = f"Expected a file at {path}, but found none."
+        raise FileNotFoundError(msg)
+    if path.suffix == ".npy":
+        return np.asarray(np.load(path, allow_pickle=False))
+    if path.suffix == ".mat":
+        from scipy.io import loadmat
+
+        held = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
+    else:
+        with xr.open_dataset(path) as data:
+            held = {str(k): v.values for k, v in data.data_vars.items()}
+    numeric = {k: np.asarray(v) for k, v in held.items() if np.asarray(v).ndim > 0}
+    numeric = {k: v for k, v in numeric.items() if v.dtype.kind in "fiu"}
+    if len(numeric) != 1:
+        msg = (
+            f"Expected {path} to hold one numeric variable, but got "
+            f"{', '.join(numeric) or 'none'}; save the RDMs alone."
+        )
+        raise ValueError(msg)
+    return next(iter(numeric.values()))
+
+
+def condensed(values: np.ndarray, what: str) -> np.ndarray:
+    """Return RDMs as (subject, pair), from square or condensed ones."""
+    values = np.asarray(values, dtype=np.float64)
+    square = values.ndim >= 2 and values.shape[-1] == values.shape[-2]
+    if square:
+        stack = values.reshape(-1, *values.shape[-2:])
+        if not np.allclose(stack, stack.transpose(0, 2, 1), equal_nan=True):
+            msg = f"Expected symmetric RDMs in {what}, but got some that are not."
+            raise ValueError(msg)
+        return np.asarray(stack[:, *np.triu_indices(stack.shape[-1], 1)])
+    rows = np.squeeze(values)
+    rows = rows[None] if rows.ndim == 1 else rows
+    count = (1 + np.sqrt(1 + 8 * rows.shape[-1])) / 2
+    if rows.ndim != 2 or count != int(count):
+        msg = (
+            f"Expected RDMs in {what} as (example, example) or condensed (pair), with "
+            f"subjects in front, but got {values.shape}."
+        )
+        raise ValueError(msg)
+    return rows
+
+
+def _examples(store: Path) -> int:
+    """Return how many examples the study recorded."""
+    for document in sorted(store.glob(f"*/*/example/{DOCUMENT}")):
+        return int(zarr.open_array(document.parent, mode="r").shape[0])
+    msg = f"Expected recordings in {store}, but found none."
+    raise FileNotFoundError(msg)

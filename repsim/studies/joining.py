@@ -1,0 +1,100 @@
+"""A study of recordings that were made elsewhere."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import zarr
+
+from repsim.core.files import write_whole
+from repsim.core.provenance import versions
+from repsim.datasets.store.zarr_format import DOCUMENT
+from repsim.studies.report import RUNS, SUMMARY
+from repsim.studies.workers import occupied
+
+
+def join_recordings(paths: Sequence[str | Path], out: str | Path) -> Path:
+    """Copy recordings of any stores into one study, and return its folder.
+
+    The condition of a recording is its attribute `condition`, else `rule`, else the
+    group above it, else the store's name; networks of one condition are numbered in
+    the order given. Training records beside recordings come along. Run again, what is
+    there stays, and further recordings are added.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Stores of one recording, of several in groups, or of whole studies.
+    out : path
+        Folder of the study; `write_report` makes its page.
+
+    Returns
+    -------
+    Path
+        The folder, with `runs.zarr` and `study.json`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a path holds no recording.
+    BlockingIOError
+        If another process works in the folder.
+
+    Examples
+    --------
+    >>> join_recordings(["nothing.zarr"], "s")
+    Traceback (most recent call last):
+    FileNotFoundError: Expected recordings in nothing.zarr, but found none...
+    """
+    out = Path(out)
+    groups = [group for path in paths for group in _recordings(Path(path))]
+    out.mkdir(parents=True, exist_ok=True)
+    summary = out / SUMMARY
+    with occupied(out):
+        known = json.loads(summary.read_text()) if summary.is_file() else {}
+        joined: dict[str, str] = known.get("joined", {})
+        for label, group in groups:
+            source = str(group.resolve())
+            if source in joined:
+                continue
+            taken = [name for name in joined.values() if name.startswith(f"{label}/")]
+            place = f"{label}/{len(taken)}"
+            zarr.open_group(out / RUNS, mode="a", path=label, zarr_format=3)
+            # Beside first, then moved: a copy cut short is never taken for whole.
+            part = out / f".joining-{len(joined)}"
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(group, part)
+            shutil.rmtree(out / RUNS / place, ignore_errors=True)
+            part.rename(out / RUNS / place)
+            joined[source] = place
+            content = {**known, "joined": joined, "versions": versions()}
+            write_whole(summary, json.dumps(content, indent=1).encode())
+        root = zarr.open_group(out / RUNS, mode="r+")
+        order = dict.fromkeys(place.split("/")[0] for place in joined.values())
+        root.attrs["conditions"] = list(order)
+    return out
+
+
+def _recordings(store: Path) -> Iterator[tuple[str, Path]]:
+    """Yield label and folder of every recording in a store."""
+    if (store / RUNS / DOCUMENT).is_file():
+        store = store / RUNS
+    found = False
+    for document in sorted(store.rglob(DOCUMENT)):
+        folder = document.parent
+        content = json.loads(document.read_text())
+        attrs = content.get("attributes", {})
+        # The root of a study has arrays, too; what a Recorder wrote says its schema.
+        if content.get("node_type") != "group" or "repsim_schema" not in attrs:
+            continue
+        found = True
+        above = folder.parent.name if folder != store else store.stem
+        label = attrs.get("condition") or attrs.get("rule") or above
+        yield str(label).replace("/", "_"), folder
+    if not found:
+        msg = (
+            f"Expected recordings in {store}, but found none; a store is what "
+            "repsim.Recorder(store=...) or repsim.save_recording wrote."
+        )
+        raise FileNotFoundError(msg)

@@ -1,0 +1,126 @@
+"""Networks and data of one's own: by name, by import, as they are; and recordings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+import repsim
+from repsim import run_study
+from repsim.datasets.recordings import networks
+from repsim.studies.joining import join_recordings
+from repsim.studies.report import write_report
+
+SMALL: dict[str, Any] = {
+    "seeds": 1, "steps": 4, "lr": 1e-2, "depth": 1, "width": 4, "examples": 12,
+    "progress": False,
+}  # fmt: skip
+
+
+def tiny(
+    shape: tuple[int, ...], classes: int, *, depth: int, width: int, activation: str,
+    seed: int,
+) -> nn.Module:  # fmt: skip
+    """Return a stranger's network: one convolution, and a linear output."""
+    generator = torch.get_rng_state()
+    torch.manual_seed(seed)
+    blocks = nn.Sequential()
+    blocks.add_module("maps", nn.Sequential(nn.Conv2d(shape[0], width, 3), nn.ReLU()))
+    flat = width * (shape[1] - 2) * (shape[2] - 2)
+    blocks.add_module("out", nn.Sequential(nn.Flatten(), nn.Linear(flat, classes)))
+    torch.set_rng_state(generator)
+    return blocks
+
+
+def stripes(split: str, root: object) -> xr.Dataset:
+    """Return images of horizontal and vertical stripes."""
+    rng = np.random.default_rng(split == "train")
+    label = np.arange(24) % 2
+    image = rng.random((24, 6, 6)) * 0.3
+    image[label == 0, ::2] += 0.7
+    image[label == 1, :, ::2] += 0.7
+    return xr.Dataset(
+        {"image": (("example", "y", "x"), image.astype("float32")),
+         "label": ("example", label)},
+        {"example": np.arange(24)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_stranger_s_network_and_data(tmp_path: Path, jobs: int) -> None:
+    study = run_study(["bp"], stripes, out=tmp_path, network=tiny, jobs=jobs, **SMALL)
+    run = networks(study)["bp", "0"]
+    assert repsim.layers(run) == ["maps", "out"]
+    assert run["maps"].dims == ("step", "example", "maps_unit")  # the mean over space
+    assert run.attrs["reduce"] == "mean"
+    spec = json.loads((tmp_path / "study.json").read_text())["spec"]
+    assert spec["network"].endswith(":tiny") and spec["dataset"].endswith(":stripes")
+    assert study["input"].shape == (12, 36)
+
+
+def test_names_import_and_registry_give_the_same_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(Path(__file__).read_text())
+    monkeypatch.chdir(tmp_path)
+    repsim.networks.register("tiny", tiny)
+    repsim.datasets.register("stripes", stripes)
+    try:
+        made = [
+            networks(run_study(["bp"], data, out=tmp_path / out, network=net, jobs=1,
+                               **SMALL))["bp", "0"]
+            for out, net, data in (
+                ("a", "tiny", "stripes"), ("b", "mine:tiny", "mine:stripes"),
+                ("c", tiny, (stripes("train", None), stripes("test", None))),
+            )
+        ]  # fmt: skip
+    finally:
+        repsim.networks.unregister("tiny")
+        repsim.datasets.unregister("stripes")
+    for other in made[1:]:
+        np.testing.assert_array_equal(made[0]["maps"], other["maps"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"network": "mpl"}, "`network` to be one of .* Did you mean 'mlp'"),
+        ({"network": "no_such:net"}, "`network` as module:function, but got 'no_such"),
+        ({"network": lambda shape: None}, r"a function f\(shape, classes, \*, depth"),
+        ({"dataset": lambda split, root: xr.Dataset()}, "`label`, but got"),
+        ({"reduce": "max"}, "`reduce` to be one of mean, flatten"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_study(["bp"], out=tmp_path / "s", jobs=1, **SMALL, **options)
+    assert not (tmp_path / "s").exists()
+    with pytest.raises(TypeError, match="as a name or a function, but got int"):
+        run_study(["bp"], out=tmp_path / "s", network=5, **SMALL)
+
+
+def test_recordings_made_elsewhere_join_into_a_study(tmp_path: Path) -> None:
+    x = torch.rand(12, 6, generator=torch.Generator().manual_seed(0))
+    for number, rule in enumerate(("mine", "mine", "yours")):
+        torch.manual_seed(number)
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
+        repsim.record(model, x, store=tmp_path / f"{number}.zarr", group=f"{rule}/7")
+    paths = [tmp_path / f"{number}.zarr" for number in range(3)]
+    out = join_recordings(paths, tmp_path / "s")
+    joined = networks(repsim.open_study(out))
+    assert list(joined) == [("mine", "0"), ("mine", "1"), ("yours", "0")]
+    there = repsim.open_recording(tmp_path / "1.zarr" / "mine" / "7")
+    xr.testing.assert_identical(joined["mine", "1"].load(), there.load())
+    join_recordings(paths, out)
+    assert len(networks(repsim.open_study(out))) == 3
+    page = write_report(out, jobs=1, progress=False).read_text()
+    assert "Do the layers of mine and yours represent the data differently?" in page
+    with pytest.raises(FileNotFoundError, match="but found none; a store is what"):
+        join_recordings([tmp_path / "nothing"], out)
