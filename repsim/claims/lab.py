@@ -148,7 +148,7 @@ class Lab:
         unique = [label for label in dict.fromkeys(labels) if label not in own]
         seed = self.settings.seed + TUNING_SEED
         cells = [
-            self.cell(label, lr, seed, look=False, **changes)
+            self.cell(label, lr, seed, **{**changes, "look": False})
             for label in unique
             for lr in rates
         ]
@@ -163,7 +163,10 @@ class Lab:
         return [self.cell(label, self.rate(label), seed) for seed in self.seeds]
 
     def study(
-        self, labels: Sequence[str], rates: Mapping[str, float] | None = None
+        self,
+        labels: Sequence[str],
+        rates: Mapping[str, float] | None = None,
+        **changes: Any,
     ) -> dict[str, list[Numbers]]:
         """Return the numbers of conditions, one a seed each, at their tuned rates.
 
@@ -171,7 +174,7 @@ class Lab:
         """
         rates = self.tuned(labels) if rates is None else rates
         cells = [
-            self.cell(label, rates[label], seed)
+            self.cell(label, rates[label], seed, **changes)
             for label in labels
             for seed in self.seeds
         ]

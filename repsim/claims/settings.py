@@ -114,6 +114,16 @@ def conditions(depth: int) -> dict[str, tuple[str, dict[str, Any]]]:
         "sg_prop": (RULE, {"at": [max(depth // 2, 1)], "prop": 0.1}),
         "dni": (RULE, {"at": [max(depth // 2, 1)], "conditioned": False}),
         "dni_every": (RULE, {"at": list(range(1, depth + 1)), "conditioned": False}),
+        "dni_mlp": (
+            RULE,
+            {
+                "at": list(range(1, depth + 1)),
+                "conditioned": False,
+                "predictor": "mlp",
+                "predictor_hidden": [256, 256],
+            },
+        ),
+        "none": ("none", {}),
         "fa": ("fa", {}),
         "dfa": ("dfa", {}),
         "kickback": ("kickback", {}),

@@ -477,6 +477,15 @@ def reproduce(
     root: Annotated[Path | None, typer.Option(help="Folder of its files.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Networks a condition.")] = None,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    rule: Annotated[
+        str, typer.Option(help="Rule under test; takes the options of sg.")
+    ] = "sg",
+    plugin: Annotated[
+        list[str] | None, typer.Option(help="Module to import first, with your rule.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes; default: all cores, 1 for a plugin.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("reproduce"),
     as_json: Json = False,
 ) -> None:
@@ -486,11 +495,13 @@ def reproduce(
     """
     from repsim.claims import reproduce as run_claims
     from repsim.claims.settings import chosen_claims, make_settings
+    from repsim.studies.plugins import import_modules
 
     wanted = listed(claims)
+    import_modules(plugin or [])
     try:
         chosen_claims(wanted)
-        make_settings(quick, dataset, root, seeds, seed)
+        make_settings(quick, dataset, root, seeds, seed, rule)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     with _continues():
@@ -502,6 +513,8 @@ def reproduce(
             seeds=seeds,
             seed=seed,
             out=out,
+            rule=rule,
+            jobs=jobs,
         )
     lines = [*found.notes, found.table(), f"page: {found.page}"]
     typer.echo(json.dumps(found.results, indent=1) if as_json else "\n".join(lines))

@@ -58,7 +58,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_every_claim_of_the_paper_is_there() -> None:
     known = registered()
     assert {f"C{i}" for i in range(1, 19)} <= set(known)
-    assert {"T5", "T9", "T10", "T11", "E3", "E7", "M1", "M2"} <= set(known)
+    assert {"T5", "T9", "T10", "T11", "E3", "E7", "M1", "M2", "D1", "C10c"} <= set(
+        known
+    )
     for claim in known.values():
         assert claim.statement.endswith(".") and claim.source and claim.experiment
 
@@ -98,8 +100,10 @@ def test_cost_and_cuts_are_stated_before_the_start(
 def test_networks_are_counted_once() -> None:
     claims = [registered()[name] for name in ("C10", "C10b", "C13")]
     networks, seconds = cost.estimate(Lab(Settings(quick=True), Path()), claims)
-    # bp, sg, sg_every and dfa: three rates and five seeds each.
-    assert networks == 4 * (3 + 5) and seconds > 0
+    # bp, sg, sg_every and dfa: three rates and five seeds each; bp and sg once more.
+    assert networks == 4 * (3 + 5) + 2 * 5 and seconds > 0
+    said = cost.sentence(3, 3600 * 20, 2)
+    assert "3 networks, about 10 hours on 2 cores" in said and "goes on" in said
 
 
 @pytest.mark.slow

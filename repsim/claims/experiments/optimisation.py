@@ -313,6 +313,74 @@ def cosine_is_low(lab: Lab) -> Evidence:
     return Evidence(measured)
 
 
+FEEDS = ("none", "bp", "dni_mlp", "sg_every")
+"""The columns of Jaderberg et al.'s table: no backpropagation, BP, DNI, cDNI."""
+
+
+@claim(
+    "D1",
+    order=30,
+    statement=(
+        "With a predictor behind every layer, those that see no label do worse in "
+        "deeper networks and those that see it much less; without backpropagation "
+        "networks learn worst."
+    ),
+    source="Jaderberg et al. 2017, Table 1 (500,000 updates; ours are far fewer)",
+    experiment=(
+        "Three and six hidden layers; only the output learning, backpropagation, a "
+        "predictor of two hidden layers without the label and a linear one with it, "
+        "behind every layer; rates tuned alike; test error after equal updates."
+    ),
+    gates=[
+        Gate("error dni − cdni, six layers", ">", 0.0, WELCH, "low", seeds=2),
+        Gate(
+            "error added from three to six layers, dni − cdni",
+            ">",
+            0.0,
+            WELCH,
+            "low",
+            seeds=2,
+        ),
+        Gate("error none − cdni, six layers", ">", 0.0, WELCH, "low", seeds=2),
+        *SYSTEM,
+    ],
+    uses=("feeds",),
+)
+def table_of_the_predecessor(lab: Lab) -> Evidence:
+    """Measure test errors by depth and by what feeds the layers."""
+    error: dict[tuple[str, int], np.ndarray] = {}
+    for depth in FEED_DEPTHS:
+        rates = lab.tuned(FEEDS, depth=depth, look=False)
+        ends = lab.study(FEEDS, rates, depth=depth, look=False)
+        for name, found in ends.items():
+            error[name, depth] = 1 - np.array(final(found, "test_accuracy"))
+    low, high = FEED_DEPTHS
+    added = {n: (error[n, high] - error[n, low].mean()).tolist() for n in FEEDS}
+    measured = {
+        "error dni − cdni, six layers": difference(
+            error["dni_mlp", high].tolist(), error["sg_every", high].tolist()
+        ),
+        "error added from three to six layers, dni − cdni": difference(
+            added["dni_mlp"], added["sg_every"]
+        ),
+        "error none − cdni, six layers": difference(
+            error["none", high].tolist(), error["sg_every", high].tolist()
+        ),
+        "error cdni − bp, six layers": difference(
+            error["sg_every", high].tolist(), error["bp", high].tolist()
+        ),
+        **{
+            f"test error {name}, {depth} layers": values.tolist()
+            for (name, depth), values in error.items()
+        },
+        **system(lab),
+    }
+    return Evidence(measured)
+
+
+FEED_DEPTHS = (3, 6)
+
+
 def _text_keys(
     grid: dict[str, dict[float, float]],
 ) -> dict[str, dict[str, float | None]]:
