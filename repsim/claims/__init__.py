@@ -2,6 +2,7 @@
 
 # Importing a group registers its claims.
 from repsim.claims.base import Claim as Claim
+from repsim.claims.base import Effect as Effect
 from repsim.claims.base import Evidence as Evidence
 from repsim.claims.base import Gate as Gate
 from repsim.claims.base import registered as registered
