@@ -345,6 +345,7 @@ def register(
     ... )
     >>> repsim.measures.get("width_ratio")(np.ones((4, 2)), np.ones((4, 4)))
     0.5
+    >>> repsim.measures.unregister("width_ratio")
     """
     measure = Measure(
         name=name,
