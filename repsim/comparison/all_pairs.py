@@ -61,7 +61,9 @@ def compare(
     progress : bool
         Show a bar.
     **options
-        The measure's own, as in `repsim.cka`; linear CKA also takes `batch`.
+        The measure's own, as in `repsim.cka`; linear CKA also takes `batch`. With
+        `nan="omit"` the examples that hold NaN in any layer compared are left out,
+        moment by moment.
 
     Returns
     -------

@@ -7,7 +7,7 @@ import torch
 
 from repsim.measures.catalogue import register
 from repsim.measures.magnitudes import Rounding
-from repsim.measures.matrices import Matrix
+from repsim.measures.matrices import Matrix, Nan
 from repsim.measures.parts import ByParts, centred
 
 
@@ -19,7 +19,7 @@ class Basis:
     x: torch.Tensor
 
 
-def cca(x: Matrix, y: Matrix) -> float:
+def cca(x: Matrix, y: Matrix, *, nan: Nan = "raise") -> float:
     r"""Mean canonical correlation.
 
     With orthonormal bases U and V of the centred representations,
@@ -31,6 +31,8 @@ def cca(x: Matrix, y: Matrix) -> float:
     ----------
     x, y : array, tensor or DataArray, shape (examples, units)
         Two representations of the same examples.
+    nan : {"raise", "omit"}
+        Refuse NaN, or leave out the examples that hold it on either side.
 
     Returns
     -------
@@ -66,10 +68,10 @@ def cca(x: Matrix, y: Matrix) -> float:
     >>> round(cca(x, x @ rng.normal(size=(3, 3))), 6)
     1.0
     """
-    return _CCA.one(x, y)
+    return _CCA.one(x, y, nan=nan)
 
 
-def svcca(x: Matrix, y: Matrix, *, variance: float = 0.99) -> float:
+def svcca(x: Matrix, y: Matrix, *, variance: float = 0.99, nan: Nan = "raise") -> float:
     r"""Mean canonical correlation of the singular directions that hold most variance.
 
     Each side is first cut to its fewest leading singular directions with
@@ -82,6 +84,8 @@ def svcca(x: Matrix, y: Matrix, *, variance: float = 0.99) -> float:
         Two representations of the same examples.
     variance : float
         The share to keep, in (0, 1].
+    nan : {"raise", "omit"}
+        Refuse NaN, or leave out the examples that hold it on either side.
 
     Returns
     -------
@@ -114,10 +118,10 @@ def svcca(x: Matrix, y: Matrix, *, variance: float = 0.99) -> float:
     >>> round(svcca(x, 2 * x + 1), 6)
     1.0
     """
-    return _SVCCA.one(x, y, variance=variance)
+    return _SVCCA.one(x, y, variance=variance, nan=nan)
 
 
-def pwcca(x: Matrix, y: Matrix) -> float:
+def pwcca(x: Matrix, y: Matrix, *, nan: Nan = "raise") -> float:
     r"""Canonical correlation weighted by what each direction explains of `x`.
 
     With the canonical variates :math:`h_i` of x and its centred units :math:`x_j`,
@@ -130,6 +134,8 @@ def pwcca(x: Matrix, y: Matrix) -> float:
     x, y : array, tensor or DataArray, shape (examples, units)
         Two representations of the same examples; the weights come from `x`, so the
         order matters.
+    nan : {"raise", "omit"}
+        Refuse NaN, or leave out the examples that hold it on either side.
 
     Returns
     -------
@@ -162,7 +168,7 @@ def pwcca(x: Matrix, y: Matrix) -> float:
     >>> round(pwcca(x, -x), 6)
     1.0
     """
-    return _PWCCA.one(x, y)
+    return _PWCCA.one(x, y, nan=nan)
 
 
 def refuse_full_rank(measure: str, n: int, *ranks: int) -> None:

@@ -11,7 +11,15 @@ from tqdm.auto import tqdm
 
 from repsim.core.messages import unknown
 from repsim.core.registry import Registry
-from repsim.measures.matrices import Matrix, is_constant, note_constant, read
+from repsim.measures.matrices import (
+    Matrix,
+    check_nan,
+    is_constant,
+    note_constant,
+    raw_pair,
+    read,
+    without_nan,
+)
 
 INVARIANCES = {
     "permutation": "reordering the units of either side",
@@ -76,7 +84,9 @@ class Measure:
     describe: Describe | None = field(default=None, repr=False)
 
     def __call__(self, x: Matrix, y: Matrix, **options: Any) -> float:
-        """Return the value of one pair."""
+        """Return the value of one pair; `nan="omit"` is an option of every measure."""
+        if "nan" in options and "nan" not in signature(self.function).parameters:
+            x, y = raw_pair(x, y, nan=options.pop("nan"))
         return self._number(self.function(x, y, **options))
 
     def defaults(self) -> dict[str, Any]:
@@ -91,7 +101,7 @@ class Measure:
 
     @cached_property
     def _defaults(self) -> dict[str, Any]:
-        shared = {"ys", "precision", "device", "progress"}
+        shared = {"ys", "precision", "device", "progress", "nan"}
         found = {}
         for function in (self.function, self.pairs):
             if function is None:
@@ -114,7 +124,7 @@ class Measure:
         TypeError
             If a name is unknown.
         """
-        known = self.defaults()
+        known = {**self.defaults(), "nan": "raise"}
         for name in options:
             if name not in known and not self.takes_any_option():
                 raise TypeError(unknown(f"options of {self.name}", name, known))
@@ -155,7 +165,8 @@ class Measure:
         progress : bool
             Show a bar.
         **options
-            The measure's own.
+            The measure's own; `nan="omit"` leaves out the examples that hold NaN in
+            any of the representations.
 
         Returns
         -------
@@ -163,6 +174,9 @@ class Measure:
             NaN where a side is constant over the examples.
         """
         options = self.defaults() | options
+        if check_nan(options.pop("nan", "raise")) == "omit":
+            whole = without_nan([*xs, *(ys or [])])
+            xs, ys = whole[: len(xs)], None if ys is None else whole[len(xs) :]
         if self.pairs is not None:
             return self.pairs(
                 xs, ys, precision=precision, device=device, progress=progress, **options

@@ -1,6 +1,7 @@
 """What a measure takes: matrices of any origin, checked once, read by rows."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -91,8 +92,7 @@ def _from_numpy(array: np.ndarray) -> torch.Tensor:
 
 def checked(x: Matrix, name: str, least: int = 2, nan: Nan = "raise") -> torch.Tensor:
     """Return an argument as a matrix in its own precision, or say what is wrong."""
-    if nan not in ("raise", "omit"):
-        raise ValueError(unknown("nan", nan, ["raise", "omit"]))
+    check_nan(nan)
     if isinstance(x, xr.DataArray) and "example" in x.dims:
         x = x.transpose("example", ...)
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
@@ -127,6 +127,43 @@ def checked(x: Matrix, name: str, least: int = 2, nan: Nan = "raise") -> torch.T
     if nan == "raise":
         check_finite(rows, f"`{name}`")
     return rows
+
+
+def check_nan(nan: str) -> str:
+    """Return what to do about NaN, or say what there is to do."""
+    if nan not in ("raise", "omit"):
+        raise ValueError(unknown("nan", nan, ["raise", "omit"]))
+    return nan
+
+
+class WholeRows:
+    """The rows of a source that hold no NaN in it or in any other, in memory."""
+
+    def __init__(self, source: Matrix, rows: torch.Tensor) -> None:
+        self._source, self._rows = source, rows
+        self.shape, self.dtype = tuple(rows.shape), rows.dtype
+        self.what = getattr(source, "what", "the representation")
+
+    def __getitem__(self, rows: slice) -> torch.Tensor:
+        """Return some rows."""
+        return self._rows[rows]
+
+    @property
+    def constant(self) -> bool | None:
+        """Return what the source remembers."""
+        return getattr(self._source, "constant", None)
+
+    @constant.setter
+    def constant(self, flat: bool) -> None:
+        note_constant(self._source, flat)
+
+
+def without_nan(sources: Sequence[Matrix]) -> list[Matrix]:
+    """Return the examples of several sources that none of them holds NaN of."""
+    rows = [read(source, check=False) for source in sources]
+    whole = ~torch.stack([one.isnan().any(dim=1) for one in rows]).any(dim=0)
+    kept = [one[whole.to(one.device)] for one in rows]
+    return [WholeRows(s, one) for s, one in zip(sources, kept, strict=True)]
 
 
 def matrix(x: Matrix, name: str, least: int = 2) -> torch.Tensor:

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, vstack
 
 from repsim.core.messages import unknown
 from repsim.measures.catalogue import register
-from repsim.measures.matrices import Matrix
+from repsim.measures.matrices import Matrix, Nan
 from repsim.measures.parts import ByParts
 
 NeighbourMetric = Literal["cosine", "euclidean"]
@@ -21,7 +21,12 @@ BLOCK = 1024
 
 
 def mutual_knn(
-    x: Matrix, y: Matrix, *, k: int = 10, metric: NeighbourMetric = "cosine"
+    x: Matrix,
+    y: Matrix,
+    *,
+    k: int = 10,
+    metric: NeighbourMetric = "cosine",
+    nan: Nan = "raise",
 ) -> float:
     r"""Mean share of nearest neighbours that two representations have in common.
 
@@ -37,6 +42,8 @@ def mutual_knn(
         Neighbours, 1 ≤ k < n.
     metric : {"cosine", "euclidean"}
         What near means; an example that is all zeros has cosine 0 with every other.
+    nan : {"raise", "omit"}
+        Refuse NaN, or leave out the examples that hold it on either side.
 
     Returns
     -------
@@ -71,7 +78,7 @@ def mutual_knn(
     >>> mutual_knn(x, 2 * x)
     1.0
     """
-    return _KNN.one(x, y, k=k, metric=metric)
+    return _KNN.one(x, y, k=k, metric=metric, nan=nan)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class Neighbourhood:
 def nearness(
     x: torch.Tensor, k: int, metric: NeighbourMetric
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield blocks of rows: how near the others are, and their chances to be in N_k."""
+    """Yield by blocks of rows who is nearer than whom, and the chances to be in N_k."""
     if metric not in ("cosine", "euclidean"):
         raise ValueError(unknown("metric", metric, ["cosine", "euclidean"]))
     n = len(x)
@@ -98,17 +105,29 @@ def nearness(
             f"got {k!r}."
         )
         raise ValueError(msg)
-    # One diverged example moves the mean of all, and not the median.
-    x = unit_rows(x) if metric == "cosine" else x - x.median(dim=0).values
-    norms = torch.linalg.vector_norm(x, dim=1)
-    half = torch.zeros_like(norms) if metric == "cosine" else norms.square() / 2
+    lengths = torch.linalg.vector_norm(x, ord=torch.inf, dim=1)
+    x = unit_rows(x) if metric == "cosine" else x
+    # Distances of what is left of a common offset tell near from nearer where inner
+    # products cannot; one diverged example moves the mean of all, and not the median.
+    x = x - x.median(dim=0).values
+    half = x.square().sum(dim=1) / 2
+    norms = (2 * half).sqrt()
     rounding = 4 * torch.finfo(x.dtype).eps * (4 + x.shape[1] ** 0.5)
     for start in range(0, n, BLOCK):
         rows = slice(start, start + BLOCK)
         near = x[rows] @ x.T - half
+        slack = norms[rows, None] * norms + half
+        if metric == "cosine":
+            # Of 1 − cos = ‖x − x'‖²/2; without a direction the cosine is 0.
+            near.masked_fill_(lengths == 0, 0)
+            near += torch.where(lengths == 0, half[rows, None] - 1, 0)
+            near[lengths[rows] == 0] = 0
+            slack = slack + slack.sqrt()
         places = torch.arange(len(near), device=x.device)
         near[places, places + start] = -torch.inf
-        yield near, _chances(near, norms[rows, None] * norms + half, rounding, int(k))
+        chances = _chances(near, rounding * slack, int(k))
+        near[places, places + start] = torch.where(lengths[rows] == 0, 0, half[rows])
+        yield near, chances
 
 
 def unit_rows(x: torch.Tensor) -> torch.Tensor:
@@ -119,17 +138,15 @@ def unit_rows(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def _chances(
-    near: torch.Tensor, sizes: torch.Tensor, rounding: float, k: int
-) -> torch.Tensor:
+def _chances(near: torch.Tensor, slack: torch.Tensor, k: int) -> torch.Tensor:
     """Return the chance of each column to be among the k largest of its row.
 
     Numbers that differ from the k-th largest by rounding alone are equal to it, and
-    share the places that are left. `sizes` are those of the terms summed in `near`.
+    share the places that are left; `slack` is the rounding of each.
     """
     last = near.topk(k, dim=1)
     edge = last.values[:, -1:]
-    slack = rounding * (sizes + sizes.gather(1, last.indices[:, -1:]))
+    slack = slack + slack.gather(1, last.indices[:, -1:])
     sure, tied = near > edge + slack, (near - edge).abs() <= slack
     left = (k - sure.sum(dim=1, keepdim=True)) / tied.sum(dim=1, keepdim=True)
     return sure + tied * left.to(near.dtype)

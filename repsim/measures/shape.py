@@ -8,7 +8,7 @@ import torch
 from repsim.measures.canonical import refuse_full_rank
 from repsim.measures.catalogue import register
 from repsim.measures.magnitudes import Rounding
-from repsim.measures.matrices import Matrix
+from repsim.measures.matrices import Matrix, Nan
 from repsim.measures.parts import ByParts, centred
 
 NEAR = 0.999
@@ -23,7 +23,7 @@ class Shape:
     rank: int
 
 
-def procrustes_distance(x: Matrix, y: Matrix) -> float:
+def procrustes_distance(x: Matrix, y: Matrix, *, nan: Nan = "raise") -> float:
     r"""Angle between two representations after the best rotation.
 
     .. math:: d(X, Y) = \arccos \frac{\|X^T Y\|_*}{\|X\|_F \|Y\|_F}
@@ -34,6 +34,8 @@ def procrustes_distance(x: Matrix, y: Matrix) -> float:
     ----------
     x, y : array, tensor or DataArray, shape (examples, units)
         Two representations of the same examples.
+    nan : {"raise", "omit"}
+        Refuse NaN, or leave out the examples that hold it on either side.
 
     Returns
     -------
@@ -61,10 +63,12 @@ def procrustes_distance(x: Matrix, y: Matrix) -> float:
     >>> round(procrustes_distance(x, 2 * x[:, ::-1] + 1), 6)
     0.0
     """
-    return _PROCRUSTES.one(x, y)
+    return _PROCRUSTES.one(x, y, nan=nan)
 
 
-def shape_distance(x: Matrix, y: Matrix, *, alpha: float = 1.0) -> float:
+def shape_distance(
+    x: Matrix, y: Matrix, *, alpha: float = 1.0, nan: Nan = "raise"
+) -> float:
     r"""Angle after the best rotation of partly whitened representations.
 
     With :math:`X = U S V^T` centred and scaled to a root mean square singular value
@@ -79,6 +83,8 @@ def shape_distance(x: Matrix, y: Matrix, *, alpha: float = 1.0) -> float:
         Two representations of the same examples.
     alpha : float
         1 is `procrustes_distance`, 0 the angle of CCA, between them a family.
+    nan : {"raise", "omit"}
+        Refuse NaN, or leave out the examples that hold it on either side.
 
     Returns
     -------
@@ -109,7 +115,7 @@ def shape_distance(x: Matrix, y: Matrix, *, alpha: float = 1.0) -> float:
     >>> round(shape_distance(x, x * [1.0, 9.0], alpha=0.0), 6)
     0.0
     """
-    return _SHAPE.one(x, y, alpha=alpha)
+    return _SHAPE.one(x, y, alpha=alpha, nan=nan)
 
 
 def _shape(x: torch.Tensor, *, alpha: float, rounding: Rounding | None = None) -> Shape:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from repsim import measures
 from repsim.comparison.dimensions import effective_dimension
 from repsim.measures import participation_ratio
 
@@ -64,3 +65,49 @@ def test_numbers_that_are_not_finite() -> None:
     run = xr.Dataset({"a": (("example", "a_unit"), np.full((4, 2), np.nan))})
     with pytest.raises(ValueError, match="layer 'a' to be finite"):
         effective_dimension(run)
+
+
+def two_nearest(x: np.ndarray) -> float:
+    """Facco et al. 2017, one example after the other."""
+    logs = []
+    for row in x:
+        near = np.sort(np.linalg.norm(x - row, axis=1))
+        logs.append(np.log(near[2] / near[1]))
+    logs = sorted(logs)
+    kept = range(int(0.9 * len(x)))
+    up = [-np.log(1 - (i + 1) / len(x)) for i in kept]
+    return sum(logs[i] * up[i] for i in kept) / sum(logs[i] ** 2 for i in kept)
+
+
+def likelihood(x: np.ndarray, k: int) -> float:
+    """Levina & Bickel 2004, the mean of inverses."""
+    total = 0.0
+    for row in x:
+        near = np.sort(np.linalg.norm(x - row, axis=1))[1 : k + 1]
+        total += np.log(near[-1] / near[:-1]).mean()
+    return len(x) / total
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+def test_intrinsic_dimension(rng: np.random.Generator, scale: float) -> None:
+    plane = rng.uniform(size=(300, 3)) @ rng.normal(size=(3, 8))
+    got = measures.intrinsic_dimension(plane * scale)
+    assert got == pytest.approx(two_nearest(plane))
+    assert 2.5 < got < 3.5
+    got = measures.intrinsic_dimension(plane * scale, method="mle", k=10)
+    assert got == pytest.approx(likelihood(plane, 10))
+    with pytest.warns(UserWarning, match="300 of 600 examples repeat others"):
+        again = measures.intrinsic_dimension(np.vstack([plane, plane]))
+    assert again == pytest.approx(two_nearest(plane))
+
+
+def test_intrinsic_dimension_refuses(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(20, 3))
+    with pytest.raises(ValueError, match="`method` to be one of two_nn, mle"):
+        measures.intrinsic_dimension(x, method="pca")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`k` between 2 and 19"):
+        measures.intrinsic_dimension(x, method="mle", k=20)
+    with pytest.raises(ValueError, match="at least 4 examples"):
+        measures.intrinsic_dimension(x[:3])
+    with pytest.warns(UserWarning, match="constant"):
+        assert np.isnan(measures.intrinsic_dimension(np.ones((9, 2))))

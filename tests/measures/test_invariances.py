@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 from repsim import measures
 
 Map = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-OURS = [
-    "hsic",
-    "cka",
-    "cca",
-    "svcca",
-    "pwcca",
-    "procrustes_distance",
-    "shape_distance",
-    "mutual_knn",
-    "linear_predictivity",
-]
-OPTIONS: dict[str, dict[str, Any]] = {"mutual_knn": {"k": 5}}
+OURS = [name for name in measures.names() if name != "rsa"]
+LOCAL = ["mutual_knn", "cknna", "second_order_cosine"]
+OPTIONS: dict[str, dict[str, Any]] = {name: {"k": 5} for name in LOCAL}
 
 
 def _invertible(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -83,8 +74,10 @@ def test_invariances_hold_and_the_others_do_not(
         x, y, rng = pair(seed)
         a, b = (change(x, rng), y) if side == "x" else (x, change(y, rng))
         moved.append(abs(value(name, a, b) - value(name, x, y)))
-    # PWCCA weighs by its first argument only: whatever is done to y is ignored.
+    # PWCCA weighs by its first argument only: whatever is done to y is ignored. What
+    # predicts single units may be turned, and they may not.
     ignored = name == "pwcca" and side == "y"
+    ignored |= (name, map_name, side) == ("neural_predictivity", "orthogonal", "x")
     assert max(moved) < 1e-7 if ignored else max(moved) > 1e-3
 
 
@@ -100,7 +93,9 @@ def test_identity_symmetry_and_bounds(name: str, seed: int) -> None:
         for number in (own, there, back):
             assert low - 1e-12 <= number <= high + 1e-12
         best = high if measure.larger_is_more_similar else low
-        assert own == pytest.approx(best, abs=1e-6)
+        # A ridge keeps less than all of a direction, of a side with itself too.
+        if name != "regularized_cca":
+            assert own == pytest.approx(best, abs=1e-6)
     if measure.symmetric:
         assert there == pytest.approx(back, abs=1e-9)
     better = own >= there if measure.larger_is_more_similar else own <= there

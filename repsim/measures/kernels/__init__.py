@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -16,13 +16,14 @@ from repsim.measures.kernels.centred import Centred
 from repsim.measures.kernels.minibatch import batch_hsic, check_batch
 from repsim.measures.matrices import (
     Matrix,
+    Nan,
     check_examples,
     note_constant,
     pair,
     warn_constant,
 )
 
-Kernel = Literal["linear", "rbf"]
+Kernel = Literal["linear", "rbf", "distance"]
 
 
 def hsic(
@@ -32,6 +33,7 @@ def hsic(
     kernel: Kernel = "linear",
     debiased: bool = True,
     bandwidth: float = 1.0,
+    nan: Nan = "raise",
 ) -> float:
     r"""Hilbert-Schmidt independence criterion of two representations.
 
@@ -48,12 +50,15 @@ def hsic(
     ----------
     x, y : array, tensor or DataArray, shape (examples, units)
         Two representations of the same examples.
-    kernel : {"linear", "rbf"}
-        x·x', or exp(−d²/2σ²) with σ = bandwidth × the median distance.
+    kernel : {"linear", "rbf", "distance"}
+        x·x', exp(−d²/2σ²) with σ = bandwidth × the median distance, or −d in median
+        distances.
     debiased : bool
         Which estimator.
     bandwidth : float
         Of the RBF kernel, in median off-diagonal distances.
+    nan : {"raise", "omit"}
+        Refuse NaN, or leave out the examples that hold it on either side.
 
     Returns
     -------
@@ -79,7 +84,7 @@ def hsic(
     >>> round(hsic(x, x, debiased=False), 4)
     2.7778
     """
-    return _pair("hsic", x, y, kernel, debiased, bandwidth)
+    return _pair("hsic", x, y, kernel, debiased, bandwidth, nan)
 
 
 def cka(
@@ -89,6 +94,7 @@ def cka(
     kernel: Kernel = "linear",
     debiased: bool = True,
     bandwidth: float = 1.0,
+    nan: Nan = "raise",
 ) -> float:
     r"""Centred kernel alignment of two representations.
 
@@ -103,12 +109,15 @@ def cka(
     ----------
     x, y : array, tensor or DataArray, shape (examples, units)
         Two representations of the same examples.
-    kernel : {"linear", "rbf"}
-        x·x', or exp(−d²/2σ²) with σ = bandwidth × the median distance.
+    kernel : {"linear", "rbf", "distance"}
+        x·x', exp(−d²/2σ²) with σ = bandwidth × the median distance, or −d in median
+        distances.
     debiased : bool
         Which estimator.
     bandwidth : float
         Of the RBF kernel, in median off-diagonal distances.
+    nan : {"raise", "omit"}
+        Refuse NaN, or leave out the examples that hold it on either side.
 
     Returns
     -------
@@ -139,14 +148,20 @@ def cka(
     >>> round(cka(x, 3 * x + 1), 6)
     1.0
     """
-    return _pair("cka", x, y, kernel, debiased, bandwidth)
+    return _pair("cka", x, y, kernel, debiased, bandwidth, nan)
 
 
 def _pair(
-    name: str, x: Matrix, y: Matrix, kernel: Kernel, debiased: bool, bandwidth: float
+    name: str,
+    x: Matrix,
+    y: Matrix,
+    kernel: Kernel,
+    debiased: bool,
+    bandwidth: float,
+    nan: Nan,
 ) -> float:
     """Compute one pair through the very code that computes all of them."""
-    a, b = pair(x, y, least=4 if debiased else 2)
+    a, b = pair(x, y, 4 if debiased else 2, nan)
     flat = warn_constant(a, b)
     function = cka_pairs if name == "cka" else hsic_pairs
     value = float(
@@ -241,8 +256,8 @@ def hsic_matrix(
     batch: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return HSIC of all pairs and of each layer with itself, of layers times 2ᵏ; k."""
-    if kernel not in ("linear", "rbf"):
-        raise ValueError(unknown("kernel", kernel, ["linear", "rbf"]))
+    if kernel not in get_args(Kernel):
+        raise ValueError(unknown("kernel", kernel, get_args(Kernel)))
     if not bandwidth > 0:
         msg = f"Expected `bandwidth` to be positive, but got {bandwidth!r}."
         raise ValueError(msg)
@@ -268,7 +283,7 @@ def hsic_matrix(
             elif kernel == "linear":
                 sums = grams.linear_sums(x, split, bar.update)
             else:
-                sums = grams.radial_sums(x, split, bandwidth, bar.update)
+                sums = grams.kernel_sums(x, split, kernel, bandwidth, bar.update)
     values, own = sums.hsic(debiased)
     for source, flat in zip(every, constant, strict=True):
         note_constant(source, flat)

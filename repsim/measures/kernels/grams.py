@@ -22,22 +22,25 @@ def linear_sums(x: Centred, split: int | None, advance: Advance) -> Sums:
     return Sums.centred(norms.shape[1], off, norms @ norms.T, norms.sum(axis=1))
 
 
-def radial_sums(
-    x: Centred, split: int | None, bandwidth: float, advance: Advance
+def kernel_sums(
+    x: Centred, split: int | None, kernel: str, bandwidth: float, advance: Advance
 ) -> Sums:
-    """Return the sums of RBF kernels, less the kernel's value at the median distance.
+    """Return the sums of kernels of distances, less their value at the median distance.
 
     Subtracting one number from all entries changes no centred sum and keeps float32
-    from cancelling.
+    from cancelling. NaN for a layer whose median distance is 0.
     """
     medians = [
         median_distance(layer, norms)
         for layer, norms in zip(x.layers, x.norms, strict=True)
     ]
-    kernels = [Radial(median, bandwidth) for median in medians]
+    kernels = [
+        Radial(median, bandwidth) if kernel == "rbf" else Linear(median)
+        for median in medians
+    ]
     off, rows = _tiled(x, split, kernels, advance)
     n = rows.shape[1]
-    top = 1.0 - kernels[0].middle
+    top = kernels[0].top
     full = rows + top
     return Sums(
         examples=n,
@@ -56,6 +59,7 @@ class Radial:
     def __init__(self, median: float, bandwidth: float) -> None:
         self.exponent = -0.5 / (bandwidth * median) ** 2 if median > 0 else np.nan
         self.middle = float(np.exp(-0.5 / bandwidth**2))
+        self.top = 1.0 - self.middle
 
     def apply(
         self, tile: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
@@ -63,6 +67,22 @@ class Radial:
         """Turn inner products into kernel values, in place."""
         squared_distances(tile, rows, columns)
         tile.mul_(self.exponent).exp_().sub_(self.middle)
+
+
+class Linear:
+    """1 − d in median distances."""
+
+    top = 1.0
+
+    def __init__(self, median: float) -> None:
+        self.slope = -1 / median if median > 0 else np.nan
+
+    def apply(
+        self, tile: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+    ) -> None:
+        """Turn inner products into kernel values, in place."""
+        squared_distances(tile, rows, columns)
+        tile.sqrt_().mul_(self.slope).add_(1)
 
 
 def squared_distances(
@@ -89,7 +109,10 @@ def median_distance(x: torch.Tensor, norms: torch.Tensor) -> float:
 
 
 def _tiled(
-    x: Centred, split: int | None, kernels: Sequence[Radial] | None, advance: Advance
+    x: Centred,
+    split: int | None,
+    kernels: Sequence[Radial | Linear] | None,
+    advance: Advance,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sum products of all pairs of kernels over one triangle of tiles."""
     layers, norms = x.layers, x.norms
