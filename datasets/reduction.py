@@ -247,7 +247,7 @@ class _Later(BackendArray):
         unique, inverse = np.unique(sequence, return_inverse=True)
         held = torch.from_numpy(np.array(moment[unique].values))
         rows: np.ndarray = by_position(held, self._axes).numpy()
-        return rows[inverse, position]
+        return np.asarray(rows[inverse, position])
 
 
 def _same_tokens(

@@ -53,6 +53,49 @@ class Sink(Protocol):
         """Return the complete moments."""
 
 
+class Nowhere:
+    """A sink that keeps nothing: another process writes the same moments."""
+
+    def begin(self, step: int | None) -> None:
+        """Nothing starts."""
+
+    def put(
+        self,
+        name: str,
+        rows: np.ndarray,
+        dims: tuple[str, ...],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        """Nothing is kept."""
+
+    def drop(self, name: str) -> None:
+        """Nothing was kept."""
+
+    def mark(self, name: str, attrs: Mapping[str, Any]) -> None:
+        """Nothing is marked."""
+
+    def abandon(self) -> None:
+        """Nothing was begun."""
+
+    def commit(
+        self,
+        order: Sequence[str],
+        coords: Mapping[str, np.ndarray],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        """Nothing is written."""
+
+    def finish(self) -> None:
+        """Nothing is open."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def dataset(self) -> xr.Dataset:
+        """Return an empty recording."""
+        return xr.Dataset(attrs={"layers": []})
+
+
 PARTIAL = {"partial": 1}
 """Attribute of a layer that some recorded passes did not reach: NaN in those."""
 

@@ -140,7 +140,8 @@ def compare_models(
         cells = streaming.compute()
         return cells.assign_attrs(device=str(place))
     runs = [_joined(held) for held in rows]
-    return compare(*runs, measure=chosen, device=device)
+    other = runs[1] if len(runs) > 1 else None
+    return compare(runs[0], other, chosen, device=device)
 
 
 class _Side:
@@ -187,9 +188,9 @@ def _pairs(
 def _is_pair_of_inputs(item: Any) -> bool:
     if not isinstance(item, tuple | list) or len(item) != 2:
         return False
-    return (
-        isinstance(item[1], Mapping | tuple | list) or getattr(item[1], "ndim", 0) > 1
-    )
+    second = item[1]
+    nested = isinstance(second, Mapping | tuple | list)
+    return nested or bool(getattr(second, "ndim", 0) > 1)
 
 
 def _fits(seen: list[Rows]) -> bool:

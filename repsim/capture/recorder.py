@@ -22,6 +22,7 @@ from repsim.capture.header import Header
 from repsim.capture.isolation import same_random_numbers, undisturbed
 from repsim.capture.masks import MaskSaid
 from repsim.capture.origin import provenance
+from repsim.capture.ranks import part_of, shard_again
 from repsim.capture.rows import Reduce
 from repsim.capture.schedule import Schedule
 from repsim.capture.selection import Choice, Layers, select, unwrap
@@ -35,9 +36,11 @@ from repsim.capture.session import (
 )
 from repsim.core.messages import whole
 from repsim.datasets.pooling import check_how, how_named
+from repsim.datasets.store.memory import Memory
 from repsim.datasets.store.places import locate
+from repsim.datasets.store.reader import read
 from repsim.datasets.store.resumption import resumed_writer
-from repsim.datasets.store.sinks import Sink
+from repsim.datasets.store.sinks import Nowhere, Sink
 from repsim.datasets.store.zarr_format import Codec
 
 Errors = Literal[True] | Callable[[Any, Any], Tensor] | None
@@ -178,13 +181,18 @@ class Recorder:
             mask=mask,
             on_error=on_error,
         )
+        self._part = part_of(model, self._network)
+        self._place = None if store is None else locate(store, group)
+        self._sink: Sink
         codec = Codec(level)
         check_names(choices, stored=store is not None)
         if store is None and (resume or codec != Codec()):
             msg = "Expected `store` along with resume=True or `level`."
             raise ValueError(msg)
-        if resume:
-            self._sink: Sink = resumed_writer(
+        if self._part != "writes":
+            self._sink = Nowhere() if store is not None else Memory(known, head)
+        elif resume:
+            self._sink = resumed_writer(
                 *locate(store, group),
                 start=start,
                 due=self._schedule.due,
@@ -242,7 +250,7 @@ class Recorder:
         try:
             if self._schedule.due(self._count):
                 self.snapshot()
-            else:
+            elif self._part != "rests":
                 with undisturbed(self._network):
                     self._session.rehearse(self._batches, self._header)
         except BaseException:
@@ -286,8 +294,10 @@ class Recorder:
     def snapshot(self) -> None:
         """Record now, whatever the schedule says."""
         self._check_open()
-        with undisturbed(self._network):
-            self._session.record(self._batches, self._count, self._header)
+        if self._part != "rests":
+            with undisturbed(self._network):
+                self._session.record(self._batches, self._count, self._header)
+                shard_again(self._network)
         self._recorded = self._count
 
     def close(self, *, complete: bool = True) -> None:
@@ -309,7 +319,9 @@ class Recorder:
 
     def dataset(self) -> xr.Dataset:
         """Return what was recorded so far; lazily where there is a store."""
-        return self._sink.dataset()
+        if self._part == "writes" or self._place is None:
+            return self._sink.dataset()
+        return read(self._place[0])
 
     def _signals(
         self,

@@ -32,6 +32,14 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def wrappers(model: Any) -> Iterator[nn.Module]:
+    """Yield a model and what it wraps, down to the network."""
+    inner: nn.Module | None = model if isinstance(model, nn.Module) else None
+    while inner is not None:
+        yield inner
+        inner = _inner(inner)
+
+
 def _inner(module: nn.Module) -> nn.Module | None:
     for name in _INNER:
         if name in module._modules and module._modules[name] is not None:
