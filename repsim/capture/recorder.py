@@ -17,12 +17,12 @@ from repsim.capture.batches import (
     batches_of,
     inputs_axis,
 )
+from repsim.capture.distributed import part_of, shard_again
 from repsim.capture.errors import Signals, needed_labels, of_loss, of_rule
 from repsim.capture.header import Header
 from repsim.capture.isolation import same_random_numbers, undisturbed
 from repsim.capture.masks import MaskSaid
 from repsim.capture.origin import provenance
-from repsim.capture.ranks import part_of, shard_again
 from repsim.capture.rows import Reduce
 from repsim.capture.schedule import Schedule
 from repsim.capture.selection import Choice, Layers, select, unwrap

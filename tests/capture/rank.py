@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import repsim
-from repsim.capture import ranks
+from repsim.capture import distributed
 
 
 def main(kind: str, rank: int, folder: Path) -> None:
@@ -30,7 +30,7 @@ def main(kind: str, rank: int, folder: Path) -> None:
         fully_shard(net[0], mesh=mesh)
         fully_shard(net, mesh=mesh)
     if kind == "alone":
-        ranks.PATIENCE = 1.0
+        distributed.PATIENCE = 1.0
         if rank == 0:
             try:
                 repsim.Recorder(model, fixed)

@@ -27,7 +27,9 @@ def _together(kind: str, folder: Path) -> None:
     assert [p.returncode for p in processes] == [0, 0], errors
 
 
-@pytest.mark.parametrize("kind", ["ddp", "sharded"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("ddp", marks=pytest.mark.slow), "sharded"]
+)
 def test_all_ranks_train_and_one_store_is_written(kind: str, tmp_path: Path) -> None:
     _together(kind, tmp_path)
     (tmp_path / "plain").touch()
@@ -53,6 +55,7 @@ def test_all_ranks_train_and_one_store_is_written(kind: str, tmp_path: Path) -> 
         np.testing.assert_allclose(run[layer][2], end[layer], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_rank_alone_is_told_before_anything_hangs(tmp_path: Path) -> None:
     _together("alone", tmp_path)
     sentence = (tmp_path / "sentence").read_text()
