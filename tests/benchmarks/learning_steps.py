@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import repsim
+from repsim.learning.stacked import StackedRules
 
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "bp": ("bp", {}),
@@ -27,6 +28,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "dfa": ("dfa", {}),
     "kickback": ("kickback", {}),
     "noise": ("noise", {}),
+    **{name: (name, {}) for name in repsim.learning.names()[7:]},
 }
 Step = Callable[[Tensor, Tensor], object]
 
@@ -52,6 +54,10 @@ def measure(width: int, options: argparse.Namespace) -> list[str]:
     steps: dict[str, Step] = {"plain PyTorch": plain(net())}
     for label, (name, extra) in RULES.items():
         steps[label] = repsim.learning.make(name, net(), **extra).step
+    stack = StackedRules([repsim.learning.make("bp", net()) for _ in range(5)])
+    steps["bp, five networks as one"] = lambda x, y: stack.step(
+        x.expand(5, *x.shape), y.expand(5, *y.shape)
+    )
     generator = torch.Generator().manual_seed(0)
     n = options.batch_size
     x = torch.rand(n * options.steps, 784, generator=generator)

@@ -151,7 +151,7 @@ class SyntheticGradient(Rule):
         self.trace = trace_of(targets)
         self.predictor_hidden = hidden_sizes(predictor, predictor_hidden)
         self.needs_vjp = self.trace > 0
-        self._stack: LinearStack | None = None
+        self.stack: LinearStack | None = None
         self._single: dict[str, Predictor] = {}
         self.options |= {
             "at": at if isinstance(at, str) else numbers,
@@ -179,11 +179,11 @@ class SyntheticGradient(Rule):
                 f"{self.kernel_size}."
             )
             raise ValueError(msg)
-        self._stack, self._single = None, {}
+        self.stack, self._single = None, {}
         if self.kind == "linear" and len(sizes) == 1 and len(next(iter(sizes))) == 1:
             (units,) = next(iter(sizes))
-            self._stack = LinearStack(self.splits, units, classes).to(like)
-            parameters = list(self._stack.parameters())
+            self.stack = LinearStack(self.splits, units, classes).to(like)
+            parameters = list(self.stack.parameters())
         else:
             self._single = self._separate(shapes, classes, like)
             parameters = [p for s in self._single.values() for p in s.parameters()]
@@ -214,9 +214,9 @@ class SyntheticGradient(Rule):
 
     def stand_alone(self) -> None:
         """Take stacked predictors apart, with what their optimiser keeps."""
-        if self._stack is None:
+        if self.stack is None:
             return
-        stack, before = self._stack, self.optimizers["predictors"]
+        stack, before = self.stack, self.optimizers["predictors"]
         self._single = {}
         for name in self.splits:
             one = stack[name]
@@ -229,13 +229,13 @@ class SyntheticGradient(Rule):
                 own = isinstance(value, Tensor) and value.shape == stack.weight.shape
                 kept = value[i] if own else value
                 after.state[parameter][key] = copy.deepcopy(kept)
-        self.optimizers["predictors"], self._stack = after, None
+        self.optimizers["predictors"], self.stack = after, None
 
     @property
     def predictors(self) -> dict[str, Predictor]:
         """Block → its predictor; writing into its numbers changes the rule's."""
-        if self._stack is not None:
-            return {name: self._stack[name] for name in self.splits}
+        if self.stack is not None:
+            return {name: self.stack[name] for name in self.splits}
         return dict(self._single)
 
     def _has_maps(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -258,8 +258,8 @@ class SyntheticGradient(Rule):
 
     def predict(self, cuts: Sequence[Cut]) -> None:
         """Predict at every cut from what the forward pass has left there."""
-        if self._stack is not None:
-            self._stack.predict(cuts)
+        if self.stack is not None:
+            self.stack.predict(cuts)
             return
         with torch.no_grad():
             for cut in cuts:
@@ -309,8 +309,8 @@ class SyntheticGradient(Rule):
         if cut.target is None:
             cut.target = self._target(cut)
         distance: Tensor | None
-        if self._stack is not None:
-            distance = self._stack.learn(cut, count)
+        if self.stack is not None:
+            distance = self.stack.learn(cut, count)
         else:
             predicted, target = held(cut.predicted), held(cut.target)
             predictor = self._single[cut.name]
@@ -320,14 +320,14 @@ class SyntheticGradient(Rule):
     def extra_state(self) -> dict[str, Any]:
         """Return the predictors' weights, and whether they are stacked."""
         weights = {name: s.state_dict() for name, s in self.predictors.items()}
-        return {**weights, "stacked": self._stack is not None}
+        return {**weights, "stacked": self.stack is not None}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Take the predictors' weights back, stacked or apart as they were."""
-        stacked = state.get("stacked", self._stack is not None)
-        if self._stack is not None and not stacked:
+        stacked = state.get("stacked", self.stack is not None)
+        if self.stack is not None and not stacked:
             self.stand_alone()
-        elif self._stack is None and stacked:
+        elif self.stack is None and stacked:
             self.build(self.shapes)
             self._segments = []
         for name, predictor in self.predictors.items():
