@@ -94,7 +94,7 @@ def matrix_layers(
 
 def matrix(run: xr.Dataset, layer: str, step: int | None = None) -> np.ndarray:
     """Return one layer at one moment as an array (example, unit), read once."""
-    variable = run[layer]
+    variable = run.variables[layer]
     if step is not None and "step" in variable.dims:
         variable = variable.isel(step=step)
     unit = next(d for d in variable.dims if d != "example")

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 
 @contextmanager
@@ -19,6 +20,27 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Return the numeric libraries loaded by now, looked for once: that takes long."""
+    return ThreadpoolController()
+
+
+@contextmanager
+def calm(size: int, worth: int = 1 << 18) -> Iterator[None]:
+    """Compute on one thread where matrices of `size` entries repay no second one."""
+    before = torch.get_num_threads()
+    if size >= worth or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        with _libraries().limit(limits=1, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)

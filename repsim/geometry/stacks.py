@@ -12,10 +12,12 @@ from numpy.typing import ArrayLike
 from repsim.core.devices import device_named
 from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
+from repsim.core.threads import calm
 from repsim.datasets.recordings import matrix, matrix_layers, networks
 from repsim.geometry.profiles import class_margin as class_margin
 from repsim.geometry.profiles import rdm_distance as rdm_distance
 from repsim.measures.dissimilarity import MINIMUM, dissimilarities, whole_rows
+from repsim.measures.dissimilarity.batched import is_small, small_rdms
 from repsim.measures.dissimilarity.distances import (
     METRICS,
     Metric,
@@ -24,7 +26,7 @@ from repsim.measures.dissimilarity.distances import (
 )
 from repsim.measures.dissimilarity.given import aligned, in_order, n_examples
 from repsim.measures.dissimilarity.triangle import n_pairs
-from repsim.measures.matrices import Nan, check_finite
+from repsim.measures.matrices import Nan, as_tensor, check_finite
 
 Precision = Literal["float64", "float32"]
 
@@ -110,25 +112,32 @@ def rdms(
     values = np.zeros((steps or 1, len(names), n_pairs(n)), kind)
     empty: list[str] = []
     where = device_named(device)
-    for s in range(steps or 1):
-        for k, name in enumerate(names):
-            x = torch.as_tensor(matrix(run, name, s if steps else None))
-            what = f"layer {name!r}{_moment(run, s)}"
-            present = whole_rows(x, what) if nan == "omit" else None
-            if present is None:
-                check_finite(x, what)
-            given = {"metric": metric, "noise": noise, "present": present}
-            try:
-                near = narrowed(x, getattr(torch, values.dtype.name), where)
-                _, undefined = dissimilarities(near, out=values[s, k], **given)
-            except OutOfRange:
-                if precision is not None:
-                    raise
-                values = values.astype(np.float64)
-                near = x.to(where, torch.float64)
-                _, undefined = dissimilarities(near, out=values[s, k], **given)
-            if undefined and name not in empty:
-                empty.append(name)
+    widest = max(run.variables[name].size for name in names) // (n * (steps or 1))
+    with calm(n * widest):
+        for s in range(steps or 1):
+            layers_now = {}
+            for k, name in enumerate(names):
+                x = as_tensor(matrix(run, name, s if steps else None))
+                what = f"layer {name!r}{_moment(run, s)}"
+                present = whole_rows(x, what) if nan == "omit" else None
+                if present is None:
+                    check_finite(x, what)
+                layers_now[k] = x, present
+            if noise is None and where.type == "cpu":
+                _together(layers_now, metric, values[s])
+            for k, (x, present) in layers_now.items():
+                given = {"metric": metric, "noise": noise, "present": present}
+                try:
+                    near = narrowed(x, getattr(torch, values.dtype.name), where)
+                    _, undefined = dissimilarities(near, out=values[s, k], **given)
+                except OutOfRange:
+                    if precision is not None:
+                        raise
+                    values = values.astype(np.float64)
+                    near = x.to(where, torch.float64)
+                    _, undefined = dissimilarities(near, out=values[s, k], **given)
+                if undefined and names[k] not in empty:
+                    empty.append(names[k])
     if empty:
         warnings.warn(
             f"Some examples have no {metric} distance in {', '.join(empty)}: their "
@@ -137,6 +146,27 @@ def rdms(
             stacklevel=2,
         )
     return _labelled(values if steps else values[0], run, names, metric)
+
+
+def _together(
+    layers: dict[int, tuple[torch.Tensor, torch.Tensor | None]],
+    metric: str,
+    out: np.ndarray,
+) -> None:
+    """Write the RDMs of small layers, those of one width at once, and take them out."""
+    widths: dict[int, list[int]] = {}
+    for k, (x, present) in layers.items():
+        if present is None and is_small(len(x), x.shape[1], metric):
+            widths.setdefault(x.shape[1], []).append(k)
+    for group in widths.values():
+        stack = np.stack([layers[k][0].double().numpy() for k in group])
+        found = np.empty((len(group), out.shape[1]), out.dtype)
+        for k, row, plain in zip(
+            group, found, small_rdms(stack, metric, found), strict=True
+        ):
+            if plain:
+                out[k] = row
+                del layers[k]
 
 
 def _precision(run: xr.Dataset, names: list[str]) -> str:

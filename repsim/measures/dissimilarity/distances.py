@@ -30,19 +30,19 @@ METRICS: tuple[str, ...] = (
 DIRECTIONS = ("correlation", "cosine")
 """Metrics that see a row's direction only."""
 
-_CLOSE = {torch.float64: 1e-4, torch.float32: 1e-3}
+CLOSE = {"float64": 1e-4, "float32": 1e-3}
 """Share of the squared lengths below which a difference of them is mostly rounding."""
 
 _EPS = 16 * float(np.finfo(np.float64).eps)
 """Error of a float64 product of rows of length one, whatever their width."""
 
-_RANGE = {torch.float64: 500, torch.float32: 50}
+RANGE = {"float64": 500, "float32": 50}
 """Exponents of two within which lengths can be squared and compared."""
 
-_SMALL = 1 << 22
+SMALL = 1 << 22
 """Multiplications below which all is computed in float64."""
 
-_PROBE = 64
+PROBE = 64
 """Rows whose distances tell whether a representation has ties."""
 
 
@@ -88,7 +88,7 @@ def condensed(
     """
     n = len(x)
     if out is None:
-        out = np.empty(n_pairs(n), str(x.dtype).removeprefix("torch."))
+        out = np.empty(n_pairs(n), _name(x))
     few = some_columns(x)
     found = distinct(x, few)
     if found is not None:
@@ -118,6 +118,10 @@ def condensed(
     if values is not out:
         out[:] = values
     return out, int(away.sum())
+
+
+def _name(x: torch.Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
 
 
 def narrowed(
@@ -173,21 +177,21 @@ def _rounded(
 ) -> tuple[np.ndarray, int]:
     """Return the distances of any rows and the exponent of two they lack."""
     n = len(x)
-    if x.device.type == "cpu" and n * n * x.shape[1] < _SMALL:
+    if x.device.type == "cpu" and n * n * x.shape[1] < SMALL:
         # Single precision repays nothing here.
         x = x.double()
-    ties = n <= _PROBE
+    ties = n <= PROBE
     if not ties:
-        some = slice(None, None, -(-n // _PROBE))
+        some = slice(None, None, -(-n // PROBE))
         values, _, room = _product(x[some].double(), metric, away[some], None)
-        ties = tied(values, _room(values, metric, room))
+        ties = tied(values, room_of(values, metric, room))
     if ties:
         x = x.double()
-    if out is not None and out.dtype != str(x.dtype).removeprefix("torch."):
+    if out is not None and out.dtype != _name(x):
         out = None
     values, exponent, room = _product(x, metric, away, out)
     if ties:
-        settle(values, _room(values, metric, room))
+        settle(values, room_of(values, metric, room))
         if metric in DIRECTIONS:
             values[values <= 2 * _EPS**2] = 0
     if metric == "euclidean":
@@ -195,14 +199,15 @@ def _rounded(
     return values, exponent
 
 
-def _room(values: np.ndarray, metric: str, most: float) -> np.ndarray:
+def room_of(values: np.ndarray, metric: str, most: float | np.ndarray) -> np.ndarray:
     """Return the errors of float64 distances, squared ones for ``euclidean``.
 
-    That of a product is relative to the rows' lengths, so at most `most`; distances
-    that are small beside the lengths were subtracted, and have a relative one.
+    That of a product is relative to the rows' squared lengths (halves of them for
+    directions), `most`; distances that are small beside these were subtracted, and
+    have a relative one.
     """
-    relative = _EPS / (1 / 16 if metric == "cityblock" else _CLOSE[torch.float64])
-    room = np.minimum(relative * values, most)
+    relative = _EPS / (1 / 16 if metric == "cityblock" else CLOSE["float64"])
+    room = np.minimum(relative * values, 2 * _EPS * most)
     # Rows of length one are rounded themselves.
     return room + _EPS**2 if metric in DIRECTIONS else room
 
@@ -212,7 +217,7 @@ def _product(
 ) -> tuple[np.ndarray, int, float]:
     """Return distances by one product, squared ones for ``euclidean``.
 
-    With them the exponent of two that they lack and, in float64, their largest error.
+    With them the exponent of two that they lack and the largest squared length.
     """
     if metric == "cityblock":
         x, exponent = _in_range(x)
@@ -225,26 +230,26 @@ def _product(
         # Distances do not see a common offset, but rounding does.
         rows -= rows.mean(0)
         halves = (lengths(rows).square() / 2).to(x.dtype)
-        most = 2 * _EPS * float(halves.max())
+        most = float(halves.max())
         halves = halves.masked_fill(gone, torch.nan)
         values = triangle(rows, -1, halves, halves, limits=(0, 2), out=out)
         _mend(values, rows, halves, 0.5)
         return values, 0, most
     rows = x - x.mean(0)
     size = lengths(rows)
-    high, limit = float(size.max()), 2.0 ** _RANGE[x.dtype]
+    high, limit = float(size.max()), 2.0 ** RANGE[_name(x)]
     # NaN, of numbers beyond the range, compares as false.
     if not 1 / limit < high < limit or high > 8 * float(size.median()):
         return _uneven(x)
     squares = size.square().to(x.dtype)
     values = triangle(rows, -2, squares, squares, limits=(0, None), out=out)
     _mend(values, x, squares, 1.0)
-    return values, 0, 2 * _EPS * high**2
+    return values, 0, high**2
 
 
 def _directions(x: torch.Tensor, metric: str, away: torch.Tensor) -> torch.Tensor:
     """Return rows of length one, less their means for correlation."""
-    limit = 2.0 ** _RANGE[x.dtype]
+    limit = 2.0 ** RANGE[_name(x)]
     rows, mean = x, x.new_zeros(len(x), 1)
     if metric == "correlation":
         mean = x.mean(1, keepdim=True)
@@ -274,7 +279,7 @@ def _uneven(x: torch.Tensor) -> tuple[np.ndarray, int, float]:
     peaks = x.abs().amax(1)
     _, exponents = torch.frexp(peaks)
     exponent = int(exponents[peaks > 0].median()) if bool(peaks.any()) else 0
-    far = exponents > exponent + _RANGE[x.dtype]
+    far = exponents > exponent + RANGE[_name(x)]
     near = shift(x.masked_fill(far[:, None], 0), -exponent)
     size = lengths(near - near[~far].mean(0))
     most = ~far & (size <= 8 * size[~far].median())
@@ -307,7 +312,7 @@ def shift(x: torch.Tensor, exponent: int | torch.Tensor) -> torch.Tensor:
 def _in_range(x: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Return rows whose sums of absolute values are in range, and what they lack."""
     exponent = int(torch.frexp(x.abs().max())[1])
-    if abs(exponent) < _RANGE[x.dtype]:
+    if abs(exponent) < RANGE[_name(x)]:
         return x, 0
     return shift(x, -exponent), exponent
 
@@ -358,7 +363,7 @@ def _mend(
     Elsewhere in `out` they are differences of large numbers, here mostly rounding:
     these pairs, usually none, are subtracted first and squared afterwards.
     """
-    limit = _CLOSE[rows.dtype]
+    limit = CLOSE[_name(rows)]
     size = squares.cpu().numpy()
     most = 2 * limit * float(np.nanmax(size, initial=0.0))
     if float(out.min(initial=np.inf)) > most:

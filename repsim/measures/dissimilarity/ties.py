@@ -14,13 +14,18 @@ import torch
 from repsim.measures.dissimilarity.ranks import ascending
 
 _COLUMNS = 8
-_EXACT = 52
+_EXACT = 50
 """Bits of a sum of whole numbers that float64 holds whatever the order of adding."""
+
+
+def some_columns_step(units: int) -> int:
+    """Return every how many units are looked at first."""
+    return max(1, units // _COLUMNS)
 
 
 def some_columns(x: torch.Tensor) -> np.ndarray:
     """Return a few units of all examples, (unit, example): most rows differ there."""
-    step = max(1, x.shape[1] // _COLUMNS)
+    step = some_columns_step(x.shape[1])
     # Adding zero turns -0.0 into 0.0: they are equal, their bits are not.
     return np.add(x[:, ::step].T.cpu().numpy(), 0.0, order="C")
 
@@ -84,13 +89,7 @@ def whole(
     does not see is taken off first: the first row, or for correlation each row's first
     value.
     """
-    units = x.shape[1]
-    if metric == "cityblock":
-        bits = _EXACT - units.bit_length() - 1
-    else:
-        # Sums of `units` products of two numbers; for correlation times `units`.
-        times = 2 if metric == "correlation" else 1
-        bits = (_EXACT - times * units.bit_length()) // 2
+    bits = grid_bits(x.shape[1], metric)
     if bits < 1 or _on_grid(_shifted(few.T.astype(np.float64), metric), bits) is None:
         return None
     wide = x.double().cpu().numpy()
@@ -103,6 +102,15 @@ def whole(
     if found is None:
         return None
     return torch.from_numpy(found[0]).to(x.device), found[1]
+
+
+def grid_bits(units: int, metric: str) -> int:
+    """Return of how many bits whole numbers may be for exact sums."""
+    if metric == "cityblock":
+        return _EXACT - units.bit_length() - 1
+    # Sums of `units` products of two numbers; for correlation times `units`.
+    times = 2 if metric == "correlation" else 1
+    return (_EXACT - times * units.bit_length()) // 2
 
 
 def _shifted(x: np.ndarray, metric: str) -> np.ndarray:

@@ -10,7 +10,9 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 import repsim
+from repsim.core.threads import calm
 from repsim.measures.dissimilarity import rsa_pairs, triangle
+from repsim.measures.dissimilarity.batched import small_rdms
 from repsim.measures.dissimilarity.distances import METRICS, condensed
 from repsim.measures.kernels import products
 
@@ -72,6 +74,47 @@ def test_any_container_and_dtype_gives_float64(rng: np.random.Generator) -> None
         np.testing.assert_allclose(repsim.rdm(given_), expected, atol=1e-12)
     half = repsim.rdm(torch.as_tensor(x, dtype=torch.bfloat16), metric="euclidean")
     assert half.dtype == np.float64
+
+
+@pytest.mark.parametrize("metric", METRICS[:4])
+@pytest.mark.parametrize("n", [5, 50, 130])
+def test_many_small_layers_at_once_are_the_single_ones(
+    rng: np.random.Generator, metric: str, n: int
+) -> None:
+    x = rng.normal(size=(9, n, 12))
+    x[1, 3] = x[1, 4]  # equal rows,
+    x[2] = rng.integers(0, 2, (n, 12))  # a grid,
+    x[3, 2] = 0  # an example without direction,
+    x[4, 0] *= 1e9  # one of another size,
+    x[5] *= 1e-200  # numbers that underflow,
+    x[6, 1] = x[6, 2] + 1e-9 * rng.normal(size=12)  # near rows,
+    turn = np.arange(n)[:, None] - np.arange(n)[None, :12]
+    x[7] = np.cos(2 * np.pi * turn / n) if n >= 12 else x[8]  # ties by symmetry:
+    out = np.empty((9, n * (n - 1) // 2))
+    plain = small_rdms(x, metric, out)
+    # these are left to the general function, the others are equal to it.
+    assert not plain[[1, 2, 5, 6]].any() and plain[[0, 8]].all()
+    lengths = metric.endswith("euclidean")
+    assert plain[4] != lengths and (lengths or not plain[3])
+    assert n < 12 or not plain[7]
+    for k in np.flatnonzero(plain):
+        expected = condensed(torch.as_tensor(x[k]), metric)[0]
+        np.testing.assert_allclose(out[k], expected, rtol=1e-9, atol=1e-14)
+
+
+def test_small_matrices_are_computed_on_one_thread() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with calm(1000):
+            assert torch.get_num_threads() == 1
+        with calm(1 << 20):
+            assert torch.get_num_threads() == 2
+        with pytest.raises(KeyError), calm(1000):
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_bands_cover_every_pair(rng: np.random.Generator) -> None:
