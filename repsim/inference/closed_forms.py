@@ -258,7 +258,10 @@ def leave_group_out(
     n, count = len(which), len(starts)
     if count < LEAST - 1:
         # Four groups make a term, and one is left out.
-        msg = f"Expected at least {LEAST - 1} groups for an interval, but got {count}."
+        msg = (
+            f"Expected at least {LEAST - 1} groups for an interval, but got {count}; "
+            "take over='example', and read it as one of these groups only."
+        )
         raise ValueError(msg)
     sides = [
         [_Grouped(Kernel(x[order], kernel, bandwidth), starts, which) for x in side]
