@@ -23,7 +23,7 @@ def bures(a: np.ndarray, b: np.ndarray | None) -> np.ndarray:
                 out[i, j] = np.linalg.svd(x.T @ y, compute_uv=False).sum() / size
                 if np.array_equal(x, y):
                     out[i, j] = 1
-    return np.minimum(out, 1)
+    return np.asarray(np.minimum(out, 1))
 
 
 def _root(rdm: np.ndarray) -> np.ndarray:
