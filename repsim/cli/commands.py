@@ -38,6 +38,13 @@ Layers = Annotated[
 Step = Annotated[
     str, typer.Option(help="A recorded step, `last`, or `all` (numbers only).")
 ]
+Reduce = Annotated[
+    str | None,
+    typer.Option(
+        "--reduce",
+        help="Maps and tokens as units: flatten, mean, last, first or tokens.",
+    ),
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -297,6 +304,7 @@ def compare(
     layers: Layers = None,
     layers_b: Layers = None,
     step: Step = "last",
+    reduce: Reduce = None,
     precision: Annotated[
         str | None, typer.Option(help="float64, float32 or bfloat16.")
     ] = None,
@@ -316,8 +324,8 @@ def compare(
 
     import_modules(plugin or [])
     cells = compare_recordings(
-        open_run(a, step),
-        None if b is None else open_run(b, step),
+        open_run(a, step, reduce),
+        None if b is None else open_run(b, step, reduce),
         measure,
         layers=listed(layers),
         layers_b=listed(layers_b),
@@ -346,6 +354,7 @@ def rdm(
     metric: Annotated[str, typer.Option(help="Dissimilarity.")] = "correlation",
     layers: Layers = None,
     step: Step = "last",
+    reduce: Reduce = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -356,7 +365,7 @@ def rdm(
     from repsim.geometry.stacks import rdms
 
     wanted = cast(Any, metric)  # checked there, with the nearest match
-    found = rdms(open_run(run, step), metric=wanted, layers=listed(layers))
+    found = rdms(open_run(run, step, reduce), metric=wanted, layers=listed(layers))
 
     def draw(result: Any) -> Any:
         from repsim import plot
@@ -403,6 +412,7 @@ def probe(
     repeats: Annotated[int, typer.Option(help="Splits, of which the mean is.")] = 1,
     layers: Layers = None,
     step: Step = "last",
+    reduce: Reduce = None,
     seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     out: Out = None,
@@ -415,7 +425,7 @@ def probe(
     from repsim.datasets.recordings import select_layers
     from repsim.probes import LinearProbe, probe_layers
 
-    recording = open_run(run, step)
+    recording = open_run(run, step, reduce)
     if layers is not None:
         wanted = select_layers(recording, listed(layers))
         recording = recording[wanted].assign_attrs(layers=wanted)

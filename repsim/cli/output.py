@@ -2,13 +2,27 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 
+from repsim.core.messages import unknown
 
-def open_run(path: Path, step: str = "all") -> Any:
-    """Open a recording at one moment, or at all."""
+
+def open_run(path: Path, step: str = "all", reduce: str | None = None) -> Any:
+    """Open a recording at one moment, or at all, maps and tokens as units if asked."""
+    run = _open_run(path, step)
+    if reduce is None:
+        return run
+    from repsim.datasets.pooling import HOWS
+    from repsim.datasets.reduction import reduce as reduced
+
+    if reduce not in HOWS:
+        raise typer.BadParameter(unknown("--reduce", reduce, HOWS))
+    return reduced(run, cast(Any, reduce))
+
+
+def _open_run(path: Path, step: str) -> Any:
     from repsim.datasets.store import open_recording  # slow; not for --help
 
     _refuse_study(path)

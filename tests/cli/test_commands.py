@@ -129,6 +129,31 @@ def test_compare_writes_a_picture_and_its_numbers(
     assert _run("compare", a, b, *option) == 0
 
 
+def test_maps_and_tokens_are_reduced_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rng: np.random.Generator
+) -> None:
+    words = rng.normal(size=(30, 4, 3))
+    mask = np.arange(4) < rng.integers(1, 5, 30)[:, None]
+    run = xr.Dataset(
+        {"h": (("example", "h_token", "h_unit"), words)},
+        {"mask": (("example", "token"), mask), "label": ("example", np.arange(30) % 2)},
+    )
+    path = str(tmp_path / "run.zarr")
+    repsim.save_recording(run, path)
+    for command in ("compare", "rdm", "probe"):
+        capsys.readouterr()
+        assert _run(command, path) == 1
+        assert '"flatten") asks what' in capsys.readouterr().err
+        assert _run(command, path, "--reduce", "last", "--json") == 0
+        assert _run(command, path, "--reduce", "lost") == 2
+        assert "Did you mean 'last'?" in capsys.readouterr().err
+    out = tmp_path / "r.json"
+    assert _run("rdm", path, "--reduce", "last", "--out", str(out)) == 0
+    last = words[np.arange(30), mask.sum(1) - 1]
+    found = json.loads(out.read_text())["data"][0]
+    np.testing.assert_allclose(found, repsim.rdm(last), atol=1e-6)
+
+
 def test_rdm_and_probe_write_pictures(folder: Path, tmp_path: Path) -> None:
     run = str(folder / "runs.zarr" / "bp" / "0")
     assert _run("rdm", run, "--out", str(tmp_path / "rdms.png")) == 0
