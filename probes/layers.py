@@ -483,7 +483,7 @@ def _labelled(
     result: xr.Dataset = frame(run, cells, extra)
     for name, level in _joined([task.constant() for task in tasks]).items():
         result[name] = lead, level.mean(axis=0)
-    coords = {} if goal.outputs is None else {"output": goal.outputs}
+    coords: dict[str, Any] = {} if goal.outputs is None else {"output": goal.outputs}
     if goal.classes is not None and "confusion" in result:
         coords |= {"class": goal.classes, "predicted": goal.classes}
     for key, variable in result.data_vars.items():

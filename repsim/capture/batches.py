@@ -243,7 +243,7 @@ def _batch(item: Any, whole: bool, axis: int = 0) -> Batch:
     batch.inputs = dict(_named_tensors(inputs))
     if _is_dict(inputs):
         batch.inputs.pop("labels", None)
-    if not axis and getattr(labels, "ndim", 0) > 0:
+    if not axis and labels is not None and np.ndim(labels) > 0:
         batch.axis = _turned(inputs, len(labels))
     batch.size = _size(inputs, batch.axis)
     return batch

@@ -119,7 +119,8 @@ def noise_ceiling(
 def _bounds(stack: np.ndarray, method: Method) -> tuple[float, float]:
     scaled = np.stack([on_scale(row, method) for row in stack])
     total = scaled.sum(0)
-    lower, upper = [], []
+    lower: list[float] = []
+    upper: list[float] = []
     for own, row in zip(scaled, stack, strict=True):
         for bound, mean in ((lower, total - own), (upper, total)):
             found, _ = similarities(mean[None], row[None], method)

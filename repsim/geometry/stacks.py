@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -126,7 +126,11 @@ def rdms(
             if noise is None and where.type == "cpu":
                 _together(layers_now, metric, values[s])
             for k, (x, present) in layers_now.items():
-                given = {"metric": metric, "noise": noise, "present": present}
+                given: dict[str, Any] = {
+                    "metric": metric,
+                    "noise": noise,
+                    "present": present,
+                }
                 try:
                     near = narrowed(x, getattr(torch, values.dtype.name), where)
                     _, undefined = dissimilarities(near, out=values[s, k], **given)

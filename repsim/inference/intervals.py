@@ -277,8 +277,9 @@ def closed_form(
         kept = {k: v for k, v in options.items() if k != "debiased"}
         if options.get("debiased", True) and which is None:
             return lambda xs, ys: alignment.leave_one_out(xs, ys, **kept)
-        if options.get("debiased", True):
-            return lambda xs, ys: alignment.leave_group_out(xs, ys, which, **kept)
+        if options.get("debiased", True) and which is not None:
+            groups = which
+            return lambda xs, ys: alignment.leave_group_out(xs, ys, groups, **kept)
     if measure.name == "rsa" and set(options) <= {"metric", "method"}:
         metric = options.get("metric", "correlation")
         method = options.get("method", "spearman")

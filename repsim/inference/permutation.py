@@ -378,8 +378,8 @@ def _aligned(
     if name == "hsic":
         scale = np.full((len(left), len(right)), float(n * (n - 3)))
     else:
-        norms = [[float(np.linalg.norm(k)) for k in side] for side in (left, right)]
-        scale = np.outer(*norms)
+        norms = [np.array([np.linalg.norm(k) for k in side]) for side in (left, right)]
+        scale = np.outer(norms[0], norms[1])
     return _moved(left, right, scale)
 
 
@@ -409,7 +409,7 @@ def _ranked(
     if method == "rho-a":
         scale = np.full((len(xs), len(ys)), (pairs**2 - 1) / (12 * pairs**2))
     else:
-        scale = np.outer(*spreads)
+        scale = np.outer(np.array(spreads[0]), np.array(spreads[1]))
     return _moved(sides[0], sides[1], scale * 2 * pairs)
 
 

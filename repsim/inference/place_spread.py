@@ -133,7 +133,7 @@ def _difference(values: np.ndarray, apart: np.ndarray, is_b: np.ndarray) -> floa
 def _middle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the mean of both, or the one of them that there is."""
     a, b = np.where(np.isfinite(a), a, b), np.where(np.isfinite(b), b, a)
-    return (a + b) / 2
+    return np.asarray((a + b) / 2)
 
 
 def _means(
@@ -199,7 +199,9 @@ def _lengths(
     a, b, _ = _means(vectors, apart, is_b[None])
     squares = np.where(is_b, b[0], a[0])
     squares = np.where(np.isfinite(squares), squares, _middle(a, b)[0])
-    return np.sqrt(np.maximum(squares, max(FLOOR * float(own.mean()), TINY)))
+    return np.asarray(
+        np.sqrt(np.maximum(squares, max(FLOOR * float(own.mean()), TINY)))
+    )
 
 
 def _spread(

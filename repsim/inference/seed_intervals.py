@@ -187,7 +187,7 @@ def two_factors(
     low, high = forward.inverse(centre - reach), forward.inverse(centre + reach)
     measured = keep.value
     label = f"{len(left)}" if same else f"{len(left)} + {len(right)}"
-    found = TwoFactors(
+    result = TwoFactors(
         keep.value,
         np.fmin(low, high),
         np.fmax(low, high),
@@ -195,7 +195,7 @@ def two_factors(
         measured,
         np.zeros_like(measured),
     )
-    return found, f"{how} and jackknife over {label} networks", template
+    return result, f"{how} and jackknife over {label} networks", template
 
 
 @dataclass(frozen=True)

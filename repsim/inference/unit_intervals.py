@@ -85,7 +85,7 @@ def _padded(values: np.ndarray, whole: float, count: int) -> np.ndarray:
     out[:own] = deviation
     now = (count - 1) / count * (deviation**2).sum()
     out *= np.sqrt(want / now) if now > 0 else 0.0
-    return out + whole + (own - 1) / (count - 1) * (middle - whole)
+    return np.asarray(out + whole + (own - 1) / (count - 1) * (middle - whole))
 
 
 def _cell(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

@@ -306,8 +306,8 @@ class Unlocked(Schedule):
         """Add the gradient of one model's squared distance."""
         forget(self.models[name].parameters())
         with torch.enable_grad():
-            loss = (self.models[name](x) - out).square().mean()
-            loss.backward()
+            loss: Tensor = (self.models[name](x) - out).square().mean()
+            torch.autograd.backward(loss)
         return loss.detach()
 
 

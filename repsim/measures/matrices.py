@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 import scipy.sparse
@@ -66,7 +66,8 @@ def as_tensor(rows: Any) -> torch.Tensor:
         rows = rows.toarray()
     if isinstance(rows, np.ma.MaskedArray):
         narrow = rows.dtype.kind == "f"
-        rows = (rows if narrow else rows.astype(np.float64)).filled(np.nan)
+        numbers: Any = rows if narrow else rows.astype(np.float64)
+        rows = numbers.filled(np.nan)
     if not isinstance(rows, torch.Tensor):
         rows = _from_numpy(np.asarray(rows))
     tensor: torch.Tensor = rows.detach()
@@ -111,14 +112,15 @@ def checked(x: Matrix, name: str, least: int = 2, nan: Nan = "raise") -> torch.T
     if isinstance(x, torch.Tensor):
         real = not x.is_complex()
     else:
-        kind = np.dtype(x.dtype)
+        kind: np.dtype[Any] = np.dtype(cast(Any, x.dtype))
         real = kind.kind in "fiub" or kind.name == "bfloat16"
     if not real:
         msg = f"Expected `{name}` to hold real numbers, but got {x.dtype}."
         raise TypeError(msg)
     if nan == "raise" and isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        masked = int(np.ma.getmaskarray(x).sum())
         msg = (
-            f"Expected `{name}` without masked values, but got {np.ma.count_masked(x)} "
+            f"Expected `{name}` without masked values, but got {masked} "
             f"of {x.size}; fill them, as in x.filled(0), or leave their examples out "
             'with nan="omit".'
         )

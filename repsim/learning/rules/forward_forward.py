@@ -137,7 +137,7 @@ class ForwardForward(Rule):
                 h = self.run(name, self.batch_checks.own(name, h))
                 own = self.judged(h[:n], 1) + self.judged(h[n : 2 * n], -1)
             if h.requires_grad:
-                own.sum().div(count).backward()
+                torch.autograd.backward(own.sum().div(count))
             total = total + own.detach().mean()
         with torch.enable_grad():
             output = self.run(
@@ -145,7 +145,7 @@ class ForwardForward(Rule):
             )
         loss, error = loss_and_error(self, output, y)
         if output.requires_grad:
-            output.backward(error / count)
+            torch.autograd.backward(output, error / count)
         return {"loss": loss, "goodness_loss": total}
 
     def used(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:

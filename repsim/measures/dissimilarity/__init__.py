@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -277,7 +278,11 @@ def _rdm_stack(
             # Its distances are zero but for rounding, which would be ranked.
             out[k] = np.nan
         else:
-            given = {"metric": metric, "scaled": True, "present": present}
+            given: dict[str, Any] = {
+                "metric": metric,
+                "scaled": True,
+                "present": present,
+            }
             try:
                 near = narrowed(x, getattr(torch, out.dtype.name), device)
                 _, undefined = dissimilarities(near, out=out[k], **given)

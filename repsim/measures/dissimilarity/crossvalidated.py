@@ -302,8 +302,9 @@ def _observations(
             fold = fold.transpose("example", ...)
             parts.append(as_tensor(fold.values))
             labels.append(fold["example"].values)
-        names: range | pd.Index = pd.Index(pd.unique(np.concatenate(labels)))
-        codes = [names.get_indexer(part) for part in labels]
+        known = pd.Index(pd.unique(np.concatenate(labels)))
+        names: range | pd.Index = known
+        codes = [known.get_indexer(part) for part in labels]
         # In one order, so that complete folds need no bookkeeping.
         orders = [np.argsort(code, kind="stable") for code in codes]
         parts = [p[torch.from_numpy(o)] for p, o in zip(parts, orders, strict=True)]

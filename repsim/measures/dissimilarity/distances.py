@@ -148,7 +148,7 @@ def _exact(rows: torch.Tensor, metric: str, away: np.ndarray) -> np.ndarray:
     squares = rows.square().sum(1)
     if metric not in DIRECTIONS:
         values = triangle(rows, -2, squares, squares)
-        return np.sqrt(values, out=values) if metric == "euclidean" else values
+        return np.asarray(np.sqrt(values)) if metric == "euclidean" else values
     if metric == "correlation":
         # d Σxy − Σx Σy and d Σx² − (Σx)²: no mean, which would not be whole.
         sums, units = rows.sum(1), rows.shape[1]

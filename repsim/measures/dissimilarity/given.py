@@ -40,16 +40,16 @@ def as_pairs(rdms: Any, name: str) -> xr.DataArray | np.ndarray:
         if {"example_a", "example_b"} <= set(rdms.dims):
             return _labelled(rdms, name)
         if "pair" in rdms.dims:
-            rdms = _same_pairs(rdms.transpose(..., "pair"), name)
-            if _is_square(rdms.values):
-                dims = ", ".join(str(d) for d in rdms.dims)
+            condensed: xr.DataArray = _same_pairs(rdms.transpose(..., "pair"), name)
+            if _is_square(condensed.values):
+                dims = ", ".join(str(d) for d in condensed.dims)
                 msg = (
                     f"Expected `{name}` to be condensed along `pair`, but got a square "
                     f"RDM, dims ({dims}); call its two last dims example_a and "
                     "example_b, or pass its values."
                 )
                 raise ValueError(msg)
-            return rdms
+            return condensed
         rdms = rdms.values
     if isinstance(rdms, torch.Tensor):
         rdms = rdms.detach().cpu()
@@ -268,7 +268,7 @@ def _condense(values: np.ndarray, name: str) -> np.ndarray:
 
 def _turned(values: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        return values - np.swapaxes(values, -1, -2)
+        return np.asarray(values - np.swapaxes(values, -1, -2))
 
 
 def _largest(values: np.ndarray) -> float:

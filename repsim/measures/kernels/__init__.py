@@ -239,7 +239,7 @@ def hsic_pairs(
     )
     # Beyond float64 there is only infinity, or 0.
     with np.errstate(over="ignore", under="ignore"):
-        values = np.ldexp(values, -2 * np.add.outer(exponents, exponents))
+        values = np.asarray(np.ldexp(values, -2 * np.add.outer(exponents, exponents)))
     return values if ys is None else values[: len(xs), len(xs) :]
 
 
