@@ -1,5 +1,6 @@
 """The activation dataset: what a recording and a study look like."""
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 
@@ -45,6 +46,10 @@ def layers(run: xr.Dataset) -> list[str]:
         )
         raise TypeError(msg)
     listed = run.attrs.get("layers")
+    if isinstance(listed, str) and listed not in run.data_vars:
+        # Some formats keep a list as text: '["a", "b"]', or "a, b".
+        listed = [n for n in re.split(r"[\[\]\"',\s]+", listed) if n in run.data_vars]
+        listed = listed or None
     if listed is not None:
         names = [listed] if isinstance(listed, str) else [str(n) for n in listed]
         return [name for name in names if name in run.data_vars]

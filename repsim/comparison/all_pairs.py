@@ -23,6 +23,7 @@ from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import same_examples
 from repsim.measures.catalogue import Choice, Measure, named
+from repsim.measures.kernels.sketched import sketched_cka
 
 Recordings: TypeAlias = xr.Dataset | xr.DataTree
 
@@ -63,7 +64,9 @@ def compare(
     **options
         The measure's own, as in `repsim.cka`; linear CKA also takes `batch`. With
         `nan="omit"` the examples that hold NaN in any layer compared are left out,
-        moment by moment.
+        moment by moment. `sketch=k` (and `seed`) takes linear CKA from k random
+        directions of each layer, at n k² in place of n d² operations a pair, and gives
+        its standard error as the coordinate `standard_error`.
 
     Returns
     -------
@@ -93,7 +96,13 @@ def compare(
     [[1.0, 1.0], [1.0, 1.0]]
     """
     chosen = named(measure)
-    chosen.check_options(options)
+    sketch = options.pop("sketch", None)
+    if sketch is not None and chosen.name != "cka":
+        msg = f"Expected `sketch` with measure 'cka' only, but got {chosen.name!r}."
+        raise ValueError(msg)
+    chosen.check_options(
+        {k: v for k, v in options.items() if not sketch or k != "seed"}
+    )
     left, right = _sides(a, b, layers, layers_b)
     steps = _common_steps(left, right)
     precision = _precision(chosen, precision, [left, right])
@@ -101,11 +110,20 @@ def compare(
     moments: list[int | None] = [None] if steps is None else list(range(len(steps)))
     values: list[np.ndarray] = []
     flat = ConstantLayers()
+    errors: list[np.ndarray] = []
     how: dict[str, Any] = {}
     with once():
         for moment in tqdm(moments, disable=not progress or len(moments) == 1):
             xs = left.sources(moment)
             ys = None if right is left else right.sources(moment)
+            if sketch is not None:
+                value, error = sketched_cka(
+                    xs, ys, sketch=sketch, precision=precision, device=device, **options
+                )
+                values.append(value)
+                errors.append(error)
+                flat.look(value, xs, ys)
+                continue
             if not values and chosen.describe is not None:
                 how = chosen.describe(xs, ys, **(chosen.defaults() | options))
                 if left.steps is None or right.steps is None:
@@ -123,8 +141,13 @@ def compare(
             )
             flat.look(values[-1], xs, ys)
     flat.warn()
-    attrs = _attrs(chosen, options, precision, device) | how
-    return _labelled(np.stack(values), left, right, steps, attrs)
+    asked = options if sketch is None else {**options, "sketch": sketch}
+    attrs = _attrs(chosen, asked, precision, device) | how
+    result = _labelled(np.stack(values), left, right, steps, attrs)
+    if errors:
+        spread = _labelled(np.stack(errors), left, right, steps, attrs)
+        result = result.assign_coords(standard_error=spread.variable)
+    return result
 
 
 @contextmanager
@@ -189,6 +212,16 @@ def _some(names: list[str], most: int = 8) -> str:
     """Return the first names in words."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return "; ".join(names[:most]) + more
+
+
+def _check_sketch(measure: Measure, options: dict[str, Any]) -> None:
+    """Raise unless a measure and its options can be had from a sketch."""
+    if measure.name != "cka":
+        msg = f"Expected `sketch` with measure 'cka' only, but got {measure.name!r}."
+        raise ValueError(msg)
+    for name in options:
+        if name not in ("debiased", "seed"):
+            raise TypeError(unknown("options of a sketch", name, ["debiased", "seed"]))
 
 
 def _sides(
