@@ -97,12 +97,10 @@ def compare(
     """
     chosen = named(measure)
     sketch = options.pop("sketch", None)
-    if sketch is not None and chosen.name != "cka":
-        msg = f"Expected `sketch` with measure 'cka' only, but got {chosen.name!r}."
-        raise ValueError(msg)
-    chosen.check_options(
-        {k: v for k, v in options.items() if not sketch or k != "seed"}
-    )
+    if sketch is None:
+        chosen.check_options(options)
+    else:
+        _check_sketch(chosen, options)
     left, right = _sides(a, b, layers, layers_b)
     steps = _common_steps(left, right)
     precision = _precision(chosen, precision, [left, right])
