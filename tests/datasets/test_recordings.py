@@ -240,3 +240,12 @@ def test_a_table_made_by_hand() -> None:
         from_dataframe(frame)
     with pytest.raises(ValueError, match=r"Expected 4 rows for 'a'.*but got 3"):
         from_dataframe(frame.assign(value=1.0)[:3])
+
+
+@pytest.mark.parametrize("text", ['["b", "a"]', "b, a", "('b', 'a')", "b a"])
+def test_layers_listed_as_text(text: str) -> None:
+    values = {n: (("example", f"{n}_unit"), np.ones((3, 2))) for n in ("a", "b")}
+    run = xr.Dataset(values, attrs={"layers": text})
+    assert repsim.layers(run) == ["b", "a"]
+    assert repsim.layers(run.assign_attrs(layers="a")) == ["a"]
+    assert repsim.layers(run.assign_attrs(layers="something else")) == ["a", "b"]

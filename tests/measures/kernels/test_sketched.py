@@ -34,7 +34,7 @@ def test_unbiased_with_an_honest_error(debiased: bool) -> None:
     spread = values.std(axis=0, ddof=1)
     # The mean of all draws lies within four of its own standard errors.
     assert (abs(values.mean(axis=0) - exact)[off] < 4 * spread[off] / 24**0.5).all()
-    ratio = (np.sqrt((errors**2).mean(axis=0)) / spread)[off]
+    ratio = np.sqrt((errors**2).mean(axis=0))[off] / spread[off]
     assert ratio.min() > 0.6 and ratio.max() < 1.7
     assert (np.diagonal(values.mean(axis=0)) == 1).all()
     closer = repsim.compare(data, sketch=960, debiased=debiased)
