@@ -1,6 +1,6 @@
 """Code lengths of labels that share nothing with a layer, and of some that do.
 
-    OMP_NUM_THREADS=1 python -P tests/benchmarks/code_length.py [--networks 4]
+    OMP_NUM_THREADS=1 python -P tests/benchmarks/code_length.py [--networks 4] [--signals 0 0.1]
 
 Gaussian layers, whose class means have `signal` as standard deviation (0: the labels
 are random). Each row gives the worst (largest) code length of several draws, as a
@@ -67,6 +67,7 @@ def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=4)
+    parser.add_argument("--signals", type=float, nargs="+", default=SIGNALS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     out = sys.stdout
@@ -74,7 +75,7 @@ def main() -> None:
         "| signal | examples × units | classes | code length | best C | C = 1 |\n"
     )
     out.write("| --- | --- | --- | --- | --- | --- |\n")
-    for signal in SIGNALS:
+    for signal in options.signals:
         for n, width, k in SHAPES:
             draws = [shares(n, width, k, signal, d) for d in range(options.networks)]
             cells = " | ".join(f"{value:.3f}" for value in np.max(draws, axis=0))

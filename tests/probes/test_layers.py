@@ -62,8 +62,11 @@ def test_the_numbers_are_those_of_the_split_done_by_hand(
         by_hand = log_loss(y[test], fitted.predict_proba(z[test]))
         assert float(row["log_loss"]) == pytest.approx(by_hand, rel=1e-2)
         given = probe_layers(
-            run, estimator=LogisticRegression(), seed=3, standardise=how
-        )  # type: ignore[arg-type]
+            run,
+            estimator=LogisticRegression(),
+            seed=3,
+            standardise=how,  # type: ignore[arg-type]
+        )
         found = float(given.sel(layer="late")["log_loss"])
         assert found == pytest.approx(by_hand, rel=1e-2)
         prior = np.bincount(y[train]) / len(train)
