@@ -1,6 +1,6 @@
 """Code lengths of labels that share nothing with a layer, and of some that do.
 
-    OMP_NUM_THREADS=1 python -P tests/benchmarks/code_length.py [--networks 4] [--signals 0 0.1]
+    OMP_NUM_THREADS=1 python -P tests/benchmarks/code_length.py [--networks 4] [--signals 0]
 
 Gaussian layers, whose class means have `signal` as standard deviation (0: the labels
 are random). Each row gives the worst (largest) code length of several draws, as a
