@@ -1,12 +1,12 @@
 """Code lengths of labels that share nothing with a layer, and of some that do.
 
-    OMP_NUM_THREADS=1 python -P tests/benchmarks/code_length.py [--networks 4] [--signals 0]
+    OMP_NUM_THREADS=1 python -P tests/benchmarks/code_length.py [--networks 4]
 
 Gaussian layers, whose class means have `signal` as standard deviation (0: the labels
 are random). Each row gives the worst (largest) code length of several draws, as a
 share of n log₂ k: by `codelength_layers`; by the value of C that costs least in
 hindsight; and by C = 1, in the same blocks. `--networks` draws a row, from seeds on
-which nothing in the package was chosen.
+which nothing in the package was chosen; `--signals 0` takes the random labels only.
 """
 
 import argparse
