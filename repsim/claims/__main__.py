@@ -2,4 +2,5 @@
 
 from repsim.claims.render import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -161,7 +161,8 @@ def confidence(
     values = _Numbers(
         given.value, ends.low, ends.high, ends.standard_error, measured, bias
     )
-    if factors == ("example",):
+    if factors == ("example",) and estimates.pairs is None:
+        # Closed forms are of estimators that are debiased already.
         values = values.refused(chosen)
     return _result(values, template, how, over=factors, level=level, seed=seed)
 
