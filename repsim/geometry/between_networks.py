@@ -62,7 +62,8 @@ def network_rdm(
         msg = (
             "Expected `rdms` to have dims ([network,] layer, pair), but got "
             f"({', '.join(str(d) for d in rdms.dims)}); select one moment first, as "
-            "in rdms.isel(step=-1)."
+            "in rdms.isel(step=-1), or rename what to compare, as in "
+            "rdms.rename(subject='layer')."
         )
         raise ValueError(msg)
     if "network" not in dims:
