@@ -67,6 +67,15 @@ def test_the_record() -> None:
     assert "error_cosine" not in _train(_rule(), 4, diagnostics=False)
 
 
+def test_a_schedule_of_rates_is_a_callback() -> None:
+    rule = _rule("bp")
+    group = rule.optimizers["network"].param_groups[0]
+    first = group["lr"]
+    optimizer = rule.optimizers["network"]
+    _train(rule, 4, callbacks=[torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1)])
+    assert group["lr"] == pytest.approx(first / 100)
+
+
 def test_the_update_norm_is_the_latest_updates() -> None:
     rule = _rule("bp")
     _train(rule, 6)
