@@ -7,7 +7,6 @@ from . import measures as measures
 from . import networks as networks
 from . import plot as plot
 from . import probes as probes
-from .analyses._live_models import compare_models as compare_models
 from .capture.recorder import Recorder as Recorder
 from .capture.single import record as record
 from .capture.single import tap as tap
@@ -30,6 +29,7 @@ from .geometry.regression import partial_rsa as partial_rsa
 from .geometry.regression import rdm_regression as rdm_regression
 from .geometry.stacks import rdms as rdms
 from .geometry.stacks import squareform as squareform
+from .live_models import compare_models as compare_models
 from .measures import cca as cca
 from .measures import cka as cka
 from .measures import hsic as hsic

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from repsim.core.messages import unknown
 from repsim.measures import catalogue as registry
 from repsim.measures.dissimilarity.comparators import METHODS, Method, similarities
-from repsim.measures.dissimilarity.covariance import Whitening, checked, whitening
+from repsim.measures.dissimilarity.covariance import Whitening, checked, whitener
 from repsim.measures.dissimilarity.distances import (
     METRICS,
     Metric,
@@ -163,7 +163,7 @@ def _whitening(x: torch.Tensor, noise: ArrayLike | None) -> Whitening:
         sigma = torch.cov(x.T.to(torch.float64)).reshape(d, d)
     else:
         sigma = checked(noise, d)
-    return whitening(sigma)
+    return whitener(sigma)
 
 
 def rsa(

@@ -139,7 +139,7 @@ def checked(noise: ArrayLike, d: int) -> torch.Tensor:
     return sigma
 
 
-def whitening(sigma: torch.Tensor) -> Whitening:
+def whitener(sigma: torch.Tensor) -> Whitening:
     """Return what makes noise of covariance `sigma` (unit, unit) the identity.
 
     It takes rows (…, example, unit), and takes off their common offset, which distances

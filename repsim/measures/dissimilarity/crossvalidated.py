@@ -16,7 +16,7 @@ from repsim.measures.dissimilarity.covariance import (
     Whitening,
     checked,
     noise_covariance,
-    whitening,
+    whitener,
 )
 from repsim.measures.dissimilarity.distances import shift
 from repsim.measures.dissimilarity.triangle import lengths, triangle
@@ -118,7 +118,7 @@ def crossnobis(
     if isinstance(noise, str):
         _expect_four(parts)
     if sigmas is not None and len(sigmas) == 1:
-        turn = whitening(sigmas[0])
+        turn = whitener(sigmas[0])
         parts = [turn(part, centre=whole) for part in parts]
         sigmas = None
     if sigmas is None and not isinstance(noise, str):
@@ -210,7 +210,7 @@ def _whitenings(
             sigma = torch.from_numpy(noise_covariance(left[0], dof=left[1]))
         else:
             sigma = (sigmas[f] + sigmas[g]) / 2
-        yield whitening(sigma), (f, g)
+        yield whitener(sigma), (f, g)
 
 
 def _residuals(

@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 import repsim
-from repsim.analyses import _live_models as live_models
+from repsim import live_models
 
 
 def _mlp(width: int) -> nn.Module:
