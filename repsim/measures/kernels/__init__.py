@@ -10,6 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from repsim.core.messages import unknown
+from repsim.core.threads import calm
 from repsim.measures.catalogue import register
 from repsim.measures.kernels import grams, products, streamed
 from repsim.measures.kernels.centred import Centred
@@ -22,6 +23,9 @@ from repsim.measures.matrices import (
     pair,
     warn_constant,
 )
+
+ALONE = 10**10
+"""Operations from which a second thread repays; a tenth of a second of one core."""
 
 Kernel = Literal["linear", "rbf", "distance"]
 
@@ -270,7 +274,12 @@ def hsic_matrix(
                 every, split, batch, precision, device, debiased, bar.update
             )
     chosen = plan(xs, ys, kernel=kernel)
-    with tqdm(desc=f"HSIC, {chosen.space} space", disable=not progress) as bar:
+    p, q = ([int(x.shape[1]) for x in side] for side in (xs, ys or []))
+    work = products.operations(int(xs[0].shape[0]), p, q or None, chosen.space)
+    with (
+        tqdm(desc=f"HSIC, {chosen.space} space", disable=not progress) as bar,
+        calm(int(work), ALONE),
+    ):
         if chosen.streamed:
             sums, exponents, constant = streamed.streamed_sums(
                 every, split, precision, device, bar.update

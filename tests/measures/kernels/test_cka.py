@@ -346,3 +346,25 @@ def test_the_accelerator_gives_the_same_numbers(rng: np.random.Generator) -> Non
         for precision, bound in (("float64", 1e-10), ("float32", 1e-5)):
             got = get(xs, precision=precision, device="cuda", **options)
             assert np.abs(got - exact).max() < bound
+
+
+def test_little_work_is_done_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    whole = products.feature_sums
+
+    def watched(*arguments: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return whole(*arguments)
+
+    monkeypatch.setattr(products, "feature_sums", watched)
+    x = np.random.default_rng(0).normal(size=(500, 3))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        cka(x, x)
+        monkeypatch.setattr("repsim.measures.kernels.ALONE", 1)
+        cka(x, x)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 2]
