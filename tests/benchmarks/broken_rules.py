@@ -19,6 +19,7 @@ from torch import Tensor
 
 from repsim import learning
 from repsim.claims import registered, reproduce
+from repsim.claims.experiments.linear_systems import STARTS, STRAYS
 from repsim.claims.render import replaced
 from repsim.learning import Cut
 from repsim.learning.rules.synthetic import SyntheticGradient
@@ -154,9 +155,8 @@ def _short(result: Mapping[str, Any]) -> str:
     """Return a verdict, and whether more than the definition's gate is not kept."""
     if result["verdict"] != "does not hold":
         return str(result["verdict"])
-    own = [
-        b for b in result["broken"] if "definition" not in b and "first error" not in b
-    ]
+    shared = (STRAYS, STARTS)
+    own = [b for b in result["broken"] if not any(word in b for word in shared)]
     gates = len(result["gates"])
     return f"fails ({len(result['broken'])} of {gates}; {len(own)} its own)"
 
