@@ -38,8 +38,9 @@ def occupied(out: Path, wait: float = WAIT) -> Iterator[None]:
 
 
 def _worker_lock(out: Path) -> Path:
-    """Return the folder on which workers hold a lock."""
-    return out / "runs.zarr"
+    """Return the folder on which workers hold a lock; a report alone has no runs."""
+    runs = out / "runs.zarr"
+    return runs if runs.is_dir() else out / "results.zarr"
 
 
 @contextmanager
