@@ -11,7 +11,7 @@ import xarray as xr
 from repsim.datasets.exchange import from_netcdf, to_netcdf
 from repsim.datasets.recordings import SCHEMA, layers
 from repsim.datasets.store.attributes import attribute, example_coordinates
-from repsim.datasets.store.places import FOREIGN, is_aborted, local, locate, prepare
+from repsim.datasets.store.places import OTHERS, is_aborted, local, locate, prepare
 from repsim.datasets.store.reader import read
 from repsim.datasets.store.writer import Writer
 from repsim.datasets.store.zarr_format import DOCUMENT, Codec, read_document
@@ -76,7 +76,9 @@ def opened(folder: Path, chunks: Chunks) -> xr.Dataset:
 
 def _hint(folder: Path) -> str:
     if folder.is_file():
-        reader = "repsim import" if folder.suffix in FOREIGN else "its own reader"
+        reader = (
+            "repsim import" if folder.suffix.lower() in OTHERS else "its own reader"
+        )
         return f" but a file of another kind (make a recording of it with {reader})"
     if is_aborted(folder) and any(folder.iterdir()):
         return "; a recorder died here before its first step was complete"

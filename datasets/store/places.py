@@ -21,10 +21,6 @@ OTHERS = {
 RESERVED = ("step", "example", "label")
 
 
-FOREIGN = (".csv", ".npz", ".npy", ".mat", ".pt", ".pth", ".h5", ".hdf5", ".parquet")
-"""Endings that promise a file of another kind."""
-
-
 def local(store: str | Path) -> Path:
     """Return the path of a place on this machine's disks, and refuse other places."""
     text = os.fspath(store)
@@ -43,12 +39,6 @@ def local(store: str | Path) -> Path:
 def locate(store: str | Path, group: str | None = None) -> tuple[Path, Path]:
     """Return the folder of a recording and of the store that holds it."""
     given = local(store)
-    if given.suffix in FOREIGN:
-        msg = (
-            f"Expected a place for a zarr store (such as run.zarr) or a netCDF file "
-            f"(.nc), but got {str(given)!r}; `repsim export` writes other kinds."
-        )
-        raise ValueError(msg)
     parts = [] if group is None else [p for p in str(group).split("/") if p]
     if any(p in (".", "..") or p.startswith("__") or "\\" in p for p in parts):
         msg = (

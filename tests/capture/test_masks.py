@@ -102,7 +102,7 @@ def test_tokens_are_examples_with_their_sequence_and_position(
     xr.testing.assert_equal(live.load(), later.load())
     cells = repsim.compare(later)
     xr.testing.assert_allclose(cells, repsim.compare(live))
-    scores = repsim.probes.probe_layers(later, "label", seed=0)
+    scores = repsim.probes.probe_layers(later, "label", groups="sequence", seed=0)
     assert scores.sizes == {"layer": 2}
     some = later["body"][2:6, 1:3]
     np.testing.assert_array_equal(some, live["body"].values[2:6, 1:3])

@@ -138,7 +138,7 @@ def test_stores_elsewhere_and_files_of_other_kinds_are_refused(tmp_path: Path) -
         with pytest.raises(ValueError, match="Expected a path on this machine"):
             repsim.open_study(place)
     for name in ("run.csv", "run.npz"):
-        with pytest.raises(ValueError, match="Expected a place for a zarr store"):
+        with pytest.raises(ValueError, match="Expected a place for a zarr folder"):
             repsim.save_recording(run, tmp_path / name)
     repsim.save_recording(run, f"file://{tmp_path}/run.zarr")
     assert repsim.layers(repsim.open_recording(tmp_path / "run.zarr")) == ["fc"]

@@ -1,6 +1,8 @@
 """Networks and data of one's own: by name, by import, as they are; and recordings."""
 
+import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from joblib.externals.loky import get_reusable_executor
 from torch import nn
 
 import repsim
@@ -52,13 +55,24 @@ def stripes(split: str, root: object) -> xr.Dataset:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_stranger_s_network_and_data(tmp_path: Path, jobs: int) -> None:
-    study = run_study(["bp"], stripes, out=tmp_path, network=tiny, jobs=jobs, **SMALL)
+def test_a_stranger_s_network_and_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    # A module of the user's own: workers begin anew and find it on the path.
+    (tmp_path / "strangers.py").write_text(Path(__file__).read_text())
+    monkeypatch.syspath_prepend(tmp_path)
+    get_reusable_executor().shutdown()
+    mine = importlib.import_module("strangers")
+    out = tmp_path / "study"
+    study = run_study(
+        ["bp"], mine.stripes, out=out, network=mine.tiny, jobs=jobs, **SMALL
+    )
+    monkeypatch.delitem(sys.modules, "strangers")
     run = networks(study)["bp", "0"]
     assert repsim.layers(run) == ["maps", "out"]
     assert run["maps"].dims == ("step", "example", "maps_unit")  # the mean over space
     assert run.attrs["reduce"] == "mean"
-    spec = json.loads((tmp_path / "study.json").read_text())["spec"]
+    spec = json.loads((out / "study.json").read_text())["spec"]
     assert spec["network"].endswith(":tiny") and spec["dataset"].endswith(":stripes")
     assert study["input"].shape == (12, 36)
 
