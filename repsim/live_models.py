@@ -196,7 +196,7 @@ def _is_pair_of_inputs(item: Any) -> bool:
 def _fits(seen: list[Rows]) -> bool:
     """Whether sums over examples of these widths fit into memory."""
     widths = [sum(v.shape[1] for v in side.values()) for side in seen]
-    return 8 * widths[0] * widths[-1] <= SUMS
+    return bool(8 * widths[0] * widths[-1] <= SUMS)
 
 
 def _joined(parts: list[Rows]) -> xr.Dataset:

@@ -36,7 +36,8 @@ def test_cka_is_that_of_recordings_for_any_batches(sizes: list[int]) -> None:
 @pytest.mark.parametrize("measure", ["rsa", "procrustes_distance", "mutual_knn"])
 def test_other_measures_are_computed_at_the_end(measure: str) -> None:
     nets, x = (_mlp(6), _mlp(8)), torch.randn(30, 4)
-    expected = repsim.compare(*(repsim.record(net, x) for net in nets), measure)
+    a, b = (repsim.record(net, x) for net in nets)
+    expected = repsim.compare(a, b, measure)
     cells = repsim.compare_models(*nets, x.split(11), measure=measure, progress=False)
     xr.testing.assert_allclose(cells, expected, atol=1e-5)
 
@@ -71,7 +72,8 @@ def test_labels_are_no_inputs_and_pairs_are() -> None:
     pairs = [(x[:20], x[:20] + 1), (x[20:], x[20:] + 1)]
     moved = repsim.compare_models(*nets, pairs, progress=False)
     runs = repsim.record(nets[0], x), repsim.record(nets[1], x + 1)
-    runs[0].attrs.clear(), runs[1].attrs.clear()
+    runs[0].attrs.clear()
+    runs[1].attrs.clear()
     expected = repsim.compare(*runs, precision="float64")
     np.testing.assert_allclose(moved, expected, atol=1e-6)
 

@@ -58,8 +58,9 @@ def shard_again(network: nn.Module) -> None:
     """Give back the weights that a pass without a backward one left gathered."""
     if is_sharded(network):
         for module in network.modules():
-            if hasattr(module, "reshard"):
-                module.reshard()
+            reshard: Any = getattr(module, "reshard", None)
+            if callable(reshard):
+                reshard()
 
 
 def _meet() -> None:

@@ -132,7 +132,7 @@ def rows(table: Any) -> list[tuple[str, Mapping[str, Any]]]:
 def effect(result: Result) -> str:
     """Return the first quantity of a result, with its interval or range."""
     if not result["measured"]:
-        return result["note"]
+        return str(result["note"])
     name, summary = next(iter(result["measured"].items()))
     return f"{name}: {number(summary)}"
 

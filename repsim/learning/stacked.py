@@ -251,7 +251,7 @@ def _joined(tensors: Sequence[Tensor]) -> nn.Parameter:
 
 def _stacked(layers: Sequence[Any], trained: list[nn.Parameter]) -> Any:
     """Return one layer for several, and note its parameters in the networks' order."""
-    modules = [getattr(layer, "module", None) for layer in layers]
+    modules: list[Any] = [getattr(layer, "module", None) for layer in layers]
     if isinstance(layers[0], Affine):
         weight = _joined([m.weight for m in modules])
         trained.append(weight)
@@ -328,11 +328,11 @@ class _StackedNormalisation:
 
     def backward(self, saved: Any, grad: Tensor, send: bool) -> Tensor:
         """Set the gradients of scale and shift; return the input's."""
-        wide = self._wide.module
+        wide: Any = self._wide.module
         wide.weight.grad = wide.bias.grad = None
         down = self._wide.backward(saved, grad.flatten(1))()
-        self.weight.grad = wide.weight.grad.view_as(self.weight)  # type: ignore[union-attr]
-        self.bias.grad = wide.bias.grad.view_as(self.bias)  # type: ignore[union-attr]
+        self.weight.grad = wide.weight.grad.view_as(self.weight)
+        self.bias.grad = wide.bias.grad.view_as(self.bias)
         return down.view_as(grad)
 
 

@@ -167,7 +167,7 @@ def _relations(a: Circle, b: Circle, *, k: int) -> float:
 
     def cosines(side: Circle) -> np.ndarray:
         x = side.rows
-        ends = zip(i.split(step), j.split(step), strict=True)
+        ends = zip(torch.split(i, step), torch.split(j, step), strict=True)
         parts = [(x[p.to(x.device)] * x[q.to(x.device)]).sum(dim=1) for p, q in ends]
         return np.asarray(torch.cat(parts).double().cpu().numpy())
 

@@ -159,7 +159,7 @@ def _gap(a: Shrunken, b: Shrunken, *, penalty: float) -> float:
     left, right = (side.directions * side.kept.sqrt() for side in (a, b))
     shared = float((left.T @ right).square().sum())
     own = float(a.kept.square().sum() + b.kept.square().sum())
-    return max(own - 2 * shared, 0.0) ** 0.5
+    return float(max(own - 2 * shared, 0.0) ** 0.5)
 
 
 _REGULARIZED = ByParts(_canonical, _correlation, ranks=True)

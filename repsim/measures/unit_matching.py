@@ -150,7 +150,8 @@ def _standardised(x: torch.Tensor) -> torch.Tensor:
     x = centred(x)
     sizes = x.abs().amax(dim=0)
     x = x[:, sizes > 0] / sizes[sizes > 0]
-    return x / torch.linalg.vector_norm(x, dim=0)
+    norms: torch.Tensor = torch.linalg.vector_norm(x, dim=0)
+    return x / norms
 
 
 def _hard(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -169,7 +170,8 @@ def _soft(a: torch.Tensor, b: torch.Tensor) -> float:
 def _unit_norm(x: torch.Tensor) -> torch.Tensor:
     """Return a centred representation of norm 1."""
     x = centred(x)
-    return x / torch.linalg.vector_norm(x)
+    norm: torch.Tensor = torch.linalg.vector_norm(x)
+    return x / norm
 
 
 def _reordered(a: torch.Tensor, b: torch.Tensor) -> float:

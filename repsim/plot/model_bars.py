@@ -48,7 +48,8 @@ def models(
     low, high = result.attrs["ceiling_low"], result.attrs["ceiling_high"]
     if np.isfinite(low) and np.isfinite(high):
         ax.axhspan(low, high, color="0.85", zorder=0, label="noise ceiling")
-    ax.bar(x, value, yerr=ends, **{"color": "C0", "capsize": 3} | kwargs)
+    style: dict[str, Any] = {"color": "C0", "capsize": 3} | kwargs
+    ax.bar(x, value, yerr=ends, **style)
     sure = x[result["p_value"].values <= level]
     ax.plot(sure, np.zeros(len(sure)), "o", color="k", ms=4, label="more than nothing")
     top = max(float(np.nanmax(result["high"].values)), high if high == high else 0.0)

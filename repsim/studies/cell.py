@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,14 +13,16 @@ import zarr
 
 from repsim import learning
 from repsim.capture.recorder import Recorder
+from repsim.capture.rows import Reduce
 from repsim.core.devices import device_named
+from repsim.core.seeding import derived_seed
 from repsim.core.threads import one_thread
 from repsim.datasets.results import storable
 from repsim.datasets.store import is_complete as store_complete
 from repsim.datasets.store import remove_recording
 from repsim.learning.rule import Diverged, Rule
 from repsim.networks.feedforward import BatchNorm
-from repsim.studies.conditions import Condition, derived_seed
+from repsim.studies.conditions import Condition
 from repsim.studies.materials import build_network, classes_of, load, tensors
 from repsim.studies.plugins import import_modules
 from repsim.studies.spec import Spec
@@ -109,7 +111,7 @@ def train_cell(
         rule.network,
         inputs,
         steps=spec.record,
-        reduce=spec.reduce,
+        reduce=cast(Reduce, spec.reduce),
         labels=labels.numpy(),
         examples=kept["example"].values,
         store=store,

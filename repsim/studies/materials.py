@@ -80,7 +80,8 @@ def check_data(pair: Pair) -> None:
     """Refuse data that no study can use."""
     for data, split in zip(pair, ("train", "test"), strict=True):
         if not isinstance(data, xr.Dataset) or "label" not in data:
-            got = sorted(data) if isinstance(data, xr.Dataset) else type(data).__name__
+            held = sorted(map(str, data)) if isinstance(data, xr.Dataset) else None
+            got = type(data).__name__ if held is None else held
             msg = (
                 f"Expected the {split} data to be a Dataset with `image` or `features` "
                 f"and `label`, but got {got}."

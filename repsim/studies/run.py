@@ -221,7 +221,7 @@ def _merge(out: Path, spec: Spec) -> Spec:
                 "`out`, or repeat the settings to continue."
             )
             raise ValueError(msg)
-    grown = {
+    grown: dict[str, Any] = {
         name: [*theirs[name], *(v for v in mine[name] if v not in theirs[name])]
         for name in ("conditions", "seeds")
     }

@@ -234,7 +234,8 @@ class Ring:
     """A bounded queue of tensors of one shape, from one process to another."""
 
     def __init__(self, context: Context, shape: Sequence[int], like: Tensor) -> None:
-        self._slots = torch.zeros(CAPACITY, *shape, dtype=like.dtype).share_memory_()
+        slots: Any = torch.zeros(CAPACITY, *shape, dtype=like.dtype)
+        self._slots: Tensor = slots.share_memory_()
         self._free = context.Semaphore(CAPACITY)
         self._filled = context.Semaphore(0)
         self._sent = self._taken = 0
@@ -252,7 +253,7 @@ class Ring:
         """Return the next tensor, or None where none has come in time."""
         if not self._filled.acquire(timeout=timeout):
             return None
-        value = self._slots[self._taken % CAPACITY].clone()
+        value: Tensor = self._slots[self._taken % CAPACITY].clone()
         self._taken += 1
         self._free.release()
         return value

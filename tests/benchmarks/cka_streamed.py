@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from rdm_memory import peak
+from rdm_memory import peak  # type: ignore[import-not-found]
 
 import repsim
 

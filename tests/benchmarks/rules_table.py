@@ -89,7 +89,8 @@ def run(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
         )
         accuracy = {n: float(log[n][-1]) for n in ("accuracy", "test_accuracy")}
     except repsim.learning.Diverged as error:
-        accuracy = {"accuracy": 0.0, "test_accuracy": 0.0, "diverged": str(error)}
+        accuracy: dict[str, Any] = {"accuracy": 0.0, "test_accuracy": 0.0}
+        accuracy["diverged"] = str(error)
     row = {**cell._asdict(), **accuracy, "cpu_s": time.process_time() - began}
     part = path.with_suffix(".part")
     part.write_text(json.dumps(row))

@@ -173,7 +173,7 @@ def _bert() -> Any:
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(1)
-    config = BertConfig(
+    config = BertConfig(  # type: ignore[call-arg]
         vocab_size=20,
         hidden_size=16,
         num_hidden_layers=2,

@@ -338,6 +338,7 @@ def test_buffers_that_a_pass_changes_are_given_back() -> None:
             super().__init__()
             self.linear = nn.Linear(6, 3)
             self.register_buffer("calls", torch.zeros(()))
+            self.mean: Tensor
             self.register_buffer("mean", torch.zeros(3))
 
         def forward(self, x: Tensor) -> Any:

@@ -82,7 +82,8 @@ def _way_from_critical_point(lab: Lab, seed: int, activation: str) -> tuple[floa
 
     def loss(vector: Tensor) -> Tensor:
         output = torch.func.functional_call(net, unpack(vector), (x,))
-        return 0.5 * (output - y).square().sum(1).mean()
+        value: Tensor = 0.5 * (output - y).square().sum(1).mean()
+        return value
 
     size = len(flat(net.parameters()))
     for _ in range(20):  # Some starts lead a tanh to infinity, where no point is.
@@ -130,7 +131,8 @@ def _minimise(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         slope = gradient(theta)
         if slope.norm() < 1e-13:
             break
-        hessian = torch.autograd.functional.hessian(loss, theta)
+        curvature: Any = torch.autograd.functional.hessian  # torch does not type it
+        hessian = curvature(loss, theta)
         theta = theta - torch.linalg.pinv(hessian, rtol=1e-10) @ slope
     return theta
 

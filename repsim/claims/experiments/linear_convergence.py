@@ -1,5 +1,6 @@
 """Convergence of linear and deep linear systems, and what 'close enough' means."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -437,10 +438,11 @@ def _disturbed(
         path[r] = system.run(r, 4000 if r < 1 else 60)
         found[f"final gradient norm, r = {r:g}"] = float(path[r]["norm"][-1])
     inside = [(r, path[r]["cosine"]) for r in INSIDE]
-    for title, bound in (
+    bounds: tuple[tuple[str, Callable[[float], float]], ...] = (
         ("violations of cos >= d", lambda r: (1 - r) / (1 + r)),
-        ("violations of cos >= sqrt(1 - r^2)", lambda r: np.sqrt(1 - r * r)),
-    ):
+        ("violations of cos >= sqrt(1 - r^2)", lambda r: float(np.sqrt(1 - r * r))),
+    )
+    for title, bound in bounds:
         found[title] = float(sum((c < bound(r) - 1e-6).sum() for r, c in inside))
     found["smallest cos / sqrt(1 - r^2)"] = min(
         float(c.min() / np.sqrt(1 - r * r)) for r, c in inside
@@ -496,11 +498,13 @@ class Disturbed:
         across = torch.from_numpy(self.rng.standard_normal(len(true)))
         across -= (across @ true) / (true @ true) * true
         across *= true.norm() / across.norm()
-        return -r * r * true + r * np.sqrt(1 - r * r) * across
+        error: Tensor = -r * r * true + r * float(np.sqrt(1 - r * r)) * across
+        return error
 
     def disturb(self, true: Tensor, error: Tensor) -> None:
         """Write the exact predictor plus what gives the lower weights this error."""
-        first, last = self.rule.blocks.values()
+        blocks: list[Any] = list(self.rule.blocks.values())
+        first, last = blocks
         with torch.no_grad():
             h = first(self.x)
             v, c = last.weight.T, last.bias

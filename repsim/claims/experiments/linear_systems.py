@@ -83,7 +83,7 @@ def flat(tensors: Any) -> Tensor:
 
 def put_back(net: nn.Module, vector: Tensor) -> None:
     """Copy what `flat` took of a network's parameters back into them."""
-    parts = vector.split([p.numel() for p in net.parameters()])
+    parts = torch.split(vector, [p.numel() for p in net.parameters()])
     with torch.no_grad():
         for p, part in zip(net.parameters(), parts, strict=True):
             p.copy_(part.view_as(p))

@@ -1,6 +1,6 @@
 """The loss that a predictor implies, and how near it is to the true one."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ def exact_predictor_gives_the_loss(lab: Lab) -> Evidence:
         net = affine([6, 6, 3], seed)
         options: dict[str, Any] = {"at": [1], "loss": "mse", "seed": seed}
         measured[STRAYS].append(strays(lab.rule, net, x, y, **options))
-        first, last = net.children()
+        first, last = (cast(Any, block) for block in net.children())
         with torch.no_grad():  # Equal variances: the regression converges fast.
             first.linear.weight.copy_(torch.linalg.qr(x[:6, :6]).Q)
             h = first(x)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from repsim.claims.base import Evidence, Gate, claim, difference
+from repsim.claims.base import Evidence, Gate, Values, claim, difference
 from repsim.claims.drawing import colours, figure, profile
 from repsim.claims.experiments.linear_systems import SYSTEM, system
 from repsim.claims.lab import Lab, Numbers
@@ -50,7 +50,7 @@ def trains_deep_networks(lab: Lab) -> Evidence:
     study = lab.study(["bp", "sg"])
     bp, sg = (final(study[name], "accuracy") for name in ("bp", "sg"))
     least = float(np.mean(bp) - 2 * np.std(bp, ddof=1)) if len(bp) > 1 else float("nan")
-    measured = {
+    measured: dict[str, Values] = {
         "train accuracy, sg − bp": difference(sg, bp),
         "mean train accuracy, sg − (bp − 2 sd of bp)": [float(np.mean(sg)) - least],
         "train accuracy bp": bp,
@@ -88,7 +88,7 @@ def learns_faster(lab: Lab) -> Evidence:
     rates = lab.tuned(["bp", "sg"], "area")
     study = lab.study(["bp", "sg"], rates)
     bp, sg = (mean(study[name], "accuracy") for name in ("bp", "sg"))
-    measured = {
+    measured: dict[str, Values] = {
         AREA: difference(sg, bp),
         "accuracy over training bp": bp,
         "accuracy over training sg": sg,
@@ -126,7 +126,7 @@ def learns_faster_at_small_rates(lab: Lab) -> Evidence:
     rate = lab.settings.scale.small_rate
     study = lab.study(["bp", "sg"], {"bp": rate, "sg": rate})
     bp, sg = (mean(study[name], "accuracy") for name in ("bp", "sg"))
-    measured = {
+    measured: dict[str, Values] = {
         AREA: difference(sg, bp),
         "final train loss, sg − bp": difference(
             *(final(study[name], "loss") for name in ("sg", "bp"))
@@ -178,7 +178,7 @@ def learning_curves(lab: Lab) -> Evidence:
     ]
     found = iter(lab.numbers(cells))
     curves = {key: [next(found) for _ in lab.seeds] for key in keys}
-    measured = {
+    measured: dict[str, Values] = {
         f"train accuracy, depth {depth}, {activation}, {name}": final(
             values, "accuracy"
         )
@@ -241,7 +241,7 @@ def label_helps(lab: Lab) -> Evidence:
     """Measure test accuracy with and without the label."""
     labels = ["sg", "dni", "sg_every", "dni_every"]
     ends = {k: final(v, "test_accuracy") for k, v in lab.study(labels).items()}
-    measured = {
+    measured: dict[str, Values] = {
         "test accuracy, with − without label": difference(ends["sg"], ends["dni"]),
         "the same, one behind every layer": difference(
             ends["sg_every"], ends["dni_every"]
@@ -273,7 +273,7 @@ def more_is_worse(lab: Lab) -> Evidence:
     labels = ["bp", "sg", "sg_2", "sg_4", "sg_every"]
     study = lab.study(labels)
     ends = {k: final(v, "test_accuracy") for k, v in study.items()}
-    measured = {
+    measured: dict[str, Values] = {
         "test accuracy, one − every": difference(ends["sg"], ends["sg_every"]),
         "test accuracy, bp − every": difference(ends["bp"], ends["sg_every"]),
         "test accuracy, one − two": difference(ends["sg"], ends["sg_2"]),
@@ -302,7 +302,7 @@ def more_is_worse(lab: Lab) -> Evidence:
 def cosine_is_low(lab: Lab) -> Evidence:
     """Measure the pooled cosine at the split beside the test accuracy."""
     study = lab.study(["sg", "sg_every"])
-    measured = {
+    measured: dict[str, Values] = {
         "cosine at the split": [n["cosine"][lab.split - 1] for n in study["sg"]],
         "mean cosine, one behind every layer": [
             float(np.mean(n["cosine"])) for n in study["sg_every"]
@@ -356,7 +356,7 @@ def table_of_the_predecessor(lab: Lab) -> Evidence:
             error[name, depth] = 1 - np.array(final(found, "test_accuracy"))
     low, high = FEED_DEPTHS
     added = {n: (error[n, high] - error[n, low].mean()).tolist() for n in FEEDS}
-    measured = {
+    measured: dict[str, Values] = {
         "error dni − cdni, six layers": difference(
             error["dni_mlp", high].tolist(), error["sg_every", high].tolist()
         ),

@@ -165,7 +165,7 @@ def _exact(rows: torch.Tensor, metric: str, away: np.ndarray) -> np.ndarray:
         part = values[at : at + len(size) - i - 1]
         part /= size[i] * size[i + 1 :]
         at += len(part)
-    values = np.clip(1 - values, 0, 2)
+    values = np.asarray(np.clip(1 - values, 0, 2))
     settle(values, np.full_like(values, _EPS))
     # Equal rows are at zero without any rounding, and so are proportional ones.
     values[values <= _EPS] = 0

@@ -27,13 +27,14 @@ def some_columns(x: torch.Tensor) -> np.ndarray:
     """Return a few units of all examples, (unit, example): most rows differ there."""
     step = some_columns_step(x.shape[1])
     # Adding zero turns -0.0 into 0.0: they are equal, their bits are not.
-    return np.add(x[:, ::step].T.cpu().numpy(), 0.0, order="C")
+    return np.asarray(np.add(x[:, ::step].T.cpu().numpy(), 0.0, order="C"))
 
 
 def distinct(x: torch.Tensor, few: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the first of each kind of row and each row's kind; None: all differ."""
-    kinds = few.view(np.uint64 if few.dtype == np.float64 else np.uint32)
-    odd = np.arange(len(kinds), dtype=kinds.dtype) * 0x9E3779B1 | 1
+    kinds: np.ndarray = few.view(np.uint64 if few.dtype == np.float64 else np.uint32)
+    places: np.ndarray = np.arange(len(kinds), dtype=kinds.dtype)
+    odd = places * 0x9E3779B1 | 1
     keys = (kinds * odd[:, None]).sum(0, dtype=kinds.dtype)
     ordered = np.sort(keys)
     alike = ordered[1:] == ordered[:-1]
@@ -116,7 +117,7 @@ def grid_bits(units: int, metric: str) -> int:
 def _shifted(x: np.ndarray, metric: str) -> np.ndarray:
     if metric == "cosine":
         return x
-    return x - (x[:, :1] if metric == "correlation" else x[:1])
+    return np.asarray(x - (x[:, :1] if metric == "correlation" else x[:1]))
 
 
 def _on_grid(x: np.ndarray, bits: int) -> tuple[np.ndarray, int] | None:

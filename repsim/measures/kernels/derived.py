@@ -186,7 +186,7 @@ def _arccos_pairs(
         bandwidth=bandwidth,
         debiased=False,
     )
-    return np.arccos(values)
+    return np.asarray(np.arccos(values))
 
 
 def _angular_pairs(

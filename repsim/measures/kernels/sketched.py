@@ -109,4 +109,4 @@ def _parts(
         made.append(block @ directions)
     note_constant(source, flat)
     projected = near_one(torch.cat(made), dtype)[0]
-    return list(projected.split(width, dim=1))
+    return list(torch.split(projected, width, dim=1))

@@ -573,7 +573,7 @@ def gpt2_padded_on_the_left() -> Animal:
 def t5_encoder_and_decoder() -> Animal:
     from transformers import T5Config, T5Model
 
-    config = T5Config(
+    config = T5Config(  # type: ignore[call-arg]
         vocab_size=20, d_model=8, d_kv=4, d_ff=16, num_layers=2, num_heads=2,
         use_cache=False, decoder_start_token_id=0,
     )  # fmt: skip
