@@ -87,9 +87,11 @@ def run(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
             eval_every=[options.steps],
             progress=False,
         )
-        accuracy = {n: float(log[n][-1]) for n in ("accuracy", "test_accuracy")}
+        accuracy: dict[str, Any] = {
+            n: float(log[n][-1]) for n in ("accuracy", "test_accuracy")
+        }
     except repsim.learning.Diverged as error:
-        accuracy: dict[str, Any] = {"accuracy": 0.0, "test_accuracy": 0.0}
+        accuracy = {"accuracy": 0.0, "test_accuracy": 0.0}
         accuracy["diverged"] = str(error)
     row = {**cell._asdict(), **accuracy, "cpu_s": time.process_time() - began}
     part = path.with_suffix(".part")
