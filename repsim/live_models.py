@@ -67,8 +67,12 @@ def compare_models(
         As for `compare`.
     reduce : {"flatten", "mean", "last", "first", "tokens"}, callable or None
         What becomes of maps and tokens, as for `record`; layers that have some want it.
-    axes, mask, forward
-        As for `record`, for both networks.
+    axes : mapping or None
+        Which axis of an output is what, as for `record`, for both networks.
+    mask : array (example, token), callable or None
+        Which tokens count, as for `record`, for both networks.
+    forward : callable or None
+        `forward(model, batch) -> output`, for both networks.
     device : str
         Where to compute; "auto" is the accelerator if there is one. A network that
         lives elsewhere is copied there.
@@ -90,8 +94,8 @@ def compare_models(
 
     See Also
     --------
-    compare : of recordings.
-    StreamingCKA : in a loop of your own.
+    compare : Of recordings.
+    StreamingCKA : In a loop of your own.
 
     Examples
     --------

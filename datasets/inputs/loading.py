@@ -189,10 +189,10 @@ def to_tensors(
 
     Returns
     -------
-    x : Tensor
-        float32, (example, feature) or (example, channel, y, x).
-    y : Tensor
-        int64, (example,).
+    x : Tensor, shape (example, feature) or (example, channel, y, x)
+        Inputs in float32.
+    y : Tensor, shape (example,)
+        Labels in int64.
 
     Raises
     ------

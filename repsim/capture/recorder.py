@@ -278,7 +278,18 @@ class Recorder:
         self.advance(1)
 
     def advance(self, updates: int) -> None:
-        """Count several updates made at once, and record where one of them is due."""
+        """Count several updates made at once, and record where one of them is due.
+
+        Parameters
+        ----------
+        updates : int
+            How many; one moment at most is recorded, as of the last of them.
+
+        Raises
+        ------
+        ValueError
+            If the recorder is not open, or `updates` is negative.
+        """
         self._check_open()
         due = False
         for _ in range(whole(updates, "updates")):
@@ -288,7 +299,18 @@ class Recorder:
             self.snapshot()
 
     def due(self, updates: int) -> bool:
-        """Return whether the network is recorded after so many updates."""
+        """Return whether the network is recorded after so many updates.
+
+        Parameters
+        ----------
+        updates : int
+            The number of updates made since the start of training.
+
+        Returns
+        -------
+        bool
+            What `every` or `steps` says; `last` is not looked at.
+        """
         return self._schedule.due(updates)
 
     def snapshot(self) -> None:
@@ -301,7 +323,14 @@ class Recorder:
         self._recorded = self._count
 
     def close(self, *, complete: bool = True) -> None:
-        """Close the recording; in order, and so complete, unless told otherwise."""
+        """Close the recording; in order, and so complete, unless told otherwise.
+
+        Parameters
+        ----------
+        complete : bool
+            Record the last moment where `last` asks for it, and mark the recording
+            complete. False closes it as it stands.
+        """
         if not self._open:
             return
         try:
@@ -318,7 +347,13 @@ class Recorder:
                 self._session.warn_without_error()
 
     def dataset(self) -> xr.Dataset:
-        """Return what was recorded so far; lazily where there is a store."""
+        """Return what was recorded so far; lazily where there is a store.
+
+        Returns
+        -------
+        Dataset
+            The complete moments, along `step`.
+        """
         if self._part == "writes" or self._place is None:
             return self._sink.dataset()
         return read(self._place[0])

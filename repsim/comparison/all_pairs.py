@@ -85,7 +85,7 @@ def compare(
 
     See Also
     --------
-    StreamingCKA : the same without storing activations.
+    StreamingCKA : The same without storing activations.
 
     Examples
     --------

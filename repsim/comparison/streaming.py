@@ -33,14 +33,14 @@ class StreamingCKA:
     debiased : bool
         Which estimator, as in `cka`.
 
+    See Also
+    --------
+    repsim.compare : Of activations that were recorded.
+
     Notes
     -----
     Memory is 8 bytes × (units of a) × (units of b), and does not grow with the
     examples; an update costs 2 × examples × (units of a) × (units of b) operations.
-
-    See Also
-    --------
-    repsim.compare : of activations that were recorded.
 
     References
     ----------

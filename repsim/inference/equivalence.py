@@ -52,7 +52,9 @@ def equivalence_test(
     level : float
         Level of the test; the intervals cover 1 - 2 level, so that a rule is alike
         within the bound where `high` is below it.
-    step, layers
+    step : int, sequence of int, "all" or None
+        As in `seed_test`.
+    layers : str, iterable of str or None
         As in `seed_test`.
     **options
         The measure's own.

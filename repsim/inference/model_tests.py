@@ -71,7 +71,7 @@ def model_test(
 
     See Also
     --------
-    repsim.plot.models : its picture.
+    repsim.plot.models : Its picture.
 
     References
     ----------

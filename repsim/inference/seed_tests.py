@@ -137,9 +137,9 @@ def seed_test(
 
     See Also
     --------
-    profile_test : the same for a number per layer, such as probe accuracy.
-    equivalence_test : whether rules are alike within a bound.
-    seeds_needed : how many networks would find such a difference.
+    profile_test : The same for a number per layer, such as probe accuracy.
+    equivalence_test : Whether rules are alike within a bound.
+    seeds_needed : How many networks would find such a difference.
 
     References
     ----------

@@ -214,17 +214,58 @@ class Rule:
         return self.splits
 
     def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Make what the rule needs once the blocks' output shapes are known."""
+        """Make what the rule needs once the blocks' output shapes are known.
+
+        Called anew where a rule that has not trained meets inputs that lead to others.
+
+        Parameters
+        ----------
+        shapes : mapping of str to tuple of int
+            Block → shape of its output for one example.
+        """
 
     def error(self, cut: Cut) -> Tensor:
-        """Return the per-sample error at a cut; here what comes from above."""
+        """Return the per-sample error at a cut; here what comes from above.
+
+        Parameters
+        ----------
+        cut : Cut
+            The output `h`, the labels and what has come from above.
+
+        Returns
+        -------
+        Tensor
+            Of the shape of `cut.h`; a row stands for the derivative of that sample's
+            own loss, without the 1/N of a mean.
+        """
         return cut.incoming
 
     def predict(self, cuts: Sequence[Cut]) -> None:
-        """Look at all cuts after the forward pass, before any error is formed."""
+        """Look at all cuts after the forward pass, before any error is formed.
+
+        Parameters
+        ----------
+        cuts : sequence of Cut
+            From the output down, with nothing from above yet; where segments work on
+            their own, one cut with the message it has, if any.
+        """
 
     def learn(self, cut: Cut, count: int) -> dict[str, Tensor]:
-        """Add gradients of what forms the errors, and return losses to report."""
+        """Add gradients of what forms the errors, and return losses to report.
+
+        Parameters
+        ----------
+        cut : Cut
+            As in `error`, with `used` the error formed there.
+        count : int
+            Examples in the whole batch, by which sums over samples are divided.
+
+        Returns
+        -------
+        dict
+            Name → 0-d tensor, a mean over this part's examples; equal names are added
+            over the cuts.
+        """
         return {}
 
     def gradients(self, x: Tensor, y: Tensor, count: int) -> dict[str, Tensor]:
@@ -232,23 +273,84 @@ class Rule:
 
         Here those of the frame: an error at each cut. A rule that learns otherwise,
         from states that settle or from several passes, says so here and in `used`.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n, …)
+            Inputs.
+        y : Tensor, shape (n,) or (n, …)
+            Labels as `check` returns them.
+        count : int
+            Examples in the whole batch, by which sums over samples are divided.
+
+        Returns
+        -------
+        dict
+            As of `accumulate`.
         """
         return gradients(self, x, y, count)
 
     def used(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Return what stands for the error at every block's output, per sample."""
+        """Return what stands for the error at every block's output, per sample.
+
+        Parameters
+        ----------
+        x, y : Tensor
+            As in `gradients`; `errors` calls this in eval mode.
+
+        Returns
+        -------
+        dict
+            Block → tensor of the shape of its output, without 1/N, found without
+            adding to any parameter's gradient.
+        """
         return used_errors(self, x, y)
 
     def curls(self, x: Tensor, y: Tensor) -> dict[str, float]:
-        """Return the asymmetry of each predictor's derivative by h, by block."""
+        """Return the asymmetry of each predictor's derivative by h, by block.
+
+        Parameters
+        ----------
+        x, y : Tensor
+            As in `step`.
+
+        Returns
+        -------
+        dict
+            Block → number; here none, for a rule without predictors.
+        """
         return {}
 
     def learned(self, name: str) -> list[nn.Parameter]:
-        """Return what is learned to form the error behind one block."""
+        """Return what is learned to form the error behind one block.
+
+        Parameters
+        ----------
+        name : str
+            The block.
+
+        Returns
+        -------
+        list of Parameter
+            What a segment on its own steps besides its blocks; here nothing.
+        """
         return []
 
     def run(self, name: str, h: Tensor) -> Tensor:
-        """Run one block forward as the rule's derivatives want it."""
+        """Run one block forward as the rule's derivatives want it.
+
+        Parameters
+        ----------
+        name : str
+            The block.
+        h : Tensor, shape (n, …)
+            Its input.
+
+        Returns
+        -------
+        Tensor
+            Its output, whose derivative by `h` takes an error down.
+        """
         output: Tensor = self.blocks[name](h)
         return output
 
@@ -257,15 +359,33 @@ class Rule:
 
         A rule that overrides `run` is differentiated by autograd unless what it does
         is said here.
+
+        Returns
+        -------
+        mapping of str to Tensor, or None
+            Module path → matrix of the weight's shape (outputs, inputs); modules left
+            out keep their own weights.
         """
         return {} if type(self).run is Rule.run else None
 
     def extra_state(self) -> dict[str, Any]:
-        """Return what the rule keeps besides network, optimisers and generator."""
+        """Return what the rule keeps besides network, optimisers and generator.
+
+        Returns
+        -------
+        dict
+            Tensors and plain containers only; `state_dict` copies them.
+        """
         return {}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `extra_state` returned."""
+        """Take back what `extra_state` returned.
+
+        Parameters
+        ----------
+        state : mapping
+            A copy of it, which the rule may keep.
+        """
 
     # One update.
 
@@ -406,7 +526,20 @@ class Rule:
         return {name: (used[name], true[name]) for name in self.blocks}
 
     def check_finite(self, x: Tensor, losses: Mapping[str, Tensor]) -> None:
-        """Stop at a loss that is NaN or infinite."""
+        """Stop at a loss that is NaN or infinite.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n, …)
+            The inputs, run once more to name the layer where it began.
+        losses : mapping of str to Tensor
+            Name → 0-d tensor.
+
+        Raises
+        ------
+        Diverged
+            If one is not finite.
+        """
         # The sum is looked at first, which is cheaper; it may overflow on its own.
         if torch.isfinite(torch.stack(list(losses.values())).sum()):
             return
@@ -433,13 +566,43 @@ class Rule:
     # What comes in.
 
     def check(self, x: Tensor, y: Tensor) -> Tensor:
-        """Refuse what does not fit, and return the labels as the loss takes them."""
+        """Refuse what does not fit, and return the labels as the loss takes them.
+
+        Parameters
+        ----------
+        x, y : Tensor
+            As in `step`.
+
+        Returns
+        -------
+        Tensor
+            `y`, integers as int64.
+
+        Raises
+        ------
+        TypeError
+            If either is no tensor.
+        ValueError
+            If shapes, labels or numbers are wrong.
+        """
         if self.batch_checks.is_new(x):
             self.look_at(x)
         return self.batch_checks.labels(x, y)
 
     def look_at(self, x: Tensor) -> None:
-        """Trace the blocks on inputs of a new shape, and build what depends on it."""
+        """Trace the blocks on inputs of a new shape, and build what depends on it.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n, …)
+            Inputs, of which the first two are run.
+
+        Raises
+        ------
+        ValueError
+            If the network does not take them, a rule that has trained meets other
+            shapes, or a cut is no hidden block.
+        """
         if not self.batch_checks.look_at(x, trained=self.steps > 0):
             return
         self.batch_checks.check_cuts(self.cuts)

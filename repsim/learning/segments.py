@@ -330,6 +330,13 @@ class Segment:
     from the output down. Others stand in `repsim.learning.schedules`. Several batches
     may be on their way through a segment; `at` tells them apart.
 
+    Parameters
+    ----------
+    rule : Rule
+        The rule, whose `segments` are made so.
+    names : sequence of str
+        The blocks, from the input up.
+
     Attributes
     ----------
     name : str
@@ -540,7 +547,13 @@ class Segment:
         step_only(self.rule.optimizers.values(), learned)
 
     def forget(self, at: int) -> None:
-        """Drop a batch."""
+        """Drop a batch.
+
+        Parameters
+        ----------
+        at : int
+            Which batch this is; one that is not there is no error.
+        """
         self.flights.pop(at, None)
 
     def _may_learn(self, cut: Cut) -> bool:

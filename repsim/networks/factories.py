@@ -43,8 +43,8 @@ def get(name: str) -> NetworkFactory:
     Returns
     -------
     callable
-        f(shape, classes, *, depth, width, activation, seed) → Module of named blocks,
-        with `shape` that of one input without the example axis.
+        A factory f(shape, classes, *, depth, width, activation, seed) → Module of
+        named blocks, with `shape` that of one input without the example axis.
 
     Raises
     ------

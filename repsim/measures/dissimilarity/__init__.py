@@ -72,7 +72,7 @@ def rdm(
     Returns
     -------
     ndarray, shape (n (n - 1) / 2,)
-        float64, pairs in scipy's order (0, 1), (0, 2), …. Pairs with a constant row
+        In float64, pairs in scipy's order (0, 1), (0, 2), …. Pairs with a constant row
         (``correlation``) or a zero row (``cosine``) are NaN, with one warning.
 
     Raises

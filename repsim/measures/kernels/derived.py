@@ -25,7 +25,9 @@ def arccos_cka_distance(
     ----------
     x, y : array, tensor or DataArray, shape (examples, units)
         Two representations of the same examples.
-    kernel, bandwidth
+    kernel : {"linear", "rbf", "distance"}
+        As in `cka`.
+    bandwidth : float
         As in `cka`.
     nan : {"raise", "omit"}
         Refuse NaN, or leave out the examples that hold it on either side.
@@ -76,7 +78,9 @@ def angular_cka_distance(
     ----------
     x, y : array, tensor or DataArray, shape (examples, units)
         Two representations of the same examples.
-    kernel, bandwidth
+    kernel : {"linear", "rbf", "distance"}
+        As in `cka`.
+    bandwidth : float
         As in `cka`.
     nan : {"raise", "omit"}
         Refuse NaN, or leave out the examples that hold it on either side.
@@ -93,7 +97,7 @@ def angular_cka_distance(
 
     See Also
     --------
-    arccos_cka_distance : the same in radians.
+    arccos_cka_distance : The same in radians.
 
     References
     ----------
