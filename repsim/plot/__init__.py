@@ -1,8 +1,8 @@
 """Plots: DataArray in, Axes out; nothing is shown, saved or styled globally."""
 
 from repsim.plot.curves import layer_curve as layer_curve
-from repsim.plot.layer_matrices import heatmap as heatmap
-from repsim.plot.layer_matrices import heatmaps as heatmaps
+from repsim.plot.heat_maps import heatmap as heatmap
+from repsim.plot.heat_maps import heatmaps as heatmaps
 from repsim.plot.model_bars import models as models
 from repsim.plot.network_maps import dendrogram as dendrogram
 from repsim.plot.network_maps import mds as mds
