@@ -28,6 +28,7 @@ from repsim.geometry.stacks import rdms
 from repsim.learning.factory import rules
 from repsim.learning.rule import Diverged, Rule
 from repsim.probes import LinearProbe
+from repsim.probes.standardising import standardised
 from repsim.studies.cell import MEASURED, TRAINING, is_complete, train_cell
 from repsim.studies.conditions import Condition
 from repsim.studies.spec import Spec, make_spec
@@ -219,8 +220,12 @@ def _probes(rule: Rule, source: xr.Dataset, test: xr.Dataset) -> dict[str, list[
     )
     found: dict[str, list[float]] = {"probe": [], "probe_train": [], "regression": []}
     for name in hidden:
-        known = fit[name].values, fit["label"].values
-        unseen = score[name].values, score["label"].values
+        both = np.concatenate([fit[name].values, score[name].values])
+        count = fit.sizes["example"]
+        # In the layer's own unit: a penalty in absolute ones reads the layer's scale.
+        both = standardised(both, np.arange(count), "layer")
+        known = both[:count], fit["label"].values
+        unseen = both[count:], score["label"].values
         logistic = LinearProbe().fit(*known)
         found["probe"].append(float(logistic.score(*unseen)))
         found["probe_train"].append(float(logistic.score(*known)))
