@@ -10,7 +10,7 @@ from repsim.datasets.store.attributes import dims_of
 from repsim.datasets.store.sinks import PARTIAL, Gathering, ordered, plain
 
 
-class Memory:
+class MemorySink:
     """A sink that keeps everything in memory."""
 
     def __init__(

@@ -36,7 +36,7 @@ from repsim.capture.session import (
 )
 from repsim.core.messages import whole
 from repsim.datasets.pooling import check_how, how_named
-from repsim.datasets.store.memory import Memory
+from repsim.datasets.store.memory import MemorySink
 from repsim.datasets.store.places import locate
 from repsim.datasets.store.reader import read
 from repsim.datasets.store.resumption import resumed_writer
@@ -190,7 +190,7 @@ class Recorder:
             msg = "Expected `store` along with resume=True or `level`."
             raise ValueError(msg)
         if self._part != "writes":
-            self._sink = Nowhere() if store is not None else Memory(known, head)
+            self._sink = Nowhere() if store is not None else MemorySink(known, head)
         elif resume:
             self._sink = resumed_writer(
                 *locate(store, group),

@@ -18,7 +18,7 @@ from repsim.capture.rows import Reduce
 from repsim.capture.selection import Choice, Found, named_layers
 from repsim.capture.trial import followed
 from repsim.core.messages import unknown
-from repsim.datasets.store.memory import Memory
+from repsim.datasets.store.memory import MemorySink
 from repsim.datasets.store.places import RESERVED, check_name, locate, prepare
 from repsim.datasets.store.sinks import Sink
 from repsim.datasets.store.writer import Writer
@@ -51,7 +51,7 @@ class Session:
             raise ValueError(unknown("on_error", on_error, ["raise", "skip"]))
         modules = {"": network, **named_layers(network)[0]}
         self._network, self.choices = network, choices
-        self._sink: Sink = Memory()
+        self._sink: Sink = MemorySink()
         self._forward, self._reduce, self._signals = forward, reduce, signals
         self._skips = on_error == "skip"
         self._axes = Axes(axes, modules, choices)
@@ -75,14 +75,14 @@ class Session:
 
     def outputs(self, batch: Batch) -> xr.Dataset:
         """Return what the layers say of one batch; inside `undisturbed`."""
-        self.use(Memory())
+        self.use(MemorySink())
         self.record([batch], None, Header(None, None, {"inputs_sha256": ""}))
         return self._sink.dataset()
 
     def rehearse(self, batches: Sequence[Batch], head: Header) -> None:
         """Record one moment and forget it: what cannot be is said now."""
         sink = self._sink
-        self.use(Memory())
+        self.use(MemorySink())
         try:
             self.record(batches, 0, head)
         finally:
@@ -313,7 +313,7 @@ def open_sink(
         if group is not None:
             msg = f"Expected `store` along with `group`, but got only {group!r}."
             raise ValueError(msg)
-        return Memory(examples, attrs)
+        return MemorySink(examples, attrs)
     path, root = locate(store, group)
     prepare(path, root)
     return Writer(path, examples=examples, attrs=attrs, codec=codec)

@@ -9,7 +9,7 @@ from repsim import learning
 from repsim.claims.base import Claim
 from repsim.claims.experiments.optimisation import FEED_DEPTHS
 from repsim.claims.lab import Lab
-from repsim.claims.settings import LOOKED, Settings
+from repsim.claims.settings import IN_DETAIL, Settings
 from repsim.core.threads import one_thread
 from repsim.networks import mlp
 
@@ -40,7 +40,7 @@ def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:
     if networks or curves or feeds:
         update = _update(lab.settings) * RULES_PER_BP
         seconds += networks * scale.steps * update
-        seconds += len(uses & {*LOOKED}) * seeds * LOOKING * scale.depth / 20
+        seconds += len(uses & {*IN_DETAIL}) * seeds * LOOKING * scale.depth / 20
         deep = curves * sum(scale.depths) / scale.depth
         seconds += deep * scale.curve_steps * update
         seconds += feeds * sum(FEED_DEPTHS) / scale.depth * scale.steps * update

@@ -16,7 +16,7 @@ from torch import nn
 
 from repsim import learning
 from repsim.claims.experiments import linear_systems
-from repsim.claims.settings import LOOKED, RULE, Settings, conditions
+from repsim.claims.settings import IN_DETAIL, RULE, Settings, conditions
 from repsim.claims.trained import (
     Cell,
     code,
@@ -96,7 +96,7 @@ class Lab:
             activation="relu",
             steps=0 if label == "untrained" else scale.steps,
             batch_size=scale.batch_size,
-            look=label in LOOKED,
+            measured=label in IN_DETAIL,
         )
         return replace(made, **changes)
 
@@ -148,7 +148,7 @@ class Lab:
         unique = [label for label in dict.fromkeys(labels) if label not in own]
         seed = self.settings.seed + TUNING_SEED
         cells = [
-            self.cell(label, lr, seed, **{**changes, "look": False})
+            self.cell(label, lr, seed, **{**changes, "measured": False})
             for label in unique
             for lr in rates
         ]

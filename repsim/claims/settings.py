@@ -28,7 +28,7 @@ RULE = "*"
 
 
 @dataclass(frozen=True)
-class Scale:
+class Size:
     """The size of the networks that several claims share."""
 
     depth: int
@@ -51,12 +51,12 @@ _GRID = (3e-4, 1e-3, 3e-3)
 _DEPTHS = (3, 10, 20, 50)
 
 SCALES = {
-    ("digits", False): Scale(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
-    ("digits", True): Scale(
+    ("digits", False): Size(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
+    ("digits", True): Size(
         8, 64, 400, 128, _GRID, (3, 8), 200, (3000, 400), small_rate=1e-4, long_steps=0
     ),
-    ("images", False): Scale(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
-    ("images", True): Scale(
+    ("images", False): Size(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
+    ("images", True): Size(
         10, 64, 400, 128, _GRID, (3, 10), 200, (3000, 400), small_rate=1e-4,
         long_steps=0,
     ),
@@ -72,7 +72,7 @@ class Settings:
     seeds: int = 5
     seed: int = 0
     rule: str = "sg"
-    scale: Scale = field(init=False)
+    scale: Size = field(init=False)
 
     def __post_init__(self) -> None:
         """Choose the scale for the data."""
@@ -97,7 +97,7 @@ class Settings:
         ]
 
 
-LOOKED = ("untrained", "bp", "sg", "sg_shared", "sg_2", "sg_4", "sg_every", "dfa")
+IN_DETAIL = ("untrained", "bp", "sg", "sg_shared", "sg_2", "sg_4", "sg_every", "dfa")
 """Conditions whose layers are measured; of the others claims ask for accuracy alone."""
 
 

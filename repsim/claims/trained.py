@@ -48,7 +48,7 @@ class Cell:
     """What one network is trained as.
 
     `options` are the rule's as JSON, without the learning rate; `init` is the label
-    whose initial weights are taken; `look` says whether the layers are measured, and
+    whose initial weights are taken; `measured` says whether layers are measured, and
     not only the learning curve.
     """
 
@@ -64,7 +64,7 @@ class Cell:
     activation: str
     steps: int
     batch_size: int
-    look: bool = True
+    measured: bool = True
 
     @property
     def key(self) -> str:
@@ -97,7 +97,7 @@ class Cell:
             batch_size=self.batch_size,
             lr=self.lr,
             record=[self.steps],
-            examples=EXAMPLES if self.look else 10,
+            examples=EXAMPLES if self.measured else 10,
             device="cpu",
         )
 
@@ -117,7 +117,7 @@ def train_missing(cell: Cell, root: str | None, folder: Path) -> Cell:
             store,
             batch_norm="after",
             evaluate=[*range(0, cell.steps, evaluated), cell.steps],
-            finish=_look if cell.look else None,
+            finish=_measure if cell.measured else None,
         )
     except Diverged as error:
         shutil.rmtree(store, ignore_errors=True)
@@ -158,7 +158,7 @@ def numbers(cell: Cell, folder: Path) -> dict[str, Any]:
     for name in ("displacement", "weight_norm"):
         found[name] = last[name].sel(layer=hidden).values.tolist()
     found["cell"] = asdict(cell)
-    if cell.look:
+    if cell.measured:
         measured = xr.open_zarr(store, group=f"{group}/{MEASURED}", consolidated=False)
         found |= {k: v.values.tolist() for k, v in measured.data_vars.items()}
         found["splits"] = [int(v) for v in np.flatnonzero(found.pop("split")) + 1]
@@ -173,7 +173,7 @@ def recording(cell: Cell, folder: Path) -> xr.Dataset:
     return found.assign_attrs(layers=hidden)
 
 
-def _look(
+def _measure(
     rule: Rule, run: xr.Dataset, source: xr.Dataset, test: xr.Dataset
 ) -> xr.Dataset:
     """Measure every hidden layer of a trained network."""

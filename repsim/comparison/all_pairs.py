@@ -120,7 +120,7 @@ def compare(
                 )
                 values.append(value)
                 errors.append(error)
-                flat.look(value, xs, ys)
+                flat.note(value, xs, ys)
                 continue
             if not values and chosen.describe is not None:
                 how = chosen.describe(xs, ys, **(chosen.defaults() | options))
@@ -137,7 +137,7 @@ def compare(
                     **options,
                 )
             )
-            flat.look(values[-1], xs, ys)
+            flat.note(values[-1], xs, ys)
     flat.warn()
     asked = options if sketch is None else {**options, "sketch": sketch}
     attrs = _attrs(chosen, asked, precision, device) | how
@@ -166,7 +166,7 @@ class ConstantLayers:
         self._constant: dict[str, None] = {}
         self._spread: dict[str, None] = {}
 
-    def look(
+    def note(
         self, values: np.ndarray, xs: list[LayerSource], ys: list[LayerSource] | None
     ) -> None:
         """Find the layers behind rows and columns without a number."""

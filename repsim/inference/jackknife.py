@@ -17,7 +17,7 @@ EDGE = 1e-12
 
 
 @dataclass(frozen=True)
-class Scale:
+class Transform:
     """An increasing map of a measure's range onto the real line, and back."""
 
     forward: Callable[[np.ndarray], np.ndarray]
@@ -25,7 +25,7 @@ class Scale:
     slope: Callable[[np.ndarray], np.ndarray]
 
 
-def scale(bounds: tuple[float, float] | None) -> Scale:
+def scale(bounds: tuple[float, float] | None) -> Transform:
     r"""Return the map for a measure with these bounds.
 
     With two bounds :math:`z = \tfrac12\log\frac{x - lo}{hi - x}`, which is Fisher's
@@ -39,10 +39,10 @@ def scale(bounds: tuple[float, float] | None) -> Scale:
         return _above(low, 1.0)
     if np.isfinite(high):
         return _above(high, -1.0)
-    return Scale(lambda x: x, lambda z: z, np.ones_like)
+    return Transform(lambda x: x, lambda z: z, np.ones_like)
 
 
-def _between(low: float, high: float) -> Scale:
+def _between(low: float, high: float) -> Transform:
     width = high - low
 
     def inside(x: np.ndarray) -> np.ndarray:
@@ -59,14 +59,14 @@ def _between(low: float, high: float) -> Scale:
         x = inside(x)
         return np.asarray(0.5 * width / ((x - low) * (high - x)))
 
-    return Scale(forward, inverse, slope)
+    return Transform(forward, inverse, slope)
 
 
-def _above(bound: float, sign: float) -> Scale:
+def _above(bound: float, sign: float) -> Transform:
     def distance(x: np.ndarray) -> np.ndarray:
         return np.maximum(sign * (x - bound), EDGE)
 
-    return Scale(
+    return Transform(
         lambda x: sign * np.log(distance(x)),
         lambda z: bound + sign * np.exp(sign * z),
         lambda x: 1 / distance(x),
@@ -106,7 +106,7 @@ class Interval:
     freedom: np.ndarray
 
 
-def interval(found: Estimates, scale: Scale, level: float) -> Interval:
+def interval(found: Estimates, scale: Transform, level: float) -> Interval:
     r"""Return the jackknife interval on a scale.
 
     .. math:: v = \frac{g-1}{g} \sum_i (z_{-i} - \bar z)^2 - v_{pairs},
@@ -134,7 +134,7 @@ def interval(found: Estimates, scale: Scale, level: float) -> Interval:
 
 
 def _jackknife(
-    found: Estimates, scale: Scale
+    found: Estimates, scale: Transform
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return variance and degrees of freedom on the scale, and bias off it."""
     ends = np.cumsum(found.samples or (len(found.without),))

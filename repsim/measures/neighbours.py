@@ -95,7 +95,7 @@ class Neighbourhood:
 def nearness(
     x: torch.Tensor, k: int, metric: NeighbourMetric
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield by blocks of rows who is nearer than whom, and the chances to be in N_k."""
+    """Yield, block by block, who is nearer than whom, and the chance to be in N_k."""
     if metric not in ("cosine", "euclidean"):
         raise ValueError(unknown("metric", metric, ["cosine", "euclidean"]))
     n = len(x)
@@ -125,9 +125,9 @@ def nearness(
             slack = slack + slack.sqrt()
         places = torch.arange(len(near), device=x.device)
         near[places, places + start] = -torch.inf
-        chances = _chances(near, rounding * slack, int(k))
+        probabilities = _probabilities(near, rounding * slack, int(k))
         near[places, places + start] = torch.where(lengths[rows] == 0, 0, half[rows])
-        yield near, chances
+        yield near, probabilities
 
 
 def unit_rows(x: torch.Tensor) -> torch.Tensor:
@@ -138,7 +138,7 @@ def unit_rows(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def _chances(near: torch.Tensor, slack: torch.Tensor, k: int) -> torch.Tensor:
+def _probabilities(near: torch.Tensor, slack: torch.Tensor, k: int) -> torch.Tensor:
     """Return the chance of each column to be among the k largest of its row.
 
     Numbers that differ from the k-th largest by rounding alone are equal to it, and
@@ -160,11 +160,11 @@ def stacked(blocks: Iterable[torch.Tensor]) -> csr_array:
 def _neighbours(x: torch.Tensor, *, k: int, metric: NeighbourMetric) -> Neighbourhood:
     """Return who is near whom."""
     base, beyond = [], []
-    for _, chances in nearness(x, k, metric):
+    for _, probabilities in nearness(x, k, metric):
         # The commonest chance of a row is 0, or that of a tie that most others share.
-        common = chances.median(dim=1, keepdim=True).values
+        common = probabilities.median(dim=1, keepdim=True).values
         base.append(common[:, 0].cpu().numpy())
-        beyond.append(chances - common)
+        beyond.append(probabilities - common)
     return Neighbourhood(np.concatenate(base), stacked(beyond))
 
 

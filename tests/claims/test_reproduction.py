@@ -26,11 +26,11 @@ from repsim.claims import (
 from repsim.claims.experiments import linear_systems
 from repsim.claims.lab import Lab
 from repsim.claims.render import main, replaced, write_markdown
-from repsim.claims.settings import Scale, Settings
+from repsim.claims.settings import Settings, Size
 from repsim.claims.trained import rule_code
 
 KEYS = {"id", "statement", "source", "measured", "threshold", "verdict"}
-TINY = Scale(4, 8, 12, 32, (1e-3, 1e-2), (2, 3), 4, (10, 4), 30, 10, 1, 1e-4, 15)
+TINY = Size(4, 8, 12, 32, (1e-3, 1e-2), (2, 3), 4, (10, 4), 30, 10, 1, 1e-4, 15)
 
 
 @pytest.fixture

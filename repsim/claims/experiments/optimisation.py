@@ -170,7 +170,7 @@ def learning_curves(lab: Lab) -> Evidence:
     }
     keys = list(rates)
     cells = [
-        lab.cell(name, rates[key], seed, look=False, **net)
+        lab.cell(name, rates[key], seed, measured=False, **net)
         for net in nets
         for name in ("bp", "sg")
         for key in [(net["depth"], net["activation"], name)]
@@ -350,8 +350,8 @@ def table_of_the_predecessor(lab: Lab) -> Evidence:
     """Measure test errors by depth and by what feeds the layers."""
     error: dict[tuple[str, int], np.ndarray] = {}
     for depth in FEED_DEPTHS:
-        rates = lab.tuned(FEEDS, depth=depth, look=False)
-        ends = lab.study(FEEDS, rates, depth=depth, look=False)
+        rates = lab.tuned(FEEDS, depth=depth, measured=False)
+        ends = lab.study(FEEDS, rates, depth=depth, measured=False)
         for name, found in ends.items():
             error[name, depth] = 1 - np.array(final(found, "test_accuracy"))
     low, high = FEED_DEPTHS
