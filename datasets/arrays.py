@@ -80,10 +80,10 @@ def from_arrays(
             f"{' without entries' if isinstance(arrays, Mapping) else ''}."
         )
         raise TypeError(msg)
-    found: dict[str, xr.Variable] = {}
+    variables: dict[str, xr.Variable] = {}
     for name, values in arrays.items():
-        found[str(name)] = _variable(str(name), values, axes)
-    n = {name: v.sizes["example"] for name, v in found.items()}
+        variables[str(name)] = _variable(str(name), values, axes)
+    n = {name: v.sizes["example"] for name, v in variables.items()}
     if len(set(n.values())) > 1:
         said = ", ".join(f"{name!r} {k}" for name, k in n.items())
         msg = (
@@ -105,7 +105,7 @@ def from_arrays(
         "complete": 1,
     }
     head |= {key: attribute(key, value) for key, value in attrs.items()}
-    run = xr.Dataset(found, coords, {**head, "layers": list(found)})
+    run = xr.Dataset(variables, coords, {**head, "layers": list(variables)})
     return validate(run, "the arrays")
 
 

@@ -173,14 +173,14 @@ def from_dataframe(frame: pd.DataFrame) -> xr.Dataset:
     ]
     attrs = dict(frame.attrs)
     variables, scalars = json.loads(attrs.pop(_KEPT, "[{}, {}]"))
-    found = {}
+    arrays = {}
     for name, part in frame.groupby("variable", sort=False, observed=True):
         wide = _wide(str(name), part, inner)
         dtype, own = variables.get(str(name), [wide.dtype, {}])
         if wide.dtype.kind == "c" and np.dtype(dtype).kind != "c":
             wide = wide.real  # beside a complex layer all values are complex
-        found[str(name)] = wide.astype(dtype).assign_attrs(own)
-    run = xr.Dataset(found, attrs=attrs).assign_coords(scalars)
+        arrays[str(name)] = wide.astype(dtype).assign_attrs(own)
+    run = xr.Dataset(arrays, attrs=attrs).assign_coords(scalars)
     for column in frame.columns:
         if column not in ("variable", "value", "step", "example", *inner):
             rows = frame.drop_duplicates("example").set_index("example")[column]

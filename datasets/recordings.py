@@ -168,14 +168,14 @@ def networks(study: xr.DataTree) -> dict[tuple[str, str], xr.Dataset]:
             f"{type(study).__name__}; open one with repsim.open_study."
         )
         raise TypeError(msg)
-    found = dict(_networks(study))
-    if not found:
+    runs = dict(_networks(study))
+    if not runs:
         msg = (
             "Expected a study with recordings at /<condition>/<seed>, but found none; "
             'build one with xr.DataTree.from_dict({"bp/0": run}).'
         )
         raise ValueError(msg)
-    return found
+    return runs
 
 
 def _networks(study: xr.DataTree) -> Iterator[tuple[tuple[str, str], xr.Dataset]]:

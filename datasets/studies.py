@@ -75,8 +75,8 @@ def _nodes(root: Path, chunks: Chunks) -> Iterator[tuple[str, xr.Dataset]]:
             for i, part in enumerate(parts)
         )
 
-    found = (root, *root.glob("*/*"), *root.glob("*/*/training"))
-    for folder in sorted(found, key=place):
+    folders = (root, *root.glob("*/*"), *root.glob("*/*/training"))
+    for folder in sorted(folders, key=place):
         if not (folder / DOCUMENT).is_file():
             continue
         if read_document(folder)["node_type"] != "group":

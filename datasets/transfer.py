@@ -68,14 +68,14 @@ def read_activations(
         return from_netcdf(source).load().assign_attrs(attrs)
     arrays = dict(_folder(source)) if source.is_dir() else _file(source)
     coords = {COORDINATES[n]: a for n, a in arrays.items() if n in COORDINATES}
-    found = {n: a for n, a in arrays.items() if n not in COORDINATES}
-    if not found:
+    activations = {n: a for n, a in arrays.items() if n not in COORDINATES}
+    if not activations:
         kinds = ", ".join(READERS)
         msg = f"Expected arrays in {source} ({kinds}), but found none."
         raise ValueError(msg)
     flat = {k: _vector(v) if k != "mask" else v for k, v in coords.items()}
     return from_arrays(
-        found,
+        activations,
         flat.get("label"),
         flat.get("example"),
         axes=axes,

@@ -35,9 +35,9 @@ def problems(run: xr.Dataset) -> list[str]:
 
 def validate(run: xr.Dataset, where: str = "the recording") -> xr.Dataset:
     """Return a Dataset that is a recording, or say all that is wrong with it."""
-    found = problems(run)
-    if found:
-        msg = f"Expected {where} to be a recording, but {'; '.join(found)}."
+    faults = problems(run)
+    if faults:
+        msg = f"Expected {where} to be a recording, but {'; '.join(faults)}."
         raise ValueError(msg)
     return run
 

@@ -383,16 +383,16 @@ def _over_splits(rows: list[dict[str, Any]], ratio: float) -> dict[str, Any]:
     """
     if len(rows) == 1:
         return rows[0]
-    found: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     for name in rows[0]:
         values = np.array([row[name] for row in rows])
         if name == "confusion":
-            found[name] = values.sum(axis=0)
+            summary[name] = values.sum(axis=0)
             continue
-        found[name] = values.mean(axis=0)
+        summary[name] = values.mean(axis=0)
         variance = values.var(axis=0, ddof=1)
-        found[f"{name}_se"] = np.sqrt((1 / len(rows) + ratio) * variance)
-    return found
+        summary[f"{name}_se"] = np.sqrt((1 / len(rows) + ratio) * variance)
+    return summary
 
 
 @dataclass(frozen=True)
@@ -503,11 +503,11 @@ def _selectivity(
         np.array([row[key] for row in controls]) for key in (score, f"train_{score}")
     )
     rival = seen if name == "shuffled" else held
-    found = {
+    measures = {
         f"control_{score}": held.mean(axis=0),
         f"control_train_{score}": seen.mean(axis=0),
         "selectivity": own[score] - rival.mean(axis=0),
     }
     if len(controls) > 1:
-        found["control_sd"] = rival.std(axis=0, ddof=1)
-    return found
+        measures["control_sd"] = rival.std(axis=0, ddof=1)
+    return measures

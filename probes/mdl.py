@@ -265,7 +265,7 @@ class _Coder:
         probe = clone(self._probe)
         if isinstance(probe, LinearProbe):
             probe.set_params(warm_start=True)
-        found = []
+        costs = []
         for strength in self.grid:
             if self._knob is not None:
                 probe.set_params(**{self._knob: strength})
@@ -275,8 +275,8 @@ class _Coder:
                 probe.fit(x[:start], self.codes[:start])
             probabilities = np.zeros((end - start, self.k))
             probabilities[:, seen] = probe.predict_proba(x[start:end])
-            found.append(_bits(probabilities, self.codes[start:end], seen, start))
-        return found
+            costs.append(_bits(probabilities, self.codes[start:end], seen, start))
+        return costs
 
 
 def _bits(

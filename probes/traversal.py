@@ -116,8 +116,10 @@ def over_networks(
             f"or list of recordings, but got {came}."
         )
         raise TypeError(msg) if wrong else ValueError(msg)
-    found = [_named(function, run, f"network {name!r}") for name, run in named.items()]
-    return _stack(found, "network", list(named))
+    results = [
+        _named(function, run, f"network {name!r}") for name, run in named.items()
+    ]
+    return _stack(results, "network", list(named))
 
 
 def _named(
@@ -134,12 +136,12 @@ def _named(
 def _over_study(
     study: xr.DataTree, function: Callable[[xr.Dataset], xr.Dataset]
 ) -> xr.Dataset:
-    found = {
+    results = {
         (condition, seed): _named(function, run, f"{condition}/{seed}")
         for (condition, seed), run in networks(study).items()
     }
-    conditions = list(dict.fromkeys(condition for condition, _ in found))
-    seeds = sorted({seed for _, seed in found}, key=lambda s: (not s.isdigit(), s))
+    conditions = list(dict.fromkeys(condition for condition, _ in results))
+    seeds = sorted({seed for _, seed in results}, key=lambda s: (not s.isdigit(), s))
     if all(seed.isdigit() for seed in seeds):
         seeds.sort(key=int)
     labels: list[Any] = [int(s) if s.isdigit() else s for s in seeds]
@@ -147,8 +149,8 @@ def _over_study(
         labels = seeds
     rows = []
     for condition in conditions:
-        own = [s for s in seeds if (condition, s) in found]
-        row = _stack([found[condition, s] for s in own], "seed", own)
+        own = [s for s in seeds if (condition, s) in results]
+        row = _stack([results[condition, s] for s in own], "seed", own)
         rows.append(row.reindex(seed=seeds))
     return _stack(rows, "condition", conditions).assign_coords(seed=labels)
 

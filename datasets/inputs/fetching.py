@@ -64,10 +64,10 @@ def read(dataset: str, name: str, root: Path, entry: Mapping[str, Any]) -> bytes
 
 def _verified(path: Path, expected: str) -> bytes:
     content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
         msg = (
-            f"Expected {path} to have sha256 {expected}, but got {found}; the file is "
+            f"Expected {path} to have sha256 {expected}, but got {digest}; the file is "
             "damaged or another one: delete it and load again."
         )
         raise ValueError(msg)

@@ -45,8 +45,8 @@ def from_folder(folder: str | Path, split: str = "train") -> xr.Dataset:
     single = sorted(folder.glob("*.npz"))
     if len(single) == 1:
         values, labels, classes = (*_arrays(single[0]), None)
-    elif parted.is_dir() and (found := _classes(parted)):
-        values, labels, classes = _images(found)
+    elif parted.is_dir() and (images := _classes(parted)):
+        values, labels, classes = _images(images)
     else:
         msg = (
             f"Expected {folder} to hold images at <class>/*.png (or train/<class>/, "
@@ -62,12 +62,12 @@ def from_folder(folder: str | Path, split: str = "train") -> xr.Dataset:
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """Return the image files by class, both in order."""
-    found = {
+    images = {
         one.name: sorted(p for p in one.iterdir() if p.suffix.lower() in IMAGES)
         for one in sorted(folder.iterdir())
         if one.is_dir()
     }
-    return {name: files for name, files in found.items() if files}
+    return {name: files for name, files in images.items() if files}
 
 
 def _images(found: dict[str, list[Path]]) -> tuple[np.ndarray, np.ndarray, list[str]]:

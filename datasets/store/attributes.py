@@ -53,7 +53,7 @@ def dims_of(name: str, ndim: int) -> tuple[str, ...]:
 
 def example_coordinates(run: xr.Dataset) -> dict[str, np.ndarray]:
     """Return a recording's coordinates over `example`, ids included."""
-    found = {"example": np.arange(run.sizes["example"], dtype=np.int64)}
+    coordinates = {"example": np.arange(run.sizes["example"], dtype=np.int64)}
     for name, values in run.coords.items():
         if not values.dims or (name, values.dims) == ("step", ("step",)):
             continue
@@ -66,5 +66,5 @@ def example_coordinates(run: xr.Dataset) -> dict[str, np.ndarray]:
             raise ValueError(msg)
         if name not in RESERVED:
             check_name(str(name), "coordinate")
-        found[str(name)] = coordinate(str(name), np.asarray(values.values))
-    return found
+        coordinates[str(name)] = coordinate(str(name), np.asarray(values.values))
+    return coordinates

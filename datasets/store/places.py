@@ -24,10 +24,10 @@ RESERVED = ("step", "example", "label")
 def local(store: str | Path) -> Path:
     """Return the path of a place on this machine's disks, and refuse other places."""
     text = os.fspath(store)
-    scheme, found, rest = text.partition("://")
-    if found and scheme == "file":
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme == "file":
         return Path(unquote(rest))
-    if found or re.match(r"(s3|gs|gcs|az|abfs|https?|memory):/", text):
+    if separator or re.match(r"(s3|gs|gcs|az|abfs|https?|memory):/", text):
         msg = (
             f"Expected a path on this machine, but got {text!r}; stores elsewhere are "
             "not supported: write to a local disk, and copy the finished store."

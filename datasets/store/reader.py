@@ -45,8 +45,8 @@ class StoredArray(BackendArray):
             raise ValueError(msg) from error
 
     def _current(self) -> tuple[int, int]:
-        found = os.stat(self._folder / DOCUMENT)
-        return found.st_ino, found.st_mtime_ns
+        status = os.stat(self._folder / DOCUMENT)
+        return status.st_ino, status.st_mtime_ns
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         """Return what an indexer of xarray asks for."""

@@ -51,9 +51,9 @@ class Metric:
             k, first = len(slope), len(self.factor) - self.rest.shape[1]
             free = len(self.block) // k - first
             goal = torch.cat([along[:, :first], slope[:, slope.shape[1] - free :]], 1)
-            found = torch.cholesky_solve(goal.view(-1, 1), self.block).view(k, -1)
-            along = torch.cat([found[:, :first], along[:, first:] / self.rest], 1)
-            out[:, -1] = found[:, -1] if free else 0
+            solution = torch.cholesky_solve(goal.view(-1, 1), self.block).view(k, -1)
+            along = torch.cat([solution[:, :first], along[:, first:] / self.rest], 1)
+            out[:, -1] = solution[:, -1] if free else 0
         out[:, :-1] = along @ self.factor.T
         return out
 
@@ -70,11 +70,11 @@ def renewed(
     weights = probabilities * (1 - probabilities) * shares.to(probabilities.dtype)
     first = min(features.shape[1], COUPLED // len(probabilities) - 1)
     if metric.variances is not None and first > 0:
-        found = _coupled(
+        coupled = _coupled(
             metric, features, probabilities, weights, shares, first, intercept
         )
-        if found is not None:
-            return found
+        if coupled is not None:
+            return coupled
     mean = weights.mean(0).double()
     curvature = max(float(mean.sum()), 1e-12)
     return whitened(_covariance(features, mean), penalty, curvature)
@@ -156,11 +156,11 @@ def metric(
     ratio = covariance * root * root[:, None]
     # Single precision does where its rounding is small beside the penalty, 1 here.
     rounding = torch.finfo(torch.float32).eps * float(ratio.diagonal().sum())
-    found = _directions(ratio.to(features.dtype)) if rounding < 0.1 else None
-    found = _directions(ratio) if found is None else found
-    if found is None:
+    directions = _directions(ratio.to(features.dtype)) if rounding < 0.1 else None
+    directions = _directions(ratio) if directions is None else directions
+    if directions is None:
         return whitened(covariance * curvature, penalty, curvature)
-    values, vectors = found
+    values, vectors = directions
     values, vectors = values.double().flip(0).clamp_(min=0), vectors.flip(1)
     total = curvature * values + 1
     factor = vectors * root[:, None] / total.sqrt()
@@ -191,9 +191,9 @@ def whitened(form: Tensor, penalty: Tensor, curvature: float) -> Metric:
     eye = torch.eye(len(form), dtype=form.dtype, device=form.device)
     for _ in range(10):
         diagonal += jitter
-        found, failed = torch.linalg.cholesky_ex(form)
+        lower, failed = torch.linalg.cholesky_ex(form)
         if not int(failed):
-            inverse = torch.linalg.solve_triangular(found, eye, upper=False)
+            inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
             return Metric(inverse.T, None, curvature)
         jitter *= 10
     return Metric(eye, None, curvature)

@@ -77,11 +77,11 @@ def minimise(problem: Problem, start: Place, *, tol: float, max_iter: int) -> So
             excess = max(excess, float((steep * slope).sum()))
         if decrease == 0 or (done and excess <= tol * here.value):
             return Solution(here.theta, here.logits, here.value, excess, done, True)
-        found = _search(problem, here, step, decrease)
-        if found is None:
+        point = _search(problem, here, step, decrease)
+        if point is None:
             return Solution(here.theta, here.logits, here.value, excess, done, False)
-        move = found.theta - here.theta
-        here = found
+        move = point.theta - here.theta
+        here = point
         before, uphill = slope, steep
         slope = problem.gradient(here.residual, here.theta)
         steep = problem.precondition(slope)

@@ -81,23 +81,23 @@ def _value(text: str) -> Any:
 
 def parse_all(texts: Iterable[str]) -> list[Condition]:
     """Return the conditions of a study, checked against each other."""
-    found = [parse(text) for text in texts]
-    if not found:
+    conditions = [parse(text) for text in texts]
+    if not conditions:
         msg = "Expected at least one condition, such as bp, but got none."
         raise ValueError(msg)
-    labels = [condition.label for condition in found]
+    labels = [condition.label for condition in conditions]
     for label in labels:
         if labels.count(label) > 1:
             msg = f"Expected each condition once, but got {label!r} more than once."
             raise ValueError(msg)
-    for condition in found:
+    for condition in conditions:
         if condition.init is not None and condition.init not in labels:
             msg = (
                 f"Expected `init` to name a condition of this study "
                 f"({', '.join(labels)}), but got {condition.init!r}."
             )
             raise ValueError(msg)
-    by_label = {condition.label: condition for condition in found}
+    by_label = {condition.label: condition for condition in conditions}
 
     def source(label: str) -> str:
         # Ends: a label holds the label it shares with, so it is always the longer.
@@ -107,5 +107,5 @@ def parse_all(texts: Iterable[str]) -> list[Condition]:
     sources = [source(label) for label in labels]
     return [
         replace(condition, init=None if origin == condition.label else origin)
-        for condition, origin in zip(found, sources, strict=True)
+        for condition, origin in zip(conditions, sources, strict=True)
     ]

@@ -133,16 +133,16 @@ def _overview(out: Path) -> xr.Dataset:
 
 def _accuracies(folders: Sequence[Path]) -> xr.Dataset:
     """Return the final test accuracies of all depths."""
-    found = {}
+    accuracies = {}
     for folder in folders:
         store = xr.open_zarr(
             folder / RESULTS, group="learning_curves", consolidated=False
         )
         last = store["test_accuracy"].isel(step=-1, drop=True).load()
-        found[int(folder.name.removeprefix("depth_"))] = last
-    along = xr.Variable("depth", list(found))
+        accuracies[int(folder.name.removeprefix("depth_"))] = last
+    along = xr.Variable("depth", list(accuracies))
     return xr.Dataset(
-        {"test_accuracy": xr.concat(list(found.values()), along, join="outer")}
+        {"test_accuracy": xr.concat(list(accuracies.values()), along, join="outer")}
     )
 
 

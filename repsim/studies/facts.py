@@ -82,5 +82,5 @@ def _attributes(folder: Path) -> dict[str, Any]:
     path = folder / DOCUMENT
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text()).get("attributes", {})
-    return dict(found)
+    attributes = json.loads(path.read_text()).get("attributes", {})
+    return dict(attributes)

@@ -55,15 +55,15 @@ def add_rdms(paths: Sequence[str | Path], out: str | Path) -> xr.DataArray:
             "order."
         )
         raise ValueError(msg)
-    found = xr.DataArray(rows, dims=("subject", "measured_pair"), name=NAME)
+    rdms = xr.DataArray(rows, dims=("subject", "measured_pair"), name=NAME)
     mark = hashlib.sha256(rows.tobytes()).hexdigest()
     root = zarr.open_group(store, mode="r+")
     if root.attrs.get(MARK) != mark:
         if NAME in root:
             del root[NAME]
-        found.to_dataset().to_zarr(store, mode="a", consolidated=False, zarr_format=3)
+        rdms.to_dataset().to_zarr(store, mode="a", consolidated=False, zarr_format=3)
         root.attrs[MARK] = mark
-    return found
+    return rdms
 
 
 def read(path: Path) -> np.ndarray:

@@ -80,7 +80,7 @@ def _recordings(store: Path) -> Iterator[tuple[str, Path]]:
     """Yield label and folder of every recording in a store."""
     if (store / RUNS / DOCUMENT).is_file():
         store = store / RUNS
-    found = False
+    recorded = False
     for document in sorted(store.rglob(DOCUMENT)):
         folder = document.parent
         content = json.loads(document.read_text())
@@ -88,11 +88,11 @@ def _recordings(store: Path) -> Iterator[tuple[str, Path]]:
         # The root of a study has arrays, too; what a Recorder wrote says its schema.
         if content.get("node_type") != "group" or "repsim_schema" not in attrs:
             continue
-        found = True
+        recorded = True
         above = folder.parent.name if folder != store else store.stem
         label = attrs.get("condition") or attrs.get("rule") or above
         yield str(label).replace("/", "_"), folder
-    if not found:
+    if not recorded:
         msg = (
             f"Expected recordings in {store}, but found none; a store is what "
             "repsim.Recorder(store=...) or repsim.save_recording wrote."

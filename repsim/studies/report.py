@@ -282,8 +282,8 @@ def _result(
     store = out / RESULTS
     try:
         if zarr.open_group(store, mode="r", path=name).attrs["fingerprint"] == mark:
-            found: xr.Dataset = xr.open_zarr(store, group=name, consolidated=False)
-            return restored(found.load())
+            stored: xr.Dataset = xr.open_zarr(store, group=name, consolidated=False)
+            return restored(stored.load())
     except (FileNotFoundError, KeyError):
         pass
     result = analysis.compute(study)

@@ -54,15 +54,15 @@ class Scores:
 
         A rate at which a network diverged is left out: it trains this rule by luck.
         """
-        found = {}
+        rows = {}
         for lr, of in self.scores.get(key, {}).items():
             if any(one["loss"] is None for one in of.values()):
                 continue
             losses = np.array([one["loss"] for one in of.values()])
             error = losses.std(ddof=1) / math.sqrt(len(losses)) if len(of) > 1 else 0.0
             accuracy = float(np.mean([one["accuracy"] for one in of.values()]))
-            found[float(lr)] = (float(losses.mean()), float(error), accuracy)
-        return found
+            rows[float(lr)] = (float(losses.mean()), float(error), accuracy)
+        return rows
 
     def tables(self, conditions: Sequence[Condition]) -> dict[str, Any]:
         """Return the table of every tuned condition, by label, for `study.json`."""
@@ -109,10 +109,10 @@ def tune(
         joblib.delayed(_tune_one)(i, spec, *todo[i], files(name))
         for i, name in enumerate(names)
     ]
-    for i, found in run(calls) if calls else ():
+    for i, score in run(calls) if calls else ():
         condition, lr, number = todo[i]
         files.finished(names[i])
-        scores.add(condition.key, lr, number, found)
+        scores.add(condition.key, lr, number, score)
 
 
 def fixed_rate(spec: Spec, condition: Condition) -> float | None:

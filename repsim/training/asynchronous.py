@@ -207,9 +207,9 @@ class Part:
                 parameter.copy_(value)
             for buffer, value in zip(buffers, state["buffers"], strict=True):
                 buffer.copy_(value)
-        for parameter, found in zip(self.parameters, state["optimizers"], strict=True):
+        for parameter, states in zip(self.parameters, state["optimizers"], strict=True):
             for optimizer, kept in zip(
-                self.rule.optimizers.values(), found, strict=True
+                self.rule.optimizers.values(), states, strict=True
             ):
                 if kept is not None:
                     optimizer.state[parameter] = kept
@@ -529,15 +529,15 @@ def replay(
 def _events(row: Sequence[int], start: int, updates: int) -> list[tuple[str, int]]:
     """Return one worker's events in their order."""
     steps = range(start + 1, start + updates + 1)
-    found = []
+    events = []
     for now in steps:
-        found.append(("forward", now))
-        found += [
+        events.append(("forward", now))
+        events += [
             ("message", step)
             for step, late in zip(steps, row, strict=True)
             if late >= 0 and step + late == now
         ]
-    return found
+    return events
 
 
 def _ready(
@@ -581,8 +581,8 @@ def run_apart(
         while step < steps:
             later = range(step + 1, steps + 1)
             target = next(s for s in later if s == steps or meets(s))
-            losses, found = team.run(target)
-            for row, new in zip(late, found, strict=True):
+            losses, delays = team.run(target)
+            for row, new in zip(late, delays, strict=True):
                 row += new
             met(target, step, losses)
             step = target

@@ -62,8 +62,8 @@ class TrainingLog:
         row |= weight_change(self.blocks, self.rule.initial)
         row["update_norm"] = self._update_norm()
         if self.diagnosed is not None:
-            found = error_diagnostics(self.rule, *self.diagnosed)
-            row |= {name: list(values.values()) for name, values in found.items()}
+            diagnostics = error_diagnostics(self.rule, *self.diagnosed)
+            row |= {name: list(values.values()) for name, values in diagnostics.items()}
         self.steps.append(step)
         self.rows.append(row)
         return row

@@ -280,9 +280,9 @@ def train_together(
                 for log in logs:
                     log.remember()
             losses = together.step(x[picked], y[picked])
-            for own, found in zip(calls, losses, strict=True):
+            for own, loss in zip(calls, losses, strict=True):
                 for call in own:
-                    call(step, found)
+                    call(step, loss)
             if step in due:
                 for log in logs:
                     bar.measured(log.measure(step))
