@@ -98,21 +98,21 @@ class Axes:
     @cached_property
     def vocabularies(self) -> set[int]:
         """How many words the embeddings of the network tell apart, large ones alone."""
-        found = {
+        sizes = {
             m.num_embeddings
             for m in self.modules.values()
             if isinstance(m, nn.Embedding)
         }
-        return {n for n in found if n >= LARGE}
+        return {n for n in sizes if n >= LARGE}
 
     def said(self, name: str) -> tuple[str, ...] | None:
         """Return the axes that the user gave this output; the last pattern wins."""
         bare = call_removed(name)
-        found = None
+        axes = None
         for pattern, regex in self._patterns.items():
             if regex.fullmatch(bare):
-                found = self._said[pattern]
-        return found
+                axes = self._said[pattern]
+        return axes
 
     def decide(self, name: str, shape: tuple[int, ...], size: int) -> Order | None:
         """Return the order of an output for so many examples; None if unclear."""
@@ -291,8 +291,8 @@ def _features(module: nn.Module) -> tuple[set[int], set[int]]:
     elif isinstance(module, nn.MultiheadAttention):
         last = {module.embed_dim}
     elif (shape := getattr(module, "normalized_shape", None)) is not None:
-        found = {shape if isinstance(shape, int) else tuple(shape)[-1]}
-        first, last = (found, last) if "2d" in kind else (first, found)
+        sizes = {shape if isinstance(shape, int) else tuple(shape)[-1]}
+        first, last = (sizes, last) if "2d" in kind else (first, sizes)
     elif kind.endswith("RMSNorm"):
         weight = getattr(module, "weight", None)
         last = {len(weight)} if isinstance(weight, Tensor) and weight.ndim else set()

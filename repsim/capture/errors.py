@@ -49,10 +49,10 @@ def of_loss(
             total = _summed(loss, output, moved(labels, device_of(network)), batch)
             if not edges or not total.requires_grad:
                 return {}  # the layers are named when the recording is closed
-            found = torch.autograd.grad(total, list(edges.values()), allow_unused=True)
+            grads = torch.autograd.grad(total, list(edges.values()), allow_unused=True)
         return {
             f"{name}@error": gradient
-            for name, gradient in zip(edges, found, strict=True)
+            for name, gradient in zip(edges, grads, strict=True)
             if gradient is not None
         }
 

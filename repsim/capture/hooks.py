@@ -97,8 +97,8 @@ class Hooks:
 
     def _entering(self, path: str) -> Callable[..., None]:
         def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
-            found = given_tensors(args, kwargs)
-            first = next((t for t in found.values() if isinstance(t, Tensor)), None)
+            inputs = given_tensors(args, kwargs)
+            first = next((t for t in inputs.values() if isinstance(t, Tensor)), None)
             self.stack.append((path, first))
 
         return hook

@@ -124,15 +124,15 @@ def matched(rows: Tensor, among: Tensor) -> Tensor | None:
         if row in needed:
             places.setdefault(row, []).append(place)
     taken: dict[bytes, int] = {}
-    found = []
+    positions = []
     for row in wanted:
         number = taken.get(row, 0)
         held = places.get(row, [])
         if number >= len(held):
             return None
         taken[row] = number + 1
-        found.append(held[number])
-    return torch.tensor(found, dtype=torch.long)
+        positions.append(held[number])
+    return torch.tensor(positions, dtype=torch.long)
 
 
 def _bytes(rows: Tensor) -> list[bytes]:

@@ -24,7 +24,7 @@ def provenance(
     axes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the attributes of a recording; the user's own win."""
-    found: dict[str, Any] = {
+    entries: dict[str, Any] = {
         "repsim_schema": SCHEMA,
         "repsim_version": repsim_version(),
         "torch_version": str(torch.__version__),
@@ -34,14 +34,14 @@ def provenance(
         "reduce": how_named(reduce),
     }
     if axes:
-        found["axes"] = json.dumps({str(k): v for k, v in axes.items()})
+        entries["axes"] = json.dumps({str(k): v for k, v in axes.items()})
     if not isinstance(model, nn.Module):
-        found["rule"] = str(getattr(model, "name", type(model).__name__))
-        found["rule_options"] = json.dumps(getattr(model, "options", {}), default=str)
-        found["splits"] = [str(s) for s in getattr(model, "splits", [])]
+        entries["rule"] = str(getattr(model, "name", type(model).__name__))
+        entries["rule_options"] = json.dumps(getattr(model, "options", {}), default=str)
+        entries["splits"] = [str(s) for s in getattr(model, "splits", [])]
     for name, value in (attrs or {}).items():
-        found[str(name)] = attribute(str(name), value)
-    return found
+        entries[str(name)] = attribute(str(name), value)
+    return entries
 
 
 def network_hash(network: nn.Module) -> str:

@@ -90,27 +90,27 @@ class Choice:
     ) -> Iterator[tuple[str, Found]]:
         """Yield the (name, tensor) pairs of what this call was given."""
         again = "" if call == 1 else f"@call{call}"
-        found = given_tensors(args, kwargs) if self.inputs else {}
+        arguments = given_tensors(args, kwargs) if self.inputs else {}
         for key in self.inputs:
-            wanted = key.partition(".")[2] or next(iter(found), "0")
-            if wanted not in found:
-                known = [f"{path}@input.{k}" for k in found]
+            wanted = key.partition(".")[2] or next(iter(arguments), "0")
+            if wanted not in arguments:
+                known = [f"{path}@input.{k}" for k in arguments]
                 raise ValueError(unknown("layers", f"{path}@{key}", known))
-            yield f"{path}@{key}{again}", found[wanted]
+            yield f"{path}@{key}{again}", arguments[wanted]
 
     def take(self, path: str, call: int, output: object) -> Iterator[tuple[str, Found]]:
         """Yield the (name, tensor) pairs that this call's output gives."""
         again = "" if call == 1 else f"@call{call}"
         if not self.first and not self.keys and call not in self.calls:
             return
-        found = tensors(output)
-        if (self.first or call in self.calls) and found:
-            yield f"{path}{again}", next(iter(found.values()))
+        outputs = tensors(output)
+        if (self.first or call in self.calls) and outputs:
+            yield f"{path}{again}", next(iter(outputs.values()))
         for key in self.keys:
-            if key not in found:
-                known = [f"{path}@{k}" for k in found]
+            if key not in outputs:
+                known = [f"{path}@{k}" for k in outputs]
                 raise ValueError(unknown("layers", f"{path}@{key}", known))
-            yield f"{path}@{key}{again}", found[key]
+            yield f"{path}@{key}{again}", outputs[key]
 
 
 def tensors(output: object) -> dict[str, Found]:

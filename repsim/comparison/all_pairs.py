@@ -190,7 +190,7 @@ class ConstantLayers:
 
     def warn(self) -> None:
         """Warn once, naming them."""
-        found = [
+        reasons = [
             f"{reason}: {_some(list(names))}"
             for reason, names in (
                 ("constant over the examples", self._constant),
@@ -198,9 +198,9 @@ class ConstantLayers:
             )
             if names
         ]
-        if found:
+        if reasons:
             warnings.warn(
-                f"No similarity (NaN) where a layer is {', or '.join(found)}.",
+                f"No similarity (NaN) where a layer is {', or '.join(reasons)}.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -100,22 +100,22 @@ class Operand:
     ) -> "Operand":
         """Return a side from what the user gave, checked, in one order of examples."""
         if isinstance(recordings, xr.DataTree):
-            found = [
+            nets = [
                 Network(run, condition, seed)
                 for (condition, seed), run in networks(recordings).items()
             ]
         else:
-            found = [Network(recordings)]
-        like = found[0].run if like is None else like
-        found = [replace(one, run=in_order(like, one.run, one.label)) for one in found]
-        runs = {(n.condition or "", n.seed or ""): n.run for n in found}
+            nets = [Network(recordings)]
+        like = nets[0].run if like is None else like
+        nets = [replace(one, run=in_order(like, one.run, one.label)) for one in nets]
+        runs = {(n.condition or "", n.seed or ""): n.run for n in nets}
         chosen = common_layers(runs, layers, what)
-        for network in found:
+        for network in nets:
             _check_real(network.run, chosen)
-        steps = [_steps(network.run) for network in found]
-        for network, step in zip(found, steps, strict=True):
-            same_steps(steps[0], step, f"{found[0].label} and {network.label}")
-        return cls(found, chosen, steps[0], name)
+        steps = [_steps(network.run) for network in nets]
+        for network, step in zip(nets, steps, strict=True):
+            same_steps(steps[0], step, f"{nets[0].label} and {network.label}")
+        return cls(nets, chosen, steps[0], name)
 
     @property
     def is_study(self) -> bool:
@@ -133,7 +133,7 @@ class Operand:
 
     def sources(self, moment: int | None) -> list[LayerSource]:
         """Return the layers of all networks at one moment, networks outermost."""
-        found = []
+        sources = []
         for network in self.networks:
             for layer in self.layers:
                 values, where = network.run.variables[layer], f"layer {layer!r}"
@@ -141,8 +141,8 @@ class Operand:
                 if moment is not None and "step" in values.dims:
                     values = values.isel(step=moment)
                     where += f" at step {_number(network.run, moment)}"
-                found.append(LayerSource(values, where))
-        return found
+                sources.append(LayerSource(values, where))
+        return sources
 
 
 def as_list(layers: Layers) -> list[str] | None:

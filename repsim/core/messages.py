@@ -60,14 +60,14 @@ def whole(value: Any, name: str, least: int = 0, most: int = 2**63 - 1) -> int:
     if not is_whole(value):
         msg = f"Expected `{name}` to be a whole number, but got {value!r}."
         raise TypeError(msg)
-    found = index(value)
-    if found < least and most == 2**63 - 1:
+    integer = index(value)
+    if integer < least and most == 2**63 - 1:
         msg = f"Expected `{name}` to be at least {least}, but got {value}."
         raise ValueError(msg)
-    if not least <= found <= most:
+    if not least <= integer <= most:
         msg = f"Expected `{name}` between {least} and {most}, but got {value}."
         raise ValueError(msg)
-    return found
+    return integer
 
 
 def seed_number(value: Any, name: str = "seed") -> int:

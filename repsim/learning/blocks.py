@@ -17,22 +17,22 @@ def named_blocks(network: nn.Module, blocks: Blocks = None) -> dict[str, nn.Modu
     """Return the blocks of a network by name, in order, the output block last."""
     require(isinstance(network, nn.Module), network, "`network` to be an nn.Module")
     if blocks is None:
-        found = dict(network.named_children())
+        named = dict(network.named_children())
     elif isinstance(blocks, Mapping):
-        found = dict(blocks)
-        for name, block in found.items():
+        named = dict(blocks)
+        for name, block in named.items():
             right = isinstance(block, nn.Module)
             require(right, block, f"block {name!r} to be an nn.Module")
     else:
-        found = _looked_up(network, blocks)
-    if len(found) < 2:
+        named = _looked_up(network, blocks)
+    if len(named) < 2:
         msg = (
             "Expected a network of at least two blocks, a hidden one and the output, "
-            f"but got {list(found) or 'none'}; name them with `blocks=`."
+            f"but got {list(named) or 'none'}; name them with `blocks=`."
         )
         raise ValueError(msg)
-    _check_parameters(network, found)
-    return found
+    _check_parameters(network, named)
+    return named
 
 
 def _looked_up(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:

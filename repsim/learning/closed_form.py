@@ -94,7 +94,7 @@ class Normalisation:
     ) -> tuple[Tensor, Tensor, Tensor]:
         x, mean, scale = saved
         kept = self.module._buffers
-        found: tuple[Tensor, Tensor, Tensor] = aten.native_batch_norm_backward(
+        gradients: tuple[Tensor, Tensor, Tensor] = aten.native_batch_norm_backward(
             grad,
             x,
             self.module._parameters["weight"],
@@ -106,7 +106,7 @@ class Normalisation:
             self.module.eps,
             mask,
         )
-        return found
+        return gradients
 
     def backward(self, saved: tuple[Tensor, ...], grad: Tensor) -> Callable[[], Tensor]:
         """Add the gradients of scale and shift."""

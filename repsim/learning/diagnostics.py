@@ -59,13 +59,13 @@ def error_diagnostics(rule: Rule, x: Tensor, y: Tensor) -> dict[str, dict[str, f
     1.0
     """
     errors = rule.errors(x, y)
-    found: dict[str, dict[str, float]] = {name: {} for name in NAMES}
+    diagnostics: dict[str, dict[str, float]] = {name: {} for name in NAMES}
     for name, (used, true) in errors.items():
         for measure, value in compared(used, true).items():
-            found[measure][name] = value
-    found["parameter_cosine"] = _parameter_cosines(rule, x, errors)
-    found["curl"] = dict.fromkeys(rule.blocks, float("nan")) | rule.curls(x, y)
-    return found
+            diagnostics[measure][name] = value
+    diagnostics["parameter_cosine"] = _parameter_cosines(rule, x, errors)
+    diagnostics["curl"] = dict.fromkeys(rule.blocks, float("nan")) | rule.curls(x, y)
+    return diagnostics
 
 
 def compared(used: Tensor, true: Tensor) -> dict[str, float]:
@@ -92,7 +92,7 @@ def _parameter_cosines(
     rule: Rule, x: Tensor, errors: dict[str, tuple[Tensor, Tensor]]
 ) -> dict[str, float]:
     """Pull both errors through each block alone, from the input it really gets."""
-    found = {}
+    cosines = {}
     with kept_modes(rule.network, training=False):
         h = x
         for name, block in rule.blocks.items():
@@ -100,8 +100,8 @@ def _parameter_cosines(
             with torch.enable_grad():
                 h = block(rule.batch_checks.own(name, h.detach()))
             pulled = [_gradient(h, parameters, error) for error in errors[name]]
-            found[name] = compared(*pulled)["error_cosine"]
-    return found
+            cosines[name] = compared(*pulled)["error_cosine"]
+    return cosines
 
 
 def _gradient(h: Tensor, parameters: Sequence[nn.Parameter], error: Tensor) -> Tensor:

@@ -16,20 +16,20 @@ FUSED = ("cpu", "cuda", "xpu", "mps")
 
 def rate(value: Any, name: str) -> float:
     """Return a learning rate, or refuse what is none."""
-    found = number(value, name)
-    if not 0 < found < float("inf"):
+    lr = number(value, name)
+    if not 0 < lr < float("inf"):
         msg = f"Expected `{name}` to be a positive learning rate, but got {value}."
         raise ValueError(msg)
-    return found
+    return lr
 
 
 def not_negative(value: Any, name: str) -> float:
     """Return a finite number that is at least zero."""
-    found = number(value, name)
-    if not 0 <= found < float("inf"):
+    amount = number(value, name)
+    if not 0 <= amount < float("inf"):
         msg = f"Expected `{name}` to be finite and at least 0, but got {value}."
         raise ValueError(msg)
-    return found
+    return amount
 
 
 def make_optimizer(

@@ -187,15 +187,15 @@ class Rule:
     @classmethod
     def option_names(cls) -> list[str] | None:
         """Return the names of the rule's options, or None where it takes any."""
-        found: list[str] = []
+        names: list[str] = []
         for name, kind in inspect.signature(cls).parameters.items():
             if kind.kind is inspect.Parameter.VAR_KEYWORD:
                 if kind.annotation != Unpack[Common]:
                     return None
-                found += Common.__annotations__
+                names += Common.__annotations__
             elif name != "network":
-                found.append(name)
-        return found
+                names.append(name)
+        return names
 
     @property
     def hidden(self) -> list[str]:

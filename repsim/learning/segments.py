@@ -76,11 +76,11 @@ class Pass:
         grads = torch.autograd.grad(
             self.out, points, error, retain_graph=True, allow_unused=True
         )
-        found = {id(h): g for h, g in zip(points, grads, strict=True)}
-        self.sent = found.pop(id(self.entry), None)
+        gradient_of = {id(h): g for h, g in zip(points, grads, strict=True)}
+        self.sent = gradient_of.pop(id(self.entry), None)
         errors = {}
         for name, h in self.inner.items():
-            got = error if h is self.out else found.get(id(h))
+            got = error if h is self.out else gradient_of.get(id(h))
             errors[name] = torch.zeros_like(h) if got is None else got
         return errors
 
@@ -203,13 +203,13 @@ def gradients(rule: "Rule", x: Tensor, y: Tensor, count: int) -> dict[str, Tenso
 
 def parts(rule: "Rule") -> list[list[str]]:
     """Return the blocks of every segment, from the input up."""
-    found: list[list[str]] = [[]]
+    groups: list[list[str]] = [[]]
     cuts = frozenset(rule.cuts)
     for name in rule.blocks:
-        found[-1].append(name)
+        groups[-1].append(name)
         if name in cuts:
-            found.append([])
-    return found
+            groups.append([])
+    return groups
 
 
 def forward(rule: "Rule", x: Tensor, *, lean: bool = False) -> list[Pass]:
@@ -306,12 +306,12 @@ def used_errors(rule: "Rule", x: Tensor, y: Tensor) -> dict[str, Tensor]:
     _, error = loss_and_error(rule, segments[-1].out, y)
     cuts = make_cuts(segments, error, y)
     rule.predict(cuts)
-    found: dict[str, Tensor] = {}
+    errors: dict[str, Tensor] = {}
     for segment, cut in zip(segments[::-1], (None, *cuts), strict=True):
         if cut is not None:
             error = place_error(rule, cut)
-        found |= segment.inner_errors(error)
-    return found
+        errors |= segment.inner_errors(error)
+    return errors
 
 
 @dataclass

@@ -108,10 +108,10 @@ class StackedRules:
         self.k = len(self.rules)
         self._layers: dict[str, list[Any]] = {name: [] for name in first.blocks}
         trained: list[nn.Parameter] = []
-        for name, found in self._layers.items():
+        for name, stacked in self._layers.items():
             chains = [(rule.chains or {})[name] for rule in self.rules]
             for layers in zip(*chains, strict=True):
-                found.append(_stacked(layers, trained))
+                stacked.append(_stacked(layers, trained))
         self._parts = parts(first)
         self._optimizers = {"network": make_optimizer(trained, first.lr, first.factory)}
         self._predictors: nn.Parameter | None = None
@@ -177,10 +177,10 @@ class StackedRules:
             grad = torch.bmm(seen.transpose(1, 2), flat).mul_(2 / n)
             self._predictors.grad = grad.view_as(self._predictors)
             distances = residual.square().sum((1, 2, 3)) / n
-            for found, distance in zip(losses, distances, strict=True):
-                found["sg_loss"] = distance
-        for rule, found, a in zip(self.rules, losses, x, strict=True):
-            rule.check_finite(a, found)
+            for terms, distance in zip(losses, distances, strict=True):
+                terms["sg_loss"] = distance
+        for rule, terms, a in zip(self.rules, losses, x, strict=True):
+            rule.check_finite(a, terms)
         for optimizer in self._optimizers.values():
             optimizer.step()
         for rule in self.rules:

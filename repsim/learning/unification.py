@@ -13,12 +13,12 @@ from repsim.learning.rule import Info
 
 def rows() -> list[Info]:
     """Return the rows of all registered rules that describe themselves."""
-    found: list[Info] = []
+    infos: list[Info] = []
     for name in rules.names():
         rule = rules.get(name)
         variants = getattr(rule, "variants", ()) or (getattr(rule, "info", None),)
-        found += [row for row in variants if isinstance(row, Info) and row not in found]
-    return found
+        infos += [row for row in variants if isinstance(row, Info) and row not in infos]
+    return infos
 
 
 def table() -> pd.DataFrame:

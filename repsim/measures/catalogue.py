@@ -102,14 +102,14 @@ class Measure:
     @cached_property
     def _defaults(self) -> dict[str, Any]:
         shared = {"ys", "precision", "device", "progress", "nan"}
-        found = {}
+        defaults = {}
         for function in (self.function, self.pairs):
             if function is None:
                 continue
             for name, parameter in signature(function).parameters.items():
                 if parameter.default is not Parameter.empty and name not in shared:
-                    found[name] = parameter.default
-        return found
+                    defaults[name] = parameter.default
+        return defaults
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raise if the measure has no such option.

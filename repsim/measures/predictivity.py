@@ -221,7 +221,7 @@ def _median_correlation(
     a: list[Fold], b: list[Fold], *, folds: int, penalty: float | None, seed: int
 ) -> float:
     """Return the median over units of the mean correlation over folds."""
-    found = []
+    by_fold = []
     for x, y in zip(a, b, strict=True):
         loadings = x.u.T @ y.train
         mean = x.s.square().mean()
@@ -235,8 +235,8 @@ def _median_correlation(
         nothing = (x.scores.square().sum(dim=0) @ shrunk.square()).sqrt()
         nothing *= torch.linalg.vector_norm(y.train, dim=0)
         nothing *= 64 * torch.finfo(x.s.dtype).eps
-        found.append(_correlation(x.scores @ (shrunk * loadings), y.held, nothing))
-    r = torch.stack(found).nanmean(dim=0)
+        by_fold.append(_correlation(x.scores @ (shrunk * loadings), y.held, nothing))
+    r = torch.stack(by_fold).nanmean(dim=0)
     return float(np.nanmedian(r.cpu().numpy()))
 
 

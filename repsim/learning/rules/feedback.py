@@ -209,7 +209,7 @@ class _Convolved(torch.autograd.Function):
         """Return the three derivatives in one call, by x through `feedback`."""
         x, feedback = ctx.saved_tensors
         module = ctx.module
-        found = torch.ops.aten.convolution_backward(
+        derivatives = torch.ops.aten.convolution_backward(
             grads[0],
             x,
             feedback,
@@ -222,4 +222,4 @@ class _Convolved(torch.autograd.Function):
             module.groups,
             list(ctx.needs_input_grad[:3]),
         )
-        return (*found, None, None)
+        return (*derivatives, None, None)

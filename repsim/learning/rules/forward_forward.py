@@ -150,18 +150,18 @@ class ForwardForward(Rule):
 
     def used(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Return the derivative of each block's own loss, the right label's half."""
-        found: dict[str, Tensor] = {}
+        errors: dict[str, Tensor] = {}
         h, plain = x + self.patterns[y], x
         for name in self.hidden:
             with torch.no_grad():
                 h = self.run(name, self.batch_checks.own(name, h))
                 plain = self.run(name, self.batch_checks.own(name, plain))
             leaf = h.requires_grad_()
-            (found[name],) = torch.autograd.grad(self.judged(leaf, 1).sum(), leaf)
+            (errors[name],) = torch.autograd.grad(self.judged(leaf, 1).sum(), leaf)
             h = h.detach()
         with torch.no_grad():
             output = self.run(self.last, self.batch_checks.own(self.last, plain))
-        return {**found, self.last: loss_and_error(self, output, y)[1]}
+        return {**errors, self.last: loss_and_error(self, output, y)[1]}
 
     def extra_state(self) -> dict[str, Any]:
         """Return P."""

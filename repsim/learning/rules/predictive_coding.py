@@ -146,14 +146,14 @@ class PredictiveCoding(Rule):
     def used(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Return the prediction errors at the settled activities."""
         _, states = self.start(x)
-        found = {name: torch.zeros_like(h) for name, h in states.items()}
+        errors = {name: torch.zeros_like(h) for name, h in states.items()}
         top: list[Tensor] = []
         for nudge, weight in self.nudges():
             settled = self.settled(x, states, y, nudge)
             with torch.no_grad():
                 predicted = self.predictions(x, settled)
             for name, state in settled.items():
-                found[name] += weight * (predicted[name] - state)
+                errors[name] += weight * (predicted[name] - state)
             _, error = loss_and_error(self, predicted[self.last], y)
             top.append(nudge * weight * error)
-        return {**found, self.last: torch.stack(top).sum(0)}
+        return {**errors, self.last: torch.stack(top).sum(0)}

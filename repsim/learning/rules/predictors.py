@@ -46,7 +46,7 @@ class Predictor(nn.Module):
 
     def jacobians(self, h: Tensor, labels: Tensor | None) -> list[Tensor]:
         """Return the derivative of S by h for every example, (units, units) each."""
-        found = []
+        jacobians = []
         for i, row in enumerate(h.detach()):
             label = None if labels is None else labels[i : i + 1]
 
@@ -55,8 +55,8 @@ class Predictor(nn.Module):
                 return output
 
             jacobian = torch.func.jacrev(alone)(row)
-            found.append(jacobian.reshape(row.numel(), row.numel()))
-        return found
+            jacobians.append(jacobian.reshape(row.numel(), row.numel()))
+        return jacobians
 
     def learn(
         self,

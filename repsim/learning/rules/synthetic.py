@@ -271,14 +271,14 @@ class SyntheticGradient(Rule):
 
     def curls(self, x: Tensor, y: Tensor) -> dict[str, float]:
         """Return |A − Aᵀ|/|A + Aᵀ| of every predictor's derivative on four examples."""
-        found = {}
+        curls = {}
         with torch.no_grad(), kept_modes(self.network, training=False):
             h, labels = x[:4], self.label_vectors(y[:4])
             for name, block in self.blocks.items():
                 h = block(self.batch_checks.own(name, h))
                 if name in self.splits:
-                    found[name] = curl(self.predictors[name].jacobians(h, labels))
-        return found
+                    curls[name] = curl(self.predictors[name].jacobians(h, labels))
+        return curls
 
     def _seen(self, cut: Cut) -> Tensor | None:
         return cut.labels if self.conditioned else None
@@ -401,8 +401,8 @@ def trace_of(targets: Targets) -> float:
         if targets not in named:
             raise ValueError(unknown("targets", targets, [*named, "a number 0 to 1"]))
         return named[targets]
-    found = number(targets, "targets")
-    if not 0 <= found <= 1:
+    trace = number(targets, "targets")
+    if not 0 <= trace <= 1:
         msg = f"Expected `targets` between 0 and 1, but got {targets}."
         raise ValueError(msg)
-    return found
+    return trace

@@ -66,9 +66,9 @@ def _small(x: np.ndarray, metric: str, out: np.ndarray) -> np.ndarray:
         ones = np.ones_like(squares)
         left = np.concatenate([scale * rows, ones[..., None], squares[..., None]], 2)
         right = np.concatenate([rows, squares[..., None], ones[..., None]], 2)
-        found = left @ right.swapaxes(1, 2)
+        matrices = left @ right.swapaxes(1, 2)
     values = np.empty((len(x), out.shape[1]))
-    for k, square in enumerate(found):
+    for k, square in enumerate(matrices):
         values[k] = squareform(square, force="tovector", checks=False)
     # Rows that nearly coincide are subtracted, elsewhere.
     plain &= values.min(1) > 2 * CLOSE["float64"] * most
@@ -91,15 +91,15 @@ def _structured(x: np.ndarray, metric: str) -> np.ndarray:
     kinds = few.view(np.uint64)
     odd = np.arange(kinds.shape[1], dtype=np.uint64) * 0x9E3779B1 | 1
     keys = np.sort((kinds * odd[:, None]).sum(1), axis=1)
-    found = (keys[:, 1:] == keys[:, :-1]).any(1)
+    structured = (keys[:, 1:] == keys[:, :-1]).any(1)
     if metric in DIRECTIONS:
         low, high = few.min(1, keepdims=True), few.max(1, keepdims=True)
-        found |= ((few == low) | (few == high)).all(1).any(1)
+        structured |= ((few == low) | (few == high)).all(1).any(1)
     if metric != "cosine":
         few = few - (few[:, :1] if metric == "correlation" else few[:, :, :1])
     top = np.frexp(np.abs(few).max((1, 2)))[1]
     moved = np.ldexp(few, (grid_bits(x.shape[2], metric) - top)[:, None, None])
-    return np.asarray(found | (moved == np.rint(moved)).all((1, 2)))
+    return np.asarray(structured | (moved == np.rint(moved)).all((1, 2)))
 
 
 @lru_cache(maxsize=8)

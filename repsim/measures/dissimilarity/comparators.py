@@ -242,12 +242,12 @@ def _groups(
     stack: np.ndarray,
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Yield rows that miss the same pairs, and which pairs these are."""
-    found: dict[bytes, tuple[list[int], np.ndarray | None]] = {}
+    groups: dict[bytes, tuple[list[int], np.ndarray | None]] = {}
     for k, row in enumerate(stack):
         gone = np.isnan(row) if np.isnan(row.min()) else None
         key = b"" if gone is None else np.packbits(gone).tobytes()
-        found.setdefault(key, ([], gone))[0].append(k)
-    for rows, gone in found.values():
+        groups.setdefault(key, ([], gone))[0].append(k)
+    for rows, gone in groups.values():
         yield np.array(rows), gone
 
 

@@ -90,9 +90,9 @@ def condensed(
     if out is None:
         out = np.empty(n_pairs(n), _name(x))
     few = some_columns(x)
-    found = distinct(x, few)
-    if found is not None:
-        x, few = x[torch.from_numpy(found[0]).to(x.device)], few[:, found[0]]
+    kinds = distinct(x, few)
+    if kinds is not None:
+        x, few = x[torch.from_numpy(kinds[0]).to(x.device)], few[:, kinds[0]]
     if turn is not None:
         x = turn(x)
         few = some_columns(x)
@@ -107,14 +107,14 @@ def condensed(
     elif grid is not None:
         values, exponent = _exact(grid[0], metric, away), grid[1]
     else:
-        values, exponent = _rounded(x, metric, away, out if found is None else None)
+        values, exponent = _rounded(x, metric, away, out if kinds is None else None)
     if metric not in DIRECTIONS:
         move = 0 if scaled else exponent * (2 if metric == "sqeuclidean" else 1)
         if move or values.dtype != out.dtype:
             values = _moved(values, move, out.dtype)
-    if found is not None:
-        _spread(values, found[1], away, out)
-        return out, int(away[found[1]].sum())
+    if kinds is not None:
+        _spread(values, kinds[1], away, out)
+        return out, int(away[kinds[1]].sum())
     if values is not out:
         out[:] = values
     return out, int(away.sum())

@@ -68,23 +68,23 @@ def as_pairs(rdms: Any, name: str) -> xr.DataArray | np.ndarray:
 
 def as_rdms(rdms: Any, name: str = "rdms") -> xr.DataArray:
     """Return RDMs as a DataArray whose last dim is `pair`, whatever came."""
-    found = as_pairs(rdms, name)
-    if isinstance(found, xr.DataArray):
-        return found
+    pairs = as_pairs(rdms, name)
+    if isinstance(pairs, xr.DataArray):
+        return pairs
     if isinstance(rdms, xr.DataArray):
         msg = (
             f"Expected `{name}` to have a dim `pair`, or example_a and example_b, but "
             f"got ({', '.join(str(d) for d in rdms.dims)}); use repsim.rdms."
         )
         raise ValueError(msg)
-    if found.ndim not in (1, 2):
+    if pairs.ndim not in (1, 2):
         msg = (
             f"Expected `{name}` to be RDMs with a dim `pair`, but got shape "
-            f"{found.shape}; name the dims, as in xr.DataArray(x, dims=('subject', "
+            f"{pairs.shape}; name the dims, as in xr.DataArray(x, dims=('subject', "
             "'pair'))."
         )
         raise ValueError(msg)
-    return xr.DataArray(found, dims=("rdm", "pair")[2 - found.ndim :])
+    return xr.DataArray(pairs, dims=("rdm", "pair")[2 - pairs.ndim :])
 
 
 def aligned(first: Any, second: Any, names: tuple[str, str]) -> Any:

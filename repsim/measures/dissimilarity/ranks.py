@@ -65,14 +65,14 @@ def _mend(
 def doubled(values: np.ndarray) -> np.ndarray:
     """Return twice the average ranks 1 … m, which are whole numbers also for ties."""
     m = len(values)
-    found = ascending(values)
+    sorting = ascending(values)
     out = np.empty(m, np.int32)
-    if found.starts is None:
-        out[found.order] = np.arange(2, 2 * m + 1, 2, dtype=np.int32)
+    if sorting.starts is None:
+        out[sorting.order] = np.arange(2, 2 * m + 1, 2, dtype=np.int32)
         return out
-    ends = np.append(found.starts[1:], m)
-    middle = (found.starts + ends + 1).astype(np.int32)
-    out[found.order] = np.repeat(middle, ends - found.starts)
+    ends = np.append(sorting.starts[1:], m)
+    middle = (sorting.starts + ends + 1).astype(np.int32)
+    out[sorting.order] = np.repeat(middle, ends - sorting.starts)
     return out
 
 
@@ -105,10 +105,10 @@ class Ranked:
 
 def ranked(values: np.ndarray) -> Ranked:
     """Sort a vector for any number of comparisons."""
-    found = ascending(values)
-    starts = found.starts
+    sorting = ascending(values)
+    starts = sorting.starts
     ties = 0 if starts is None else _choose2(np.diff(starts, append=len(values)))
-    return Ranked(dense(found), found.order.astype(np.int32), ties)
+    return Ranked(dense(sorting), sorting.order.astype(np.int32), ties)
 
 
 def _choose2(counts: np.ndarray) -> int:

@@ -69,14 +69,14 @@ def _distance(x: np.ndarray, y: np.ndarray) -> float:
     one, noise = (white.T @ m @ white for m in (x, np.eye(len(x)) + 1))
 
     def spread(log_noise: float) -> float:
-        found = np.linalg.eigvalsh(one + np.exp(log_noise) * noise)
-        if found[0] <= 0:
+        eigenvalues = np.linalg.eigvalsh(one + np.exp(log_noise) * noise)
+        if eigenvalues[0] <= 0:
             return 1e300
-        logs = np.log(found)
+        logs = np.log(eigenvalues)
         return float(np.linalg.norm(logs - logs.mean()))
 
     grid = np.linspace(-_REACH, _REACH, 41)
     nearest = grid[np.argmin([spread(step) for step in grid])]
-    found = minimize_scalar(spread, bounds=(nearest - 1, nearest + 1), method="bounded")
+    best = minimize_scalar(spread, bounds=(nearest - 1, nearest + 1), method="bounded")
     # Without noise too: where the patterns' own moment is enough.
-    return min(float(found.fun), spread(-np.inf))
+    return min(float(best.fun), spread(-np.inf))

@@ -99,10 +99,10 @@ def whole(
         base = wide[:1] if metric != "correlation" else wide[:, :1]
         if not np.array_equal(shifted + base, wide):
             return None
-    found = _on_grid(shifted, bits)
-    if found is None:
+    grid = _on_grid(shifted, bits)
+    if grid is None:
         return None
-    return torch.from_numpy(found[0]).to(x.device), found[1]
+    return torch.from_numpy(grid[0]).to(x.device), grid[1]
 
 
 def grid_bits(units: int, metric: str) -> int:

@@ -41,8 +41,8 @@ def lengths(rows: torch.Tensor) -> torch.Tensor:
         torch.linalg.vector_norm(part, dim=-1).double()
         for part in torch.split(rows, 1024, -1)
     ]
-    found: torch.Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
-    return found
+    norms: torch.Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
+    return norms
 
 
 def triangle(
@@ -96,12 +96,12 @@ def _at_once(
     extra = [(one, across.numpy())] + ([] if down is None else [(down.numpy(), one)])
     left = np.column_stack([left, *(a for a, _ in extra)])
     right = np.column_stack([right, *(b for _, b in extra)])
-    found = squareform(left @ right.T, force="tovector", checks=False)
+    upper = squareform(left @ right.T, force="tovector", checks=False)
     if limits is not None:
-        np.clip(found, *limits, out=found)
+        np.clip(upper, *limits, out=upper)
     if out is None:
-        return np.asarray(found)
-    out[:] = found
+        return np.asarray(upper)
+    out[:] = upper
     return out
 
 

@@ -95,14 +95,14 @@ def squared_distances(
 
 def median_distance(x: torch.Tensor, norms: torch.Tensor) -> float:
     """Return the median distance between two different examples."""
-    n, found = len(x), []
+    n, parts = len(x), []
     for i in range(0, n, TILE):
         tile = LeftFactor(x[i : i + TILE]).times(x[i:])
         tile = tile.float() if tile.dtype == torch.bfloat16 else tile
         squared_distances(tile, norms[i : i + TILE], norms[i:])
         upper = torch.ones_like(tile, dtype=torch.bool).triu_(1)
-        found.append(tile[upper].cpu().numpy())
-    values = np.concatenate(found)
+        parts.append(tile[upper].cpu().numpy())
+    values = np.concatenate(parts)
     low, high = (len(values) - 1) // 2, len(values) // 2
     middle = np.partition(values, (low, high))[[low, high]].astype(np.float64)
     return float(np.sqrt(middle).mean())

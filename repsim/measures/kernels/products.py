@@ -45,8 +45,8 @@ class LeftFactor:
         if self._able and self._x.numel() * len(y) >= WORTH:
             if self._prepared is None:
                 self._prepared = self._x.to_mkldnn()
-            found = torch.nn.functional.linear(self._prepared, y, offsets).to_dense()
-            return found if out is None else out.copy_(found)
+            product = torch.nn.functional.linear(self._prepared, y, offsets).to_dense()
+            return product if out is None else out.copy_(product)
         if offsets is None:
             return torch.mm(self._x, y.T, out=out)
         return torch.addmm(offsets, self._x, y.T, out=out)
@@ -126,11 +126,11 @@ def pair_products(flat: torch.Tensor, split: int | None) -> np.ndarray:
     """Return inner products of rows: of all pairs, or across the split and of each."""
     if split is None:
         return np.asarray((flat @ flat.T).double().cpu().numpy())
-    found = np.zeros((len(flat), len(flat)))
-    found[:split, split:] = (flat[:split] @ flat[split:].T).cpu().numpy()
+    products = np.zeros((len(flat), len(flat)))
+    products[:split, split:] = (flat[:split] @ flat[split:].T).cpu().numpy()
     for i, row in enumerate(flat):
-        found[i, i] = float(row @ row)
-    return found
+        products[i, i] = float(row @ row)
+    return products
 
 
 def block_squares(
