@@ -76,6 +76,6 @@ def collect() -> dict[str, Analysis]:
     >>> isinstance(collect(), dict)
     True
     """
-    found: list[Any] = [import_module(f"{__name__}.{name}") for name in sources()]
-    found.sort(key=lambda module: (module.ORDER, module.__name__))
-    return {module.__name__.rpartition(".")[2]: module for module in found}
+    modules: list[Any] = [import_module(f"{__name__}.{name}") for name in sources()]
+    modules.sort(key=lambda module: (module.ORDER, module.__name__))
+    return {module.__name__.rpartition(".")[2]: module for module in modules}

@@ -16,20 +16,20 @@ UNTRAINED = "untrained"
 
 def training(study: xr.DataTree) -> xr.Dataset:
     """Return the training records of all networks, over (condition, seed, …)."""
-    found: dict[str, dict[str, xr.Dataset]] = {}
+    records: dict[str, dict[str, xr.Dataset]] = {}
     for condition, seed in networks(study):
         branch = study[f"{condition}/{seed}"].children
         if "training" in branch:
             record = branch["training"].to_dataset().load()
-            found.setdefault(condition, {})[seed] = record.drop_attrs()
-    if not found:
+            records.setdefault(condition, {})[seed] = record.drop_attrs()
+    if not records:
         msg = "Expected training records beside the recordings, but the study has none."
         raise NotApplicable(msg)
     conditions = [
         xr.concat(list(of.values()), xr.Variable("seed", list(of)), join="outer")
-        for of in found.values()
+        for of in records.values()
     ]
-    return xr.concat(conditions, xr.Variable("condition", list(found)), join="outer")
+    return xr.concat(conditions, xr.Variable("condition", list(records)), join="outer")
 
 
 def splits(study: xr.DataTree) -> dict[str, list[str]]:
@@ -48,13 +48,13 @@ def split_attrs(study: xr.DataTree) -> dict[str, list[str]]:
 
 def marks(result: xr.Dataset) -> dict[str, list[str]]:
     """Return the splits worth drawing; a mark at every layer marks nothing."""
-    found = {}
+    marked = {}
     for key, names in result.attrs.items():
         if str(key).startswith("splits_"):
             listed = [names] if isinstance(names, str) else list(names)
             if len(listed) <= 4:
-                found[str(key).removeprefix("splits_")] = listed
-    return found
+                marked[str(key).removeprefix("splits_")] = listed
+    return marked
 
 
 def stack(found: dict[str, dict[str, xr.DataArray]]) -> xr.DataArray:
@@ -86,13 +86,13 @@ def initialisation(run: xr.Dataset) -> object:
 
 def rates(study: xr.DataTree) -> dict[str, str]:
     """Return each condition's learning rate as text, where recordings say it."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for (condition, _), run in networks(study).items():
         options = run.attrs.get("rule_options")
         lr = json.loads(options).get("lr") if isinstance(options, str) else None
         if lr is not None:
-            found.setdefault(condition, f"{lr:g}")
-    return found
+            texts.setdefault(condition, f"{lr:g}")
+    return texts
 
 
 def provenance(**options: Any) -> dict[str, Any]:

@@ -58,8 +58,8 @@ def _against(
 ) -> np.ndarray:
     if run is None or pixels is None or run.sizes["example"] != pixels.sizes["example"]:
         return np.full(len(names), np.nan)
-    found = compare(run, pixels, "cka", layers=names, layers_b=["input"])
-    return np.asarray(found.values[:, 0])
+    similarity = compare(run, pixels, "cka", layers=names, layers_b=["input"])
+    return np.asarray(similarity.values[:, 0])
 
 
 def _to_itself(
@@ -67,8 +67,8 @@ def _to_itself(
 ) -> np.ndarray:
     if untrained is None:
         return np.full(len(names), np.nan)
-    found = compare(run, untrained.load(), "cka", layers=names)
-    return np.asarray(np.diagonal(found.values))
+    similarity = compare(run, untrained.load(), "cka", layers=names)
+    return np.asarray(np.diagonal(similarity.values))
 
 
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:

@@ -19,7 +19,7 @@ ORDER = 60
 
 def compute(study: xr.DataTree) -> xr.Dataset:
     """Return debiased CKA of each layer at each step to itself at the last step."""
-    found: dict[str, dict[str, xr.DataArray]] = {}
+    cka: dict[str, dict[str, xr.DataArray]] = {}
     for (condition, seed), run in networks(study).items():
         if run.sizes.get("step", 1) < 2:
             msg = "Expected recordings of at least two steps, but got one moment."
@@ -32,8 +32,8 @@ def compute(study: xr.DataTree) -> xr.Dataset:
             for name in layers(run)
         ]
         along = xr.concat(curves, xr.Variable("layer", layers(run)))
-        found.setdefault(condition, {})[seed] = along
-    cells = _study.stack(found)
+        cka.setdefault(condition, {})[seed] = along
+    cells = _study.stack(cka)
     cells = cells.transpose("condition", "seed", "step", "layer")
     return xr.Dataset(
         {"cka": cells},

@@ -39,9 +39,9 @@ def profiles(study: xr.DataTree, *, probes: bool = True) -> xr.Dataset:
     for (condition, seed), run in networks(study).items():
         rows.append(_profile(study, condition, seed, _study.last(run).load(), probes))
         place.append((condition, seed, _study.initialisation(run)))
-    found = xr.concat(rows, "network", join="outer", combine_attrs="drop")
+    statistics = xr.concat(rows, "network", join="outer", combine_attrs="drop")
     inits = [np.nan if init is None else float(str(init)) for _, _, init in place]
-    return found.assign_coords(
+    return statistics.assign_coords(
         condition=("network", [c for c, _, _ in place]),
         seed=("network", [s for _, s, _ in place]),
         init_seed=("network", inits),
@@ -54,13 +54,13 @@ def _profile(
     geometry = rdms(run, metric="correlation")
     distance = rdm_distance(geometry, metric="correlation")
     # Of the last layer it is zero by definition, and its round-off tells nothing.
-    found = {"rdm_to_last": distance.where(distance["layer"] != distance["layer"][-1])}
+    curves = {"rdm_to_last": distance.where(distance["layer"] != distance["layer"][-1])}
     if "label" in run.coords:
-        found["class_margin"] = class_margin(geometry)
+        curves["class_margin"] = class_margin(geometry)
         if probes:
             # A ridge probe has a closed form: logistic ones would take a minute here.
             ridge = probe_layers(run, estimator=RidgeClassifier())
-            found["probe_accuracy"] = ridge["accuracy"]
+            curves["probe_accuracy"] = ridge["accuracy"]
     branch = study[f"{condition}/{seed}"].children
     record = branch["training"].to_dataset() if "training" in branch else xr.Dataset()
     if "displacement" in record:
@@ -71,9 +71,9 @@ def _profile(
             )
             moved = moved.sel(step=at)
         known = [name for name in layers(run) if name in moved["layer"].values]
-        found["displacement"] = moved.sel(layer=known).load()
+        curves["displacement"] = moved.sel(layer=known).load()
     plain = {
-        name: one.reset_coords(drop=True).drop_attrs() for name, one in found.items()
+        name: one.reset_coords(drop=True).drop_attrs() for name, one in curves.items()
     }
     return xr.Dataset(plain).reindex(layer=layers(run))
 
@@ -84,9 +84,9 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     if len(conditions) < 2:
         msg = f"Expected at least two conditions, but the study has {conditions[0]!r}."
         raise NotApplicable(msg)
-    found = profiles(study)
+    statistics = profiles(study)
     reference, *others = conditions
-    table = found.to_dataarray("statistic", name="profile")
+    table = statistics.to_dataarray("statistic", name="profile")
     rows = []
     with warnings.catch_warnings():
         # The sentence says it.
@@ -119,13 +119,13 @@ def compute(study: xr.DataTree) -> xr.Dataset:
 
 def _sentences(result: xr.Dataset) -> list[str]:
     """Return what two rules' profiles say, once where they cannot say anything."""
-    found = [
+    sentences = [
         f"{_title(str(name))}: {describe(result.sel(statistic=name))}"
         for name in result["statistic"].values
     ]
     if result.attrs["smallest_p"] > LEVEL:
         return [describe(result.isel(statistic=0))]
-    return found
+    return sentences
 
 
 def _title(name: str) -> str:

@@ -27,7 +27,7 @@ _LINES = {
 def compute(study: xr.DataTree) -> xr.Dataset:
     """Return the RDMs at the last step and their distances to the last layer."""
     squares: dict[str, xr.DataArray] = {}
-    found: dict[str, dict[str, dict[str, xr.DataArray]]] = {name: {} for name in _LINES}
+    lines: dict[str, dict[str, dict[str, xr.DataArray]]] = {name: {} for name in _LINES}
     for (condition, seed), run in networks(study).items():
         names = hidden(run)
         if run.sizes["example"] < 3 or len(names) < 2:
@@ -38,7 +38,7 @@ def compute(study: xr.DataTree) -> xr.Dataset:
             stack.reset_coords("step", drop=True) if "step" in stack.coords else stack
         )
         squares.setdefault(condition, stack)
-        for name, of in found.items():
+        for name, of in lines.items():
             line = rdm_distance(stack, **_LINES[name])  # type: ignore[arg-type]
             of.setdefault(condition, {})[seed] = line.drop_attrs()
     grid = xr.concat(
@@ -52,7 +52,7 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     reference = str(next(iter(squares.values()))["layer"].values[-1])
     return xr.Dataset(
         {"rdm": grid.drop_attrs()}
-        | {name: _study.stack(of) for name, of in found.items()},
+        | {name: _study.stack(of) for name, of in lines.items()},
         attrs=_study.provenance(
             analysis="figure4",
             metric="correlation",
@@ -87,12 +87,12 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
 
 
 def _all_splits(result: xr.Dataset) -> dict[str, list[str]]:
-    found = {}
+    splits = {}
     for key, names in result.attrs.items():
         if str(key).startswith("splits_"):
             listed = [names] if isinstance(names, str) else list(names)
-            found[str(key).removeprefix("splits_")] = [str(name) for name in listed]
-    return found
+            splits[str(key).removeprefix("splits_")] = [str(name) for name in listed]
+    return splits
 
 
 def claim(result: xr.Dataset) -> str:
@@ -149,9 +149,9 @@ def summary(result: xr.Dataset) -> Mapping[str, Any]:
         changes = result["change"].sel(condition=condition).dropna("seed", how="all")
         for k in after:
             if 2 <= k < len(names) - 1:
-                found = _break(changes.transpose("seed", "layer").values, k)
+                jump = _break(changes.transpose("seed", "layer").values, k)
                 numbers[str(condition)] |= {
-                    f"change_into_{names[k]}{end}": v for end, v in found.items()
+                    f"change_into_{names[k]}{end}": v for end, v in jump.items()
                 }
     return numbers
 

@@ -38,7 +38,7 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     labels = np.array([path.split("/")[0] for path in moments])
     names = list(dict.fromkeys(labels))
     values = cells.transpose("network_a", "network_b", "layer_a", "layer_b").values
-    found = _means(values, labels, inits, names)
+    means = _means(values, labels, inits, names)
     coords = {
         "condition_a": names,
         "condition_b": names,
@@ -49,7 +49,7 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     return xr.Dataset(
         {
             name: (matrix if array.ndim == 4 else matrix[:2], array)
-            for name, array in found.items()
+            for name, array in means.items()
         },
         coords=coords,
         attrs=_study.provenance(

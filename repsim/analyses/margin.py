@@ -19,19 +19,19 @@ ORDER = 50
 
 def compute(study: xr.DataTree) -> xr.Dataset:
     """Return mean between-class minus within-class dissimilarity per layer."""
-    found: dict[str, dict[str, xr.DataArray]] = {}
+    margins: dict[str, dict[str, xr.DataArray]] = {}
     reference = next(iter(networks(study)))[0]
     for (condition, seed), run in networks(study).items():
         if "label" not in run.coords:
             msg = "Expected recordings with a `label` coordinate, but they have none."
             raise NotApplicable(msg)
-        found.setdefault(condition, {})[seed] = _margin(_study.last(run))
+        margins.setdefault(condition, {})[seed] = _margin(_study.last(run))
         begin = _study.first(run)
         if condition == reference and begin is not None:
-            found.setdefault(_study.UNTRAINED, {})[seed] = _margin(begin)
-    found[_study.UNTRAINED] = found.pop(_study.UNTRAINED, {})
+            margins.setdefault(_study.UNTRAINED, {})[seed] = _margin(begin)
+    margins[_study.UNTRAINED] = margins.pop(_study.UNTRAINED, {})
     return xr.Dataset(
-        {"margin": _study.stack(found)},
+        {"margin": _study.stack(margins)},
         attrs=_study.provenance(
             analysis="margin", metric="correlation", **_study.split_attrs(study)
         ),

@@ -39,8 +39,8 @@ def compute(study: xr.DataTree) -> xr.Dataset:
         if pixels is not None:
             end = stack.isel(step=-1) if "step" in stack.dims else stack
             mean = xr.DataArray(measured.mean(0), dims="pair")
-            found = partial_rsa(_bare(end), mean, pixels)
-            beyond.setdefault(condition, {})[seed] = found
+            partial = partial_rsa(_bare(end), mean, pixels)
+            beyond.setdefault(condition, {})[seed] = partial
     result = xr.Dataset({"rsa": _study.stack(near)})
     if beyond:
         result["partial"] = _study.stack(beyond)
@@ -71,10 +71,10 @@ def _against(stack: xr.DataArray, measured: np.ndarray) -> xr.DataArray:
     """Return the rank correlation with each subject's RDM, its mean over subjects."""
     lead = stack.dims[:-1]
     flat = stack.values.reshape(-1, stack.sizes["pair"])
-    found = np.asarray(compare_rdms(flat, measured)).mean(1)
+    correlations = np.asarray(compare_rdms(flat, measured)).mean(1)
     shape = [stack.sizes[dim] for dim in lead]
     coords = {dim: stack[dim].values for dim in lead}
-    return xr.DataArray(found.reshape(shape), coords, lead)
+    return xr.DataArray(correlations.reshape(shape), coords, lead)
 
 
 def _pixels(root: xr.Dataset) -> xr.DataArray | None:

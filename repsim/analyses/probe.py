@@ -39,17 +39,17 @@ def compute(study: xr.DataTree) -> xr.Dataset:
         for name, run in {**last, **begin}.items()
     }
     try:
-        found = probe_layers(
+        result = probe_layers(
             xr.DataTree.from_dict(moments), test_size=TEST_SIZE, seed=SEED
         )
         if "input" in study.data_vars:
             pixels = probe_input(study, test_size=TEST_SIZE, seed=SEED)
             for name in ("accuracy", "log_loss"):
-                found[f"input_{name}"] = pixels[name]
+                result[f"input_{name}"] = pixels[name]
     except ValueError as error:
         raise NotApplicable(str(error)) from error
-    found["chance"] = found["chance"].isel(condition=0).mean()
-    return found.assign_attrs(
+    result["chance"] = result["chance"].isel(condition=0).mean()
+    return result.assign_attrs(
         _study.provenance(analysis="probe", **_study.split_attrs(study))
     )
 

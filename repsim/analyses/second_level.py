@@ -23,22 +23,22 @@ ORDER = 47
 
 def compute(study: xr.DataTree) -> xr.Dataset:
     """Return the RDMs of all layers and of all networks, and what explains them."""
-    found = networks(study)
-    if len(found) < 3:
+    runs = networks(study)
+    if len(runs) < 3:
         msg = "Expected at least three networks to compare."
         raise NotApplicable(msg)
-    names = hidden(next(iter(found.values())))
-    if any(hidden(run) != names for run in found.values()):
+    names = hidden(next(iter(runs.values())))
+    if any(hidden(run) != names for run in runs.values()):
         msg = "Expected networks with the same layers."
         raise NotApplicable(msg)
     # One moment of each, and nothing of the rest is read.
     moments = {
-        f"{c}/{s}": _study.last(run)[names].load() for (c, s), run in found.items()
+        f"{c}/{s}": _study.last(run)[names].load() for (c, s), run in runs.items()
     }
     stack = rdms(xr.DataTree.from_dict(moments), layers=names)
     of_layers = network_rdm(stack)
     of_networks = network_rdm(stack, items="networks")
-    inits = np.array([str(_study.initialisation(run)) for run in found.values()])
+    inits = np.array([str(_study.initialisation(run)) for run in runs.values()])
     fit = _explained(of_networks, inits)
     result = xr.Dataset(
         {

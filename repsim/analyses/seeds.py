@@ -80,7 +80,7 @@ def _against(study: xr.DataTree, a: str, b: str) -> xr.Dataset:
     except ValueError:
         # Without steps or test accuracies there is one moment to compare at.
         pass
-    found = []
+    tests = []
     for moment in moments.values():
         with warnings.catch_warnings():
             # The sentence says it.
@@ -89,11 +89,11 @@ def _against(study: xr.DataTree, a: str, b: str) -> xr.Dataset:
                 test = seed_test(moment, a, b, level=LEVEL)
             except ValueError as error:
                 raise NotApplicable(str(error)) from None
-        found.append(test.drop_vars("step", errors="ignore").assign(_taken(moment)))
+        tests.append(test.drop_vars("step", errors="ignore").assign(_taken(moment)))
     result = xr.concat(
-        found, xr.Variable("moment", list(moments)), combine_attrs="drop"
+        tests, xr.Variable("moment", list(moments)), combine_attrs="drop"
     )
-    result.attrs = found[0].attrs
+    result.attrs = tests[0].attrs
     return result
 
 
@@ -125,7 +125,7 @@ def _sentences(result: xr.Dataset, attrs: dict[str, Any]) -> list[str]:
     moments = [str(moment) for moment in result["moment"].values]
     if attrs["smallest_p"] > LEVEL:
         return [describe(result.isel(moment=0).assign_attrs(attrs))]
-    found = []
+    sentences = []
     for moment in moments:
         one = result.sel(moment=moment)
         where = moment.capitalize()
@@ -141,8 +141,8 @@ def _sentences(result: xr.Dataset, attrs: dict[str, Any]) -> list[str]:
             if moment == "equal accuracy" and gap > NEAR:
                 taken.append(f"not equal: the nearest recorded are {gap:.3f} apart")
             where += f" (test accuracy {', '.join(taken)})"
-        found.append(f"{where}: {describe(one.assign_attrs(attrs))}")
-    return found
+        sentences.append(f"{where}: {describe(one.assign_attrs(attrs))}")
+    return sentences
 
 
 def found(result: xr.Dataset, rule: str, moment: str) -> dict[str, np.ndarray]:

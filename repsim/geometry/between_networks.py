@@ -107,16 +107,16 @@ def network_rdm(
 def _names(rdms: xr.DataArray, items: str) -> dict[str, np.ndarray]:
     networks, layers = rdms.sizes["network"], rdms.sizes["layer"]
     repeats = layers if items == "layers" else 1
-    found = {
+    labels = {
         name: np.repeat(rdms[name].values.astype(str), repeats)
         for name in ("condition", "seed")
         if name in rdms.coords and rdms[name].dims == ("network",)
     }
-    found["network"] = np.repeat(np.arange(networks, dtype=np.int32), repeats)
+    labels["network"] = np.repeat(np.arange(networks, dtype=np.int32), repeats)
     if items == "layers":
-        found["layer"] = np.tile(rdms["layer"].values.astype(str), networks)
-        found["depth"] = np.tile(np.arange(layers, dtype=np.int32), networks)
-    return found
+        labels["layer"] = np.tile(rdms["layer"].values.astype(str), networks)
+        labels["depth"] = np.tile(np.arange(layers, dtype=np.int32), networks)
+    return labels
 
 
 def items_of(rdm: xr.DataArray) -> dict[str, np.ndarray]:

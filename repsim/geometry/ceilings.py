@@ -123,8 +123,8 @@ def _bounds(stack: np.ndarray, method: Method) -> tuple[float, float]:
     upper: list[float] = []
     for own, row in zip(scaled, stack, strict=True):
         for bound, mean in ((lower, total - own), (upper, total)):
-            found, _ = similarities(mean[None], row[None], method)
-            bound.append(float(found[0, 0]))
+            similarity, _ = similarities(mean[None], row[None], method)
+            bound.append(float(similarity[0, 0]))
     return float(np.mean(lower)), float(np.mean(upper))
 
 

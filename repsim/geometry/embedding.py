@@ -86,11 +86,11 @@ def embed(
             normalized_stress=True,
         )
     stress = _stress(points, square)
-    found = items_of(rdm)
+    labels = items_of(rdm)
     return xr.DataArray(
         points,
         dims=("item", "axis"),
-        coords={name: ("item", values) for name, values in found.items()},
+        coords={name: ("item", values) for name, values in labels.items()},
         attrs={
             **rdm.attrs,
             "scaling": method,

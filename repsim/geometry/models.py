@@ -65,7 +65,7 @@ def model_rdms(
     array([0., 1., 1.])
     """
     rdms = in_order(as_rdms(rdms))
-    found: dict[str, np.ndarray] = {}
+    models: dict[str, np.ndarray] = {}
     for names, defaults, distance in ((same, _SAME, _differ), (apart, _APART, _gap)):
         for name in defaults if names is None else names:
             if names is None and f"{name}_a" not in rdms.coords:
@@ -73,10 +73,10 @@ def model_rdms(
             a, b = _coordinate(rdms, name)
             values = distance(a, b)
             if names is not None or values.min() < values.max():
-                found[name] = values
+                models[name] = values
     if inputs is not None:
-        found["inputs"] = _inputs(rdms, inputs, metric)
-    if not found:
+        models["inputs"] = _inputs(rdms, inputs, metric)
+    if not models:
         msg = (
             "Expected `rdms` to carry coordinates that models can be made from "
             f"({', '.join(_SAME + _APART)}), but got none that vary; name them with "
@@ -84,9 +84,9 @@ def model_rdms(
         )
         raise ValueError(msg)
     return xr.DataArray(
-        np.stack(list(found.values())),
+        np.stack(list(models.values())),
         dims=("model", "pair"),
-        coords={"model": list(found)}
+        coords={"model": list(models)}
         | {k: v for k, v in rdms.coords.items() if v.dims == ("pair",)},
         attrs={"measure": "model_rdm", "repsim_version": repsim_version()},
         name="model_rdm",

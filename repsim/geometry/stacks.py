@@ -93,12 +93,12 @@ def rdms(
         raise ValueError(unknown("nan", nan, ["raise", "omit"]))
     options = {"metric": metric, "precision": precision, "noise": noise, "nan": nan}
     if isinstance(run, xr.DataTree):
-        found = networks(run)
+        runs = networks(run)
         parts = [
             rdms(part, layers=layers, device=device, **options)  # type: ignore[arg-type]
-            for part in found.values()
+            for part in runs.values()
         ]
-        return _joined(parts, list(found))
+        return _joined(parts, list(runs))
     names = matrix_layers(run, layers)
     n = run.sizes["example"]
     if n < MINIMUM:
@@ -164,9 +164,9 @@ def _together(
             widths.setdefault(x.shape[1], []).append(k)
     for group in widths.values():
         stack = np.stack([layers[k][0].double().numpy() for k in group])
-        found = np.empty((len(group), out.shape[1]), out.dtype)
+        rows = np.empty((len(group), out.shape[1]), out.dtype)
         for k, row, plain in zip(
-            group, found, small_rdms(stack, metric, found), strict=True
+            group, rows, small_rdms(stack, metric, rows), strict=True
         ):
             if plain:
                 out[k] = row
@@ -206,11 +206,11 @@ def _labelled(
 def _pair_coords(run: xr.Dataset) -> dict[str, tuple[str, np.ndarray]]:
     n = run.sizes["example"]
     ids = run["example"].values if "example" in run.coords else np.arange(n)
-    found = {"example": _compact(ids)}
+    labels = {"example": _compact(ids)}
     if "label" in run.coords and run["label"].dims == ("example",):
-        found["label"] = _compact(run["label"].values)
+        labels["label"] = _compact(run["label"].values)
     coords = {}
-    for name, values in found.items():
+    for name, values in labels.items():
         # Without the indices of all pairs, which would take as much as the RDMs.
         first = np.repeat(values, np.arange(n - 1, -1, -1))
         coords[f"{name}_a"] = ("pair", first)

@@ -180,8 +180,8 @@ class _Sums:
         m = len(self.ab) - 1
         share = 2 * (m - 1) / (m - 2)
         ab, aa, bb = (s.sum(0) - share * s for s in (self.ab, self.aa, self.bb))
-        found = ab / np.sqrt(aa[:, :, None] * bb[:, None, :])
-        return np.where(np.isfinite(found), found, value)
+        cka = ab / np.sqrt(aa[:, :, None] * bb[:, None, :])
+        return np.where(np.isfinite(cka), cka, value)
 
     def _pairs(self, value: np.ndarray, aa: np.ndarray, bb: np.ndarray) -> np.ndarray:
         """Return the variance due to pairs of the linearised ratio."""

@@ -57,12 +57,12 @@ def at(run: xr.Dataset, moment: int | None) -> xr.Dataset:
 
 def directed(measure: Choice) -> Measure:
     """Return a measure of which it is known whether larger means more similar."""
-    found = named(measure)
-    if not isinstance(measure, str | Measure) and found.name not in registry.names():
+    chosen = named(measure)
+    if not isinstance(measure, str | Measure) and chosen.name not in registry.names():
         msg = (
             "Expected `measure` to be a registered measure, but got the function "
-            f"{found.name!r}; a test must know whether larger means more similar, so "
+            f"{chosen.name!r}; a test must know whether larger means more similar, so "
             "register it first with repsim.measures.register."
         )
         raise TypeError(msg)
-    return found
+    return chosen

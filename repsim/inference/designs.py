@@ -112,8 +112,8 @@ def two_rules(
     study: xr.DataTree, rule_a: str, rule_b: str
 ) -> dict[tuple[str, str], xr.Dataset]:
     """Return the recordings of two conditions of a study."""
-    found = networks(study)
-    known = list(dict.fromkeys(condition for condition, _ in found))
+    runs = networks(study)
+    known = list(dict.fromkeys(condition for condition, _ in runs))
     for what, rule in (("rule_a", rule_a), ("rule_b", rule_b)):
         if rule not in known:
             raise ValueError(unknown(what, rule, known))
@@ -123,7 +123,7 @@ def two_rules(
     return {
         key: run
         for rule in (rule_a, rule_b)
-        for key, run in found.items()
+        for key, run in runs.items()
         if key[0] == rule
     }
 

@@ -110,11 +110,11 @@ def equivalence_test(
         for layer in networks.layers:
             values, note = networks.pairs(moment, layer, chosen, options)
             notes += [note] if note else []
-            found = without_each(values, networks.plan, similarity=similarity)
-            ends = interval(found, scale(None), 1 - 2 * level)
+            estimates = without_each(values, networks.plan, similarity=similarity)
+            ends = interval(estimates, scale(None), 1 - 2 * level)
             error = ends.standard_error[0]
-            p = stats.t.cdf((found.value[0] - bound) / error, ends.freedom[0])
-            cells.append([found.value[0], ends.low[0], ends.high[0], error, p])
+            p = stats.t.cdf((estimates.value[0] - bound) / error, ends.freedom[0])
+            cells.append([estimates.value[0], ends.low[0], ends.high[0], error, p])
     shape = (len(networks.moments), len(networks.layers), 5)
     table = np.array(cells).reshape(shape)
     names = ("difference", "low", "high", "standard_error", "p_value")
@@ -258,9 +258,9 @@ def _power(
     critical = stats.f.isf(level, upper, lower)
     with np.errstate(all="ignore"):
         # The tail of a shift of nothing is the level, and series end in round-off.
-        found = np.clip(stats.ncf.sf(critical, upper, lower, shift), level, 1.0)
+        power = np.clip(stats.ncf.sf(critical, upper, lower, shift), level, 1.0)
     smallest = np.array([Design.equal(int(n)).smallest_p(10**9) for n in counts])
-    return np.where(smallest <= level, found, 0.0)
+    return np.where(smallest <= level, power, 0.0)
 
 
 def _check_three(plan: Design, rule_a: str, rule_b: str, least: int = LEAST) -> None:

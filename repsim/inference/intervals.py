@@ -130,9 +130,9 @@ def confidence(
     factors = (over,) if isinstance(over, str) else tuple(over)
     plan = _Plan(chosen, options, layers, layers_b, parts, seed)
     if factors == ("seed",):
-        found, how = over_networks(a, b, chosen, layers, layers_b, options)
+        labelled, how = over_networks(a, b, chosen, layers, layers_b, options)
     elif factors == ("unit",):
-        found, how = over_units(
+        labelled, how = over_units(
             layer_pair(a, b, "unit", layers, layers_b), chosen, options
         )
     elif len(factors) == 2 and factors[1] == "seed" and factors[0] != "seed":
@@ -142,14 +142,14 @@ def confidence(
         )  # fmt: skip
         return _result(result, template, how, over=factors, level=level, seed=seed)
     elif len(factors) == 1:
-        found, how = plan.over(a, b, factors[0])
+        labelled, how = plan.over(a, b, factors[0])
     else:
         msg = (
             'Expected `over` to be one factor, or a pair such as ("example", "seed") '
             f"with the networks last, but got {factors!r}."
         )
         raise ValueError(msg)
-    estimates, template = found
+    estimates, template = labelled
     measured = np.asarray(template.values)
     given = estimates
     if estimates.shares is not None and estimates.pairs is None:
@@ -259,15 +259,15 @@ class _Plan:
             if which is not None:
                 how += f" over {len(parts)} groups of examples, pairs between groups"
             return (pair.exact(exact), template), how
-        found = leave_groups_out(
+        estimates = leave_groups_out(
             lambda k: pair.cells(k, self.measure, self.options).values,
             template.values,
             n,
             parts,
         )
         if which is not None:
-            found = replace(found, shares=np.bincount(which) / n)
-        return (found, template), f"jackknife over {len(parts)} groups of examples"
+            estimates = replace(estimates, shares=np.bincount(which) / n)
+        return (estimates, template), f"jackknife over {len(parts)} groups of examples"
 
 
 def closed_form(
@@ -322,19 +322,19 @@ def _warn_of_copies(pair: LayerPair) -> None:
 
 def _warn_of_one_example(pair: LayerPair) -> None:
     """Warn of an example that is most of a layer, as a unit with rare large values."""
-    found = {}
+    outliers = {}
     for side, names in zip(
         pair.matrices(-1), (pair.layers_a, pair.layers_b), strict=True
     ):
         for x, name in zip(side, names, strict=True):
             which = outlying(x)
             if which is not None:
-                found[name] = which
-    if found:
-        name, which = next(iter(found.items()))
+                outliers[name] = which
+    if outliers:
+        name, which = next(iter(outliers.items()))
         warnings.warn(
             f"One example holds more than a fifth of the variance of "
-            f"{', '.join(found)} (position {which} in {name}), as where a unit has "
+            f"{', '.join(outliers)} (position {which} in {name}), as where a unit has "
             "rare large values: such intervals cover far less than they say, in "
             "samples without such an example too; look at the unit, or take a measure "
             "of ranks (rsa).",

@@ -59,17 +59,17 @@ class LayerPair:
     def exact(self, form: Callable[..., Estimates]) -> Estimates:
         """Return a closed form at every step of either side."""
         steps = max(side.sizes.get("step", 0) for side in (self.a, self.b))
-        found = [
+        estimates = [
             form(*self.matrices(step)) for step in (range(steps) if steps else [None])
         ]
         if not steps:
-            return found[0]
+            return estimates[0]
         return Estimates(
-            np.stack([one.value for one in found]),
-            np.stack([one.without for one in found], 1),
-            np.stack([one.pairs for one in found if one.pairs is not None]),
-            found[0].samples,
-            found[0].shares,
+            np.stack([one.value for one in estimates]),
+            np.stack([one.without for one in estimates], 1),
+            np.stack([one.pairs for one in estimates if one.pairs is not None]),
+            estimates[0].samples,
+            estimates[0].shares,
         )
 
     def matrices(self, step: int | None) -> tuple[list[np.ndarray], list[np.ndarray]]:

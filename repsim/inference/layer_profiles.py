@@ -175,16 +175,16 @@ def _welch(values: np.ndarray, assignments: np.ndarray) -> np.ndarray:
     noise = noise_a + noise_b
     noise[noise < 1e-14] = 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = difference / np.sqrt(noise)
+        statistic = difference / np.sqrt(noise)
         if count_a[0, 0] != count_b[0, 0]:
             # A few loose networks have few degrees of freedom: Wallace 1959 puts t on
             # the normal scale. At equal counts t orders assignments as the difference.
             free = noise**2 / (noise_a**2 / (count_a - 1) + noise_b**2 / (count_b - 1))
             normal = (8 * free + 1) / (8 * free + 3) * np.sqrt(free)
-            found = np.where(
-                noise > 0, normal * np.sqrt(np.log1p(found**2 / free)), found
+            statistic = np.where(
+                noise > 0, normal * np.sqrt(np.log1p(statistic**2 / free)), statistic
             )
-    return np.where(difference > 0, found, 0.0)
+    return np.where(difference > 0, statistic, 0.0)
 
 
 def _test(

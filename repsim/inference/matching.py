@@ -49,15 +49,15 @@ def at_accuracy(study: xr.DataTree, accuracy: float | None = None) -> xr.DataTre
     if accuracy is not None and not 0 <= accuracy <= 1:
         msg = f"Expected `accuracy` between 0 and 1, but got {accuracy}."
         raise ValueError(msg)
-    found = networks(study)
-    records = {key: _accuracies(study, key, run) for key, run in found.items()}
+    runs = networks(study)
+    records = {key: _accuracies(study, key, run) for key, run in runs.items()}
     target = (
         min(float(record.max()) for record in records.values())
         if accuracy is None
         else float(accuracy)
     )
     matched = {}
-    for (condition, seed), run in found.items():
+    for (condition, seed), run in runs.items():
         record = records[condition, seed]
         nearest = int(np.abs(record.values - target).argmin())
         step = int(record["step"].values[nearest])

@@ -135,19 +135,19 @@ def _given(rdms: Any, models: Any) -> tuple[xr.DataArray, xr.DataArray]:
     if isinstance(models, Mapping):
         parts = [as_rdms(part, f"models[{name!r}]") for name, part in models.items()]
         models = xr.concat(parts, xr.Variable("model", list(models)))
-    found = as_rdms(models, "models")
-    found = found if found.ndim == 2 else found.expand_dims("model")
-    found = found.rename({str(found.dims[0]): "model"}).transpose("model", "pair")
-    if "model" not in found.coords:
-        found = found.assign_coords(model=[str(k) for k in range(len(found))])
-    found = aligned(data, found, ("rdms", "models"))
-    if found.sizes["pair"] != data.sizes["pair"]:
+    stack = as_rdms(models, "models")
+    stack = stack if stack.ndim == 2 else stack.expand_dims("model")
+    stack = stack.rename({str(stack.dims[0]): "model"}).transpose("model", "pair")
+    if "model" not in stack.coords:
+        stack = stack.assign_coords(model=[str(k) for k in range(len(stack))])
+    stack = aligned(data, stack, ("rdms", "models"))
+    if stack.sizes["pair"] != data.sizes["pair"]:
         msg = (
             "Expected `rdms` and `models` to have the same pairs, but got "
-            f"{data.sizes['pair']} and {found.sizes['pair']}."
+            f"{data.sizes['pair']} and {stack.sizes['pair']}."
         )
         raise ValueError(msg)
-    return data, found
+    return data, stack
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class _Table:
         """Return it by computing again without each part of the examples."""
 
         def table(keep: np.ndarray) -> np.ndarray:
-            found, _ = similarities(stack[:, keep], models[:, keep], method)
+            scores, _ = similarities(stack[:, keep], models[:, keep], method)
             last = np.full(len(stack), np.nan)
             if len(stack) > 1:
                 last = np.array(
@@ -211,7 +211,7 @@ class _Table:
                         for one, row in zip(rest, stack, strict=True)
                     ]
                 )
-            return np.column_stack([found, last])
+            return np.column_stack([scores, last])
 
         values = table(np.ones(stack.shape[1], dtype=bool))
         order = np.random.default_rng(0).permutation(n)

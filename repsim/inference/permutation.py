@@ -357,9 +357,9 @@ def _shuffled(
     if _kernel(measure, options) and options.get("debiased", True):
         return _aligned(xs, ys, measure.name, options)
     if measure.name == "rsa" and set(options) <= {"metric", "method"}:
-        found = _ranked(xs, ys, options)
-        if found is not None:
-            return found
+        statistic = _ranked(xs, ys, options)
+        if statistic is not None:
+            return statistic
     return lambda order: measure.all_pairs(xs, [y[order] for y in ys], **options)
 
 

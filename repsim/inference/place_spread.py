@@ -243,12 +243,12 @@ def _tail(statistic: np.ndarray) -> float:
 def tails(statistics: np.ndarray) -> np.ndarray:
     """Return for every assignment the share of all that do as much, row by row."""
     out = np.full(statistics.shape, np.nan)
-    for row, found in zip(statistics, out, strict=True):
+    for row, shares in zip(statistics, out, strict=True):
         if np.isfinite(row).all():
             slack = SLACK * max(1.0, abs(float(row[0])))
             ordered = np.sort(row)
             below = np.searchsorted(ordered, row - slack, side="left")
-            found[:] = (len(row) - below) / len(row)
+            shares[:] = (len(row) - below) / len(row)
     return out
 
 

@@ -124,12 +124,12 @@ class Units:
         else:
             squares = 2 * float(each @ each)
         size = self.count * (self.count - 1) / 2 / max(many, 1)
-        found = pair_variance(
+        variance = pair_variance(
             np.asarray(float(sums @ sums) * size**2),
             np.asarray(squares * size**2),
             self.count,
         )
-        return without, float(found)
+        return without, float(variance)
 
 
 class Ranked:
@@ -160,9 +160,9 @@ class Ranked:
         if self.untied:
             # One pass in their order, where counting groups takes two.
             along = other[self.order]
-            found = np.empty(len(other))
-            found[self.order] = (along[::-1].cumsum()[::-1] - along / 2) / len(other)
-            return found
+            means = np.empty(len(other))
+            means[self.order] = (along[::-1].cumsum()[::-1] - along / 2) / len(other)
+            return means
         sums = np.bincount(self.group, other)
         after = sums[::-1].cumsum()[::-1] - sums / 2
         return np.asarray(after[self.group] / len(other))

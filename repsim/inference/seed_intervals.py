@@ -41,9 +41,9 @@ def over_networks(
     values = cells.transpose("network_a", "network_b", ...)
     apart = _apart(left, right, same=b is None)
     template = values.isel(network_a=0, network_b=0).reset_coords(drop=True)
-    found = _without_each(values.values, apart, same=b is None)
+    estimates = _without_each(values.values, apart, same=b is None)
     count = f"{len(left)}" if b is None else f"{len(left)} + {len(right)}"
-    return (found, template), f"jackknife over {count} networks"
+    return (estimates, template), f"jackknife over {count} networks"
 
 
 def _networks(tree: object, name: str) -> dict[str, xr.Dataset]:
@@ -54,19 +54,19 @@ def _networks(tree: object, name: str) -> dict[str, xr.Dataset]:
             f'study["bp"], but got {type(tree).__name__}.'
         )
         raise TypeError(msg)
-    found = {str(k): node.to_dataset() for k, node in tree.children.items()}
-    found = {k: run for k, run in found.items() if run.data_vars}
-    if not found and len(tree.children) == 1:
+    runs = {str(k): node.to_dataset() for k, node in tree.children.items()}
+    runs = {k: run for k, run in runs.items() if run.data_vars}
+    if not runs and len(tree.children) == 1:
         return _networks(next(iter(tree.children.values())), name)
-    if len(found) < LEAST:
+    if len(runs) < LEAST:
         inside = ", ".join(str(k) for k in tree.children) or "nothing"
         msg = (
             f"Expected `{name}` to hold at least {LEAST} networks of one condition, as "
-            f'study["bp"], but got {len(found)} (the tree holds {inside}); run more '
+            f'study["bp"], but got {len(runs)} (the tree holds {inside}); run more '
             "seeds, or name the condition."
         )
         raise ValueError(msg)
-    return found
+    return runs
 
 
 def _apart(
@@ -144,9 +144,9 @@ def two_factors(
                 continue
             if same and (j, i) in cells:
                 continue
-            (found, labels), how = over(x, y)
+            (estimates, labels), how = over(x, y)
             template = labels if template is None else template
-            cells[i, j] = found
+            cells[i, j] = estimates
     assert template is not None
     whole = _Means.of(cells, apart, same=same)
     keep = whole.mean()
@@ -216,9 +216,9 @@ class _Means:
         members: list[list[Estimates]] = [
             [] for _ in range(rows if same else rows + columns)
         ]
-        for (i, j), found in cells.items():
-            members[i].append(found)
-            members[j if same else rows + j].append(found)
+        for (i, j), estimates in cells.items():
+            members[i].append(estimates)
+            members[j if same else rows + j].append(estimates)
         return cls(
             _sum(list(cells.values())),
             [_sum(some) for some in members],
@@ -240,16 +240,16 @@ class _Means:
 
     def without_each(self) -> list[Estimates]:
         """Return the mean without each network."""
-        found = []
+        means = []
         for part, count in zip(self.by_network, self.counts, strict=True):
             rest = self.pairs - count
-            found.append(
+            means.append(
                 Estimates(
                     (self.total.value - part.value) / rest,
                     (self.total.without - part.without) / rest,
                 )
             )
-        return found
+        return means
 
 
 def _sum(some: list[Estimates]) -> Estimates:

@@ -267,7 +267,7 @@ def _cell(
 ) -> tuple[dict[str, float], np.ndarray]:
     """Return one layer's numbers, and -log p of both tests for every assignment."""
     similarity = measure.larger_is_more_similar
-    found = place_spread(
+    test = place_spread(
         values,
         plan,
         assignments,
@@ -277,8 +277,8 @@ def _cell(
     ends = interval(
         without_each(values, plan, similarity=similarity), scale(None), 1 - level
     )
-    numbers = found.numbers | {"low": float(ends.low[0]), "high": float(ends.high[0])}
-    return numbers, -np.log(tails(np.stack([found.place, found.spread])))
+    numbers = test.numbers | {"low": float(ends.low[0]), "high": float(ends.high[0])}
+    return numbers, -np.log(tails(np.stack([test.place, test.spread])))
 
 
 def _omnibus(logs: np.ndarray) -> dict[str, float]:

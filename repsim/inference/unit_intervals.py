@@ -39,7 +39,7 @@ def over_units(
     template = pair.cells(slice(None), measure, options)
     steps = template.sizes.get("step")
     same_run = pair.a.identical(pair.b)
-    found = []
+    tables = []
     for step in range(steps) if steps else [None]:
         xs, ys = pair.matrices(step)
         for layers, names in ((xs, pair.layers_a), (ys, pair.layers_b)):
@@ -50,13 +50,13 @@ def over_units(
                         f"{x.shape[1]} in {name!r}; take over='example'."
                     )
                     raise ValueError(msg)
-        found.append([[_cell(x, y) for y in ys] for x in xs])
+        tables.append([[_cell(x, y) for y in ys] for x in xs])
     most_a = max(x.shape[1] for x in xs)
     most_b = max(y.shape[1] for y in ys)
     shape = template.shape
     value = np.full(shape, np.nan).reshape(-1, *shape[-2:])
     without = np.full((most_a + most_b, *value.shape), np.nan)
-    for s, cells in enumerate(found):
+    for s, cells in enumerate(tables):
         for i, row in enumerate(cells):
             for j, (whole, left, right) in enumerate(row):
                 if same_run and pair.layers_a[i] == pair.layers_b[j]:
