@@ -99,8 +99,8 @@ def against_bounds(claim: Claim, measured: Mapping[str, Values]) -> Figure:
         max(len(names), 1), 1, figsize=(6.2, 0.7 + 0.75 * max(len(names), 1))
     )
     for axes, name in zip(grid[:, 0], names, strict=False):
-        found = measured[name]
-        ends = astuple(found) if isinstance(found, Effect) else found
+        value = measured[name]
+        ends = astuple(value) if isinstance(value, Effect) else value
         values = np.asarray(ends, dtype=np.float64)
         bounds = [gate for gate in claim.gates if gate.quantity == name]
         _strip(axes, values, [gate.bound for gate in bounds])

@@ -152,9 +152,9 @@ class Lab:
             for label in unique
             for lr in rates
         ]
-        found = iter(self.numbers(cells))
+        results = iter(self.numbers(cells))
         table = {
-            label: {lr: _score(next(found), by) for lr in rates} for label in unique
+            label: {lr: _score(next(results), by) for lr in rates} for label in unique
         }
         return {label: table[own.get(label, label)] for label in dict.fromkeys(labels)}
 
@@ -178,17 +178,17 @@ class Lab:
             for label in labels
             for seed in self.seeds
         ]
-        found = iter(self._whole(cells))
-        return {label: [next(found) for _ in self.seeds] for label in labels}
+        results = iter(self._whole(cells))
+        return {label: [next(results) for _ in self.seeds] for label in labels}
 
     def _whole(self, cells: Sequence[Cell]) -> list[Numbers]:
         """Return the numbers of cells; Diverged where one has none."""
-        found = self.numbers(cells)
-        for cell, one in zip(cells, found, strict=True):
+        results = self.numbers(cells)
+        for cell, one in zip(cells, results, strict=True):
             if "diverged" in one:
                 msg = f"{cell.label}, seed {cell.seed}: {one['diverged']}"
                 raise Diverged(msg)
-        return found
+        return results
 
     def recordings(self, label: str, cells: Sequence[Cell] | None = None) -> Runs:
         """Return the activations of a condition's networks, one a seed."""
@@ -227,8 +227,8 @@ class Lab:
         both = self.study([first, second])
         cells = {label: self.cells(label) for label in both}
         final = {
-            label: float(np.mean([n["test_accuracy"][-1] for n in found]))
-            for label, found in both.items()
+            label: float(np.mean([n["test_accuracy"][-1] for n in results]))
+            for label, results in both.items()
         }
         better, worse = sorted(final, key=lambda label: -final[label])
         curve = np.mean([n["test_accuracy"] for n in both[better]], axis=0)

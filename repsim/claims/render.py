@@ -66,10 +66,10 @@ def write_markdown(page: Path, claims: Sequence[Path]) -> list[Path]:
         {
             "id": name,
             "cells": [
-                (run, found)
+                (run, result)
                 for run in runs
-                for found in run["results"]
-                if found["id"] == name
+                for result in run["results"]
+                if result["id"] == name
             ],
         }
         for name in [*(n for n in registered() if n in ids)]
@@ -125,8 +125,8 @@ def _markdown(template: str, **content: Any) -> str:
 
 def rows(table: Any) -> list[tuple[str, Mapping[str, Any]]]:
     """Return a table's rows where all are mappings; others stay in claims.json."""
-    found = list(table.items()) if isinstance(table, Mapping) else []
-    return found if all(isinstance(row, Mapping) for _, row in found) else []
+    pairs = list(table.items()) if isinstance(table, Mapping) else []
+    return pairs if all(isinstance(row, Mapping) for _, row in pairs) else []
 
 
 def effect(result: Result) -> str:

@@ -209,8 +209,8 @@ def _kept(claim: Claim, lab: Lab, folder: Path) -> Result | None:
     path = _place(claim, lab, folder)
     if not path.is_file() or not (folder / "figures" / f"{claim.id}.png").is_file():
         return None
-    found: Result = json.loads(path.read_text("utf-8"))
-    return found
+    result: Result = json.loads(path.read_text("utf-8"))
+    return result
 
 
 def _run(claim: Claim, lab: Lab, folder: Path, name: Callable[[str], None]) -> Result:
@@ -269,6 +269,6 @@ def _short(result: Result) -> str:
     for name in names or list(result["measured"])[:2]:
         gate = next((g for g in result["gates"] if g["quantity"] == name), None)
         demand = f" ({gate['relation']} {gate['bound']:g})" if gate else ""
-        found = result["measured"].get(name)
-        parts.append(f"{name} {number(found) if found else 'not measured'}{demand}")
+        value = result["measured"].get(name)
+        parts.append(f"{name} {number(value) if value else 'not measured'}{demand}")
     return "; ".join(parts)

@@ -152,25 +152,25 @@ def numbers(cell: Cell, folder: Path) -> dict[str, Any]:
     store = cell.store(folder)
     log = xr.open_zarr(store, group=f"{group}/{TRAINING}", consolidated=False).load()
     kept = ("step", "loss", "accuracy", "test_accuracy")
-    found: dict[str, Any] = {name: log[name].values.tolist() for name in kept}
+    values: dict[str, Any] = {name: log[name].values.tolist() for name in kept}
     last = log.isel(step=-1)
     hidden = [name for name in last["layer"].values if str(name) != "output"]
     for name in ("displacement", "weight_norm"):
-        found[name] = last[name].sel(layer=hidden).values.tolist()
-    found["cell"] = asdict(cell)
+        values[name] = last[name].sel(layer=hidden).values.tolist()
+    values["cell"] = asdict(cell)
     if cell.measured:
         measured = xr.open_zarr(store, group=f"{group}/{MEASURED}", consolidated=False)
-        found |= {k: v.values.tolist() for k, v in measured.data_vars.items()}
-        found["splits"] = [int(v) for v in np.flatnonzero(found.pop("split")) + 1]
-    return found
+        values |= {k: v.values.tolist() for k, v in measured.data_vars.items()}
+        values["splits"] = [int(v) for v in np.flatnonzero(values.pop("split")) + 1]
+    return values
 
 
 def recording(cell: Cell, folder: Path) -> xr.Dataset:
     """Return the hidden layers' activations of a trained cell, at its end."""
     run = open_recording(f"{cell.store(folder)}/{cell.label}/{cell.seed}")
     hidden = [name for name in layers(run) if name != "output"]
-    found = run[hidden].isel(step=-1, drop=True).load()
-    return found.assign_attrs(layers=hidden)
+    activations = run[hidden].isel(step=-1, drop=True).load()
+    return activations.assign_attrs(layers=hidden)
 
 
 def _measure(
@@ -200,12 +200,12 @@ def _measure(
 
 def _cosines(rule: Rule, chosen: xr.Dataset) -> list[float]:
     """Return the pooled cosine of used and true error at every hidden layer."""
-    found = []
+    cosines = []
     for name, (used, true) in rule.errors(*to_tensors(chosen, "flat")).items():
         if name in rule.hidden:
             size = used.norm() * true.norm()
-            found.append(float((used * true).sum() / size) if size > 0 else 0.0)
-    return found
+            cosines.append(float((used * true).sum() / size) if size > 0 else 0.0)
+    return cosines
 
 
 def _probes(rule: Rule, source: xr.Dataset, test: xr.Dataset) -> dict[str, list[float]]:
@@ -218,7 +218,7 @@ def _probes(rule: Rule, source: xr.Dataset, test: xr.Dataset) -> dict[str, list[
             for data, count in zip((source, test), PROBED, strict=True)
         )
     )
-    found: dict[str, list[float]] = {"probe": [], "probe_train": [], "regression": []}
+    scores: dict[str, list[float]] = {"probe": [], "probe_train": [], "regression": []}
     for name in hidden:
         both = np.concatenate([fit[name].values, score[name].values])
         count = fit.sizes["example"]
@@ -227,11 +227,11 @@ def _probes(rule: Rule, source: xr.Dataset, test: xr.Dataset) -> dict[str, list[
         known = both[:count], fit["label"].values
         unseen = both[count:], score["label"].values
         logistic = LinearProbe().fit(*known)
-        found["probe"].append(float(logistic.score(*unseen)))
-        found["probe_train"].append(float(logistic.score(*known)))
+        scores["probe"].append(float(logistic.score(*unseen)))
+        scores["probe_train"].append(float(logistic.score(*known)))
         regression = RidgeClassifier().fit(known[0].astype(np.float64), known[1])
-        found["regression"].append(float(regression.score(*unseen)))
-    return found
+        scores["regression"].append(float(regression.score(*unseen)))
+    return scores
 
 
 def rule_code(name: str) -> str:
@@ -275,14 +275,14 @@ def code(*modules: ModuleType) -> str:
 
 
 def _paths(modules: Iterable[ModuleType]) -> set[str]:
-    found: set[str] = set()
+    paths: set[str] = set()
     for module in modules:
         path = getattr(module, "__file__", None)
         if path is not None and hasattr(module, "__path__"):
-            found |= {str(p) for p in Path(path).parent.rglob("*.py")}
+            paths |= {str(p) for p in Path(path).parent.rglob("*.py")}
         elif path is not None:
-            found.add(path)
-    return found
+            paths.add(path)
+    return paths
 
 
 @cache

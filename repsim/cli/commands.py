@@ -125,8 +125,8 @@ def version(as_json: Json = False) -> None:
 
     Example: repsim version --json
     """
-    found = versions()
-    _say(found, as_json, [f"{name} {number}" for name, number in found.items()])
+    numbers = versions()
+    _say(numbers, as_json, [f"{name} {number}" for name, number in numbers.items()])
 
 
 @app.command()
@@ -243,7 +243,7 @@ def study(
             if recordings:
                 join_recordings(recordings, out)
             elif len(depths) > 1:
-                found = run_depths(depths, conditions, dataset, seeds, out, **options)
+                results = run_depths(depths, conditions, dataset, seeds, out, **options)
             else:
                 options["depth"] = depths[0] if depths else None
                 run_study(conditions, dataset, seeds, out, **options)
@@ -252,9 +252,9 @@ def study(
         if recordings or len(depths) < 2:
             page = write_report(out, jobs=jobs, progress=not quiet)
     if len(depths) > 1 and not recordings:
-        table = found["test_accuracy"].mean("seed").to_pandas().round(3).to_string()
+        table = results["test_accuracy"].mean("seed").to_pandas().round(3).to_string()
         pages = f"report: {out / 'report.html'}"
-        _say(plain_numbers(found), as_json, [table, pages])
+        _say(plain_numbers(results), as_json, [table, pages])
         return
     content = json.loads((out / "study.json").read_text())
     accuracy = content["summary"].get("learning_curves", {})
@@ -365,17 +365,17 @@ def rdm(
     from repsim.geometry.stacks import rdms
 
     wanted = cast(Any, metric)  # checked there, with the nearest match
-    found = rdms(open_run(run, step, reduce), metric=wanted, layers=listed(layers))
+    matrices = rdms(open_run(run, step, reduce), metric=wanted, layers=listed(layers))
 
     def draw(result: Any) -> Any:
         from repsim import plot
 
         return plot.rdm_grid(result).figure
 
-    wrote = write_result(found, out, draw)
-    mean = found.mean("pair").to_dataframe(name=f"mean {metric} dissimilarity")
+    wrote = write_result(matrices, out, draw)
+    mean = matrices.mean("pair").to_dataframe(name=f"mean {metric} dissimilarity")
     _say(
-        plain_numbers(found),
+        plain_numbers(matrices),
         as_json,
         [mean.round(4).to_string(), *(f"wrote {path}" for path in wrote)],
     )
@@ -432,7 +432,7 @@ def probe(
     plain = inverse_penalty == 1 and class_weight is None
     probe_of_classes = LinearProbe(C=inverse_penalty, class_weight=class_weight)
     chosen = None if plain else probe_of_classes
-    found = probe_layers(
+    scores = probe_layers(
         recording,
         target,
         estimator=chosen,
@@ -464,9 +464,9 @@ def probe(
         axes.set_title(f"linear probes for {target}, {held} held-out examples")
         return axes.figure
 
-    wrote = write_result(found, out, draw)
-    table = found.to_dataframe().round(4).to_string()
-    _say(plain_numbers(found), as_json, [table, *(f"wrote {path}" for path in wrote)])
+    wrote = write_result(scores, out, draw)
+    table = scores.to_dataframe().round(4).to_string()
+    _say(plain_numbers(scores), as_json, [table, *(f"wrote {path}" for path in wrote)])
 
 
 @app.command()
@@ -515,7 +515,7 @@ def reproduce(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     with _continues():
-        found = run_claims(
+        outcome = run_claims(
             wanted,
             quick=quick,
             dataset=dataset,
@@ -526,9 +526,9 @@ def reproduce(
             rule=rule,
             jobs=jobs,
         )
-    lines = [*found.notes, found.table(), f"page: {found.page}"]
-    typer.echo(json.dumps(found.results, indent=1) if as_json else "\n".join(lines))
-    if strict and not found.holds:
+    lines = [*outcome.notes, outcome.table(), f"page: {outcome.page}"]
+    typer.echo(json.dumps(outcome.results, indent=1) if as_json else "\n".join(lines))
+    if strict and not outcome.holds:
         msg = "a claim does not hold (--strict)"
         raise ValueError(msg)
 
@@ -587,18 +587,18 @@ def show(
     """
     from repsim.datasets.recordings import layers
 
-    found = open_run(run)
-    shapes = {name: dict(found[name].sizes) for name in layers(found)}
-    steps = found["step"].values.tolist() if "step" in found.dims else []
+    record = open_run(run)
+    shapes = {name: dict(record[name].sizes) for name in layers(record)}
+    steps = record["step"].values.tolist() if "step" in record.dims else []
     size = sum(f.stat().st_size for f in run.rglob("*") if f.is_file())
     lines = [
         *(f"{name} {' x '.join(f'{d} {n}' for d, n in s.items())}"
           for name, s in shapes.items()),
         f"steps {steps}",
-        *(f"{key} {value}" for key, value in found.attrs.items() if key != "layers"),
+        *(f"{key} {value}" for key, value in record.attrs.items() if key != "layers"),
         f"on disk {size / 2**20:.1f} MiB",
     ]  # fmt: skip
-    attrs = {str(key): value for key, value in found.attrs.items()}
+    attrs = {str(key): value for key, value in record.attrs.items()}
     content = {"layers": shapes, "steps": steps, "attrs": attrs, "bytes": size}
     _say(content, as_json, lines)
 
@@ -617,7 +617,7 @@ def doctor(as_json: Json = False) -> None:
     from repsim.core.devices import device_named
     from repsim.datasets import names
 
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         **versions(),
         "device": str(device_named("auto")),
         "threads": torch.get_num_threads(),
@@ -627,4 +627,4 @@ def doctor(as_json: Json = False) -> None:
         "this folder writable": os.access(Path.cwd(), os.W_OK),
         "temporary folder writable": os.access(tempfile.gettempdir(), os.W_OK),
     }
-    _say(found, as_json, [f"{name}: {value}" for name, value in found.items()])
+    _say(facts, as_json, [f"{name}: {value}" for name, value in facts.items()])

@@ -76,17 +76,17 @@ def whole_numbers(text: str | None, name: str) -> list[int]:
 
 def parsed_options(pairs: list[str] | None) -> dict[str, Any]:
     """Return name=value pairs, values as JSON where they are, else as text."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not (name and equals):
             msg = f"Expected --option NAME=VALUE, but got {pair!r}."
             raise typer.BadParameter(msg)
         try:
-            found[name] = json.loads(value)
+            options[name] = json.loads(value)
         except json.JSONDecodeError:
-            found[name] = value
-    return found
+            options[name] = value
+    return options
 
 
 def plain_numbers(result: Any) -> dict[str, Any]:

@@ -87,12 +87,12 @@ def _way_from_critical_point(lab: Lab, seed: int, activation: str) -> tuple[floa
 
     size = len(flat(net.parameters()))
     for _ in range(20):  # Some starts lead a tanh to infinity, where no point is.
-        found = _minimise(loss, torch.randn(size, generator=generator, dtype=F64) / 2)
-        slope = torch.autograd.grad(loss(found.requires_grad_()), found)[0]
+        point = _minimise(loss, torch.randn(size, generator=generator, dtype=F64) / 2)
+        slope = torch.autograd.grad(loss(point.requires_grad_()), point)[0]
         if slope.norm() < 1e-10:
             break
-    found = found.detach()
-    net.load_state_dict(unpack(found))
+    point = point.detach()
+    net.load_state_dict(unpack(point))
     options: dict[str, Any] = {"at": [1], "loss": "mse", "seed": seed}
     deviation = strays(lab.rule, net, x, y, **options)
     h = dict(net.named_children())["hidden_1"](x).detach()
@@ -105,7 +105,7 @@ def _way_from_critical_point(lab: Lab, seed: int, activation: str) -> tuple[floa
         rule.step(x, y)
     return (
         float(slope.norm()),
-        float((flat(net.parameters()) - found).norm()),
+        float((flat(net.parameters()) - point).norm()),
         float((read_predictor(rule) - phi).norm()),
         deviation,
     )
@@ -119,14 +119,14 @@ def _minimise(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         return torch.autograd.grad(loss(theta), theta)[0]
 
     search: Any = optimize.minimize  # scipy's own types know no options by name
-    found = search(
+    result = search(
         lambda values: float(loss(torch.from_numpy(values))),
         start.numpy(),
         jac=lambda values: gradient(torch.from_numpy(values)).numpy(),
         method="BFGS",
         options={"maxiter": 1000, "gtol": 1e-7},
     )
-    theta = torch.from_numpy(found.x)
+    theta = torch.from_numpy(result.x)
     for _ in range(60):
         slope = gradient(theta)
         if slope.norm() < 1e-13:

@@ -101,7 +101,7 @@ def _regressions(name: str, seed: int) -> dict[str, Any]:
     """Return what the theorem asks of one seed, and what fixed rates do."""
     system = Regression(name, seed)
     path = system.backtracked(3000)
-    found: dict[str, Any] = {
+    outcome: dict[str, Any] = {
         "measured": {
             "gap from the optimum": float(path["gap"][-1]),
             "rises of the potential": float(_rises(path).sum()),
@@ -114,9 +114,9 @@ def _regressions(name: str, seed: int) -> dict[str, Any]:
     }
     for rate in RATES:
         held = Regression(name, seed).fixed(rate, 60)
-        found["rises"][rate] = int(_rises(held).any())
-        found["gaps"][f"fixed, r = {rate:g}"] = held["gap"]
-    return found
+        outcome["rises"][rate] = int(_rises(held).any())
+        outcome["gaps"][f"fixed, r = {rate:g}"] = held["gap"]
+    return outcome
 
 
 def _rises(path: dict[str, np.ndarray]) -> np.ndarray:
@@ -201,8 +201,8 @@ class Regression:
     def output(self) -> Tensor:
         """Return what the model says, (n, 2)."""
         with torch.no_grad():
-            found: Tensor = self.net(self.x)
-        return found
+            values: Tensor = self.net(self.x)
+        return values
 
     def gap(self) -> float:
         """Return the loss above the optimum's."""
@@ -360,8 +360,8 @@ def _true_error(rule: Rule, h: Tensor, y: Tensor) -> Tensor:
     output = start = h.detach().requires_grad_()
     for name in names[names.index(rule.splits[0]) + 1 :]:
         output = rule.blocks[name](output)
-    (found,) = torch.autograd.grad(0.5 * (output - y).square().sum(), start)
-    return found
+    (error,) = torch.autograd.grad(0.5 * (output - y).square().sum(), start)
+    return error
 
 
 def _loss(net: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -413,8 +413,8 @@ def close_enough_descends(lab: Lab) -> Evidence:
     """Measure angles and descent under errors of bounded relative size."""
     runs = lab.parallel(delayed(_disturbed)(lab.rule, seed) for seed in lab.seeds)
     measured: dict[str, list[float]] = {}
-    for found, _ in runs:
-        for name, value in found.items():
+    for numbers, _ in runs:
+        for name, value in numbers.items():
             measured.setdefault(name, []).append(value)
     drawn, axes = figure(1, 2, figsize=(9.6, 3.6))
     for r, path in runs[0][1].items():
@@ -431,27 +431,27 @@ def _disturbed(
     name: str, seed: int
 ) -> tuple[dict[str, float], dict[float, dict[str, np.ndarray]]]:
     """Return what the proposition asks of one seed, and its paths by r."""
-    found: dict[str, float] = {}
+    measured: dict[str, float] = {}
     path: dict[float, dict[str, np.ndarray]] = {}
     for r in (*INSIDE, OUTSIDE):
         system = Disturbed(name, seed)
         path[r] = system.run(r, 4000 if r < 1 else 60)
-        found[f"final gradient norm, r = {r:g}"] = float(path[r]["norm"][-1])
+        measured[f"final gradient norm, r = {r:g}"] = float(path[r]["norm"][-1])
     inside = [(r, path[r]["cosine"]) for r in INSIDE]
     bounds: tuple[tuple[str, Callable[[float], float]], ...] = (
         ("violations of cos >= d", lambda r: (1 - r) / (1 + r)),
         ("violations of cos >= sqrt(1 - r^2)", lambda r: float(np.sqrt(1 - r * r))),
     )
     for title, bound in bounds:
-        found[title] = float(sum((c < bound(r) - 1e-6).sum() for r, c in inside))
-    found["smallest cos / sqrt(1 - r^2)"] = min(
+        measured[title] = float(sum((c < bound(r) - 1e-6).sum() for r, c in inside))
+    measured["smallest cos / sqrt(1 - r^2)"] = min(
         float(c.min() / np.sqrt(1 - r * r)) for r, c in inside
     )
-    found["|error of the step / its size − r|"] = max(
+    measured["|error of the step / its size − r|"] = max(
         float(np.abs(p["error"] - r).max()) for r, p in path.items()
     )
-    found[STRAYS] = system.strays
-    return found, path
+    measured[STRAYS] = system.strays
+    return measured, path
 
 
 class Disturbed:

@@ -96,8 +96,8 @@ def design(h: Tensor, y: Tensor | None) -> Tensor:
 
 def fitted(h: Tensor, y: Tensor | None, delta: Tensor) -> Tensor:
     """Return the least-squares predictor [h, 1, y] → delta, (d + 1 + k, d)."""
-    found: Tensor = torch.linalg.lstsq(design(h, y), delta, driver="gelsd").solution
-    return found
+    predictor: Tensor = torch.linalg.lstsq(design(h, y), delta, driver="gelsd").solution
+    return predictor
 
 
 def stable_rate(h: Tensor, y: Tensor) -> float:
@@ -114,14 +114,14 @@ def write_predictor(rule: Rule, phi: Tensor) -> None:
 
 def read_predictor(rule: Rule) -> Tensor:
     """Return the numbers of the linear predictor at the only split."""
-    found: Tensor = predictors(rule)[rule.splits[0]].weight.data
-    return found
+    weight: Tensor = predictors(rule)[rule.splits[0]].weight.data
+    return weight
 
 
 def predictors(rule: Rule) -> dict[str, Any]:
     """Return a rule's predictors by block."""
-    found: dict[str, Any] = getattr(rule, "predictors")  # noqa: B009
-    return found
+    modules: dict[str, Any] = getattr(rule, "predictors")  # noqa: B009
+    return modules
 
 
 def strays(name: str, net: nn.Module, x: Tensor, y: Tensor, **options: Any) -> float:
@@ -150,14 +150,14 @@ def deviations(rule: Rule, x: Tensor, y: Tensor, rate: float) -> dict[str, float
     rule.step(x, y)
     blocks = list(rule.blocks)
     upper = set(blocks[blocks.index(rule.splits[-1]) + 1 :])
-    found = {"upper": 0.0, "lower": 0.0, "predictor": 0.0}
+    largest = {"upper": 0.0, "lower": 0.0, "predictor": 0.0}
     for name, after in parameters(rule).items():
         block = name.split(".")[0]
         part = "upper" if block in upper else "lower"
         part = "predictor" if name.startswith(SYNTHETIC) else part
         apart = (before[name] - after.detach()) / rate - expected[name]
-        found[part] = max(found[part], float(apart.abs().max()))
-    return found
+        largest[part] = max(largest[part], float(apart.abs().max()))
+    return largest
 
 
 def parameters(rule: Rule) -> dict[str, Tensor]:
@@ -180,7 +180,7 @@ def by_definition(rule: Rule, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """
     net, blocks = copy.deepcopy(rule.network), list(rule.blocks)
     modules = dict(zip(blocks, net.children(), strict=True))
-    found: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
     bounds = [0, *(blocks.index(name) + 1 for name in rule.splits), len(blocks)]
     entries, outs = [], []
     h = x
@@ -202,16 +202,16 @@ def by_definition(rule: Rule, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         }
         wanted = [*own.values(), entries[i]]
         grads = torch.autograd.grad(outs[i], wanted, error / len(x), allow_unused=True)
-        found |= {
+        gradients |= {
             name: torch.zeros_like(p) if g is None else g
             for (name, p), g in zip(own.items(), grads, strict=False)
         }
         if i:
             target = grads[-1] * len(x)
             name, h = blocks[bounds[i] - 1], entries[i].detach()
-            found |= _regression(name, predictors(rule)[name], h, vectors, target)
+            gradients |= _regression(name, predictors(rule)[name], h, vectors, target)
             error = predicted(predictors(rule)[name], h, vectors).detach()
-    return found
+    return gradients
 
 
 def _regression(
@@ -243,16 +243,16 @@ SYSTEM = (DEFINED, Gate(STARTS, "==", 0.0, "zero by definition"))
 
 def system(lab: "Lab") -> dict[str, list[float]]:
     """Return what `SYSTEM` asks of the rule under test, on small deep networks."""
-    found: dict[str, list[float]] = {STRAYS: [], STARTS: []}
+    measured: dict[str, list[float]] = {STRAYS: [], STARTS: []}
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(32, 8, generator=generator, dtype=F64)
     y = torch.arange(32) % 4
     for at in ([2], [1, 2, 3, 4]):
         net = mlp(8, [16] * 4, 4, batch_norm="after", seed=0).double()
-        found[STRAYS].append(strays(lab.rule, net, x, y, at=at))
+        measured[STRAYS].append(strays(lab.rule, net, x, y, at=at))
         rule = lab.make(lab.rule, net, at=at)
         h = torch.randn(32, 16, generator=generator, dtype=F64)
         vectors = one_hot(y, 4).to(h)
         first = [predicted(p, h, vectors).detach() for p in predictors(rule).values()]
-        found[STARTS].append(max(float(s.abs().max()) for s in first))
-    return found
+        measured[STARTS].append(max(float(s.abs().max()) for s in first))
+    return measured

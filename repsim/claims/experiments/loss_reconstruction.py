@@ -85,13 +85,13 @@ def exact_predictor_gives_the_loss(lab: Lab) -> Evidence:
         set_rates(rule, network=0.0, predictors=stable_rate(h, y))
         for _ in range(1500):
             rule.step(x, y)
-        found = reconstructed_loss(
+        implied = reconstructed_loss(
             predictors(rule)[rule.splits[0]], h, y, true_loss=true, points=2
         )
         measured["largest error of the loss"].append(
-            float((found.values - true).abs().max())
+            float((implied.values - true).abs().max())
         )
-        measured["curl of A"].append(found.curl)
+        measured["curl of A"].append(implied.curl)
     return Evidence(measured)
 
 
@@ -122,9 +122,9 @@ def exact_predictor_gives_the_loss(lab: Lab) -> Evidence:
 )
 def better_near_the_output(lab: Lab) -> Evidence:
     """Measure reconstruction by layer: Figure 2."""
-    found = lab.kept("surfaces", lambda: _surfaces(lab))
-    names = list(found["correlation"])
-    r = np.array([found["correlation"][name] for name in names])  # set, seed, t, layer
+    series = lab.kept("surfaces", lambda: _surfaces(lab))
+    names = list(series["correlation"])
+    r = np.array([series["correlation"][name] for name in names])  # set, seed, t, layer
     measured = {
         "share of moments at which the top layer is nearer": (
             (r[..., -1] > r[..., 0]).mean((0, 2)).tolist()
@@ -134,16 +134,16 @@ def better_near_the_output(lab: Lab) -> Evidence:
             for i in range(LAYERS)
         },
         "curl at the end, mean over layers": (
-            np.array(list(found["curl"].values()))[:, :, -1].mean((0, 2)).tolist()
+            np.array(list(series["curl"].values()))[:, :, -1].mean((0, 2)).tolist()
         ),
-        STRAYS: found["strays"],
+        STRAYS: series["strays"],
     }
-    means = {n: np.mean(found["correlation"][n], axis=0).tolist() for n in names}
+    means = {n: np.mean(series["correlation"][n], axis=0).tolist() for n in names}
     tables = {
         "correlation by moment and layer, mean over seeds": means,
-        "moments": found["moments"],
+        "moments": series["moments"],
     }
-    return Evidence(measured, _draw_surfaces(found), tables)
+    return Evidence(measured, _draw_surfaces(series), tables)
 
 
 @claim(
@@ -175,11 +175,11 @@ def better_near_the_output(lab: Lab) -> Evidence:
 )
 def degrades_late(lab: Lab) -> Evidence:
     """Measure reconstruction early and late in training."""
-    found = lab.kept("surfaces", lambda: _surfaces(lab))
-    early = found["moments"].index(lab.settings.scale.surface_steps // 10)
+    series = lab.kept("surfaces", lambda: _surfaces(lab))
+    early = series["moments"].index(lab.settings.scale.surface_steps // 10)
     measured: dict[str, Values] = {}
     for name, loss in (("lin_2 log", "log loss"), ("lin_2 mse", "squared error")):
-        r = np.array(found["correlation"][name])  # seed, t, layer
+        r = np.array(series["correlation"][name])  # seed, t, layer
         lost = (r[:, early] - r[:, -1]).mean(1)
         share = (r[:, early] > r[:, -1]).mean(1)
         measured |= {
@@ -187,17 +187,17 @@ def degrades_late(lab: Lab) -> Evidence:
             f"share of layers nearer early, {loss}": share.tolist(),
             f"correlation early, {loss}": r[:, early].mean(1).tolist(),
             f"correlation late, {loss}": r[:, -1].mean(1).tolist(),
-            f"true loss early, {loss}": found["loss"][f"{name} early"],
-            f"true loss late, {loss}": found["loss"][f"{name} late"],
+            f"true loss early, {loss}": series["loss"][f"{name} early"],
+            f"true loss late, {loss}": series["loss"][f"{name} late"],
         }
-    measured[STRAYS] = found["strays"]
+    measured[STRAYS] = series["strays"]
     drawn, axes = figure(1, 2, figsize=(9.6, 3.6), sharey=True)
     for panel, name in zip(axes[0], ("lin_2 log", "lin_2 mse"), strict=True):
-        values = np.array(found["correlation"][name])
+        values = np.array(series["correlation"][name])
         for layer in range(LAYERS):
             curve = values[:, :, layer]
             panel.plot(
-                found["moments"], curve.mean(0), "o-", label=f"layer {layer + 1}"
+                series["moments"], curve.mean(0), "o-", label=f"layer {layer + 1}"
             )
         panel.set(xscale="log", xlabel="update", title=name)
     axes[0, 0].set_ylabel("correlation with the true loss")
@@ -212,7 +212,7 @@ def _moments(steps: int) -> list[int]:
 
 def _surfaces(lab: Lab) -> dict[str, Any]:
     moments = _moments(lab.settings.scale.surface_steps)
-    found: dict[str, Any] = {
+    series: dict[str, Any] = {
         "moments": moments, "correlation": {}, "curl": {}, "loss": {}, "surface": {},
     }  # fmt: skip
     jobs = [
@@ -227,14 +227,14 @@ def _surfaces(lab: Lab) -> dict[str, Any]:
     )
     for (name, *_), run in zip(jobs, runs, strict=True):
         for key in ("correlation", "curl"):
-            found[key].setdefault(name, []).append(run[key])
-        found["loss"].setdefault(f"{name} early", []).append(run["loss"][1])
-        found["loss"].setdefault(f"{name} late", []).append(run["loss"][-1])
-        found["surface"].setdefault(name, run["surface"])
+            series[key].setdefault(name, []).append(run[key])
+        series["loss"].setdefault(f"{name} early", []).append(run["loss"][1])
+        series["loss"].setdefault(f"{name} late", []).append(run["loss"][-1])
+        series["surface"].setdefault(name, run["surface"])
     x, y = to_tensors(toy.make("xor", 2, seed=0), "flat")
     net = _network(0).double()
-    found["strays"] = [strays(lab.rule, net, x.double(), y, at=EVERY, loss="mse")]
-    return found
+    series["strays"] = [strays(lab.rule, net, x.double(), y, at=EVERY, loss="mse")]
+    return series
 
 
 def _network(seed: int) -> nn.Module:
@@ -249,19 +249,19 @@ def _watch(
     x, y = to_tensors(toy.make(kind, 2, seed=seed), "flat")
     net = _network(seed)
     rule = learning.make(name, net, at=EVERY, lr=1e-3, sg_lr=1e-2, loss=loss, seed=seed)
-    found: dict[str, list[Any]] = {
+    series: dict[str, list[Any]] = {
         k: [] for k in ("correlation", "curl", "loss", "surface")
     }
     for t in range(1, max(moments) + 1):
         value = rule.step(x, y)["loss"]
         if t in moments:
             true, implied, curls = _grid_losses(net, predictors(rule), loss)
-            found["loss"].append(float(value))
-            found["correlation"].append([_correlation(true, s) for s in implied])
-            found["curl"].append(curls)
+            series["loss"].append(float(value))
+            series["correlation"].append([_correlation(true, s) for s in implied])
+            series["curl"].append(curls)
             surfaces = [true, *implied]
-            found["surface"].append([_anchored(true, s) for s in surfaces])
-    return found
+            series["surface"].append([_anchored(true, s) for s in surfaces])
+    return series
 
 
 def _grid_losses(

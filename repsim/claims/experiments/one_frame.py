@@ -169,14 +169,14 @@ def slow_step(
         h = outs[-1]
     p = outs[-1].detach()
     e = p.softmax(1) - nn.functional.one_hot(y, p.shape[1])
-    found: list[Tensor] = []
+    gradients: list[Tensor] = []
     error = e
     for i in reversed(range(len(names))):
         own = list(blocks[names[i]].parameters())
         grads = torch.autograd.grad(
             outs[i], [*own, inputs[i]], error / len(x), retain_graph=True
         )
-        found = [*grads[:-1], *found]
+        gradients = [*grads[:-1], *gradients]
         if i == 0:
             break
         if name == "dfa":
@@ -189,7 +189,7 @@ def slow_step(
             error = _through(blocks[names[i]], inputs[i], error, feedback, names[i])
         else:
             error = grads[-1] * len(x)
-    return found
+    return gradients
 
 
 def _through(

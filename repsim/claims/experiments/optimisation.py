@@ -176,8 +176,8 @@ def learning_curves(lab: Lab) -> Evidence:
         for key in [(net["depth"], net["activation"], name)]
         for seed in lab.seeds
     ]
-    found = iter(lab.numbers(cells))
-    curves = {key: [next(found) for _ in lab.seeds] for key in keys}
+    numbers = iter(lab.numbers(cells))
+    curves = {key: [next(numbers) for _ in lab.seeds] for key in keys}
     measured: dict[str, Values] = {
         f"train accuracy, depth {depth}, {activation}, {name}": final(
             values, "accuracy"
@@ -352,8 +352,8 @@ def table_of_the_predecessor(lab: Lab) -> Evidence:
     for depth in FEED_DEPTHS:
         rates = lab.tuned(FEEDS, depth=depth, measured=False)
         ends = lab.study(FEEDS, rates, depth=depth, measured=False)
-        for name, found in ends.items():
-            error[name, depth] = 1 - np.array(final(found, "test_accuracy"))
+        for name, numbers in ends.items():
+            error[name, depth] = 1 - np.array(final(numbers, "test_accuracy"))
     low, high = FEED_DEPTHS
     added = {n: (error[n, high] - error[n, low].mean()).tolist() for n in FEEDS}
     measured: dict[str, Values] = {

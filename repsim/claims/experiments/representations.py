@@ -82,13 +82,13 @@ def layers_differ(lab: Lab) -> Evidence:
     stacks = {name: [_layer_rdms(run) for run in runs[name]] for name in runs}
     if len(lab.seeds) > 1:
         cka = _network_cka(lab, runs)
-        found = {
+        comparisons = {
             "CKA": 1 - cka,
             "RDM": _apart([s for name in runs for s in stacks[name]]),
             "profile": _apart([np.corrcoef(s) for name in runs for s in stacks[name]]),
         }
         first = np.arange(2 * len(lab.seeds)) < len(lab.seeds)
-        for name, distances in found.items():
+        for name, distances in comparisons.items():
             measured[OMNIBUS[name]] = [omnibus(distances, first)]
         measured |= _matched(cka, first)
         _draw_cka(axes[0, 1], cka, first)
@@ -126,8 +126,8 @@ def layers_differ(lab: Lab) -> Evidence:
 
 def _layer_rdms(run: xr.Dataset) -> np.ndarray:
     """Return the RDMs of a network's layers, (layer, pair)."""
-    found: np.ndarray = rdms(run).values
-    return found
+    stack: np.ndarray = rdms(run).values
+    return stack
 
 
 def _change(stack: np.ndarray, at: int) -> float:
@@ -139,12 +139,12 @@ def _change(stack: np.ndarray, at: int) -> float:
 def _apart(tables: list[np.ndarray]) -> np.ndarray:
     """Return 1 − correlation of networks' tables row by row, mean over rows."""
     size = len(tables)
-    found = np.zeros((size, size))
+    distances = np.zeros((size, size))
     for i, j in combinations(range(size), 2):
         a, b = (t - t.mean(1, keepdims=True) for t in (tables[i], tables[j]))
         norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        found[i, j] = found[j, i] = np.nanmean(1 - (a * b).sum(1) / norm)
-    return found
+        distances[i, j] = distances[j, i] = np.nanmean(1 - (a * b).sum(1) / norm)
+    return distances
 
 
 def omnibus(distances: np.ndarray, first: np.ndarray) -> float:
@@ -171,11 +171,11 @@ def omnibus(distances: np.ndarray, first: np.ndarray) -> float:
 def _network_cka(lab: Lab, runs: dict[str, Runs]) -> np.ndarray:
     """Return CKA of matched layers, mean over layers, (network, network)."""
     every = [run for name in runs for run in runs[name]]
-    found = np.eye(len(every))
+    cka = np.eye(len(every))
     for i, j in combinations(range(len(every)), 2):
         cells = np.diag(compare(every[i], every[j], "cka").values)
-        found[i, j] = found[j, i] = np.nanmean(cells)
-    return found
+        cka[i, j] = cka[j, i] = np.nanmean(cells)
+    return cka
 
 
 def _matched(cka: np.ndarray, first: np.ndarray) -> dict[str, list[float]]:
@@ -413,8 +413,8 @@ def weight_norms(lab: Lab) -> Evidence:
 
 def _slopes(values: np.ndarray) -> list[float]:
     """Return the slope along depth of each network's row."""
-    found: list[float] = np.polyfit(range(values.shape[1]), values.T, 1)[0].tolist()
-    return found
+    slopes: list[float] = np.polyfit(range(values.shape[1]), values.T, 1)[0].tolist()
+    return slopes
 
 
 @claim(
