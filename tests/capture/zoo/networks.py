@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -208,9 +209,8 @@ def convolutions_along_time() -> Animal:
 
 @animal
 def vit_with_a_class_token() -> Animal:
-    from torchvision.models import VisionTransformer
-
-    net = VisionTransformer(8, 4, 2, 2, 8, 16, num_classes=3)
+    models = pytest.importorskip("torchvision.models")
+    net = models.VisionTransformer(8, 4, 2, 2, 8, 16, num_classes=3)
     nn.init.normal_(net.heads.head.weight)
     x = torch.randn(5, 3, 8, 8)
 
