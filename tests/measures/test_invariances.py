@@ -126,9 +126,9 @@ def test_all_pairs_are_the_pairs(name: str) -> None:
     measure, options = measures.get(name), OPTIONS.get(name, {})
     got = measure.all_pairs([x, y, z], [z, x], **options)
     one = [[value(name, a, b) for b in (z, x)] for a in (x, y, z)]
-    # An angle is the square root of the rounding away from 0 where shapes are equal:
-    # arccos(1 - 1.1e-16) is 1.5e-8.
-    close = 1e-7 if "distance" in name else 1e-9
+    # These two angles are the square root of the rounding away from 0 where both sides
+    # are equal: arccos(1 - 1.1e-16) is 1.5e-8.
+    close = 1e-7 if name in ("arccos_cka_distance", "angular_cka_distance") else 1e-9
     np.testing.assert_allclose(got, one, atol=close)
     own = measure.all_pairs([x, y, z], **options)
     np.testing.assert_allclose(own[:, [2, 0]], got, atol=close)
