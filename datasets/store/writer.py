@@ -267,7 +267,8 @@ class Writer:
                 (1, *chunks),
             )
         level = self._codec.level
-        return Array(dims, shape, chunks, layer.dtype, attrs=layer.attrs, level=level)
+        attrs = dict(layer.attrs)  # the layer's own may be marked later
+        return Array(dims, shape, chunks, layer.dtype, attrs=attrs, level=level)
 
     def _submit_document(self, name: str, array: Array) -> None:
         self._submit(lambda: write_document(self.path / name, array.document()))
