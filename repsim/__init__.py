@@ -4,9 +4,12 @@ Every name is loaded when it is first used; `__init__.pyi` lists them, and where
 one lies.
 """
 
+import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import lazy_loader as _lazy
 
@@ -41,4 +44,19 @@ def _expect_only_us() -> None:
 
 _expect_only_us()
 __version__ = _version()
-__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+_named, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    value = _named(name)
+    _give_accessors()
+    return value
+
+
+def _give_accessors() -> None:
+    """Give xarray's objects `.repsim`, once xarray is there; it is slow to import."""
+    if "xarray" in sys.modules:
+        import_module("repsim.accessors")
+
+
+_give_accessors()

@@ -29,6 +29,7 @@ from .geometry.regression import partial_rsa as partial_rsa
 from .geometry.regression import rdm_regression as rdm_regression
 from .geometry.stacks import rdms as rdms
 from .geometry.stacks import squareform as squareform
+from .inference.summaries import summary as summary
 from .live_models import compare_models as compare_models
 from .measures import cca as cca
 from .measures import cka as cka

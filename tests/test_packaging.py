@@ -18,7 +18,7 @@ LEVELS = [
     {"datasets", "learning", "measures", "networks"},
     {"capture", "training", "comparison", "geometry", "probes"},
     {"inference", "plot"},
-    {"callbacks", "analyses", "live_models"},
+    {"callbacks", "analyses", "live_models", "accessors"},
     {"studies"},
     {"claims"},
     {"cli"},

@@ -11,3 +11,5 @@ from repsim.inference.permutation import permutation_test as permutation_test
 from repsim.inference.seed_tests import seed_test as seed_test
 from repsim.inference.sentences import describe as describe
 from repsim.inference.sentences import findings as findings
+from repsim.inference.summaries import summary as summary
+from repsim.inference.summaries import table as table

@@ -4,12 +4,15 @@ from repsim.plot.curves import layer_curve as layer_curve
 from repsim.plot.heat_maps import heatmap as heatmap
 from repsim.plot.heat_maps import heatmaps as heatmaps
 from repsim.plot.model_bars import models as models
+from repsim.plot.moving import animate as animate
+from repsim.plot.moving import slider as slider
 from repsim.plot.network_maps import dendrogram as dendrogram
 from repsim.plot.network_maps import mds as mds
 from repsim.plot.rdm_grids import rdm_grid as rdm_grid
 from repsim.plot.trajectories import dynamics as dynamics
 
 __all__ = [
+    "animate",
     "dendrogram",
     "dynamics",
     "heatmap",
@@ -18,4 +21,5 @@ __all__ = [
     "mds",
     "models",
     "rdm_grid",
+    "slider",
 ]

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from repsim.core.messages import unknown
 from repsim.plot.style import (
+    canvas,
     expect_array,
     in_time,
     labels,
@@ -32,6 +32,7 @@ def layer_curve(
     hue: str | None = None,
     baselines: Mapping[str, float | xr.DataArray] | None = None,
     splits: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
+    figsize: tuple[float, float] | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw a quantity along depth, a line a condition, seeds as a band.
@@ -54,6 +55,8 @@ def layer_curve(
     splits : iterable of str or mapping of condition to such, optional
         Layers after which a gradient is synthesised: vertical dotted lines, in the
         condition's colour where a mapping says whose they are.
+    figsize : (float, float), optional
+        Of a figure of its own, in inches, in place of `ax`.
     **kwargs
         Passed to `Axes.plot` for the mean lines.
 
@@ -83,7 +86,7 @@ def layer_curve(
     steps = hue == "step"
     styles = _moments(groups) if steps else _side_by_side(groups)
     # Nothing is drawn before everything is known to fit: no empty figure is left.
-    axes = plt.gca() if ax is None else ax
+    axes = canvas(ax, figsize)
     for name, values in groups.items():
         _line(axes, values, styles[name] | line_options(kwargs))
     _baselines(axes, levels, names)

@@ -1,22 +1,24 @@
 """Layers against layers as a heat map."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import xarray as xr
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from repsim.core.messages import unknown
 from repsim.plot.style import (
+    canvas,
+    every_nth,
     expect_array,
     labels,
     measure_label,
     panels,
     scale,
+    shortened,
     split_positions,
     title,
 )
@@ -31,6 +33,7 @@ def heatmap(
     splits: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
     difference: bool = False,
     marked: xr.DataArray | None = None,
+    figsize: tuple[float, float] | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw a matrix of layers against layers (or of any two dims) as a heat map.
@@ -53,13 +56,16 @@ def heatmap(
         of 0, instead of the measure's own.
     marked : DataArray of bool, optional
         Cells to mark with a dot, with the dims of `matrix`.
+    figsize : (float, float), optional
+        Of a figure of its own, in inches, in place of `ax`.
     **kwargs
-        Passed to `seaborn.heatmap`.
+        Passed to `seaborn.heatmap`: `cmap`, `vmin`, `annot`, `xticklabels`, ….
 
     Returns
     -------
     Axes
-        With the title from `attrs`.
+        With the title from `attrs`; modules that all layers lie in are named at the
+        axis alone, and of many layers every few are.
 
     Raises
     ------
@@ -81,17 +87,15 @@ def heatmap(
             f"({', '.join(str(d) for d in matrix.dims)}); {_way_out(matrix)}."
         )
         raise ValueError(msg)
-    axes = plt.gca() if ax is None else ax
+    axes = canvas(ax, figsize)
     y, x = (str(d) for d in matrix.dims)
     rows, columns = labels(matrix, y), labels(matrix, x)
     options = _heat_options(matrix, rows, columns, difference) | kwargs
     sns.heatmap(pd.DataFrame(matrix.values, rows, columns), ax=axes, **options)
     axes.invert_yaxis()
-    small = "x-small" if max(len(rows), len(columns)) > 12 else "small"
-    axes.tick_params(labelsize=small, length=2)
-    axes.tick_params(axis="x", rotation=90 if len("".join(columns)) > 30 else 0)
-    axes.tick_params(axis="y", rotation=0)
-    axes.set(xlabel=x, ylabel=y, title=title(matrix))
+    axes.set_title(title(matrix))
+    _name_side(axes, "y", y, rows, "yticklabels" in kwargs)
+    _name_side(axes, "x", x, columns, "xticklabels" in kwargs)
     if marked is not None:
         down, across = np.nonzero(marked.transpose(y, x).values)
         axes.plot(across + 0.5, down + 0.5, ".", color="0.1", markersize=3)
@@ -102,6 +106,21 @@ def heatmap(
     for position in split_positions(whose.get(dims[0], ()), rows):
         axes.axhline(position + 0.5, color="white", linestyle="--", linewidth=1.1)
     return axes
+
+
+def _name_side(
+    axes: Axes, which: Literal["x", "y"], dim: str, names: list[str], told: bool
+) -> None:
+    """Name the layers along one side, and the dim."""
+    short, lead = shortened(names)
+    small = "x-small" if len(names) > 12 else "small"
+    upright = which == "x" and len("".join(short)) > 30
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    if not told:
+        every = every_nth(short, 40)
+        axis.set_ticks([i + 0.5 for i in range(len(short))][::every], short[::every])
+    axes.tick_params(axis=which, labelsize=small, length=2, labelrotation=90 * upright)
+    axis.set_label_text(f"{dim}, of {lead}" if lead and not told else dim)
 
 
 def heatmaps(
@@ -163,7 +182,7 @@ def heatmaps(
     names = labels(cells, col)
     figure, axes = panels(len(names), width=size, height=size, columns=columns)
     figure.set_layout_engine("compressed")  # squares leave no gaps between them
-    limits = _limits(cells, bool(kwargs.get("difference"))) | kwargs
+    limits = shared_limits(cells, bool(kwargs.get("difference"))) | kwargs
     for k, (ax, name) in enumerate(zip(axes, names, strict=True)):
         dots = None if marked is None else marked.isel({col: k})
         heatmap(cells.isel({col: k}), ax=ax, cbar=False, marked=dots, **limits)
@@ -184,7 +203,7 @@ def _bar_label(cells: xr.DataArray, kwargs: Mapping[str, Any]) -> str:
     return ("difference in " if kwargs.get("difference") else "") + measure_label(cells)
 
 
-def _limits(cells: xr.DataArray, difference: bool) -> dict[str, Any]:
+def shared_limits(cells: xr.DataArray, difference: bool) -> dict[str, Any]:
     """Return one scale for several heat maps."""
     values = cells.values[np.isfinite(cells.values)]
     if not values.size:
@@ -214,17 +233,16 @@ def _heat_options(
     matrix: xr.DataArray, rows: list[str], columns: list[str], difference: bool
 ) -> dict[str, Any]:
     measure = str(matrix.attrs.get("measure") or matrix.name)
-    few = max(len(rows), len(columns)) <= 40
     options: dict[str, Any] = {
         "square": len(rows) == len(columns),
-        "xticklabels": True if few else "auto",
-        "yticklabels": True if few else "auto",
+        "xticklabels": False,
+        "yticklabels": False,
         "cmap": scale("viridis"),
         "cbar_kws": {"label": measure_label(matrix)},
     }
     if difference:
         label = f"difference in {measure_label(matrix)}"
-        options |= _limits(matrix, True) | {"cmap": scale("RdBu_r")}
+        options |= shared_limits(matrix, True) | {"cmap": scale("RdBu_r")}
         options["cbar_kws"] = {"label": label}
     elif measure in _UNIT:
         low = bool((matrix.values < 0).any())

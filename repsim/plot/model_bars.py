@@ -4,12 +4,18 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+
+from repsim.plot.style import canvas
 
 
 def models(
-    result: xr.Dataset, *, ax: Axes | None = None, level: float = 0.05, **kwargs: Any
+    result: xr.Dataset,
+    *,
+    ax: Axes | None = None,
+    level: float = 0.05,
+    figsize: tuple[float, float] | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Draw a `model_test`: a bar a model, its interval, the ceiling and what is sure.
 
@@ -23,6 +29,8 @@ def models(
         Level of the marks: a filled dot under a bar explains more than nothing, an
         open triangle above it stays below the noise ceiling, and a line joins two
         bars that differ.
+    figsize : (float, float), optional
+        Of a figure of its own, in inches, in place of `ax`.
     **kwargs
         To `Axes.bar`.
 
@@ -41,7 +49,7 @@ def models(
     >>> [label.get_text() for label in models(found).get_xticklabels()]
     ['truth', 'other']
     """
-    ax = plt.gca() if ax is None else ax
+    ax = canvas(ax, figsize)
     x = np.arange(result.sizes["model"])
     value = result["estimate"].values
     ends = np.stack([value - result["low"].values, result["high"].values - value])

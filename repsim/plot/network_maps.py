@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from scipy.cluster.hierarchy import dendrogram as tree
 from scipy.cluster.hierarchy import linkage
@@ -13,7 +12,7 @@ from repsim.core.messages import unknown
 from repsim.geometry.between_networks import items_of
 from repsim.geometry.embedding import Scaling, embed
 from repsim.geometry.profiles import expect_pairs
-from repsim.plot.style import palette
+from repsim.plot.style import canvas, palette
 
 _MARKERS = "osD^vP*Xh"
 
@@ -23,6 +22,7 @@ def mds(
     *,
     ax: Axes | None = None,
     method: Scaling = "classical",
+    figsize: tuple[float, float] | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw layers or networks as points whose distances are those of an RDM.
@@ -38,6 +38,8 @@ def mds(
         Where to draw; the current axes by default.
     method : {"classical", "metric"}
         As in `repsim.embed`.
+    figsize : (float, float), optional
+        Of a figure of its own, in inches, in place of `ax`.
     **kwargs
         Passed to `Axes.scatter`.
 
@@ -57,7 +59,7 @@ def mds(
     'dimension 1'
     """
     points = embed(rdm, method=method)
-    axes = plt.gca() if ax is None else ax
+    axes = canvas(ax, figsize)
     conditions = _text(points, "condition")
     networks = _text(points, "network")
     colours = palette(conditions)
@@ -135,6 +137,7 @@ def dendrogram(
     *,
     ax: Axes | None = None,
     method: Literal["average", "complete", "single"] = "average",
+    figsize: tuple[float, float] | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw how networks (or layers) cluster, names in the colour of their condition.
@@ -148,6 +151,8 @@ def dendrogram(
     method : str
         Linkage, as in `scipy.cluster.hierarchy.linkage`: "average", "complete",
         "single".
+    figsize : (float, float), optional
+        Of a figure of its own, in inches, in place of `ax`.
     **kwargs
         Passed to `scipy.cluster.hierarchy.dendrogram`.
 
@@ -176,7 +181,7 @@ def dendrogram(
             f"{int(rdm.isnull().sum())} NaN."
         )
         raise ValueError(msg)
-    axes = plt.gca() if ax is None else ax
+    axes = canvas(ax, figsize)
     items = items_of(rdm)
     parts = [items[k].astype(str) for k in ("condition", "seed", "layer") if k in items]
     count = int((1 + np.sqrt(1 + 8 * rdm.sizes["pair"])) / 2)

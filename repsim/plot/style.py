@@ -77,6 +77,50 @@ def labels(data: xr.DataArray, dim: str) -> list[str]:
     return [str(v) for v in data[dim].values]
 
 
+def canvas(ax: Axes | None, figsize: tuple[float, float] | None = None) -> Axes:
+    """Return where to draw: `ax`, a new figure of a size, or the current axes.
+
+    A figure that was empty before is laid out so that no name is cut off.
+    """
+    if ax is not None:
+        if figsize is not None:
+            msg = (
+                f"Expected `ax` or `figsize`, but got both; the size of {figsize} "
+                "inches is that of a figure of its own."
+            )
+            raise ValueError(msg)
+        return ax
+    figure = plt.gcf() if figsize is None else plt.figure(figsize=figsize)
+    if not figure.axes and figure.get_layout_engine() is None:
+        figure.set_layout_engine("constrained")
+    return plt.gca()
+
+
+def shortened(names: Sequence[str]) -> tuple[list[str], str]:
+    """Return names without the modules that all of them lie in, and those."""
+    if len(names) < 2:
+        return list(names), ""
+    heads = [name.split(".")[:-1] for name in names]
+    shared = []
+    for parts in zip(*heads, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    lead = ".".join(shared)
+    if len(lead) < 8:  # little is won, and a name less is known by heart
+        return list(names), ""
+    return [name[len(lead) + 1 :] for name in names], lead
+
+
+def every_nth(names: Sequence[str], most: int) -> int:
+    """Return of how many layers one is named: the same part of each block, if any."""
+    least = -(-len(names) // most)
+    for n in range(least, 4 * least + 1):
+        if least > 1 and len({name.split(".")[-1] for name in names[::n]}) == 1:
+            return n
+    return least
+
+
 def palette(names: Iterable[str]) -> dict[str, Any]:
     """Return one colour-blind-safe colour per name, the same for the same order."""
     unique = list(dict.fromkeys(str(n) for n in names))
@@ -110,7 +154,8 @@ def line_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def layer_axis(axes: Axes, names: Sequence[str]) -> None:
     """Put layers on the x axis, each named while there is room."""
-    every = 1 if len(names) <= 32 else -(-len(names) // 32)
+    names, lead = shortened(names)
+    every = every_nth(names, 32)
     at = np.arange(len(names))[::every]
     long = max((len(n) for n in names), default=0) > 2
     size = "small" if len(names) <= 12 else "x-small"
@@ -120,7 +165,7 @@ def layer_axis(axes: Axes, names: Sequence[str]) -> None:
         text.set_horizontalalignment("right" if len(names) <= 12 else "center")
         text.set_rotation_mode("anchor" if len(names) <= 12 else "default")
     axes.set_xlim(-0.5, len(names) - 0.5)
-    axes.set_xlabel("layer")
+    axes.set_xlabel(f"layer of {lead}" if lead else "layer")
 
 
 def panels(

@@ -5,13 +5,19 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from repsim.core.messages import unknown
 from repsim.geometry.profiles import Distance, rdm_distance
 from repsim.plot.curves import layer_curve
-from repsim.plot.style import in_time, labels, layer_axis, line_options, name_scale
+from repsim.plot.style import (
+    canvas,
+    in_time,
+    labels,
+    layer_axis,
+    line_options,
+    name_scale,
+)
 
 
 def dynamics(
@@ -21,6 +27,7 @@ def dynamics(
     along: str | None = None,
     metric: Distance = "euclidean",
     splits: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
+    figsize: tuple[float, float] | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw how RDMs approach their last: along depth, or along training.
@@ -42,6 +49,8 @@ def dynamics(
         Distance between RDMs, where `data` holds RDMs.
     splits : iterable of str or mapping, optional
         Along depth, as in `layer_curve`.
+    figsize : (float, float), optional
+        Of a figure of its own, in inches, in place of `ax`.
     **kwargs
         Passed to `Axes.plot`.
 
@@ -68,9 +77,9 @@ def dynamics(
     if "pair" in data.dims:
         data = rdm_distance(data, along=along, metric=metric)
     if along == "layer" and "step" not in data.dims:
-        axes = layer_curve(data, ax=ax, splits=splits, **kwargs)
+        axes = layer_curve(data, ax=ax, splits=splits, figsize=figsize, **kwargs)
     else:
-        axes = _family(data, along, ax, kwargs)
+        axes = _family(data, along, ax, figsize, kwargs)
     reference = data.attrs.get("reference")
     kind = "L2" if data.attrs.get("distance") == "euclidean" else "1 − r"
     last = str(data[along].values[-1]) if along in data.coords else reference
@@ -85,7 +94,11 @@ def dynamics(
 
 
 def _family(
-    data: xr.DataArray, along: str, ax: Axes | None, kwargs: Mapping[str, Any]
+    data: xr.DataArray,
+    along: str,
+    ax: Axes | None,
+    figsize: tuple[float, float] | None,
+    kwargs: Mapping[str, Any],
 ) -> Axes:
     """Draw one line a step over depth, or one line a layer over training."""
     if set(data.dims) != {"step", "layer"}:
@@ -98,7 +111,7 @@ def _family(
     other = "step" if along == "layer" else "layer"
     names = labels(data, other)
     colours = in_time(names)
-    axes = plt.gca() if ax is None else ax
+    axes = canvas(ax, figsize)
     x = np.arange(data.sizes["layer"]) if along == "layer" else data["step"].values
     for name, line in zip(names, data.transpose(other, along).values, strict=True):
         style: dict[str, Any] = {"color": colours[name], "linewidth": 1.3}
