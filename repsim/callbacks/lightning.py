@@ -16,8 +16,8 @@ class LightningRecorder(Callback):
 
     Parameters
     ----------
-    inputs : tensor, dict, or iterable of batches
-        The fixed examples.
+    inputs : tensor, dict, iterable of batches, or "training"
+        The fixed examples, or the very batches that are learnt.
     **options
         Those of `repsim.Recorder`: `layers`, `every`, `store`, …
 

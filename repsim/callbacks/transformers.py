@@ -21,9 +21,9 @@ class TransformersRecorder(TrainerCallback):
 
     Parameters
     ----------
-    inputs : tensor, dict, or iterable of batches
+    inputs : tensor, dict, iterable of batches, or "training"
         The fixed examples; a dict, such as a tokenizer's, is passed as
-        `model(**inputs)`.
+        `model(**inputs)`. Or the very batches that are learnt.
     **options
         Those of `repsim.Recorder`: `layers`, `every`, `store`, …
 

@@ -249,6 +249,18 @@ def _batch(item: Any, whole: bool, axis: int = 0) -> Batch:
     return batch
 
 
+def learnt_batch(
+    kind: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], axis: int
+) -> Any:
+    """Return what a module was called with as a batch of this kind, copied."""
+    args, kwargs = moved(args, None), moved(kwargs, None)
+    inputs = dict(_named_tensors({**{str(i): a for i, a in enumerate(args)}, **kwargs}))
+    inputs.pop("labels", None)
+    came = kwargs or (args[0] if len(args) == 1 else args)
+    size = _size(args or inputs, axis)
+    return kind(came, args, kwargs, size=size, inputs=inputs, axis=axis)
+
+
 def _check_collated(inputs: Mapping[str, Any]) -> None:
     """Refuse a row of a data set, whose values are lists or have no batch."""
     for key, value in inputs.items():

@@ -18,11 +18,12 @@ PATIENCE = 60.0
 _meetings = count()
 
 
-def part_of(model: Any, network: nn.Module) -> Part:
+def part_of(model: Any, network: nn.Module, *, passes: bool = True) -> Part:
     """Return what this process does: write, run the passes along, or nothing.
 
     A network in shards (FSDP2) gathers its weights in every pass, so all ranks run it
-    and the first writes. Under DDP each rank has the weights, and the first is enough.
+    and the first writes. Under DDP each rank has the weights, and the first is enough,
+    as it is where no passes are made (`passes=False`): it sees its own batches.
     """
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
@@ -31,6 +32,9 @@ def part_of(model: Any, network: nn.Module) -> Part:
         return "writes"
     first = distributed.get_rank() == 0
     kinds = {type(m).__name__ for m in (*wrappers(model), *network.modules())}
+    shared = {"FullyShardedDataParallel", "DistributedDataParallel"} & kinds
+    if not passes and (shared or is_sharded(network)):
+        return "writes" if first else "rests"
     if "FullyShardedDataParallel" in kinds:
         msg = (
             "Expected a network that every rank can run alone or that is sharded by "

@@ -55,7 +55,8 @@ class Hooks:
                         )
                     )
             for module in self._around.values():
-                self._handles.append(module.register_forward_hook(self._leaving))
+                leaving = module.register_forward_hook(self._leaving, always_call=True)
+                self._handles.append(leaving)
         except BaseException:
             self.__exit__()
             raise
@@ -75,23 +76,34 @@ class Hooks:
         # A recorder's private pass is not what another tap wants to see.
         return self.private or recording.get() in (None, self)
 
+    def _failing(self, _path: str, error: Exception) -> None:
+        """End the pass, or not: what a layer gave could not be taken."""
+        raise error
+
     def _hook(self, path: str, choice: Choice) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: object, output: object) -> None:
             if not self._mine():
                 return
             call = self._calls.get(path, 0) + 1 if self.counting else 1
             self._calls[path] = call
-            for name, tensor in choice.take(path, call, output):
-                self._emit(name, tensor)
+            try:
+                for name, tensor in choice.take(path, call, output):
+                    self._emit(name, tensor)
+            except Exception as error:
+                self._failing(path, error)
 
         return hook
 
     def _before(self, path: str, choice: Choice) -> Callable[..., None]:
         def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
-            if self._mine():
-                call = self._calls.get(path, 0) + 1 if self.counting else 1
+            if not self._mine():
+                return
+            call = self._calls.get(path, 0) + 1 if self.counting else 1
+            try:
                 for name, tensor in choice.take_inputs(path, call, args, kwargs):
                     self._emit(name, tensor)
+            except Exception as error:
+                self._failing(path, error)
 
         return hook
 

@@ -100,6 +100,15 @@ class Moment:
         self.names.add(name)
         self._guarded(name, partial(self._place, name, found, stack))
 
+    def refuse(self, name: str, error: Exception) -> None:
+        """Take the news that there is no output of a layer."""
+
+        def fail() -> None:
+            raise error
+
+        self.names.add(name)
+        self._guarded(name, fail)
+
     def take_signal(self, name: str, tensor: Tensor) -> None:
         """Take an error signal, whose axes are its layer's."""
         order = self._axes.known.get(name.rpartition("@")[0], Order(0, ("unit",)))

@@ -1,8 +1,9 @@
 """The recorder: a network's answers to fixed examples while it is trained."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 import xarray as xr
@@ -21,6 +22,13 @@ from repsim.capture.distributed import part_of, shard_again
 from repsim.capture.errors import Signals, needed_labels, of_loss, of_rule
 from repsim.capture.header import Header
 from repsim.capture.isolation import same_random_numbers, undisturbed
+from repsim.capture.learnt import (
+    TRAINING,
+    LearntBatches,
+    Reduction,
+    as_errors,
+    check_watchable,
+)
 from repsim.capture.masks import MaskSaid
 from repsim.capture.origin import provenance
 from repsim.capture.rows import Reduce
@@ -43,7 +51,7 @@ from repsim.datasets.store.resumption import resumed_writer
 from repsim.datasets.store.sinks import Nowhere, Sink
 from repsim.datasets.store.zarr_format import Codec
 
-Errors = Literal[True] | Callable[[Any, Any], Tensor] | None
+Errors = Literal[True, "mean", "sum"] | Callable[[Any, Any], Tensor] | None
 
 
 class Recorder:
@@ -56,8 +64,9 @@ class Recorder:
     ----------
     model : Module
         Any network, or a learning rule (its `network` is recorded).
-    inputs : tensor, dict, or iterable of batches
-        The fixed examples, as for `record`.
+    inputs : tensor, dict, iterable of batches, or "training"
+        The fixed examples, as for `record`; or "training": the very batches that are
+        learnt, as training's own passes compute them, at step k those of update k + 1.
     layers : str, iterable of str or predicate
         As for `tap`.
     labels : array of shape (example,) or None
@@ -84,9 +93,11 @@ class Recorder:
         `forward(model, batch) -> output` for models that need more than a call.
     batch_size : int
         Examples that pass through the network at once.
-    errors : True, callable or None
+    errors : True, callable, "mean", "sum" or None
         Also record the error at each layer, per sample: True with a learning rule
-        (the error it uses and the true one), or a loss `f(output, labels)`.
+        (the error it uses and the true one), or a loss `f(output, labels)`. With
+        inputs="training" how the training's loss joins the examples of a pass:
+        gradients as they come ("sum"), or times the number of examples ("mean").
     attrs : mapping or None
         Further attributes: `seed`, `init_seed`, `dataset`, …
     axes : mapping or None
@@ -151,26 +162,30 @@ class Recorder:
         self._count = start or 0
         batch_size = whole(batch_size, "batch_size", 1)
         check_how(reduce, "reduce", optional=True)
-        with same_random_numbers():  # inputs may be a shuffling DataLoader
-            self._batches = list(
-                batches_of(
-                    inputs,
-                    whole=forward is not None,
-                    size=batch_size,
-                    axis=inputs_axis(inputs, axes, labels, examples),
+        self._learns = isinstance(inputs, str) and inputs == TRAINING
+        if self._learns:
+            check_watchable(model, self._network)
+            _check_learnable(labels, examples, last, forward, mask, reduce)
+            self._batches: list[Batch] = []
+        else:
+            with same_random_numbers():  # inputs may be a shuffling DataLoader
+                axis = inputs_axis(inputs, axes, labels, examples)
+                self._batches = list(
+                    batches_of(
+                        inputs, whole=forward is not None, size=batch_size, axis=axis
+                    )
                 )
-            )
         head = provenance(model, self._network, reduce=reduce, attrs=attrs, axes=axes)
-        digest = InputsHash()
-        for batch in self._batches:
-            digest.update(batch.inputs)
-        head["inputs_sha256"] = digest.hexdigest()
+        if self._learns:
+            head["batches"] = TRAINING
+        else:
+            head["inputs_sha256"] = _hash_of(self._batches)
         self._header = Header(labels, examples, head)
         if labels is not None:
             _spread(labels, self._batches)
         sizes = [b.size for b in self._batches]
         known = None if None in sizes else sum(s for s in sizes if s is not None)
-        known = None if reduce == "tokens" else known
+        known = None if reduce == "tokens" or self._learns else known
         self._session = Session(
             self._network,
             choices,
@@ -181,7 +196,8 @@ class Recorder:
             mask=mask,
             on_error=on_error,
         )
-        self._part = part_of(model, self._network)
+        self._learnt = self._session.watching(errors) if self._learns else None
+        self._part = part_of(model, self._network, passes=not self._learns)
         self._place = None if store is None else locate(store, group)
         self._sink: Sink
         codec = Codec(level)
@@ -248,7 +264,12 @@ class Recorder:
             raise ValueError(msg)
         self._open = True
         try:
-            if self._schedule.due(self._count):
+            due = self._schedule.due(self._count)
+            if self._learnt is not None:
+                self._watch(due)
+                if not due:
+                    self._session.trust()
+            elif due:
                 self.snapshot()
             elif self._part != "rests":
                 with undisturbed(self._network):
@@ -283,7 +304,8 @@ class Recorder:
         Parameters
         ----------
         updates : int
-            How many; one moment at most is recorded, as of the last of them.
+            How many; one moment at most is recorded, as of the last of them (with
+            inputs="training", the batches since the one before).
 
         Raises
         ------
@@ -291,11 +313,15 @@ class Recorder:
             If the recorder is not open, or `updates` is negative.
         """
         self._check_open()
-        due = False
-        for _ in range(whole(updates, "updates")):
+        updates, due = whole(updates, "updates"), False
+        if updates and self._learnt is not None and self._learnt.watching:
+            self._record(self._seen(self._learnt))
+        for _ in range(updates):
             self._count += 1
             due = self._schedule.due(self._count) or due
-        if due:
+        if self._learnt is not None:
+            self._watch(due or self._learnt.watching)
+        elif due:
             self.snapshot()
 
     def due(self, updates: int) -> bool:
@@ -314,13 +340,40 @@ class Recorder:
         return self._schedule.due(updates)
 
     def snapshot(self) -> None:
-        """Record now, whatever the schedule says."""
+        """Record now, whatever the schedule says.
+
+        Raises
+        ------
+        ValueError
+            If the recorder is not open, or waits for the batches of a training.
+        """
         self._check_open()
+        if self._learns:
+            msg = (
+                'Expected fixed examples for a snapshot, but inputs="training" records '
+                "the batches that are learnt; make another recorder for those examples."
+            )
+            raise ValueError(msg)
+        self._record(self._batches)
+
+    def _record(self, batches: Sequence[Batch] | Iterator[Batch]) -> None:
         if self._part != "rests":
             with undisturbed(self._network):
-                self._session.record(self._batches, self._count, self._header)
+                self._session.record(batches, self._count, self._header)
                 shard_again(self._network)
         self._recorded = self._count
+
+    def _watch(self, due: bool) -> None:
+        """Let hooks see the batches of the next update, where those are due."""
+        if due and self._learnt is not None and self._part == "writes":
+            self._learnt.watch()
+
+    def _seen(self, learnt: LearntBatches) -> Iterator[Batch]:
+        """Yield the batches of the update just made; the first tell what came."""
+        learnt.rest()
+        batches = list(learnt.taken())
+        self._header.attrs.setdefault("inputs_sha256", _hash_of(batches))
+        yield from batches
 
     def close(self, *, complete: bool = True) -> None:
         """Close the recording; in order, and so complete, unless told otherwise.
@@ -340,6 +393,8 @@ class Recorder:
                 self._sink.finish()
         finally:
             self._open, self._closed = False, True
+            if self._learnt is not None:
+                self._learnt.rest()
             self._sink.close()
         if complete:
             self._session.warn_unreached()
@@ -367,6 +422,15 @@ class Recorder:
     ) -> Signals | None:
         if errors is None:
             return None
+        if self._learns != (errors in ("mean", "sum")):
+            msg = (
+                "Expected `errors` to be 'mean' or 'sum' with inputs=\"training\" and "
+                f"only there, as its own loss joins the examples, but got {errors!r}."
+            )
+            raise ValueError(msg)
+        if self._learns:
+            self._header.attrs["errors"] = f"training, {errors}"
+            return partial(as_errors, cast(Reduction, errors))
         for batch in self._batches:
             needed_labels(batch)
         if callable(errors):
@@ -387,6 +451,34 @@ class Recorder:
                 "Expected the recorder to be open, but it is not; use it as `with "
                 "Recorder(...) as recorder:` around the training loop, or call its "
                 "start() before and its close() after."
+            )
+            raise ValueError(msg)
+
+
+def _hash_of(batches: Iterable[Batch]) -> str:
+    digest = InputsHash()
+    for batch in batches:
+        digest.update(batch.inputs)
+    return digest.hexdigest()
+
+
+def _check_learnable(
+    labels: Any, examples: Any, last: bool, forward: Any, mask: Any, reduce: Any
+) -> None:
+    """Refuse what asks for the same examples at every step, or for a pass."""
+    given = {
+        "labels": labels is not None,
+        "examples": examples is not None,
+        "last": last,
+        "forward": forward is not None,
+        "mask as an array": mask is not None and not callable(mask),
+        "reduce='tokens'": reduce == "tokens",
+    }
+    for name, there in given.items():
+        if there:
+            msg = (
+                f'Expected no {name} with inputs="training", whose batches are others '
+                "at every step; leave it out, or give fixed examples."
             )
             raise ValueError(msg)
 

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from repsim.capture.axes import Axes, AxesSaid, told_axis
 from repsim.capture.batches import Batch, Forward, InputsHash
+from repsim.capture.distributed import is_sharded
 from repsim.capture.header import Header
 from repsim.capture.hooks import Hooks, recording
+from repsim.capture.learnt import LearntBatch, LearntBatches
 from repsim.capture.masks import Masks, MaskSaid, hash_of
 from repsim.capture.moment import Moment
 from repsim.capture.rows import Reduce
@@ -59,8 +61,8 @@ class Session:
         self._moment = Moment(
             self._sink, self._axes, self._masks, reduce, choices, frozenset(choices)
         )
-        around = {p: modules[p] for path in choices for p in _prefixes(path)}
-        self._hooks = Hooks(choices, self._take, around)
+        self._around = {p: modules[p] for path in choices for p in _prefixes(path)}
+        self._hooks = Hooks(choices, self._take, self._around)
         # What a trainer does around its own passes: types of inputs, autocast.
         self.convert: Callable[[Any], Any] | None = None
         self.context: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -78,6 +80,22 @@ class Session:
         self.use(MemorySink())
         self.record([batch], None, Header(None, None, {"inputs_sha256": ""}))
         return self._sink.dataset()
+
+    def watching(self, errors: object) -> LearntBatches:
+        """Return what sees a training's own batches in place of passes over others."""
+        axes = self._axes.inputs
+        axis = 0 if axes is None else axes.index("example")
+        return LearntBatches(
+            self._network,
+            self.choices,
+            self._around,
+            axis=axis,
+            errors=errors is not None,
+        )
+
+    def trust(self) -> None:
+        """Let nothing be raised from now on: a training is under way."""
+        self._moment.lenient = True
 
     def rehearse(self, batches: Sequence[Batch], head: Header) -> None:
         """Record one moment and forget it: what cannot be is said now."""
@@ -104,7 +122,7 @@ class Session:
             self._sink.abandon()
             if safe and isinstance(error, Exception) and not isinstance(error, OSError):
                 self._tell(
-                    f"{type(error).__name__}",
+                    f"{type(error).__name__} {str(error)[:20]}",
                     f"Nothing was recorded after {step} updates, as the pass failed "
                     f"({type(error).__name__}: {error}); training goes on.",
                 )
@@ -136,6 +154,12 @@ class Session:
             attrs["mask_sha256"] = hash_of(masks["mask"])
         if self._reduce is not None or not moment.widths:
             masks = {}
+        if masks and "batches" in head.attrs:
+            msg = (
+                "Expected `reduce` where the batches of a training have masks, as a "
+                'recording keeps one for all steps; pass reduce="last" or "mean".'
+            )
+            raise ValueError(msg)
         tokens = moment.tokens if self._reduce == "tokens" else None
         coords = head.coords(moment.seen, labels, masks, tokens, moment.widths)
         clash = sorted(coords.keys() & moment.names)
@@ -146,9 +170,15 @@ class Session:
     def _pass(self, batch: Batch) -> None:
         self._moment.begin_batch(batch, self._size(batch))
         self._passes += 1
-        with self._hooks:
-            self._hooks.begin()
-            batch.run(self._network, self._forward)
+        if isinstance(batch, LearntBatch):
+            for name, error in batch.failed.items():
+                self._moment.refuse(name, error)
+            for name, found, stack in batch.outputs:
+                self._moment.take(name, found, stack)
+        else:
+            with self._hooks:
+                self._hooks.begin()
+                batch.run(self._network, self._forward)
         self._moment.settle(lambda: self._followed(self.choices, batch, self._axis))
         if self._signals is not None:
             for name, tensor in self._signals(batch).items():
@@ -181,6 +211,8 @@ class Session:
     def _followed(
         self, choices: Mapping[str, Choice], batch: Batch, axis: int | None
     ) -> dict[str, int | None]:
+        if isinstance(batch, LearntBatch) and is_sharded(self._network):
+            return {}  # a pass of this rank alone would wait for the others
         at = batch.axis if axis is None else axis
         return followed(self._network, choices, batch, at, self._forward)
 

@@ -79,7 +79,10 @@ def test_lightning_records_updates_and_leaves_training_alone(tmp_path: Path) -> 
     recorder = repsim.callbacks.LightningRecorder(
         torch.randn(6, 4), every=5, last=True, store=tmp_path / "run.zarr"
     )
-    module, random_too = _fit(tmp_path, [recorder])
+    learnt = repsim.callbacks.LightningRecorder("training", every=5, errors="mean")
+    module, random_too = _fit(tmp_path, [recorder, learnt])
+    assert learnt.dataset()["step"].values.tolist() == [0, 5, 10]
+    assert learnt.dataset()["head@error"].sizes["example"] == 8
     run = recorder.dataset()
     assert run["step"].values.tolist() == [0, 5, 10, 12]
     assert repsim.layers(run) == ["body", "drop", "head"]
@@ -233,7 +236,13 @@ def test_transformers_records_updates_and_leaves_training_alone(
     recorder = repsim.callbacks.TransformersRecorder(
         inputs, layers="bert.encoder.layer.*", every=2, reduce="mean"
     )
-    model = _train(tmp_path, [recorder], accumulate)
+    learnt = repsim.callbacks.TransformersRecorder(
+        "training", layers="bert.encoder.layer.*", every=1, reduce="mean", errors="sum"
+    )
+    model = _train(tmp_path, [recorder, learnt], accumulate)
+    batches = learnt.dataset()
+    assert batches["step"].values.tolist() == [0, 1, 2, 3]
+    assert batches["bert.encoder.layer.1@error"].shape == (4, 4 * accumulate, 16)
     run = recorder.dataset()
     assert run["step"].values.tolist() == [0, 2, 4]
     assert repsim.layers(run) == ["bert.encoder.layer.0", "bert.encoder.layer.1"]
