@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from repsim.core.files import DOCUMENT
 from repsim.datasets.store import Chunks, opened
 from repsim.datasets.store.places import local
 from repsim.datasets.store.reader import read
-from repsim.datasets.store.zarr_format import DOCUMENT, read_document
+from repsim.datasets.store.zarr_format import read_document
 from repsim.datasets.validation import validate
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from repsim.core.files import DOCUMENT
 from repsim.datasets.exchange import from_netcdf, to_netcdf
 from repsim.datasets.recordings import SCHEMA, layers
 from repsim.datasets.store.attributes import attribute, example_coordinates
 from repsim.datasets.store.places import OTHERS, is_aborted, local, locate, prepare
 from repsim.datasets.store.reader import read
 from repsim.datasets.store.writer import Writer
-from repsim.datasets.store.zarr_format import DOCUMENT, Codec, read_document
+from repsim.datasets.store.zarr_format import Codec, read_document
 from repsim.datasets.validation import validate
 
 Chunks = int | str | Mapping[Any, Any] | None

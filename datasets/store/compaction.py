@@ -11,8 +11,8 @@ from typing import BinaryIO
 import numpy as np
 import zarr
 
+from repsim.core.files import DOCUMENT
 from repsim.datasets.store.zarr_format import (
-    DOCUMENT,
     Array,
     checksum,
     object_name,

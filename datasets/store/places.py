@@ -7,7 +7,8 @@ import weakref
 from pathlib import Path
 from urllib.parse import unquote
 
-from repsim.datasets.store.zarr_format import DOCUMENT, ensure_group
+from repsim.core.files import DOCUMENT
+from repsim.datasets.store.zarr_format import ensure_group
 
 _OBJECT = re.compile(r"[^/]+/(c(\.\d+)+|c(/\d+)+|zarr\.json|\.zarr\.json[^/]*)")
 

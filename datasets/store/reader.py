@@ -12,8 +12,9 @@ import zarr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
+from repsim.core.files import DOCUMENT
 from repsim.datasets.store.attributes import dims_of
-from repsim.datasets.store.zarr_format import DOCUMENT, read_document
+from repsim.datasets.store.zarr_format import read_document
 
 MOST_EXAMPLES = 2**31
 

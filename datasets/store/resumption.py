@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from repsim.core.files import DOCUMENT
 from repsim.datasets.store.compaction import arrays_of, committed, unpack
 from repsim.datasets.store.objects import clear_objects, marks_array, write_marks
 from repsim.datasets.store.places import Lock, is_aborted, prepare, refused
 from repsim.datasets.store.writer import FIRST_CAPACITY, Writer
 from repsim.datasets.store.zarr_format import (
-    DOCUMENT,
     Array,
     Codec,
     group_document,

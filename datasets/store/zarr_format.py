@@ -18,12 +18,10 @@ import google_crc32c
 import numcodecs
 import numpy as np
 
-from repsim.core.files import write_whole
+from repsim.core.files import DOCUMENT, write_whole
 
 CHUNK_BYTES = 16 * 2**20
 """One object of a live recording holds at most this much, uncompressed."""
-
-DOCUMENT = "zarr.json"
 
 
 @dataclass(frozen=True)

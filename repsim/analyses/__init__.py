@@ -20,10 +20,11 @@ says so instead of failing. A new file here is collected by itself.
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import xarray as xr
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # `sources` answers without them, as does a study that is finished
+    import xarray as xr
+    from matplotlib.figure import Figure
 
 
 class NotApplicable(ValueError):
@@ -38,22 +39,22 @@ class Analysis(Protocol):
     TITLE: str
     ORDER: int
 
-    def compute(self, study: xr.DataTree) -> xr.Dataset:
+    def compute(self, study: "xr.DataTree") -> "xr.Dataset":
         """Return labelled results."""
 
-    def figures(self, result: xr.Dataset) -> Mapping[str, Figure]:
+    def figures(self, result: "xr.Dataset") -> "Mapping[str, Figure]":
         """Return figures by file stem."""
 
-    def claim(self, result: xr.Dataset) -> str:
+    def claim(self, result: "xr.Dataset") -> str:
         """Return what was found, in one sentence."""
 
-    def caption(self, result: xr.Dataset) -> str:
+    def caption(self, result: "xr.Dataset") -> str:
         """Return one line beneath the figures."""
 
-    def details(self, result: xr.Dataset) -> str:
+    def details(self, result: "xr.Dataset") -> str:
         """Return how to read the figures."""
 
-    def summary(self, result: xr.Dataset) -> Mapping[str, Any]:
+    def summary(self, result: "xr.Dataset") -> Mapping[str, Any]:
         """Return the numbers kept in `study.json`."""
 
 

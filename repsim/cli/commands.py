@@ -203,11 +203,6 @@ def study(
 
     Example: repsim study --rules bp,sg,sg:at=every:lr=5e-5 --seeds 5 --out study
     """
-    from repsim.studies.depths import run_depths
-    from repsim.studies.given_rdms import add_rdms
-    from repsim.studies.joining import join_recordings
-    from repsim.studies.report import preview, write_report
-    from repsim.studies.run import run_study
     from repsim.studies.spec import DEFAULT_CONDITIONS
 
     conditions = DEFAULT_CONDITIONS if rules is None else tuple(rules.split(","))
@@ -216,6 +211,8 @@ def study(
 
     def first_plot(folder: Path, condition: str, number: int) -> None:
         # One picture as soon as two networks can be compared; the report redraws it.
+        from repsim.studies.report import preview
+
         done.append(folder)
         if done.count(folder) == 2:
             for path in preview(folder):
@@ -234,22 +231,35 @@ def study(
         "lr": lr,
         "device": device,
         "plugins": plugin or [],
-        "jobs": jobs,
-        "progress": not quiet,
-        "after_cell": first_plot,
     }
+    running = {"jobs": jobs, "progress": not quiet, "after_cell": first_plot}
     with _continues():
         with _bad_usage(unless=done):
+            page: Path | None = None
             if recordings:
+                from repsim.studies.joining import join_recordings
+
                 join_recordings(recordings, out)
             elif len(depths) > 1:
-                results = run_depths(depths, conditions, dataset, seeds, out, **options)
+                from repsim.studies.depths import run_depths
+
+                results = run_depths(
+                    depths, conditions, dataset, seeds, out, **options, **running
+                )
             else:
                 options["depth"] = depths[0] if depths else None
-                run_study(conditions, dataset, seeds, out, **options)
+                page = None if rdm else _made(conditions, dataset, seeds, out, options)
+                if page is None:
+                    from repsim.studies.run import run_study
+
+                    run_study(conditions, dataset, seeds, out, **options, **running)
             if rdm:
+                from repsim.studies.given_rdms import add_rdms
+
                 add_rdms(rdm, out)
-        if recordings or len(depths) < 2:
+        if page is None and (recordings or len(depths) < 2):
+            from repsim.studies.report import write_report
+
             page = write_report(out, jobs=jobs, progress=not quiet)
     if len(depths) > 1 and not recordings:
         table = results["test_accuracy"].mean("seed").to_pandas().round(3).to_string()
@@ -264,6 +274,23 @@ def study(
         for name, value in accuracy.items()
     ]
     _say(content, as_json, [*lines, f"report: {page}"])
+
+
+def _made(
+    conditions: tuple[str, ...],
+    dataset: str,
+    seeds: int,
+    out: Path,
+    options: dict[str, Any],
+) -> Path | None:
+    """Return the page of a study that is whole, told without importing torch."""
+    from repsim.studies.continuation import finished
+    from repsim.studies.fingerprints import current_page
+    from repsim.studies.spec import make_spec
+
+    if finished(out, make_spec(conditions, dataset, seeds, **options)):
+        return current_page(out)
+    return None
 
 
 @app.command()

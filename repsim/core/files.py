@@ -4,6 +4,9 @@ import os
 import threading
 from pathlib import Path
 
+DOCUMENT = "zarr.json"
+"""The file by which zarr describes a group or an array."""
+
 
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write a file so that others see the old content or the new, never a part."""

@@ -23,12 +23,13 @@ from repsim.datasets.store import remove_recording
 from repsim.learning.rule import Diverged, Rule
 from repsim.networks.feedforward import BatchNorm
 from repsim.studies.conditions import Condition
+from repsim.studies.continuation import TRAINING
 from repsim.studies.materials import build_network, classes_of, load, tensors
 from repsim.studies.plugins import import_modules
 from repsim.studies.spec import Spec
 from repsim.training.loop import train
 
-TRAINING, MEASURED = "training", "measured"
+MEASURED = "measured"
 
 Finish = Callable[[Rule, xr.Dataset, xr.Dataset, xr.Dataset], xr.Dataset]
 """Rule, recording, training and test data -> what else is measured on a network."""

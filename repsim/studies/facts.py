@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repsim.datasets.store.zarr_format import DOCUMENT
+from repsim.core.files import DOCUMENT
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Facts:
     @property
     def mark(self) -> str:
         """A digest of which recordings there are, and of when they were made."""
-        root = _attributes(self.store)
+        root = attributes(self.store)
         lines = [f"{c.condition}/{c.seed}/{c.mark}" for c in self.cells]
         lines.append(str(root.get("measured_rdm_sha256")))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -56,7 +56,7 @@ class Facts:
 
 def study_facts(store: Path) -> Facts:
     """Return what a tree ``/<condition>/<seed>`` says of itself."""
-    root = _attributes(store)
+    root = attributes(store)
     order = [str(name) for name in root.get("conditions", ())]
     cells = []
     for document in store.glob(f"*/*/{DOCUMENT}"):
@@ -78,7 +78,8 @@ def study_facts(store: Path) -> Facts:
     return Facts(store, sorted(cells, key=place))
 
 
-def _attributes(folder: Path) -> dict[str, Any]:
+def attributes(folder: Path) -> dict[str, Any]:
+    """Return what a zarr group says of itself; nothing where there is none."""
     path = folder / DOCUMENT
     if not path.is_file():
         return {}

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from repsim.datasets.store.zarr_format import DOCUMENT
-from repsim.studies.report import RUNS
+from repsim.core.files import DOCUMENT
+from repsim.studies.continuation import RUNS
 
 NAME, MARK = "measured_rdm", "measured_rdm_sha256"
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import zarr
 
-from repsim.core.files import write_whole
+from repsim.core.files import DOCUMENT, write_whole
 from repsim.core.provenance import versions
-from repsim.datasets.store.zarr_format import DOCUMENT
-from repsim.studies.report import RUNS, SUMMARY
+from repsim.studies.continuation import RUNS, SUMMARY
 from repsim.studies.workers import occupied
 
 

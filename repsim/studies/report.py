@@ -1,6 +1,5 @@
 """The page people look at: every analysis of a study, its figures, one HTML file."""
 
-import hashlib
 import io
 import json
 import re
@@ -19,21 +18,28 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from repsim import plot
-from repsim.analyses import Analysis, NotApplicable, collect, sources
+from repsim.analyses import Analysis, NotApplicable, collect
 from repsim.core.files import write_whole
-from repsim.core.provenance import repsim_version
 from repsim.core.threads import one_thread
 from repsim.datasets.recordings import layers, networks
 from repsim.datasets.results import restored, storable
-from repsim.datasets.store.zarr_format import DOCUMENT
 from repsim.datasets.studies import open_study
+from repsim.studies.continuation import RUNS, SUMMARY
 from repsim.studies.facts import Facts, study_facts
+from repsim.studies.fingerprints import (
+    PAGE,
+    SECTIONS,
+    content,
+    kept,
+    page_is,
+    page_mark,
+    places,
+    section_marks,
+)
 from repsim.studies.pages import as_text, page
 from repsim.studies.workers import occupied, workers
 
-RUNS, RESULTS, SUMMARY = "runs.zarr", "results.zarr", "study.json"
-SECTIONS, PAGE = "sections", "report.html"
+RESULTS = "results.zarr"
 HERO = "seeds"
 """The section whose figure and verdicts open the page."""
 
@@ -84,7 +90,7 @@ def write_report(
     Traceback (most recent call last):
     FileNotFoundError: Expected a study at no/such/folder, but found none; run ...
     """
-    store, out = _places(Path(path), out)
+    store, out = places(Path(path), out)
     facts = study_facts(store)
     if not facts.cells:
         msg = (
@@ -93,14 +99,14 @@ def write_report(
         )
         raise FileNotFoundError(msg)
     out.mkdir(parents=True, exist_ok=True)
-    marks = {name: _fingerprints(facts, source) for name, source in sources().items()}
+    marks = section_marks(facts)
     with occupied(out):
-        kept = {name: _kept(out, name, mark[1]) for name, mark in marks.items()}
-        made = _digest(*(m for of in marks.values() for m in of), *_code(), _asked(out))
-        if all(kept.values()) and _page_is(out, made):
+        held = {name: kept(out, name, mark[1]) for name, mark in marks.items()}
+        made = page_mark(out, marks)
+        if all(held.values()) and page_is(out, made):
             return out / PAGE
         zarr.open_group(out / RESULTS, mode="a", zarr_format=3)
-        todo = [name for name, section in kept.items() if section is None]
+        todo = [name for name, section in held.items() if section is None]
         with (
             workers(jobs, out) as run,
             tqdm(total=len(todo), desc="analyses", disable=not progress) as bar,
@@ -110,79 +116,12 @@ def write_report(
                 for name in todo
             ]
             for section in run(calls) if calls else ():
-                kept[section["name"]] = section
+                held[section["name"]] = section
                 bar.set_postfix_str(section["name"])
                 bar.update()
-        sections = [s for s in kept.values() if s is not None]
+        sections = [s for s in held.values() if s is not None]
         _write_page(out, facts, sorted(sections, key=lambda s: s["order"]), made)
     return out / PAGE
-
-
-def _places(path: Path, out: str | Path | None) -> tuple[Path, Path]:
-    """Return the store of recordings, and the folder to write."""
-    inner = path / RUNS
-    store = inner if (inner / DOCUMENT).is_file() else path
-    if not (store / DOCUMENT).is_file():
-        msg = (
-            f"Expected a study at {path}, but found none; run `repsim study`, or name "
-            "a store with recordings at /<condition>/<seed>."
-        )
-        raise FileNotFoundError(msg)
-    if out is not None:
-        return store, Path(out)
-    return store, path if store == inner else path.with_name(f"{path.stem}_report")
-
-
-def _digest(*parts: str | bytes) -> str:
-    """Return one digest of several."""
-    whole = hashlib.sha256()
-    for part in parts:
-        whole.update(part.encode() if isinstance(part, str) else part)
-        whole.update(b"\0")
-    return whole.hexdigest()
-
-
-def _fingerprints(facts: Facts, source: Path) -> tuple[str, str]:
-    """Return what a result and what a section depends on."""
-    code = source.read_bytes()
-    result = _digest(facts.mark, repsim_version(), code)
-    shared = sorted(Path(plot.__file__).parent.glob("*.py"))
-    shared += [source.parent / "_study.py"]
-    return result, _digest(result, *(path.read_bytes() for path in shared))
-
-
-def _code() -> list[bytes]:
-    """Return the code that makes the page from its sections."""
-    here = Path(__file__).parent
-    return [p.read_bytes() for p in (*here.glob("templates/*.html"), Path(__file__))]
-
-
-def _asked(out: Path) -> str:
-    """Return what of study.json the page shows."""
-    content = _content(out)
-    shown = ("spec", "versions", "learning_rates", "tuning")
-    return json.dumps({k: content.get(k) for k in shown}, sort_keys=True)
-
-
-def _content(out: Path) -> dict[str, Any]:
-    path = out / SUMMARY
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
-
-
-def _kept(out: Path, name: str, mark: str) -> dict[str, Any] | None:
-    """Return a section that the same things made, with its figures still there."""
-    path = out / SECTIONS / f"{name}.json"
-    if not path.is_file():
-        return None
-    section: dict[str, Any] = json.loads(path.read_text())
-    there = all((out / "figures" / f["file"]).is_file() for f in section["figures"])
-    return section if section["fingerprint"] == mark and there else None
-
-
-def _page_is(out: Path, made: str) -> bool:
-    """Return whether the page is the one that these things make."""
-    path = out / SECTIONS / "page.txt"
-    return (out / PAGE).is_file() and path.is_file() and path.read_text() == made
 
 
 @one_thread()
@@ -326,21 +265,21 @@ def _write_page(
     out: Path, facts: Facts, sections: list[dict[str, Any]], made: str
 ) -> None:
     """Write the page and the summary numbers, and then what the page was made of."""
-    content = _content(out)
-    content["summary"] = {s["name"]: s["summary"] for s in sections if s["summary"]}
+    said = content(out)
+    said["summary"] = {s["name"]: s["summary"] for s in sections if s["summary"]}
     if (out / SUMMARY).is_file():
-        write_whole(out / SUMMARY, json.dumps(content, indent=1).encode())
+        write_whole(out / SUMMARY, json.dumps(said, indent=1).encode())
     by_name = {s["name"]: s for s in sections}
     hero = by_name.get(HERO, {"verdicts": [], "figures": []})
     cautions = [c for s in sections for c in s["cautions"]]
     text = render(
         question=_question(facts),
-        setting=_setting(facts, content),
+        setting=_setting(facts, said),
         verdicts=hero["verdicts"],
-        conditions=_conditions(facts, content),
+        conditions=_conditions(facts, said),
         cautions=_of_networks(facts) + cautions,
         sections=sections,
-        settings=content.get("spec", {}) | content.get("versions", {}),
+        settings=said.get("spec", {}) | said.get("versions", {}),
         hero=next(iter(hero["figures"]), None),
         hero_caption=hero.get("caption", ""),
         folder=out / "figures",

@@ -23,10 +23,11 @@ from repsim.studies.cell import (
     train_cell,
 )
 from repsim.studies.conditions import Condition
+from repsim.studies.continuation import RUNS, SUMMARY, finished, merge
 from repsim.studies.materials import carried, check_data, classes_of, load, tensors
 from repsim.studies.plugins import import_modules
 from repsim.studies.progress import ProgressFiles, study_bar
-from repsim.studies.spec import DEFAULT_CONDITIONS, Spec, make_spec, spec_from_json
+from repsim.studies.spec import DEFAULT_CONDITIONS, Spec, make_spec
 from repsim.studies.tuning import (
     TUNING,
     Scores,
@@ -36,9 +37,6 @@ from repsim.studies.tuning import (
     tune,
 )
 from repsim.studies.workers import Run, occupied, workers
-
-RUNS = "runs.zarr"
-SUMMARY = "study.json"
 
 
 def run_study(
@@ -116,16 +114,16 @@ def run_study(
     out = Path(out)
     _refuse_file(out)
     spec = make_spec(conditions, dataset, seeds, **options)
-    if _finished(out, spec):
+    if finished(out, spec):
         return open_study(out / RUNS)
     check(spec, jobs)
     spec = carried(spec)
-    _merge(out, spec)
+    merge(out, spec)
     began = time.perf_counter()
     _make(out)
     store = out / RUNS
     with occupied(out):
-        spec = _merge(out, spec)
+        spec = merge(out, spec)
         _write_summary(out, spec, {"finished": False})
         _write_root(store, spec)
         scores = Scores(out / TUNING)
@@ -167,20 +165,6 @@ def check(spec: Spec, jobs: int | None = None) -> None:
         build(spec, condition, 0, 0, rate, shape, classes_of(data[0]))
 
 
-def _finished(out: Path, spec: Spec) -> bool:
-    """Return whether the folder holds all that is asked for, with these settings."""
-    path = out / SUMMARY
-    if not path.is_file() or not json.loads(path.read_text()).get("finished"):
-        return False
-    whole = _merge(out, spec)
-    there = spec_from_json(path.read_text())
-    return (whole.conditions, whole.seeds) == (there.conditions, there.seeds) and all(
-        is_complete(out / RUNS, condition.label, seed)
-        for condition in whole.parsed
-        for seed in whole.seeds
-    )
-
-
 def _refuse_file(out: Path) -> None:
     if out.exists() and not out.is_dir():
         msg = f"Expected `out` to be a folder or a new name, but {out} is a file."
@@ -196,36 +180,6 @@ def _make(out: Path) -> None:
             f"{error.strerror}; choose another `out`."
         )
         raise type(error)(msg) from error
-
-
-def _merge(out: Path, spec: Spec) -> Spec:
-    """Return the specification with what the folder already holds."""
-    path = out / SUMMARY
-    if not path.exists():
-        if (out / RUNS).exists():
-            msg = (
-                f"Expected {out} to be a new folder or a study, but it holds "
-                f"{RUNS} without {SUMMARY}; choose another `out`."
-            )
-            raise ValueError(msg)
-        return spec
-    there = spec_from_json(path.read_text())
-    mine, theirs = spec.as_dict(), there.as_dict()
-    for name in mine:
-        if name in ("conditions", "seeds", "device", "root"):
-            continue
-        if mine[name] != theirs[name]:
-            msg = (
-                f"Expected the settings of the study in {out} ({name} = "
-                f"{theirs[name]!r}), but got {name} = {mine[name]!r}; choose another "
-                "`out`, or repeat the settings to continue."
-            )
-            raise ValueError(msg)
-    grown: dict[str, Any] = {
-        name: [*theirs[name], *(v for v in mine[name] if v not in theirs[name])]
-        for name in ("conditions", "seeds")
-    }
-    return replace(spec, **grown)
 
 
 def _write_root(store: Path, spec: Spec) -> None:

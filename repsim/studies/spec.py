@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from repsim.core.messages import unknown
 from repsim.studies.conditions import Condition, parse_all
@@ -181,6 +180,8 @@ def name_of(given: object, what: str) -> tuple[str, Any]:
     if isinstance(given, str):
         return given, None
     if isinstance(given, tuple) and len(given) == 2:
+        import xarray as xr
+
         named = given[0].attrs.get("name") if isinstance(given[0], xr.Dataset) else None
         return str(named or "given"), given
     if callable(given):

@@ -1,6 +1,7 @@
 """The commands: exit status, one sentence on stderr, and what they leave behind."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,23 @@ def test_again_on_the_same_folder(
     assert content["finished"] is True
     after = (folder / "results.zarr" / "layer_similarity").stat().st_mtime_ns
     assert after == before
+
+
+def test_a_finished_study_is_told_from_its_documents_alone(folder: Path) -> None:
+    words = ["study", "--rules", "bp,sg", "--out", str(folder), *QUICK]
+    code = f"""
+import atexit, sys
+heavy = ("torch", "xarray", "zarr", "matplotlib", "scipy", "sklearn")
+atexit.register(lambda: print("LOADED", [n for n in heavy if n in sys.modules]))
+sys.argv[1:] = {words!r}
+from repsim.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert f"report: {folder / 'report.html'}\n" in done.stdout
+    assert "LOADED []" in done.stdout
 
 
 def test_compare_writes_a_picture_and_its_numbers(

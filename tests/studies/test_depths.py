@@ -8,7 +8,7 @@ import pytest
 
 from repsim.analyses import sources
 from repsim.cli.commands import main
-from repsim.studies import report
+from repsim.studies import fingerprints
 from repsim.studies.depths import run_depths
 
 # Networks this small have constant layers now and then.
@@ -24,7 +24,7 @@ def test_depths_are_added_and_finished_ones_kept(
 ) -> None:
     few = ("learning_curves", "layer_similarity")
     kept_few = {name: sources()[name] for name in few}
-    monkeypatch.setattr(report, "sources", lambda: kept_few)
+    monkeypatch.setattr(fingerprints, "sources", lambda: kept_few)
     words = ["repsim", "study", "--depth", "1,2", "--rules", "bp", "--seeds", "1"]
     words += ["--width", "16", "--steps", "8", "--lr", "0.001", "--jobs", "1"]
     monkeypatch.setattr("sys.argv", [*words, "--quiet", "--out", str(tmp_path)])
