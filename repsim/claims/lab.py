@@ -27,7 +27,8 @@ from repsim.claims.trained import (
     train_missing,
 )
 from repsim.core.files import write_whole
-from repsim.learning.rule import Diverged, Rule
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Diverged
 
 TUNING_SEED = 10_000
 """Added to the first seed: learning rates are chosen on networks used nowhere else."""

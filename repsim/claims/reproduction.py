@@ -22,7 +22,7 @@ from repsim.claims.render import number, write_page
 from repsim.claims.settings import about, chosen_claims, make_settings
 from repsim.core.files import write_whole
 from repsim.datasets import load
-from repsim.learning.rule import Diverged
+from repsim.learning.rule_info import Diverged
 
 Result = dict[str, Any]
 

@@ -26,7 +26,8 @@ from repsim.datasets.store import open_recording
 from repsim.geometry.profiles import class_margin, rdm_distance
 from repsim.geometry.stacks import rdms
 from repsim.learning.factory import rules
-from repsim.learning.rule import Diverged, Rule
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Diverged
 from repsim.probes import LinearProbe
 from repsim.probes.standardising import standardised
 from repsim.studies.cell import MEASURED, TRAINING, is_complete, train_cell

@@ -22,3 +22,14 @@ def kept_modes(model: nn.Module, training: bool | None = None) -> Iterator[None]
     finally:
         for module, flag in flags:
             module.training = flag
+
+
+@contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Put a network's buffers back: one pass alone moves running statistics."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, old in before:
+            buffer.copy_(old)

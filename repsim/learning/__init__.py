@@ -9,9 +9,9 @@ from repsim.learning.factory import register as register
 from repsim.learning.factory import unregister as unregister
 from repsim.learning.implied_loss import ReconstructedLoss as ReconstructedLoss
 from repsim.learning.implied_loss import reconstructed_loss as reconstructed_loss
-from repsim.learning.rule import Diverged as Diverged
-from repsim.learning.rule import Info as Info
+from repsim.learning.passes import Cut as Cut
 from repsim.learning.rule import Rule as Rule
-from repsim.learning.segments import Cut as Cut
+from repsim.learning.rule_info import Diverged as Diverged
+from repsim.learning.rule_info import Info as Info
 from repsim.learning.segments import Segment as Segment
 from repsim.learning.unification import table as table

@@ -14,86 +14,26 @@ and `error`; that is all in which the rules differ.
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from repsim.core.messages import require, whole
+from repsim.core.messages import whole
 from repsim.core.modes import kept_modes
 from repsim.learning.batch_checks import BatchChecks
 from repsim.learning.blocks import Blocks, named_blocks, weights
 from repsim.learning.closed_form import Chains, lean_chains
 from repsim.learning.losses import LossFunction, resolve
 from repsim.learning.optimisers import Factory, make_optimizer, name_of, rate
+from repsim.learning.passes import Cut, parts
+from repsim.learning.placed_errors import gradients, true_errors, used_errors
 from repsim.learning.randomness import is_random, isolated
+from repsim.learning.rule_info import Common, Diverged, Info
+from repsim.learning.rule_state import check_network, check_state
 from repsim.learning.schedules import Schedule
-from repsim.learning.segments import (
-    Cut,
-    Segment,
-    gradients,
-    parts,
-    true_errors,
-    used_errors,
-)
-
-Lock = bool | Literal["partly"]
-
-
-@dataclass(frozen=True)
-class Info:
-    """A rule's row in the table that unifies them (paper, section "conspiring").
-
-    Parameters
-    ----------
-    method : str
-        The rule's name in words.
-    error : str
-        The error at a block's output h_i, as a formula.
-    learned : str
-        What is trained, or fixed, to form that error.
-    update_locked : bool or "partly"
-        Whether a block must wait for the blocks above to run forward; partly: only
-        for those up to the next cut.
-    backward_locked : bool or "partly"
-        Whether it must wait for them to run backward, too; partly as above.
-    sees_error : bool
-        Whether the error at the output is used directly.
-    source : str
-        Where the rule comes from.
-    """
-
-    method: str
-    error: str
-    learned: str
-    update_locked: Lock
-    backward_locked: Lock
-    sees_error: bool
-    source: str
-
-
-class Diverged(ValueError):
-    """A loss has become NaN or infinite, and training has stopped."""
-
-
-class Common(TypedDict, total=False):
-    """Options of every rule; see `Rule`."""
-
-    lr: float
-    loss: str | LossFunction
-    optimizer: Factory | None
-    blocks: Blocks
-    seed: int
-
-
-STATE = (
-    *("rule", "options", "steps", "input_shape", "network"),
-    *("optimizers", "generator", "initial", "extra"),
-)
-"""What a state holds."""
+from repsim.learning.segments import Segment
 
 
 class Rule:
@@ -661,21 +601,8 @@ class Rule:
             If the state is incomplete, or belongs to another rule, network or other
             options; nothing is changed then.
         """
-        require(
-            isinstance(state, Mapping), state, "`state` to be a rule's state_dict()"
-        )
-        missing = [key for key in STATE if key not in state]
-        if missing:
-            msg = f"Expected a rule's state, but it lacks {', '.join(missing)}."
-            raise ValueError(msg)
-        for what, mine in (("rule", self.name), ("options", self.options)):
-            if state[what] != mine:
-                msg = (
-                    f"Expected a state of {what} {mine!r}, but got {state[what]!r}; "
-                    "make the rule with the same name and options."
-                )
-                raise ValueError(msg)
-        _check_network(self.network, state["network"])
+        check_state(state, rule=self.name, options=self.options)
+        check_network(self.network, state["network"])
         state = copy.deepcopy(dict(state))
         self.network.load_state_dict(state["network"])
         if state["input_shape"] is not None and not self.shapes:
@@ -686,30 +613,3 @@ class Rule:
             optimizer.load_state_dict(state["optimizers"][name])
         self.generator.set_state(state["generator"])
         self.initial, self.steps = state["initial"], state["steps"]
-
-
-def _check_network(network: nn.Module, state: Mapping[str, Any]) -> None:
-    """Name the first number of the network that the state has otherwise or not."""
-    mine, theirs = (
-        {name: tuple(getattr(value, "shape", ())) for name, value in numbers.items()}
-        for numbers in (network.state_dict(), state)
-    )
-    for name in [*mine, *theirs]:
-        if mine.get(name) != theirs.get(name):
-            msg = (
-                f"Expected a state of the same network, but {name!r} has the shape "
-                f"{theirs.get(name, 'none (it is missing)')} there and "
-                f"{mine.get(name, 'none (it is missing)')} here."
-            )
-            raise ValueError(msg)
-
-
-@contextmanager
-def buffers_kept(network: nn.Module) -> Iterator[None]:
-    """Put a network's buffers back: one pass alone moves running statistics."""
-    before = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, old in before:
-            buffer.copy_(old)

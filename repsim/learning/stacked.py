@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from repsim.learning.closed_form import ACTIVATIONS, Affine, Normalisation, is_plain
 from repsim.learning.losses import one_hot
 from repsim.learning.optimisers import make_optimizer
+from repsim.learning.passes import parts
+from repsim.learning.placed_errors import loss_and_error
 from repsim.learning.rule import Rule
 from repsim.learning.rules.backpropagation import Backpropagation
 from repsim.learning.rules.synthetic import (
     SyntheticGradient,
     UnconditionedSyntheticGradient,
 )
-from repsim.learning.segments import loss_and_error, parts
 
 STACKED = (Backpropagation, SyntheticGradient, UnconditionedSyntheticGradient)
 """Rules that can be stacked."""

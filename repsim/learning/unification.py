@@ -8,7 +8,7 @@ from dataclasses import fields
 import pandas as pd
 
 from repsim.learning.factory import rules
-from repsim.learning.rule import Info
+from repsim.learning.rule_info import Info
 
 
 def rows() -> list[Info]:

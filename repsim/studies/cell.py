@@ -20,7 +20,8 @@ from repsim.core.threads import one_thread
 from repsim.datasets.results import storable
 from repsim.datasets.store import is_complete as store_complete
 from repsim.datasets.store import remove_recording
-from repsim.learning.rule import Diverged, Rule
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Diverged
 from repsim.networks.feedforward import BatchNorm
 from repsim.studies.conditions import Condition
 from repsim.studies.continuation import TRAINING

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from repsim.learning import Rule
 from repsim.learning.stacked import StackedRules, can_stack
-from repsim.training.asynchronous import check_unlocked, run_apart, training_mode
+from repsim.training.asynchronous import run_apart
 from repsim.training.log import TrainingLog, due_steps
 from repsim.training.order import Data, Order, as_tensors
+from repsim.training.segment_groups import check_unlocked, training_mode
 
 MONITORED, DIAGNOSED = 1000, 128
 """Training examples that are evaluated, and those on which errors are compared."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim import learning, networks
-from repsim.learning.segments import is_lean
+from repsim.learning.passes import is_lean
 
 Batch = tuple[Tensor, Tensor]
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}

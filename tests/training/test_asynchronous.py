@@ -10,8 +10,8 @@ import xarray as xr
 
 import repsim
 from repsim.training import replay
-from repsim.training.asynchronous import shared_out
 from repsim.training.order import as_tensors
+from repsim.training.segment_groups import shared_out
 
 pytestmark = pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="needs fork"

@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from repsim.learning.rule import Info, Rule
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Info
 
 
 class Backpropagation(Rule):

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from repsim.learning.rule import Info, Rule
-from repsim.learning.segments import Cut
+from repsim.learning.passes import Cut
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Info
 
 
 class DirectFeedbackAlignment(Rule):

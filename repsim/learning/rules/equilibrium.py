@@ -12,7 +12,7 @@ from typing import ClassVar, Unpack
 from torch import nn
 
 from repsim.learning.optimisers import rate
-from repsim.learning.rule import Common, Info
+from repsim.learning.rule_info import Common, Info
 from repsim.learning.rules.predictive_coding import PredictiveCoding
 
 

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from repsim.learning.rule import Info, Rule
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Info
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Weighted = nn.Linear | Convolution

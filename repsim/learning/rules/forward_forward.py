@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from repsim.learning.optimisers import rate
-from repsim.learning.rule import Common, Info, Rule
-from repsim.learning.segments import loss_and_error
+from repsim.learning.placed_errors import loss_and_error
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Common, Info
 
 
 class ForwardForward(Rule):

@@ -15,8 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from repsim.learning.rule import Info, Rule
-from repsim.learning.segments import Cut
+from repsim.learning.passes import Cut
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Info
 
 
 class Kickback(Rule):

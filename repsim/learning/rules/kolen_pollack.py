@@ -13,7 +13,7 @@ from torch import nn
 
 from repsim.core.messages import number
 from repsim.learning.optimisers import make_optimizer
-from repsim.learning.rule import Common, Info
+from repsim.learning.rule_info import Common, Info
 from repsim.learning.rules.feedback import FeedbackAlignment
 
 

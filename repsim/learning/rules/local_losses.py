@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from repsim.core.messages import number
 from repsim.learning.closed_form import add_grad
 from repsim.learning.optimisers import make_optimizer
+from repsim.learning.passes import Cut
 from repsim.learning.randomness import seeded
-from repsim.learning.rule import Common, Info, Rule
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Common, Info
 from repsim.learning.rules.predictors import layer_sizes
-from repsim.learning.segments import Cut
 
 
 class LocalLosses(Rule):

@@ -5,8 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from repsim.learning.rule import Info, Rule
-from repsim.learning.segments import Cut, forward, is_lean, loss_and_error
+from repsim.learning.passes import Cut, forward, is_lean
+from repsim.learning.placed_errors import loss_and_error
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Info
 
 
 class NoBackpropagation(Rule):

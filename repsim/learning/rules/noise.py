@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from repsim.learning.optimisers import not_negative
-from repsim.learning.rule import Common, Info, Rule
-from repsim.learning.segments import Cut
+from repsim.learning.passes import Cut
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Common, Info
 
 
 class Noise(Rule):

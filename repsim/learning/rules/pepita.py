@@ -12,11 +12,12 @@ from typing import Any, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from repsim.core.modes import kept_modes
+from repsim.core.modes import kept_buffers, kept_modes
 from repsim.learning.optimisers import rate
-from repsim.learning.rule import Common, Info, Rule, buffers_kept
+from repsim.learning.placed_errors import loss_and_error
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Common, Info
 from repsim.learning.rules.feedback import KNOWN
-from repsim.learning.segments import loss_and_error
 
 
 class Pepita(Rule):
@@ -139,7 +140,7 @@ class Pepita(Rule):
             first, _ = self._run(x)
             loss, error = loss_and_error(self, first[self.last], y)
             moved = error.reshape(len(x), -1) @ self.projection
-            with buffers_kept(self.network):
+            with kept_buffers(self.network):
                 second, given = self._run(x + moved.reshape(x.shape))
         differences = {name: h - second[name] for name, h in first.items()}
         return loss, {**differences, self.last: error}, given

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from repsim.core.messages import whole
+from repsim.core.modes import kept_buffers
 from repsim.learning.optimisers import rate
-from repsim.learning.rule import Common, Info, Rule, buffers_kept
-from repsim.learning.segments import loss_and_error
+from repsim.learning.placed_errors import loss_and_error
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Common, Info
 
 States = dict[str, Tensor]
 """Hidden block → its activity."""
@@ -135,7 +137,7 @@ class PredictiveCoding(Rule):
         output, states = self.start(x)
         loss, _ = loss_and_error(self, output, y)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        with buffers_kept(self.network):
+        with kept_buffers(self.network):
             for nudge, weight in self.nudges():
                 settled = self.settled(x, states, y, nudge)
                 with torch.enable_grad():

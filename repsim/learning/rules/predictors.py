@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from repsim.core.messages import is_whole, require, unknown
 from repsim.learning.closed_form import add_product
-from repsim.learning.segments import Cut
+from repsim.learning.passes import Cut
 
 
 class Predictor(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from repsim.learning.rule import Info
+from repsim.learning.rule_info import Info
 from repsim.learning.rules.feedback import FeedbackAlignment
 
 

@@ -19,8 +19,10 @@ from repsim.core.modes import kept_modes
 from repsim.learning.diagnostics import curl
 from repsim.learning.losses import one_hot
 from repsim.learning.optimisers import make_optimizer, not_negative, rate
+from repsim.learning.passes import Cut
 from repsim.learning.randomness import seeded
-from repsim.learning.rule import Common, Info, Rule
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Common, Info
 from repsim.learning.rules.predictors import (
     KINDS,
     LinearStack,
@@ -29,7 +31,6 @@ from repsim.learning.rules.predictors import (
     layer_sizes,
     make_predictor,
 )
-from repsim.learning.segments import Cut
 
 At = Literal["middle", "every"] | int | Sequence[int]
 Targets = Literal["bootstrapped", "true"] | float

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from repsim.learning.rule import Info
+from repsim.learning.passes import Cut
+from repsim.learning.rule_info import Info
 from repsim.learning.rules.direct import DirectFeedbackAlignment
-from repsim.learning.segments import Cut
 
 
 class DirectRandomTargetProjection(DirectFeedbackAlignment):

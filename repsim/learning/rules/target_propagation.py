@@ -13,11 +13,13 @@ from typing import Any, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
+from repsim.core.modes import kept_buffers
 from repsim.learning.optimisers import make_optimizer, not_negative, rate
+from repsim.learning.passes import Cut
 from repsim.learning.randomness import seeded
-from repsim.learning.rule import Common, Info, Rule, buffers_kept
+from repsim.learning.rule import Rule
+from repsim.learning.rule_info import Common, Info
 from repsim.learning.rules.predictors import held
-from repsim.learning.segments import Cut
 
 
 class DifferenceTargetPropagation(Rule):
@@ -142,7 +144,7 @@ class DifferenceTargetPropagation(Rule):
         drawn = torch.randn(cut.h.shape, generator=self.generator)
         noisy = cut.h + self.sigma * drawn.to(cut.h)
         block = self.blocks[cut.above.name]
-        with torch.no_grad(), buffers_kept(block):
+        with torch.no_grad(), kept_buffers(block):
             above = block(self.batch_checks.own(cut.above.name, noisy))
         with torch.enable_grad():
             loss = (inverse(above) - noisy).square().sum()
