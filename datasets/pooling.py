@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repsim.core.reductions import HOWS
+
 How = Literal["flatten", "mean", "last", "first", "tokens"] | Callable[..., Any]
 
-HOWS = ("flatten", "mean", "last", "first", "tokens")
 _FEATURES = ("unit", "channel", "head", "key", "layer")
 _POSITIONS = ("token", "query", "time", "position", "x", "y", "z")
 _OFFERED = ("mask", "layer", "batch")

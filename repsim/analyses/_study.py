@@ -67,6 +67,11 @@ def stack(found: dict[str, dict[str, xr.DataArray]]) -> xr.DataArray:
     return xr.concat(conditions, xr.Variable("condition", list(full)), join="outer")
 
 
+def kin(run: xr.Dataset) -> str | None:
+    """Return which coordinate keeps the tokens of one input together, if they are."""
+    return "sequence" if "sequence" in run.coords else None
+
+
 def last(run: xr.Dataset) -> xr.Dataset:
     """Return the recording's last moment."""
     return run.isel(step=-1) if "step" in run.dims else run

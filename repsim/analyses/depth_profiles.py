@@ -59,7 +59,8 @@ def _profile(
         curves["class_margin"] = class_margin(geometry)
         if probes:
             # A ridge probe has a closed form: logistic ones would take a minute here.
-            ridge = probe_layers(run, estimator=RidgeClassifier())
+            kin = _study.kin(run)
+            ridge = probe_layers(run, estimator=RidgeClassifier(), groups=kin)
             curves["probe_accuracy"] = ridge["accuracy"]
     branch = study[f"{condition}/{seed}"].children
     record = branch["training"].to_dataset() if "training" in branch else xr.Dataset()

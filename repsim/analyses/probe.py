@@ -38,9 +38,10 @@ def compute(study: xr.DataTree) -> xr.Dataset:
         name: run.drop_vars("step", errors="ignore")
         for name, run in {**last, **begin}.items()
     }
+    kin = _study.kin(next(iter(moments.values())))
     try:
         result = probe_layers(
-            xr.DataTree.from_dict(moments), test_size=TEST_SIZE, seed=SEED
+            xr.DataTree.from_dict(moments), test_size=TEST_SIZE, seed=SEED, groups=kin
         )
         if "input" in study.data_vars:
             pixels = probe_input(study, test_size=TEST_SIZE, seed=SEED)

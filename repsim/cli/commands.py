@@ -142,7 +142,10 @@ def study(
     ] = "mlp",
     reduce: Annotated[
         str | None,
-        typer.Option(help="Maps and tokens as units: mean (default) or flatten."),
+        typer.Option(
+            help="Maps and tokens as units: mean (default), flatten, last, first or "
+            "tokens (each an example, probes keep those of one input together)."
+        ),
     ] = None,
     recordings: Annotated[
         list[Path] | None,
@@ -239,7 +242,7 @@ def study(
             if recordings:
                 from repsim.studies.joining import join_recordings
 
-                join_recordings(recordings, out)
+                join_recordings(recordings, out, reduce=cast(Any, reduce))
             elif len(depths) > 1:
                 from repsim.studies.depths import run_depths
 
@@ -591,6 +594,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="A recording.")],
     out: Annotated[Path, typer.Option(help="A new .npz, .mat, .csv, .nc or .zarr.")],
     step: Step = "all",
+    reduce: Reduce = None,
     as_json: Json = False,
 ) -> None:
     """Write a recording as files of other tools.
@@ -599,7 +603,7 @@ def export(
     """
     from repsim.datasets.transfer import write_activations
 
-    write_activations(open_run(run, step), out)
+    write_activations(open_run(run, step, reduce), out)
     _say({"file": str(out)}, as_json, [f"to {out}"])
 
 

@@ -14,7 +14,7 @@ def open_run(path: Path, step: str = "all", reduce: str | None = None) -> Any:
     run = _open_run(path, step)
     if reduce is None:
         return run
-    from repsim.datasets.pooling import HOWS
+    from repsim.core.reductions import HOWS
     from repsim.datasets.reduction import reduce as reduced
 
     if reduce not in HOWS:

@@ -9,11 +9,16 @@ import zarr
 
 from repsim.core.files import DOCUMENT, write_whole
 from repsim.core.provenance import versions
+from repsim.datasets.pooling import How
+from repsim.datasets.reduction import reduce as reduce_recording
+from repsim.datasets.store import open_recording, save_recording
 from repsim.studies.continuation import RUNS, SUMMARY
 from repsim.studies.workers import occupied
 
 
-def join_recordings(paths: Sequence[str | Path], out: str | Path) -> Path:
+def join_recordings(
+    paths: Sequence[str | Path], out: str | Path, *, reduce: How | None = None
+) -> Path:
     """Copy recordings of any stores into one study, and return its folder.
 
     The condition of a recording is its attribute `condition`, else `rule`, else the
@@ -27,6 +32,8 @@ def join_recordings(paths: Sequence[str | Path], out: str | Path) -> Path:
         Stores of one recording, of several in groups, or of whole studies.
     out : path
         Folder of the study; `write_report` makes its page.
+    reduce : {"mean", "flatten", "last", "first", "tokens"}, callable or None
+        What becomes of maps and tokens, as in `repsim.reduce`; None keeps them.
 
     Returns
     -------
@@ -63,7 +70,7 @@ def join_recordings(paths: Sequence[str | Path], out: str | Path) -> Path:
             # Beside first, then moved: a copy cut short is never taken for whole.
             part = out / f".joining-{len(joined)}"
             shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(group, part)
+            _copy(group, part, reduce)
             shutil.rmtree(out / RUNS / place, ignore_errors=True)
             part.rename(out / RUNS / place)
             joined[source] = place
@@ -73,6 +80,17 @@ def join_recordings(paths: Sequence[str | Path], out: str | Path) -> Path:
         order = dict.fromkeys(place.split("/")[0] for place in joined.values())
         root.attrs["conditions"] = list(order)
     return out
+
+
+def _copy(group: Path, part: Path, how: How | None) -> None:
+    """Copy a recording and the records beside it, its maps and tokens as units."""
+    if how is None:
+        shutil.copytree(group, part)
+        return
+    save_recording(reduce_recording(open_recording(group), how), part)
+    for document in group.glob(f"*/{DOCUMENT}"):
+        if json.loads(document.read_text())["node_type"] == "group":
+            shutil.copytree(document.parent, part / document.parent.name)
 
 
 def _recordings(store: Path) -> Iterator[tuple[str, Path]]:

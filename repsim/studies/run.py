@@ -83,7 +83,8 @@ def run_study(
         Further keywords of `repsim.studies.spec.make_spec`: seed, root, network (a
         name of `repsim.networks.names()`, ``module:function`` or a function f(shape,
         classes, *, depth, width, activation, seed) -> Module of named blocks), reduce
-        ("mean" or "flatten", of maps and tokens), depth, width, activation, steps,
+        (of maps and tokens, as in `repsim.reduce`; "tokens" records 50 inputs unless
+        `examples` says), depth, width, activation, steps,
         batch_size, lr, grid, tune_seeds, common_rate, record, examples, device,
         plugins.
 
@@ -187,7 +188,7 @@ def _write_root(store: Path, spec: Spec) -> None:
     conditions = [condition.label for condition in spec.parsed]
     try:
         group = zarr.open_group(store, mode="r+")
-        if "input" in group and "repsim_study" in group.attrs:
+        if "repsim_study" in group.attrs:
             group.attrs["conditions"] = conditions
             return
     except FileNotFoundError:
@@ -200,8 +201,10 @@ def _write_root(store: Path, spec: Spec) -> None:
             "example": kept["example"].values,
             "label": ("example", labels.numpy()),
         },
-        attrs={"dataset": spec.dataset, "conditions": conditions},
     )
+    if spec.reduce == "tokens":  # the recordings' examples are no inputs
+        root = xr.Dataset()
+    root.attrs = {"dataset": spec.dataset, "conditions": conditions}
     root.to_zarr(store, mode="a", consolidated=False, zarr_format=3)
     # Written last: without it the root was cut short and is written again.
     zarr.open_group(store, mode="r+").attrs["repsim_study"] = 1

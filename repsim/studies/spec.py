@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from repsim.core.messages import unknown
+from repsim.core.reductions import HOWS
 from repsim.studies.conditions import Condition, parse_all
 
 DEFAULT_CONDITIONS = ("bp", "sg", "sg:at=every")
@@ -79,7 +80,7 @@ def make_spec(
     tune_seeds: int = 3,
     common_rate: bool = True,
     record: Iterable[int] | None = None,
-    examples: int = 400,
+    examples: int | None = None,
     device: str = "auto",
     plugins: Iterable[str] = (),
 ) -> Spec:
@@ -88,8 +89,10 @@ def make_spec(
     dataset, data = name_of(dataset, "dataset")
     if reduce is None and network != "mlp":
         reduce = "mean"
-    if reduce not in (None, "mean", "flatten"):
-        raise ValueError(unknown("reduce", reduce, ["mean", "flatten"]))
+    if reduce not in (None, *HOWS):
+        raise ValueError(unknown("reduce", reduce, HOWS))
+    if examples is None:  # each token of them is one more row of every layer
+        examples = 50 if reduce == "tokens" else 400
     kind = _DEFAULTS[
         "digits" if dataset == "digits" or _artificial(dataset) else "images"
     ]

@@ -15,6 +15,7 @@ from torch import nn
 
 import repsim
 from repsim import run_study
+from repsim.analyses import probe
 from repsim.datasets.recordings import networks
 from repsim.studies.joining import join_recordings
 from repsim.studies.report import write_report
@@ -100,6 +101,25 @@ def test_names_import_and_registry_give_the_same_network(
         np.testing.assert_array_equal(made[0]["maps"], other["maps"])
 
 
+@pytest.mark.filterwarnings("ignore:Left out by reduce='tokens'.*output")
+def test_tokens_are_examples_that_probes_keep_together(tmp_path: Path) -> None:
+    made = {
+        how: run_study(["bp"], stripes, out=tmp_path / how, network="vit", reduce=how,
+                       jobs=1, **SMALL)
+        for how in ("last", "tokens")
+    }  # fmt: skip
+    last, tokens = (networks(study)["bp", "0"] for study in made.values())
+    assert repsim.layers(last) == ["hidden_1", "output"]
+    assert repsim.layers(tokens) == ["hidden_1"]
+    assert "input" in made["last"] and "input" not in made["tokens"]
+    assert tokens.sizes["example"] == 9 * last.sizes["example"]
+    end = tokens.isel(example=tokens["position"].values == 8)
+    np.testing.assert_array_equal(end["sequence"], last["example"])
+    np.testing.assert_allclose(end["hidden_1"], last["hidden_1"], rtol=1e-5)
+    scores = probe.compute(made["tokens"])
+    assert scores.attrs["groups"] == "sequence"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -107,7 +127,7 @@ def test_names_import_and_registry_give_the_same_network(
         ({"network": "no_such:net"}, "`network` as module:function, but got 'no_such"),
         ({"network": lambda shape: None}, r"a function f\(shape, classes, \*, depth"),
         ({"dataset": lambda split, root: xr.Dataset()}, "`label`, but got"),
-        ({"reduce": "max"}, "`reduce` to be one of mean, flatten"),
+        ({"reduce": "max"}, "`reduce` to be one of flatten, mean, last, first, tokens"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(
@@ -136,5 +156,17 @@ def test_recordings_made_elsewhere_join_into_a_study(tmp_path: Path) -> None:
     assert len(networks(repsim.open_study(out))) == 3
     page = write_report(out, jobs=1, progress=False).read_text()
     assert "Do the layers of mine and yours represent the data differently?" in page
+    maps = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
+    store = tmp_path / "maps.zarr"
+    image = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    repsim.record(maps, image, store=store, group="mine/0")
+    xr.Dataset({"loss": ("step", [1.0])}).to_zarr(
+        store, group="mine/0/training", zarr_format=3, consolidated=False
+    )
+    out = join_recordings([store], tmp_path / "pooled", reduce="mean")
+    run = networks(repsim.open_study(out))["mine", "0"]
+    expected = repsim.reduce(repsim.open_recording(store / "mine" / "0"), "mean")
+    np.testing.assert_array_equal(run["0"], expected["0"])
+    assert "loss" in repsim.open_study(out)["mine/0/training"]
     with pytest.raises(FileNotFoundError, match="but found none; a store is what"):
         join_recordings([tmp_path / "nothing"], out)
