@@ -32,7 +32,8 @@ def test_frames_hold_the_cells_of_their_step(tmp_path: Path) -> None:
         assert figure.axes[0].get_title() == f"step {step}"
     assert mesh.get_clim() == (0.0, 1.0)
     film.save(tmp_path / "film.gif", writer="pillow")
-    assert getattr(Image.open(tmp_path / "film.gif"), "n_frames", 1) == 3
+    with Image.open(tmp_path / "film.gif") as saved:
+        assert getattr(saved, "n_frames", 1) == 3
 
 
 def _names(axis: object) -> list[str]:

@@ -1,0 +1,69 @@
+"""The documentation site: `tox -e docs`, warnings as errors."""
+
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+
+import repsim
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from reference import write_reference  # noqa: E402  (beside this file)
+
+project, author = "repsim", "The repsim developers"
+version = release = repsim.__version__
+copyright = author
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx_gallery.gen_gallery",
+]
+root_doc = "index"
+exclude_patterns = ["_build", "gallery", "explain", "**.ipynb", "**/README.*"]
+suppress_warnings = ["config.cache"]  # the galleries' order is a function
+
+html_theme = "pydata_sphinx_theme"
+html_title = "repsim"
+html_theme_options = {
+    "show_prev_next": False,
+    "navigation_with_keys": True,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_show_sourcelink = False
+html_copy_source = False
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc's sections say them
+autodoc_default_options = {"members": True, "inherited-members": False}
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["gallery", "explain"],
+    "gallery_dirs": ["auto_gallery", "auto_explain"],
+    "filename_pattern": r"/\w+\.py",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "remove_config_comments": True,
+    "matplotlib_animations": True,
+    "plot_gallery": "True",
+    "min_reported_time": 1000,
+    "write_computation_times": False,
+    "show_memory": False,
+    "reset_modules": ("matplotlib",),
+}
+mpl.use("agg")
+
+write_reference(HERE / "generated")
