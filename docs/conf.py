@@ -21,10 +21,19 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
 root_doc = "index"
-exclude_patterns = ["_build", "gallery", "explain", "**.ipynb", "**/README.*"]
+templates_path = ["_templates"]
+exclude_patterns = [
+    "_build",
+    "_templates",
+    "gallery",
+    "explain",
+    "**.ipynb",
+    "**/README.*",
+]
 suppress_warnings = ["config.cache"]  # the galleries' order is a function
 
 html_theme = "pydata_sphinx_theme"

@@ -134,6 +134,11 @@ def _given(rdms: Any, models: Any) -> tuple[xr.DataArray, xr.DataArray]:
     data = data if others else data.expand_dims("rdm")
     if isinstance(models, Mapping):
         parts = [as_rdms(part, f"models[{name!r}]") for name, part in models.items()]
+        # Where a model was taken from (a layer, a step) is not the same in all.
+        parts = [
+            part.drop_vars([c for c in part.coords if "pair" not in part[c].dims])
+            for part in parts
+        ]
         models = xr.concat(parts, xr.Variable("model", list(models)))
     stack = as_rdms(models, "models")
     stack = stack if stack.ndim == 2 else stack.expand_dims("model")

@@ -58,7 +58,7 @@ def register(name: str, factory: RuleFactory) -> None:
     name : str
         Its name in `make`, studies and plots.
     factory : callable
-        f(network, **options) → Rule; a subclass of `Rule` is one.
+        ``f(network, **options)`` → Rule; a subclass of `Rule` is one.
 
     Raises
     ------

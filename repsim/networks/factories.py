@@ -43,7 +43,7 @@ def get(name: str) -> NetworkFactory:
     Returns
     -------
     callable
-        A factory f(shape, classes, *, depth, width, activation, seed) → Module of
+        A factory ``f(shape, classes, *, depth, width, activation, seed)`` → Module of
         named blocks, with `shape` that of one input without the example axis.
 
     Raises
@@ -68,8 +68,8 @@ def register(name: str, factory: NetworkFactory) -> None:
     name : str
         Its name in `get` and studies.
     factory : callable
-        f(shape, classes, *, depth, width, activation, seed) → Module of named blocks,
-        the last one the output.
+        ``f(shape, classes, *, depth, width, activation, seed)`` → Module of named
+        blocks, the last one the output.
 
     Raises
     ------

@@ -180,7 +180,7 @@ def heatmaps(
         )
         raise ValueError(msg)
     names = labels(cells, col)
-    figure, axes = panels(len(names), width=size, height=size, columns=columns)
+    figure, axes = panels(len(names), width=size, height=1.2 * size, columns=columns)
     figure.set_layout_engine("compressed")  # squares leave no gaps between them
     limits = shared_limits(cells, bool(kwargs.get("difference"))) | kwargs
     for k, (ax, name) in enumerate(zip(axes, names, strict=True)):

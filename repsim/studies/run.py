@@ -81,10 +81,10 @@ def run_study(
         Called in this process as f(out, condition, seed) after each network.
     **options
         Further keywords of `repsim.studies.spec.make_spec`: seed, root, network (a
-        name of `repsim.networks.names()`, ``module:function`` or a function f(shape,
-        classes, *, depth, width, activation, seed) -> Module of named blocks), reduce
-        (of maps and tokens, as in `repsim.reduce`; "tokens" records 50 inputs unless
-        `examples` says), depth, width, activation, steps,
+        name of `repsim.networks.names()`, ``module:function`` or a function
+        ``f(shape, classes, *, depth, width, activation, seed)`` -> Module of named
+        blocks), reduce (of maps and tokens, as in `repsim.reduce`; "tokens" records
+        50 inputs unless `examples` says), depth, width, activation, steps,
         batch_size, lr, grid, tune_seeds, common_rate, record, examples, device,
         plugins.
 
