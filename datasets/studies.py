@@ -1,28 +1,38 @@
 """Studies on the disk: trees of recordings, opened lazily."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from repsim.core.files import DOCUMENT
 from repsim.datasets.store import Chunks, opened
-from repsim.datasets.store.places import local
+from repsim.datasets.store.elsewhere import is_file
+from repsim.datasets.store.places import place_of
 from repsim.datasets.store.reader import read
 from repsim.datasets.store.zarr_format import read_document
 from repsim.datasets.validation import validate
 
 
-def open_study(path: str | Path, *, chunks: Chunks = None) -> xr.DataTree:
+def open_study(
+    path: Any,
+    *,
+    chunks: Chunks = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.DataTree:
     """Open a tree of recordings `/<condition>/<seed>` lazily.
 
     Parameters
     ----------
-    path : str or Path
-        The store, or the folder of a study that holds `runs.zarr`.
+    path : str, Path or zarr store
+        The store, also elsewhere ("s3://…", "gs://…"), or the folder of a study that
+        holds `runs.zarr`.
     chunks : int, dict, "auto" or None
         Given to xarray: None reads lazily without dask.
+    storage_options : mapping or None
+        What fsspec needs for a store elsewhere: keys, an endpoint.
 
     Returns
     -------
@@ -37,8 +47,8 @@ def open_study(path: str | Path, *, chunks: Chunks = None) -> xr.DataTree:
         If a recording in it is damaged: what is wrong, where, and whether it can
         be repaired.
     """
-    root = local(path)
-    if not (root / DOCUMENT).is_file() and (root / "runs.zarr" / DOCUMENT).is_file():
+    root = place_of(path, storage_options)
+    if not is_file(root / DOCUMENT) and (root / "runs.zarr" / DOCUMENT).is_file():
         root = root / "runs.zarr"
     if not (root / DOCUMENT).is_file():
         msg = f"Expected a study at {root}, but found none."
@@ -88,7 +98,15 @@ def _nodes(root: Path, chunks: Chunks) -> Iterator[tuple[str, xr.Dataset]]:
             validate(run, str(folder))
         name = "/" + "/".join(folder.relative_to(root).parts)
         if folder.name == "training" and (folder.parent / "step" / DOCUMENT).is_file():
+            if not (folder.parent / DOCUMENT).is_file():
+                continue  # its recording is gone
             steps = read(folder.parent)["step"].values
+            if "step" not in run.coords or not run.indexes["step"].is_unique:
+                msg = (
+                    f"Expected {folder} to have steps, each once, but it has not: its "
+                    "`step` was overwritten. Copy it from a backup, or delete it."
+                )
+                raise ValueError(msg)
             if not np.array_equal(run["step"].values, steps):
                 run = run.reindex(step=steps)
         if run.variables or name == "/":

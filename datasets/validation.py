@@ -53,7 +53,18 @@ def _attributes(run: xr.Dataset) -> Iterator[str]:
     here = any("example" in variable.dims for variable in run.data_vars.values())
     if not here and "repsim_schema" not in run.attrs:
         yield "no variable has an `example` dim: it is something else"
-    for name in [listed] if isinstance(listed, str) else listed:
+    names = [listed] if isinstance(listed, str) else listed
+    if isinstance(names, np.ndarray):
+        names = names.tolist()
+    if not isinstance(names, list | tuple) or not all(
+        isinstance(name, str) for name in names
+    ):
+        yield (
+            f"its attrs['layers'] are {str(names)[:60]!r}, no list of names: it can be "
+            "repaired by writing one"
+        )
+        return
+    for name in names:
         if name not in run.data_vars:
             yield (
                 f"layer {name!r} is listed, but not there: its values cannot be "

@@ -1,6 +1,5 @@
 """Recordings on the disk: open, save, tell what is complete, remove."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,15 @@ from repsim.core.files import DOCUMENT
 from repsim.datasets.exchange import from_netcdf, to_netcdf
 from repsim.datasets.recordings import SCHEMA, layers
 from repsim.datasets.store.attributes import attribute, example_coordinates
-from repsim.datasets.store.places import OTHERS, is_aborted, local, locate, prepare
+from repsim.datasets.store.elsewhere import is_elsewhere, is_file, remove_tree
+from repsim.datasets.store.foreign import read_foreign
+from repsim.datasets.store.places import (
+    OTHERS,
+    is_aborted,
+    locate,
+    place_of,
+    prepare,
+)
 from repsim.datasets.store.reader import read
 from repsim.datasets.store.writer import Writer
 from repsim.datasets.store.zarr_format import Codec, read_document
@@ -21,16 +28,23 @@ from repsim.datasets.validation import validate
 Chunks = int | str | Mapping[Any, Any] | None
 
 
-def open_recording(path: str | Path, *, chunks: Chunks = None) -> xr.Dataset:
+def open_recording(
+    path: Any,
+    *,
+    chunks: Chunks = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
     """Open a stored recording lazily; of a broken-off one, its complete steps.
 
     Parameters
     ----------
-    path : str or Path
-        A recording, also inside a store (`s.zarr/bp/0`); a netCDF file ending in
-        `.nc`.
+    path : str, Path or zarr store
+        A recording, also inside a store (`s.zarr/bp/0`) and elsewhere ("s3://…",
+        "gs://…"); a netCDF file ending in `.nc`.
     chunks : int, dict, "auto" or None
         Given to xarray: None reads lazily without dask, `{}` makes dask arrays.
+    storage_options : mapping or None
+        What fsspec needs for a store elsewhere: keys, an endpoint.
 
     Returns
     -------
@@ -54,10 +68,10 @@ def open_recording(path: str | Path, *, chunks: Chunks = None) -> xr.Dataset:
     ...     dict(open_recording(f"{folder}/run.zarr").sizes)
     {'example': 3, 'a_unit': 2}
     """
-    folder = local(path)
+    folder = place_of(path, storage_options)
     if folder.suffix == ".nc" and folder.is_file():
         return from_netcdf(folder, chunks=chunks)
-    if not (folder / DOCUMENT).is_file():
+    if not is_file(folder / DOCUMENT):
         msg = f"Expected a recording at {folder}, but found none{_hint(folder)}."
         raise FileNotFoundError(msg)
     if read_document(folder)["node_type"] != "group":
@@ -70,9 +84,7 @@ def opened(folder: Path, chunks: Chunks) -> xr.Dataset:
     """Open a group, ours or another one of zarr, lazily and without a check."""
     if "repsim_store" in read_document(folder).get("attributes", {}):
         return read(folder, chunks=chunks)
-    return xr.open_dataset(
-        str(folder), engine="zarr", chunks=chunks, cache=False, consolidated=False
-    )
+    return read_foreign(folder, chunks=chunks)
 
 
 def _hint(folder: Path) -> str:
@@ -90,10 +102,11 @@ def _hint(folder: Path) -> str:
 
 def save_recording(
     run: xr.Dataset,
-    path: str | Path,
+    path: Any,
     *,
     level: int = 1,
     keepbits: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a recording to a new place, as a recorder would have.
 
@@ -101,13 +114,15 @@ def save_recording(
     ----------
     run : Dataset
         A recording, also one made by hand; read piece by piece.
-    path : str or Path
-        A new folder, also inside a store (`s.zarr/bp/0`); a netCDF file where it
-        ends in `.nc`.
+    path : str, Path or zarr store
+        A new folder, also inside a store (`s.zarr/bp/0`) and elsewhere ("s3://…",
+        "gs://…"); a netCDF file where it ends in `.nc`.
     level : int
         Of zstd.
     keepbits : int or None
         Round the mantissa to so many bits (lossy); None keeps all.
+    storage_options : mapping or None
+        What fsspec needs for a store elsewhere: keys, an endpoint.
 
     Raises
     ------
@@ -134,15 +149,18 @@ def save_recording(
         raise ValueError(msg)
     validate(run)
     codec = Codec(level, keepbits)
-    if local(path).suffix == ".nc":
+    folder, root = locate(path, options=storage_options)
+    if folder.suffix == ".nc":
         if codec != Codec():
             msg = f"Expected a zarr store along with `level` or `keepbits`, not {path}."
             raise ValueError(msg)
-        to_netcdf(run, local(path))
+        if is_elsewhere(folder):
+            msg = f"Expected a path of this machine for a netCDF file, not {path}."
+            raise ValueError(msg)
+        to_netcdf(run, folder)
         return
     coords = example_coordinates(run)
     attrs = {k: attribute(str(k), v) for k, v in run.attrs.items()}
-    folder, root = locate(path)
     prepare(folder, root)
     stepped = "step" in run.dims
     steps = run["step"].values.tolist() if stepped else [None]
@@ -183,7 +201,7 @@ def _put(writer: Writer, name: str, variable: xr.Variable) -> None:
         writer.put(name, np.asarray(part.values), dims, variable.attrs)
 
 
-def is_complete(path: str | Path, group: str | None = None) -> bool:
+def is_complete(path: Any, group: str | None = None) -> bool:
     """Return whether a recording lies there that was closed in order."""
     folder, _ = locate(path, group)
     try:
@@ -193,7 +211,7 @@ def is_complete(path: str | Path, group: str | None = None) -> bool:
     return bool(attrs.get("complete", 0) == 1)
 
 
-def remove_recording(path: str | Path, group: str | None = None) -> None:
+def remove_recording(path: Any, group: str | None = None) -> None:
     """Delete a recording with all it holds; nothing happens where there is none."""
     folder, _ = locate(path, group)
     if not folder.exists():
@@ -202,4 +220,4 @@ def remove_recording(path: str | Path, group: str | None = None) -> None:
         msg = f"Expected a recording at {folder}, but found other files; not deleted."
         raise ValueError(msg)
     (folder / DOCUMENT).unlink(missing_ok=True)
-    shutil.rmtree(folder)
+    remove_tree(folder)

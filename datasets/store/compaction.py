@@ -1,17 +1,24 @@
 """Many small objects into shards of up to 64 MiB, without decoding them."""
 
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import zarr
 
 from repsim.core.files import DOCUMENT
+from repsim.datasets.store.elsewhere import (
+    fetch,
+    for_zarr,
+    make_folder,
+    put,
+    remove_tree,
+)
+from repsim.datasets.store.reader import described
 from repsim.datasets.store.zarr_format import (
     Array,
     checksum,
@@ -57,13 +64,27 @@ def arrays_of(path: Path) -> Iterator[tuple[Path, Array]]:
         document = read_document(folder)
         if document["node_type"] != "array":
             continue
+        described(folder, document)
         if folder.name not in aside:
-            yield folder, Array.parse(document)
+            yield folder, parsed(folder, document)
+
+
+def parsed(folder: Path, document: Mapping[str, Any]) -> Array:
+    """Return the array that a document describes, which must be one of ours."""
+    try:
+        return Array.parse(document)
+    except (LookupError, TypeError, ValueError) as error:
+        msg = (
+            f"Expected {folder / DOCUMENT} to describe an array as repsim writes it, "
+            f"but it does not ({error!r}); copy the recording with "
+            "repsim.save_recording, and record into the copy."
+        )
+        raise ValueError(msg) from error
 
 
 def committed(folder: Path) -> np.ndarray:
     """Return the steps that carry a commit mark, from the folder of `step`."""
-    marks = np.asarray(zarr.open_array(str(folder), mode="r")[:])
+    marks = np.asarray(zarr.open_array(for_zarr(folder), mode="r")[:])
     held: np.ndarray = marks[marks >= 0]
     return held
 
@@ -79,12 +100,12 @@ def _pack(folder: Path, array: Array) -> None:
     try:
         for place in product(*(range(n) for n in outer)):
             target = folder.joinpath("c", *map(str, place))
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             corner = [i * n for i, n in zip(place, per_shard, strict=True)]
             sources = _objects(folder, corner, per_shard, grid)
             _write_shard(target, per_shard, sources, "partial" in array.attrs)
     except OSError:
-        shutil.rmtree(folder / "c", ignore_errors=True)  # give the disk its room back
+        remove_tree(folder / "c", missing_ok=True)  # give the disk its room back
         raise
     write_document(folder, replace(array, shards=shards).document())
 
@@ -117,7 +138,7 @@ def _write_shard(
         for place, source in sources:
             if partial and not source.exists():
                 continue
-            data = source.read_bytes()
+            data = fetch(source)
             shard.write(data)
             index[place] = offset, len(data)
             offset += len(data)
@@ -147,7 +168,13 @@ def unpack(folder: Path, array: Array, steps: int) -> None:
         return
     per_shard = [s // c for s, c in zip(array.shards, array.chunks, strict=True)]
     for shard in sorted(p for p in (folder / "c").rglob("*") if p.is_file()):
-        place = [int(p) for p in shard.relative_to(folder / "c").parts]
+        parts = shard.relative_to(folder / "c").parts
+        place = [int(p) for p in parts if p.isdecimal()]
+        if not len(place) == len(parts) == len(per_shard):
+            msg = (
+                f"Expected only shards in {folder / 'c'}, but found {shard}; delete it."
+            )
+            raise ValueError(msg)
         corner = [i * n for i, n in zip(place, per_shard, strict=True)]
         with shard.open("rb") as file:
             table = _index(file, per_shard)
@@ -155,7 +182,7 @@ def unpack(folder: Path, array: Array, steps: int) -> None:
                 offset, length = (int(v) for v in table[inner])
                 if offset != _MISSING and corner[0] + inner[0] < steps:
                     file.seek(offset)
-                    target.write_bytes(file.read(length))
+                    put(target, file.read(length))
 
 
 def _index(file: BinaryIO, per_shard: list[int]) -> np.ndarray:

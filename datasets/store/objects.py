@@ -7,8 +7,8 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from repsim.core.files import write_whole
 from repsim.datasets.store.attributes import dims_of
+from repsim.datasets.store.elsewhere import for_zarr, make_folder, put, put_whole
 from repsim.datasets.store.zarr_format import (
     Array,
     Codec,
@@ -30,10 +30,10 @@ def write_block(target: Path, block: np.ndarray, rows: int, codec: Codec) -> Non
         block = padded
     data = codec.encode(block)
     try:
-        target.write_bytes(data)
+        put(target, data)
     except FileNotFoundError:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+        make_folder(target.parent)
+        put(target, data)
 
 
 def marks_array(capacity: int) -> Array:
@@ -52,7 +52,7 @@ def write_marks(folder: Path, marks: Sequence[int]) -> None:
     values = np.full(MARKS, -1, np.int64)
     held = marks[last * MARKS :]
     values[: len(held)] = held
-    write_whole(folder / object_name((last,)), Codec().encode(values))
+    put_whole(folder / object_name((last,)), Codec().encode(values))
 
 
 def write_coordinate(folder: Path, values: np.ndarray) -> None:
@@ -62,7 +62,7 @@ def write_coordinate(folder: Path, values: np.ndarray) -> None:
         values = values.astype(object)
     if values.dtype.kind == "O":
         made = zarr.create_array(
-            str(folder),
+            for_zarr(folder),
             shape=values.shape,
             dtype="string",
             compressors=[ZstdCodec(), Crc32cCodec()],
@@ -74,10 +74,10 @@ def write_coordinate(folder: Path, values: np.ndarray) -> None:
         return
     chunk = tuple(max(1, n) for n in values.shape)
     array = Array(dims, values.shape, chunk, values.dtype)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if values.size:
         target = folder / object_name((0,) * values.ndim)
-        target.write_bytes(Codec().encode(values))
+        put(target, Codec().encode(values))
     write_document(folder, array.document())
 
 

@@ -4,10 +4,20 @@ import json
 import os
 import re
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import unquote
 
+import zarr
+
 from repsim.core.files import DOCUMENT
+from repsim.datasets.store.elsewhere import (
+    is_elsewhere,
+    make_folder,
+    place_elsewhere,
+    reaching,
+)
 from repsim.datasets.store.zarr_format import ensure_group
 
 _OBJECT = re.compile(r"[^/]+/(c(\.\d+)+|c(/\d+)+|zarr\.json|\.zarr\.json[^/]*)")
@@ -22,24 +32,59 @@ OTHERS = {
 RESERVED = ("step", "example", "label")
 
 
-def local(store: str | Path) -> Path:
-    """Return the path of a place on this machine's disks, and refuse other places."""
-    text = os.fspath(store)
+def place_of(store: Any, options: Mapping[str, Any] | None = None) -> Path:
+    """Return a place: of a path, an address, or a store of zarr that lies at one."""
+    if isinstance(store, zarr.abc.store.Store):
+        return _place_of_zarr(store)
+    text = store if isinstance(store, str) else ""
     scheme, separator, rest = text.partition("://")
-    if separator and scheme == "file":
-        return Path(unquote(rest))
-    if separator or re.match(r"(s3|gs|gcs|az|abfs|https?|memory):/", text):
+    if separator and scheme != "file":
+        return place_elsewhere(text, options or {})
+    if options:
         msg = (
-            f"Expected a path on this machine, but got {text!r}; stores elsewhere are "
-            "not supported: write to a local disk, and copy the finished store."
+            "Expected `storage_options` along with an address such as "
+            f"s3://bucket/run.zarr, but got {str(store)!r}."
         )
         raise ValueError(msg)
+    if separator:
+        return Path(unquote(rest))
+    if _FORGOTTEN.match(text):
+        msg = f"Expected two slashes in an address, but got {text!r}; write s3://…"
+        raise ValueError(msg)
+    if hasattr(store, "storage_options") and hasattr(store, "fs"):  # a UPath
+        if getattr(store, "protocol", "") in ("", "file", "local"):
+            return Path(store.path)
+        return cast(Path, store)
     return Path(store)
 
 
-def locate(store: str | Path, group: str | None = None) -> tuple[Path, Path]:
+_FORGOTTEN = re.compile(r"(s3|gs|gcs|az|abfs|https?|memory|file):/")
+
+
+def _place_of_zarr(store: Any) -> Path:
+    if isinstance(store, zarr.storage.LocalStore):
+        return Path(store.root)
+    if isinstance(store, zarr.storage.FsspecStore):
+        fs = getattr(store.fs, "sync_fs", store.fs)
+        protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+        if protocol in ("file", "local"):
+            return Path(store.path)
+        options = {k: v for k, v in fs.storage_options.items() if k != "asynchronous"}
+        return place_elsewhere(f"{protocol}://{store.path.lstrip('/')}", options)
+    msg = (
+        "Expected a zarr store that lies in a folder or behind fsspec (LocalStore, "
+        f"FsspecStore), but got a {type(store).__name__}; give its path or address."
+    )
+    raise ValueError(msg)
+
+
+def locate(
+    store: Any,
+    group: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Path, Path]:
     """Return the folder of a recording and of the store that holds it."""
-    given = local(store)
+    given = place_of(store, options)
     parts = [] if group is None else [p for p in str(group).split("/") if p]
     if any(p in (".", "..") or p.startswith("__") or "\\" in p for p in parts):
         msg = (
@@ -63,8 +108,9 @@ def prepare(path: Path, root: Path) -> None:
             "repsim.datasets.exchange.to_dataframe(run) makes a table."
         )
         raise ValueError(msg)
-    try:
+    with reaching(path):
         taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    try:
         if taken and not only_groups(path):
             msg = (
                 f"Expected a new place for the recording, but {path} is occupied; "
@@ -75,7 +121,7 @@ def prepare(path: Path, root: Path) -> None:
             ensure_group(root)
             for part in list(path.relative_to(root).parents)[-2::-1]:
                 ensure_group(root / part)
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
     except FileExistsError:
         raise
     except OSError as error:
@@ -88,6 +134,8 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self._file = path.parent / f".{path.name}.lock"
         self._held: int | None = None
+        if is_elsewhere(path):  # object stores know no locks
+            return
         try:
             import fcntl
         except ImportError:  # not on Windows

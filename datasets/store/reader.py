@@ -1,8 +1,9 @@
 """Stored recordings, opened lazily; of a broken one, exactly what is complete."""
 
-import os
-from collections.abc import Iterable, Iterator
-from itertools import product
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,19 @@ from xarray.core import indexing
 
 from repsim.core.files import DOCUMENT
 from repsim.datasets.store.attributes import dims_of
+from repsim.datasets.store.elsewhere import for_zarr, head_of, is_elsewhere, stamp
+from repsim.datasets.store.untrusted import (
+    array_fault,
+    item_bytes,
+    memory_fault,
+    refuse_link,
+    unpacked,
+)
 from repsim.datasets.store.zarr_format import read_document
 
 MOST_EXAMPLES = 2**31
+HEAD = 18
+"""Bytes of an object in which it says how long it is once it is unpacked."""
 
 
 class StoredArray(BackendArray):
@@ -36,18 +47,18 @@ class StoredArray(BackendArray):
 
     def _open(self) -> None:
         self._stamp = self._current()
+        document = read_document(self._folder)
+        described(self._folder, document)
+        self._packed = _compressor(document)
         try:
-            self._array = zarr.open_array(str(self._folder), mode="r", zarr_format=3)
-        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
-            msg = (
-                f"Expected {self._folder / DOCUMENT} to describe an array, but got "
-                f"{error}; copy the file from a backup or an equal recording."
+            self._array = zarr.open_array(
+                for_zarr(self._folder), mode="r", zarr_format=3
             )
-            raise ValueError(msg) from error
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+            raise ValueError(_no_array(self._folder, error)) from error
 
-    def _current(self) -> tuple[int, int]:
-        status = os.stat(self._folder / DOCUMENT)
-        return status.st_ino, status.st_mtime_ns
+    def _current(self) -> tuple[Any, ...]:
+        return stamp(self._folder / DOCUMENT)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         """Return what an indexer of xarray asks for."""
@@ -64,30 +75,55 @@ class StoredArray(BackendArray):
                 values = self._array[key]
             else:
                 values = self._array.oindex[key]
-        except (RuntimeError, ValueError, OSError, AssertionError) as error:
+        except (
+            RuntimeError,
+            ValueError,
+            LookupError,
+            TypeError,
+            OSError,
+            AssertionError,
+            MemoryError,
+            SystemError,  # numcodecs, of a block that claims a negative length
+        ) as error:
             if self._current() != self._stamp:  # swapped while it was read
                 return self._read(key)
+            if truly_large(error, self):
+                raise
             raise ValueError(self._broken(error)) from error
         return np.asarray(values)
 
     def _check_there(self, key: tuple[Any, ...]) -> None:
-        """Raise where an object that this key needs is missing or empty.
+        """Raise where an object that this key needs is missing, empty or far too long.
 
-        Zarr would give back NaN, as it does for what was never written.
+        Of a missing one zarr would give back NaN, as for what was never written; and
+        it would unpack whatever an object claims to hold.
         """
         if self._folder.name == "step":  # what lies there is all that is claimed
             return
         outer = self._array.shards or self._array.chunks
-        touched = []
+        touched: list[Sequence[int]] = []
         for k, size, length in zip(key, self.shape, outer, strict=True):
-            index = np.arange(*k.indices(size)) if isinstance(k, slice) else k
-            touched.append(np.unique(index // np.int64(length)).tolist())
+            if isinstance(k, slice) and k.step in (None, 1):
+                start, stop, _ = k.indices(size)
+                last = -(-stop // length) if stop > start else start // length
+                touched.append(range(start // length, last))
+            else:
+                index = np.arange(*k.indices(size)) if isinstance(k, slice) else k
+                touched.append(np.unique(index // np.int64(length)).tolist())
         name = self._array.metadata.encode_chunk_key
-        for place in product(*touched):
+        plain = int(np.prod(self._array.chunks)) * self.dtype.itemsize
+        for place in _places(touched):
             file = self._folder / name(place)
-            if not (file.stat().st_size if file.exists() else self._holes):
-                state = "is empty" if file.exists() else "is missing"
+            head = head_of(file, HEAD)
+            if not (self._holes if head is None else head):
+                state = "is missing" if head is None else "is empty"
                 raise ValueError(f"{file.relative_to(self._folder)} {state}")
+            size = unpacked(head or b"", self._packed)
+            if size is not None and self._packed == "blosc" and size != plain:
+                msg = f"{file.name} claims {size} bytes where {plain} belong"
+                raise ValueError(msg)
+            if size is not None and (fault := memory_fault(size)):
+                raise ValueError(f"{file.name} claims {fault}")
 
     def _broken(self, error: Exception) -> str:
         return (
@@ -96,6 +132,74 @@ class StoredArray(BackendArray):
             "steps and layers are not affected; record this one again, or resume "
             "before it."
         )
+
+
+def truly_large(error: Exception, array: BackendArray) -> bool:
+    """Whether memory ran out for what was asked; not for what an object claims."""
+    size = math.prod(array.shape) * np.dtype(array.dtype).itemsize
+    return isinstance(error, MemoryError) and memory_fault(size) is not None
+
+
+def _places(touched: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:
+    """Yield places of a grid; unlike `product`, without keeping the axes in memory."""
+    if not touched:
+        yield ()
+        return
+    for first in touched[0]:
+        for rest in _places(touched[1:]):
+            yield first, *rest
+
+
+def _compressor(document: dict[str, Any]) -> str:
+    """Return how an object is compressed; of a shard nothing, as its parts are."""
+    codecs = [c if isinstance(c, str) else c["name"] for c in document["codecs"]]
+    return next((name for name in codecs if name in ("blosc", "zstd")), "")
+
+
+def described(folder: Path, document: dict[str, Any]) -> None:
+    """Raise unless a document describes an array that may be read."""
+    refuse_link(folder)
+    if fault := array_fault(document):
+        raise ValueError(_no_array(folder, fault))
+
+
+def fits_memory(folder: Path, document: dict[str, Any]) -> None:
+    """Raise where an array that is read at once claims more than can be."""
+    size = math.prod(document["shape"]) * (item_bytes(document["data_type"]) or 1)
+    if fault := memory_fault(size):
+        msg = (
+            f"Expected {folder} to fit into memory, but its zarr.json claims {fault}; "
+            "free some, or if that cannot be, copy it from an equal recording."
+        )
+        raise ValueError(msg)
+
+
+def _no_array(folder: Path, reason: object) -> str:
+    return (
+        f"Expected {folder / DOCUMENT} to describe an array, but got {reason}; copy "
+        "the file from a backup or an equal recording."
+    )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A place elsewhere, which xarray would take for a path of this machine."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, path: Path) -> Any:
+        """Return what `xarray.open_dataset` hands on as it is."""
+        return cls(path) if is_elsewhere(path) else str(path)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        """Return what tells one state of a store from another."""
+        return str(self.path), *stamp(self.path / DOCUMENT)
+
+
+def path_of(opened: Any) -> Path:
+    """Return the place that `Opened.of` has wrapped."""
+    return opened.path if isinstance(opened, Opened) else Path(opened)
 
 
 class Recordings(BackendEntrypoint):
@@ -108,14 +212,16 @@ class Recordings(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
     ) -> xr.Dataset:
         """Open the complete moments of a recording."""
-        run = _assembled(Path(filename_or_obj))
+        run = _assembled(path_of(filename_or_obj))
         return run.drop_vars(drop_variables) if drop_variables else run
 
 
 def read(path: Path, *, chunks: Any = None) -> xr.Dataset:
     """Open a stored recording lazily."""
     try:
-        return xr.open_dataset(str(path), engine=Recordings, chunks=chunks, cache=False)
+        return xr.open_dataset(
+            Opened.of(path), engine=Recordings, chunks=chunks, cache=False
+        )
     except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         msg = (
             f"Expected {path} to hold a recording, but its zarr.json files do not fit "
@@ -167,9 +273,12 @@ def _paired(names: list[str]) -> list[str]:
 
 def _variables(path: Path, skip: set[str]) -> Iterator[tuple[str, xr.Variable]]:
     for child in sorted(path.iterdir()):
-        if child.name in skip or not (child / DOCUMENT).is_file():
+        if child.name in skip or child.name == DOCUMENT:
             continue
-        document = read_document(child)
+        try:
+            document = read_document(child)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue
         if document["node_type"] != "array":
             continue
         attrs = dict(document.get("attributes", {}))
@@ -185,14 +294,20 @@ def _variables(path: Path, skip: set[str]) -> Iterator[tuple[str, xr.Variable]]:
 def _small(folder: Path) -> xr.Variable:
     document = read_document(folder)
     shape = document.get("shape", [0])
-    if len(shape) not in (1, 2) or not all(0 <= n <= MOST_EXAMPLES for n in shape):
+    sizes = isinstance(shape, list) and all(type(n) is int for n in shape)
+    if (
+        not sizes
+        or len(shape) not in (1, 2)
+        or not all(0 <= n <= MOST_EXAMPLES for n in shape)
+    ):
         msg = (
             f"Expected {folder} to hold one value for each example, but its zarr.json "
-            f"claims the shape {tuple(shape)}; the document was damaged. Copy it from "
-            "an equal recording."
+            f"claims the shape {tuple(shape) if sizes else shape!r}; the document was "
+            "damaged. Copy it from an equal recording."
         )
         raise ValueError(msg)
     stored = StoredArray(folder)
+    fits_memory(folder, document)
     values = stored._read((slice(None),) * len(shape))
     if values.dtype.kind == "T":
         values = values.astype(object)
@@ -212,10 +327,13 @@ def _committed(
     # Read by what lies there, not by what the document claims.
     size = step._array.chunks[0]
     marks_files = [f.name.removeprefix("c.") for f in folder.glob("c.*")]
-    files = [int(name) for name in marks_files if name.isdigit()]
-    files += [int(f.name) for f in (folder / "c").glob("*") if f.name.isdigit()]
+    files = {int(name) for name in marks_files if name.isdigit()}
+    files |= {int(f.name) for f in (folder / "c").glob("*") if f.name.isdigit()}
+    held = next(i for i in count() if i not in files)
     shortest = min((v.sizes["step"] for v in variables.values()), default=0)
-    most = min(shape[0], (max(files, default=-1) + 1) * size, shortest)
+    most = min(shape[0], held * size, shortest)
+    if fault := memory_fault(8 * most):
+        raise ValueError(_no_array(folder, fault))
     marks = np.asarray(step._read((slice(0, most),)), np.int64)
     places = np.flatnonzero(marks >= 0)
     index: Any = places

@@ -1,6 +1,5 @@
 """Take up a recording that was broken off, or go on with a complete one."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +7,10 @@ from typing import Any
 
 from repsim.core.files import DOCUMENT
 from repsim.datasets.store.compaction import arrays_of, committed, unpack
+from repsim.datasets.store.elsewhere import is_elsewhere, remove_tree
 from repsim.datasets.store.objects import clear_objects, marks_array, write_marks
 from repsim.datasets.store.places import Lock, is_aborted, prepare, refused
+from repsim.datasets.store.untrusted import refuse_link
 from repsim.datasets.store.writer import FIRST_CAPACITY, Writer
 from repsim.datasets.store.zarr_format import (
     Array,
@@ -44,6 +45,14 @@ def resumed_writer(
     lock = Lock(path)
     try:
         return _resumed(path, root, start, due, choices, attrs, examples, codec, lock)
+    except (LookupError, TypeError, ArithmeticError, RuntimeError) as error:
+        lock.release()
+        msg = (
+            f"Expected {path} to be a recording that can be continued, but its files "
+            f"do not fit together ({error!r}): one was overwritten. Copy it from a "
+            "backup, or record into another place."
+        )
+        raise ValueError(msg) from error
     except BaseException:
         lock.release()
         raise
@@ -65,6 +74,8 @@ def _resumed(
         prepare(path, root)
         lock.release()  # there may have been no folder yet to hold it
         return Writer(path, examples=examples, attrs=attrs, codec=codec)
+    for part in () if is_elsewhere(path) else path.rglob("*"):
+        refuse_link(part)  # through which a stranger's store would write elsewhere
     stored = dict(read_document(path).get("attributes", {}))
     stored.pop("repsim_store", None)
     _check_same(path, stored, attrs, choices)
@@ -111,7 +122,7 @@ def _made_live(
         shape = (capacity, *array.shape[1:])
         live[folder.name] = replace(array, shape=shape, shards=None)
         write_document(folder, live[folder.name].document())
-        shutil.rmtree(folder / "c", ignore_errors=True)
+        remove_tree(folder / "c", missing_ok=True)
         clear_objects(folder, len(kept))
     write_document(path / "step", marks_array(capacity).document())
     return live
@@ -153,4 +164,4 @@ def _is_bare(path: Path) -> bool:
 
 def _clear_aborted(path: Path) -> None:
     if path.is_dir() and any(path.iterdir()) and is_aborted(path):
-        shutil.rmtree(path)
+        remove_tree(path)

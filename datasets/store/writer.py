@@ -1,6 +1,5 @@
 """A recording on the disk while it grows: objects first, the commit mark last."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from repsim.datasets.store.elsewhere import remove_tree, told
 from repsim.datasets.store.objects import (
     clear_objects,
     marks_array,
@@ -215,7 +215,7 @@ class Writer:
             self._worker.close()
             self._lock.release()
             if is_aborted(self.path):
-                shutil.rmtree(self.path)  # nothing was ever complete
+                remove_tree(self.path)  # nothing was ever complete
 
     def dataset(self) -> xr.Dataset:
         """Return the complete moments, opened lazily."""
@@ -236,7 +236,7 @@ class Writer:
 
     def _submit(self, job: Callable[[], None], size: int = 0) -> None:
         try:
-            self._worker.submit(job, size)
+            self._worker.submit(told(self.path, job), size)
         except OSError as error:
             raise self._told(error) from error
 

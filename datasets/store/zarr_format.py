@@ -18,7 +18,15 @@ import google_crc32c
 import numcodecs
 import numpy as np
 
-from repsim.core.files import DOCUMENT, write_whole
+from repsim.core.files import DOCUMENT
+from repsim.datasets.store.elsewhere import (
+    fetch,
+    is_elsewhere,
+    make_folder,
+    put_new,
+    put_whole,
+)
+from repsim.datasets.store.untrusted import DOCUMENT_BYTES
 
 CHUNK_BYTES = 16 * 2**20
 """One object of a live recording holds at most this much, uncompressed."""
@@ -179,20 +187,25 @@ def block_rows(row_bytes: int, rows: int | None = None) -> int:
 
 def write_document(folder: Path, document: Mapping[str, Any]) -> None:
     """Write a node's `zarr.json`, whole."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     text = json.dumps(document, indent=1, ensure_ascii=False)
-    write_whole(folder / DOCUMENT, text.encode())
+    put_whole(folder / DOCUMENT, text.encode())
 
 
 def read_document(folder: Path) -> dict[str, Any]:
     """Return a node's `zarr.json`, or raise a sentence that names the file."""
     path = folder / DOCUMENT
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        text = fetch(path, DOCUMENT_BYTES + 1)
+        if len(text) > DOCUMENT_BYTES:
+            raise ValueError(f"it has more than {DOCUMENT_BYTES} bytes")
+        document = json.loads(text)
         if not isinstance(document, dict) or "node_type" not in document:
             raise ValueError("not a zarr v3 document")
         if not isinstance(document.get("attributes", {}), dict):
             raise ValueError("its attributes are no mapping")
+        if document["node_type"] not in ("group", "array"):
+            raise ValueError("it is neither group nor array")
     except (ValueError, RecursionError) as error:
         msg = (
             f"Expected {path} to be a zarr v3 document, but it cannot be read "
@@ -210,9 +223,12 @@ def group_document(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 def ensure_group(folder: Path) -> None:
     """Make a group where there is none; several processes may do so at once."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     target = folder / DOCUMENT
     if target.exists():
+        return
+    if is_elsewhere(folder):
+        put_new(target, json.dumps(group_document({})).encode())
         return
     beside = folder / f".{DOCUMENT}.{os.getpid()}.{threading.get_ident()}"
     try:

@@ -79,8 +79,9 @@ class Recorder:
         Exactly those numbers of updates instead.
     last : bool
         Record on leaving the block, too.
-    store : str, Path or None
-        A zarr store, written in the background; None keeps it in memory.
+    store : str, Path, zarr store or None
+        A zarr store, written in the background, also elsewhere ("s3://…", "gs://…");
+        None keeps it in memory.
     group : str or None
         A place in the store, `"bp/0"`.
     resume : bool
@@ -109,6 +110,8 @@ class Recorder:
         raise, or be left out with a warning. Later it is NaN in that moment.
     level : int
         Of zstd, in the store.
+    storage_options : mapping or None
+        What fsspec needs for a store elsewhere: keys, an endpoint.
 
     Raises
     ------
@@ -152,6 +155,7 @@ class Recorder:
         mask: MaskSaid = None,
         on_error: OnError = "raise",
         level: int = 1,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._network: nn.Module = unwrap(network_of(model))
         choices = select(self._network, layers)
@@ -198,7 +202,7 @@ class Recorder:
         )
         self._learnt = self._session.watching(errors) if self._learns else None
         self._part = part_of(model, self._network, passes=not self._learns)
-        self._place = None if store is None else locate(store, group)
+        self._place = None if store is None else locate(store, group, storage_options)
         self._sink: Sink
         codec = Codec(level)
         check_names(choices, stored=store is not None)
@@ -209,7 +213,7 @@ class Recorder:
             self._sink = Nowhere() if store is not None else MemorySink(known, head)
         elif resume:
             self._sink = resumed_writer(
-                *locate(store, group),
+                *locate(store, group, storage_options),
                 start=start,
                 due=self._schedule.due,
                 choices=list(choices),
@@ -219,7 +223,12 @@ class Recorder:
             )
         else:
             self._sink = open_sink(
-                store, group, attrs=head, examples=known, codec=codec
+                store,
+                group,
+                attrs=head,
+                examples=known,
+                codec=codec,
+                storage_options=storage_options,
             )
         self._session.use(self._sink)
         self._recorded: int | None = None

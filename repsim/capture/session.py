@@ -339,6 +339,7 @@ def open_sink(
     attrs: Mapping[str, Any],
     examples: int | None,
     codec: Codec | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Sink:
     """Return a sink in memory, or one that writes to a new place in a store."""
     if store is None:
@@ -346,6 +347,6 @@ def open_sink(
             msg = f"Expected `store` along with `group`, but got only {group!r}."
             raise ValueError(msg)
         return MemorySink(examples, attrs)
-    path, root = locate(store, group)
+    path, root = locate(store, group, storage_options)
     prepare(path, root)
     return Writer(path, examples=examples, attrs=attrs, codec=codec)

@@ -128,6 +128,7 @@ def record(
     axes: AxesSaid = None,
     mask: MaskSaid = None,
     on_error: OnError = "raise",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Record what the layers of a network answer to a set of examples.
 
@@ -147,8 +148,9 @@ def record(
         Labels, where the batches carry none.
     examples : array of shape (example,) or None
         Ids in the source data; 0, 1, … by default.
-    store : str, Path or None
-        A new zarr store, written batch by batch; None keeps it in memory.
+    store : str, Path, zarr store or None
+        A new zarr store, written batch by batch, also elsewhere ("s3://…", "gs://…");
+        None keeps it in memory.
     group : str or None
         A place in the store, `"bp/0"`.
     reduce : {"flatten", "mean", "last", "first", "tokens"}, callable or None
@@ -172,6 +174,8 @@ def record(
     on_error : {"raise", "skip"}
         What a layer that cannot be recorded does: raise, or be left out with a
         warning.
+    storage_options : mapping or None
+        What fsspec needs for a store elsewhere: keys, an endpoint.
 
     Returns
     -------
@@ -212,7 +216,9 @@ def record(
     )
     head = provenance(model, network, reduce=reduce, attrs=attrs, axes=axes)
     axis = inputs_axis(batches, axes, labels, examples)
-    sink = open_sink(store, group, attrs=head, examples=known)
+    sink = open_sink(
+        store, group, attrs=head, examples=known, storage_options=storage_options
+    )
     session.use(sink)
     try:
         with undisturbed(network):  # a shuffling DataLoader draws numbers, too

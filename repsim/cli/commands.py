@@ -30,6 +30,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _place(text: str) -> Path:
+    """Return a path, or the place that an address such as s3://… names."""
+    if "://" not in text:
+        return Path(text)
+    from repsim.datasets.store.places import place_of  # slow; not for --help
+
+    return place_of(text)
+
+
 Out = Annotated[Path | None, typer.Option(help="File or folder to write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
 Layers = Annotated[
@@ -323,9 +333,12 @@ def report(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A recording.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="A recording.", parser=_place)],
     b: Annotated[
-        Path | None, typer.Argument(metavar="[B]", help="Another; default: A itself.")
+        Path | None,
+        typer.Argument(
+            metavar="[B]", help="Another; default: A itself.", parser=_place
+        ),
     ] = None,
     measure: Annotated[str, typer.Option(help="Name of the measure.")] = "cka",
     option: Annotated[
@@ -380,7 +393,9 @@ def compare(
 
 @app.command()
 def rdm(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A recording.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A recording.", parser=_place)
+    ],
     metric: Annotated[str, typer.Option(help="Dissimilarity.")] = "correlation",
     layers: Layers = None,
     step: Step = "last",
@@ -413,7 +428,9 @@ def rdm(
 
 @app.command()
 def probe(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A recording.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A recording.", parser=_place)
+    ],
     target: Annotated[str, typer.Option(help="Coordinate to read out.")] = "label",
     control: Annotated[
         str | None,
@@ -591,7 +608,7 @@ def import_(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A recording.")],
+    run: Annotated[Path, typer.Argument(help="A recording.", parser=_place)],
     out: Annotated[Path, typer.Option(help="A new .npz, .mat, .csv, .nc or .zarr.")],
     step: Step = "all",
     reduce: Reduce = None,
@@ -609,7 +626,7 @@ def export(
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="A recording.")],
+    run: Annotated[Path, typer.Argument(help="A recording.", parser=_place)],
     as_json: Json = False,
 ) -> None:
     """Tell what is in a recording: layers, shapes, steps, attributes, size.
