@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from repsim.core.memory import available_memory
+from repsim.core.free_memory import available_memory
 
 DOCUMENT_BYTES = 2**26
 """No `zarr.json` is longer."""
