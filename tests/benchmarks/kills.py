@@ -3,7 +3,7 @@
     python -P tests/benchmarks/kills.py --recordings 100 --studies 100
 
 Recordings: as tests/datasets/store/kill_writer.py does. Studies: a child runs a study
-of two conditions and two seeds; the parent kills it (SIGKILL) after a random time, checks
+of two conditions and two seeds; the parent kills it (SIGKILL) after a random time, sees
 that every cell that was complete is still there, byte for byte and not written again,
 and lets the next child go on. A study that gets to its end must hold the numbers of one
 that nobody disturbed, and the next one begins.
