@@ -1,7 +1,7 @@
 """What a reproduction will take, stated before it starts."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -16,7 +16,10 @@ from repsim.networks import mlp
 RULES_PER_BP = 1.5
 """Time of an update, mean over the rules, in units of backpropagation's."""
 
-LOOKING = 5.0
+EVALUATIONS = 21
+"""Times that a network is evaluated on 1,000 training and all test examples."""
+
+LOOKING = 3.0
 """Seconds that it takes to measure the layers of a network 20 deep."""
 
 OWN, FEEDS = "curves", "feeds"
@@ -28,26 +31,34 @@ BESIDE = {"C10b": 2, "C10c": 2, "C12": 1, "C14": 1}
 
 def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:
     """Return how many networks claims train, and how long everything takes."""
-    scale, seeds = lab.settings.scale, len(lab.seeds)
+    scale, seeds, rates = (
+        lab.settings.scale,
+        len(lab.seeds),
+        len(lab.settings.scale.grid),
+    )
     uses = {label for claim in claims for label in claim.uses}
     trained = uses - {"untrained", OWN, FEEDS}
     tuned = {"sg" if label == "sg_shared" else label for label in trained}
-    networks = len(tuned) * len(scale.grid) + len(trained) * seeds
-    networks += seeds * sum(BESIDE.get(claim.id, 0) for claim in claims)
-    feeds = 4 * (seeds + len(scale.grid)) if FEEDS in uses else 0
+    shared = len(tuned) * rates + len(trained) * seeds
+    shared += seeds * sum(BESIDE.get(claim.id, 0) for claim in claims)
+    rounds = [(shared, scale.depth, scale.steps)]
+    if any(claim.id == "C12" for claim in claims) and scale.long_steps:
+        rounds.append((1, scale.depth, scale.long_steps))
+    if OWN in uses:
+        each = 4 * (rates + seeds)
+        rounds += [(each, depth, scale.curve_steps) for depth in scale.depths]
+    if FEEDS in uses:
+        each = 4 * (rates + seeds) + seeds
+        rounds += [(each, depth, scale.feed_steps) for depth in FEED_DEPTHS]
+    networks = sum(number for number, _, _ in rounds)
     seconds = sum(claim.seconds(lab.settings) for claim in claims)
-    curves = 4 * (seeds + len(scale.grid)) if OWN in uses else 0
-    if networks or curves or feeds:
-        update = _update(lab.settings) * RULES_PER_BP
-        seconds += networks * scale.steps * update
+    if networks:
+        update, evaluations = _times(lab.settings)
+        for number, depth, steps in rounds:
+            one = steps * update * RULES_PER_BP + evaluations
+            seconds += number * one * depth / scale.depth
         seconds += len(uses & {*IN_DETAIL}) * seeds * LOOKING * scale.depth / 20
-        deep = curves * sum(scale.depths) / scale.depth
-        seconds += deep * scale.curve_steps * update
-        seconds += feeds * sum(FEED_DEPTHS) / scale.depth * scale.steps * update
-        long = scale.long_steps * any(claim.id == "C12" for claim in claims)
-        seconds += long * update
-    others = curves * len(scale.depths) + feeds * len(FEED_DEPTHS)
-    return networks + others, seconds
+    return networks, seconds
 
 
 def sentence(networks: int, seconds: float, jobs: int) -> str:
@@ -63,19 +74,26 @@ def sentence(networks: int, seconds: float, jobs: int) -> str:
     )
 
 
-def _update(settings: Settings) -> float:
-    """Return the seconds of one update of backpropagation at the shared size."""
+def _times(settings: Settings) -> tuple[float, float]:
+    """Return seconds of one update of backpropagation, and of a run's evaluations."""
     scale = settings.scale
-    features = 64 if settings.dataset == "digits" else 784
+    features, tested = (64, 360) if settings.dataset == "digits" else (784, 10_000)
     net = mlp(features, [scale.width] * scale.depth, seed=0)
     rule = learning.make("bp", net)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(scale.batch_size, features, generator=generator)
+    x = torch.randn(1000, features, generator=generator)
     y = torch.arange(scale.batch_size) % 10
-    times = []
     with one_thread():
-        for _ in range(8):
-            began = time.perf_counter()
-            rule.step(x, y)
-            times.append(time.perf_counter() - began)
+        update = _median(lambda: rule.step(x[: scale.batch_size], y))
+        with torch.no_grad():
+            thousand = _median(lambda: net(x))
+    return update, EVALUATIONS * thousand * (1 + tested / 1000)
+
+
+def _median(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(8):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
     return sorted(times)[len(times) // 2]

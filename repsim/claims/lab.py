@@ -15,15 +15,13 @@ from joblib import Parallel, delayed
 from torch import nn
 
 from repsim import learning
-from repsim.claims.experiments import linear_systems
 from repsim.claims.settings import IN_DETAIL, RULE, Settings, conditions
+from repsim.claims.sources import code, rule_code
 from repsim.claims.trained import (
     Cell,
-    code,
     is_kept,
     numbers,
     recording,
-    rule_code,
     train_missing,
 )
 from repsim.core.files import write_whole
@@ -214,8 +212,7 @@ class Lab:
         content = (
             asdict(self.settings),
             rule_code(self.rule),
-            code(sys.modules[module], linear_systems),
-            code(sys.modules[Cell.__module__], sys.modules[__name__]),
+            code(sys.modules[module], sys.modules[__name__]),
         )
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

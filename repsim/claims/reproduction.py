@@ -20,6 +20,7 @@ from repsim.claims.drawing import against_bounds
 from repsim.claims.lab import Lab
 from repsim.claims.render import number, write_page
 from repsim.claims.settings import about, chosen_claims, make_settings
+from repsim.claims.sources import look_again
 from repsim.core.files import write_whole
 from repsim.datasets import load
 from repsim.learning.rule_info import Diverged
@@ -136,6 +137,7 @@ def reproduce(
         load(settings.dataset, "train", root=root, limit=1)
     processes = _jobs(jobs) if rule == "sg" else 1
     folder = _folder(out)
+    look_again()
     lab = Lab(settings, folder, root, processes)
     todo = [claim for claim in chosen if _kept(claim, lab, folder) is None]
     with _bar(lab, todo, notes, progress) as name:

@@ -44,6 +44,7 @@ class Size:
     deep_seeds: int = 1
     small_rate: float = 3e-5
     long_steps: int = 20_000
+    feed_steps: int = 2000
 
 
 _WIDE = (1e-4, 3e-4, 1e-3, 3e-3)
@@ -53,12 +54,13 @@ _DEPTHS = (3, 10, 20, 50)
 SCALES = {
     ("digits", False): Size(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
     ("digits", True): Size(
-        8, 64, 400, 128, _GRID, (3, 8), 200, (3000, 400), small_rate=1e-4, long_steps=0
+        8, 64, 400, 128, _GRID, (3, 8), 200, (3000, 400), small_rate=1e-4, long_steps=0,
+        feed_steps=400,
     ),
-    ("images", False): Size(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
+    ("images", False): Size(20, 128, 1000, 128, _WIDE, _DEPTHS, 200),
     ("images", True): Size(
         10, 64, 400, 128, _GRID, (3, 10), 200, (3000, 400), small_rate=1e-4,
-        long_steps=0,
+        long_steps=0, feed_steps=400,
     ),
 }  # fmt: skip
 
@@ -121,6 +123,7 @@ def conditions(depth: int) -> dict[str, tuple[str, dict[str, Any]]]:
                 "conditioned": False,
                 "predictor": "mlp",
                 "predictor_hidden": [256, 256],
+                "predictor_batch_norm": True,
             },
         ),
         "none": ("none", {}),

@@ -1,15 +1,12 @@
 """One trained network with everything the claims measure on it: a cell of a study."""
 
-import inspect
 import json
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,22 +14,23 @@ import torch
 import xarray as xr
 from sklearn.linear_model import RidgeClassifier
 
-from repsim import learning, networks, training
 from repsim.capture.single import record
+from repsim.claims.sources import code, rule_code
 from repsim.core.files import write_whole
 from repsim.datasets import to_tensors
 from repsim.datasets.recordings import layers
 from repsim.datasets.store import open_recording
 from repsim.geometry.profiles import class_margin, rdm_distance
 from repsim.geometry.stacks import rdms
-from repsim.learning.factory import rules
 from repsim.learning.rule import Rule
 from repsim.learning.rule_info import Diverged
+from repsim.learning.schedules import Stochastic
 from repsim.probes import LinearProbe
 from repsim.probes.standardising import standardised
 from repsim.studies.cell import MEASURED, TRAINING, is_complete, train_cell
 from repsim.studies.conditions import Condition
 from repsim.studies.spec import Spec, make_spec
+from repsim.training.loop import Callback
 
 EXAMPLES = 400
 """Test examples, sorted by label, on which geometry is measured (as in the paper)."""
@@ -50,7 +48,8 @@ class Cell:
 
     `options` are the rule's as JSON, without the learning rate; `init` is the label
     whose initial weights are taken; `measured` says whether layers are measured, and
-    not only the learning curve.
+    not only the learning curve. `decay` are the shares of training after which rates
+    are divided by ten; `p_update` is the probability with which a segment is updated.
     """
 
     label: str
@@ -66,6 +65,8 @@ class Cell:
     steps: int
     batch_size: int
     measured: bool = True
+    decay: tuple[float, ...] = ()
+    p_update: float = 1.0
 
     @property
     def key(self) -> str:
@@ -102,6 +103,17 @@ class Cell:
             device="cpu",
         )
 
+    def prepared(self, rule: Rule) -> Sequence[Callback]:
+        """Set how segments take turns, and return what lowers the rates."""
+        if self.p_update < 1:
+            rule.schedule = Stochastic(self.p_update)
+            _ = rule.segments  # Taken apart now: that makes optimisers anew.
+        moments = [round(share * self.steps) for share in self.decay]
+        return [
+            torch.optim.lr_scheduler.MultiStepLR(optimizer, moments, 0.1)
+            for optimizer in (rule.optimizers.values() if moments else ())
+        ]
+
 
 def train_missing(cell: Cell, root: str | None, folder: Path) -> Cell:
     """Train and record a cell, unless that is done; what diverged leaves a note."""
@@ -118,6 +130,7 @@ def train_missing(cell: Cell, root: str | None, folder: Path) -> Cell:
             store,
             batch_norm="after",
             evaluate=[*range(0, cell.steps, evaluated), cell.steps],
+            prepared=cell.prepared,
             finish=_measure if cell.measured else None,
         )
     except Diverged as error:
@@ -233,60 +246,3 @@ def _probes(rule: Rule, source: xr.Dataset, test: xr.Dataset) -> dict[str, list[
         regression = RidgeClassifier().fit(known[0].astype(np.float64), known[1])
         scores["regression"].append(float(regression.score(*unseen)))
     return scores
-
-
-def rule_code(name: str) -> str:
-    """Return a hash of what a rule does: its own source, and all that it is made of.
-
-    Its class with every class it inherits from, the modules they stand in, and the
-    rooms that every rule trains with. A rule that is mended under the same name, in the
-    same folder, has another.
-    """
-    return _rule_code(name, rules.get(name))
-
-
-@cache
-def _rule_code(name: str, registered: Any) -> str:
-    made = registered
-    while isinstance(made, partial):
-        made = made.func
-    kinds = inspect.getmro(made) if inspect.isclass(made) else (made,)
-    parts = [repr(registered) if isinstance(registered, partial) else name]
-    for kind in kinds:
-        if kind.__module__.partition(".")[0] in ("builtins", "torch", "typing"):
-            continue
-        parts += [kind.__qualname__, _source(kind), code(sys.modules[kind.__module__])]
-    parts += [code(room) for room in (learning, networks, training)]
-    return sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-def _source(kind: Any) -> str:
-    """Return a class's or function's source, or its byte code where it has none."""
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):
-        members = vars(kind).values() if inspect.isclass(kind) else [kind]
-        codes = [m.__code__ for m in members if inspect.isfunction(m)]
-        return repr([(c.co_code, c.co_names, repr(c.co_consts)) for c in codes])
-
-
-def code(*modules: ModuleType) -> str:
-    """Return a hash of modules' source files, of a package with all that is in it."""
-    return _digest(tuple(sorted(_paths(modules))))
-
-
-def _paths(modules: Iterable[ModuleType]) -> set[str]:
-    paths: set[str] = set()
-    for module in modules:
-        path = getattr(module, "__file__", None)
-        if path is not None and hasattr(module, "__path__"):
-            paths |= {str(p) for p in Path(path).parent.rglob("*.py")}
-        elif path is not None:
-            paths.add(path)
-    return paths
-
-
-@cache
-def _digest(paths: tuple[str, ...]) -> str:
-    contents = [Path(p).read_bytes() for p in paths if Path(p).is_file()]
-    return sha256(b"\0".join(contents)).hexdigest()[:12]

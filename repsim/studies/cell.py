@@ -28,12 +28,16 @@ from repsim.studies.continuation import TRAINING
 from repsim.studies.materials import build_network, classes_of, load, tensors
 from repsim.studies.plugins import import_modules
 from repsim.studies.spec import Spec
-from repsim.training.loop import train
+from repsim.training.loop import Callback, train
 
 MEASURED = "measured"
 
 Finish = Callable[[Rule, xr.Dataset, xr.Dataset, xr.Dataset], xr.Dataset]
 """Rule, recording, training and test data -> what else is measured on a network."""
+
+
+Prepared = Callable[[Rule], Sequence[Callback]]
+"""Rule before its first step -> further callbacks of its training."""
 
 
 def build(
@@ -88,13 +92,14 @@ def train_cell(
     *,
     batch_norm: BatchNorm = True,
     evaluate: Sequence[int] | None = None,
+    prepared: Prepared | None = None,
     finish: Finish | None = None,
 ) -> tuple[str, int]:
     """Train one network, record it, and leave both records in the study's store.
 
     `evaluate` are the steps of a training record without error diagnostics (None: one
-    with them, at the steps recorded); `finish` measures the trained network further, as
-    a group of its own beside the recording.
+    with them, at the steps recorded); `prepared` sets up the rule; `finish` measures
+    the trained network further, as a group of its own beside the recording.
     """
     import_modules(spec.plugins)
     began = time.perf_counter()
@@ -140,7 +145,11 @@ def train_cell(
             eval_every=spec.record if evaluate is None else evaluate,
             diagnostics=evaluate is None,
             progress=False,
-            callbacks=[recorder, *([_teller(tell)] if tell else [])],
+            callbacks=[
+                recorder,
+                *(prepared(rule) if prepared else ()),
+                *([_teller(tell)] if tell else []),
+            ],
         )
     if finish is not None:
         measured = finish(rule, recorder.dataset(), data, test)

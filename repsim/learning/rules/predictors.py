@@ -46,12 +46,13 @@ class Predictor(nn.Module):
 
     def jacobians(self, h: Tensor, labels: Tensor | None) -> list[Tensor]:
         """Return the derivative of S by h for every example, (units, units) each."""
-        jacobians = []
-        for i, row in enumerate(h.detach()):
-            label = None if labels is None else labels[i : i + 1]
+        h, jacobians = h.detach(), []
+        for i, row in enumerate(h):
 
-            def alone(x: Tensor, label: Tensor | None = label) -> Tensor:
-                output: Tensor = self(x[None], label)[0]
+            def alone(x: Tensor, i: int = i) -> Tensor:
+                # Among the others: batch normalisation needs company.
+                rows = torch.cat([h[:i], x[None], h[i + 1 :]])
+                output: Tensor = self(rows, labels)[i]
                 return output
 
             jacobian = torch.func.jacrev(alone)(row)
@@ -202,6 +203,7 @@ def make_predictor(
     maps: bool,
     hidden: Sequence[int] = (),
     kernel: int = 1,
+    batch_norm: bool = False,
 ) -> Predictor:
     """Return a predictor for one block's output."""
     if kind not in KINDS:
@@ -216,10 +218,40 @@ def make_predictor(
     sizes = [features + classes, *(hidden if kind == "mlp" else ()), features]
     layers: list[nn.Module] = []
     for a, b in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [_affine(a, b, kernel, spatial), nn.ReLU()]
-    layers.pop()
+        layers.append(_affine(a, b, kernel, spatial))
+        layers += [BatchNormalised(b, axis)] * batch_norm + [nn.ReLU()]
+    layers = layers[: -2 if batch_norm else -1]
     _zero(layers[-1])
     return Predictor(nn.Sequential(*layers), axis)
+
+
+class BatchNormalised(nn.Module):
+    """Normalisation over the batch, and space or tokens, by the batch's own statistics.
+
+    None are kept: a predictor is only ever asked about a batch, and is asked more than
+    once about the same one, which running statistics would count twice.
+
+    Parameters
+    ----------
+    features : int
+        Size along the feature axis.
+    axis : int
+        The feature axis.
+    """
+
+    def __init__(self, features: int, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return h normalised, scaled and shifted, feature by feature."""
+        rows = h.movedim(self.axis, 1)
+        normed = nn.functional.batch_norm(
+            rows, None, None, self.weight, self.bias, training=True
+        )
+        return normed.movedim(1, self.axis)
 
 
 KINDS = ("linear", "sigmoid", "mlp")

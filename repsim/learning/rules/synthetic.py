@@ -93,6 +93,9 @@ class SyntheticGradient(Rule):
         gradient, which is not decoupled and meant for diagnosis.
     predictor_hidden : int, sequence of int or None
         Hidden sizes of the "mlp" predictor, and of no other; None is (1024, 1024).
+    predictor_batch_norm : bool
+        Whether hidden layers of the "mlp" predictor are normalised over the batch, in
+        front of their rectifier, as in Jaderberg et al. 2017; for no other predictor.
     kernel_size : int
         Side of the predictors' kernels on maps, odd; 1 or 3 as a rule, and 1 where
         no split is on maps.
@@ -131,6 +134,7 @@ class SyntheticGradient(Rule):
         conditioned: bool = True,
         targets: Targets = "bootstrapped",
         predictor_hidden: int | Sequence[int] | None = None,
+        predictor_batch_norm: bool = False,
         kernel_size: int = 1,
         prop: float = 0.0,
         **options: Unpack[Common],
@@ -151,6 +155,13 @@ class SyntheticGradient(Rule):
         self.kind, self.conditioned = predictor, flag(conditioned, "conditioned")
         self.trace = trace_of(targets)
         self.predictor_hidden = hidden_sizes(predictor, predictor_hidden)
+        self.predictor_batch_norm = flag(predictor_batch_norm, "predictor_batch_norm")
+        if self.predictor_batch_norm and not self.predictor_hidden:
+            msg = (
+                "Expected `predictor_batch_norm` only with hidden layers, those of "
+                f"predictor='mlp', but got it with {predictor!r}."
+            )
+            raise ValueError(msg)
         self.needs_vjp = self.trace > 0
         self.stack: LinearStack | None = None
         self._single: dict[str, Predictor] = {}
@@ -161,6 +172,7 @@ class SyntheticGradient(Rule):
             "conditioned": self.conditioned,
             "targets": targets if isinstance(targets, str) else self.trace,
             "predictor_hidden": list(self.predictor_hidden),
+            "predictor_batch_norm": self.predictor_batch_norm,
             "kernel_size": self.kernel_size,
             "prop": self.prop,
         }
@@ -205,6 +217,7 @@ class SyntheticGradient(Rule):
                     maps=self._has_maps(name, shapes[name]),
                     hidden=self.predictor_hidden,
                     kernel=self.kernel_size,
+                    batch_norm=self.predictor_batch_norm,
                 ).to(like)
                 for name in self.splits
             }
@@ -248,6 +261,12 @@ class SyntheticGradient(Rule):
         """Refuse labels that the predictors cannot see, too."""
         y = super().check(x, y)
         shape = (len(x), *self.shapes[self.last])
+        if self.predictor_batch_norm and len(x) < 2:
+            msg = (
+                "Expected at least 2 examples, over which the predictors normalise, "
+                f"but got {len(x)}; predictor_batch_norm=False does with fewer."
+            )
+            raise ValueError(msg)
         if self.conditioned and y.is_floating_point() and y.shape != shape:
             msg = (
                 f"Expected labels `y` as integers or of the shape {shape} of the "
