@@ -93,6 +93,9 @@ def _run(path: Path) -> dict[str, Any]:
     command = f"repsim reproduce --dataset {settings['dataset']}"
     command += " --quick" if settings["quick"] else ""
     command += f" --seeds {settings['seeds']}"
+    for name, value in settings["size"]:
+        shown = json.dumps(value, separators=(",", ":"))
+        command += f" --size {name}={shown}"
     command += f" --seed {settings['seed']}" if settings["seed"] else ""
     if {r["id"] for r in results} != set(registered()):
         command += " --claims " + ",".join(r["id"] for r in results)

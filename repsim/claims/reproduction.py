@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -78,6 +78,7 @@ def reproduce(
     seed: int = 0,
     out: str | os.PathLike[str] = "reproduce",
     rule: str = "sg",
+    size: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     progress: bool = True,
 ) -> Reproduction:
@@ -106,6 +107,9 @@ def reproduce(
     rule : str
         The rule under test, a name of `repsim.learning.names()`; a user's own takes
         the options of `sg`.
+    size : mapping or None
+        Otherwise than the full or quick form, fields of `repsim.claims.settings.Size`:
+        ``{"width": 256, "steps": 3000}``; `about.json` keeps them.
     jobs : int or None
         Processes that train at once; None is one for each core, 1 for a rule that
         is not ours (it is registered in this process alone).
@@ -120,7 +124,9 @@ def reproduce(
     Raises
     ------
     ValueError
-        If a claim, data set or rule does not exist, or a number is out of range.
+        If a claim, data set, rule or size does not exist, or a number is out of range.
+    TypeError
+        If a size is no number.
     OSError
         If the folder cannot be written, or data are missing and cannot be fetched.
 
@@ -131,7 +137,7 @@ def reproduce(
     'holds'
     """
     chosen = chosen_claims(claims)
-    settings, notes = make_settings(quick, dataset, root, seeds, seed, rule)
+    settings, notes = make_settings(quick, dataset, root, seeds, seed, rule, size)
     if any(claim.uses for claim in chosen):
         # Missing or damaged data are found before anything is written.
         load(settings.dataset, "train", root=root, limit=1)

@@ -5,8 +5,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 import torch
 
 from repsim.claims.base import Claim, registered
-from repsim.core.messages import unknown
+from repsim.core.messages import number, unknown, whole
 from repsim.core.provenance import DISTRIBUTION, repsim_version
 from repsim.datasets.inputs.fetching import data_root
 from repsim.learning import names
@@ -57,7 +57,7 @@ SCALES = {
         8, 64, 400, 128, _GRID, (3, 8), 200, (3000, 400), small_rate=1e-4, long_steps=0,
         feed_steps=400,
     ),
-    ("images", False): Size(20, 128, 1000, 128, _WIDE, _DEPTHS, 200),
+    ("images", False): Size(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
     ("images", True): Size(
         10, 64, 400, 128, _GRID, (3, 10), 200, (3000, 400), small_rate=1e-4,
         long_steps=0, feed_steps=400,
@@ -74,12 +74,14 @@ class Settings:
     seeds: int = 5
     seed: int = 0
     rule: str = "sg"
+    size: tuple[tuple[str, Any], ...] = ()
     scale: Size = field(init=False)
 
     def __post_init__(self) -> None:
-        """Choose the scale for the data."""
+        """Choose the scale for the data, with what the caller wants otherwise."""
         kind = "digits" if self.dataset not in IMAGES else "images"
-        object.__setattr__(self, "scale", SCALES[kind, self.quick])
+        scale = replace(SCALES[kind, self.quick], **dict(self.size))
+        object.__setattr__(self, "scale", scale)
 
     def cuts(self) -> list[str]:
         """Return what the quick form leaves out, in plain sentences."""
@@ -161,6 +163,7 @@ def make_settings(
     seeds: int | None,
     seed: int,
     rule: str = "sg",
+    size: Mapping[str, Any] | None = None,
 ) -> tuple[Settings, list[str]]:
     """Return the settings of `reproduce`, and what was chosen for the user or cut.
 
@@ -185,13 +188,33 @@ def make_settings(
             )
     if dataset not in ("digits", *IMAGES):
         raise ValueError(unknown("dataset", dataset, ("digits", *IMAGES)))
-    settings = Settings(dataset, quick, seeds, seed, rule)
+    settings = Settings(dataset, quick, seeds, seed, rule, chosen_size(size or {}))
     notes += [f"Data: {dataset}, {seeds} seeds from {seed}, rule under test {rule}."]
     if quick:
         notes.append("Quick: " + "; ".join(settings.cuts()) + ".")
+    if settings.size:
+        changed = ", ".join(f"{k} {v}" for k, v in settings.size)
+        notes.append(f"Size changed by the caller: {changed}.")
     if seeds < 5:
         notes.append("Fewer than five seeds: read stochastic claims with care.")
     return settings, notes
+
+
+def chosen_size(size: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return fields of `Size` with their values, in order of name."""
+    like = {f.name: getattr(SCALES["digits", True], f.name) for f in fields(Size)}
+    chosen = []
+    for name, value in sorted(size.items()):
+        if name not in like:
+            raise ValueError(unknown("size", name, like))
+        one, many = like[name], isinstance(like[name], tuple)
+        values = tuple(value) if many and isinstance(value, Iterable) else (value,)
+        whole_number = isinstance(one[0] if many else one, int)
+        checked = tuple(
+            whole(v, name, 0) if whole_number else number(v, name) for v in values
+        )
+        chosen.append((name, checked if many else checked[0]))
+    return tuple(chosen)
 
 
 def _below(root: str | os.PathLike[str] | None) -> str:

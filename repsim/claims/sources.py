@@ -43,14 +43,12 @@ def _rule_code(name: str, registered: Any) -> str:
     modules: list[ModuleType] = [learning, networks, training]
     seen: set[int] = set()
     for kind in kinds:
-        module = sys.modules.get(kind.__module__)
-        if module is None or not _followed(module.__name__):
-            continue
-        modules.append(module)
-        if not _is_ours(module.__name__):
+        home = kind.__module__
+        modules += [sys.modules[home]] if home in sys.modules else []
+        if _is_users(home):
             parts += [kind.__qualname__, *_loaded(kind, seen)]
     for path, module_name in sorted(_closure(modules).items()):
-        if not _is_ours(module_name) and module_name in sys.modules:
+        if _is_users(module_name) and module_name in sys.modules:
             parts += [path, *_loaded(sys.modules[module_name], seen)]
     return sha256("\n".join([*parts, code(*modules)]).encode()).hexdigest()[:12]
 
@@ -64,7 +62,7 @@ def code(*modules: ModuleType) -> str:
 
 def look_again() -> None:
     """Forget hashes: files may have changed since this process looked at them."""
-    for known in (_rule_code, code, _is_installed):
+    for known in (_rule_code, code):
         known.cache_clear()
 
 
@@ -105,6 +103,14 @@ def _followed(name: str) -> bool:
 
 def _is_ours(name: str) -> bool:
     return name.partition(".")[0] == OURS
+
+
+@cache
+def _is_users(name: str) -> bool:
+    """Return whether a module is neither ours nor installed, file or not."""
+    path = getattr(sys.modules.get(name.partition(".")[0]), "__file__", None)
+    installed = path is not None and bool(set(INSTALLED) & set(Path(path).parts))
+    return not _is_ours(name) and _followed(name) and not installed
 
 
 def _stamp(path: str) -> tuple[str, int, int]:
@@ -171,16 +177,8 @@ def _named(value: Any, seen: set[int]) -> Iterator[str]:
     if isinstance(value, bool | int | float | str | tuple | None):
         yield repr(value)
     elif callable(value) and not inspect.ismodule(value):
-        home = str(getattr(value, "__module__", None) or "")
-        top = home.partition(".")[0]
-        if not _is_ours(home) and _followed(home) and not _is_installed(top):
+        if _is_users(str(getattr(value, "__module__", None) or "builtins")):
             yield from _loaded(value, seen)
-
-
-@cache
-def _is_installed(name: str) -> bool:
-    path = getattr(sys.modules.get(name), "__file__", None)
-    return path is not None and bool(set(INSTALLED) & set(Path(path).parts))
 
 
 def _compiled(made: CodeType) -> Iterator[str]:

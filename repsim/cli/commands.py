@@ -540,6 +540,10 @@ def reproduce(
     plugin: Annotated[
         list[str] | None, typer.Option(help="Module to import first, with your rule.")
     ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, such as width=256 or steps=3000; repeatable."),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(help="Processes; default: all cores, 1 for a plugin.")
     ] = None,
@@ -556,10 +560,11 @@ def reproduce(
 
     wanted = listed(claims)
     import_modules(plugin or [])
+    sizes = parsed_options(size)
     try:
         chosen_claims(wanted)
-        make_settings(quick, dataset, root, seeds, seed, rule)
-    except ValueError as error:
+        make_settings(quick, dataset, root, seeds, seed, rule, sizes)
+    except (TypeError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     with _continues():
         outcome = run_claims(
@@ -571,6 +576,7 @@ def reproduce(
             seed=seed,
             out=out,
             rule=rule,
+            size=sizes,
             jobs=jobs,
         )
     lines = [*outcome.notes, outcome.table(), f"page: {outcome.page}"]

@@ -1,9 +1,10 @@
 """Running claims: what is written, what is kept, what is said when asked wrongly."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ from repsim.claims import (
     registered,
     reproduce,
     settings,
+    sources,
     trained,
 )
-from repsim.claims.experiments import linear_systems
 from repsim.claims.lab import Lab
 from repsim.claims.render import main, replaced, write_markdown
 from repsim.claims.settings import Settings, Size
-from repsim.claims.trained import rule_code
+from repsim.learning.schedules import Stochastic
 
 KEYS = {"id", "statement", "source", "measured", "threshold", "verdict"}
 TINY = Size(4, 8, 12, 32, (1e-3, 1e-2), (2, 3), 4, (10, 4), 30, 10, 1, 1e-4, 15)
@@ -171,42 +172,109 @@ def test_initial_weights_are_shared_only_where_asked(tiny: None) -> None:
     assert changed.key != work.cell("bp", 1e-3, 0).key
 
 
-def test_a_repaired_rule_is_judged_anew(
-    tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run() -> None:
-        options: dict[str, Any] = {"quick": True, "seeds": 1, "rule": "mine"}
-        reproduce(["X1"], out=tmp_path, progress=False, **options)
+Plugin = Callable[..., str]
 
-    def source(text: str) -> str:
-        """Write a plug-in, import it, and register its rule under the one name."""
-        path = tmp_path / "plugin.py"
-        path.write_text(text)
-        spec = importlib.util.spec_from_file_location("plugin", path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "plugin", module)
-        spec.loader.exec_module(module)
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin]:
+    """Return what writes modules, imports them, and registers the rule of the last."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(**texts: str) -> str:
+        for name, text in texts.items():
+            (tmp_path / f"{name}.py").write_text(text)
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        module = importlib.import_module(name)
         if "mine" in learning.names():
             learning.unregister("mine")
         learning.register("mine", module.Mine)
-        return rule_code("mine")
+        sources.look_again()
+        return sources.rule_code("mine")
 
-    head = "from repsim.learning.rules.backpropagation import Backpropagation as B\n"
-    wrong = source(f"{head}class Mine(B):\n    rate = 1\n")
-    try:
-        run()
-        run()
-        assert counted == ["X1"]
-        mended = source(f"{head}class Mine(B):\n    rate = 2\n")
-        assert mended != wrong
-        run()
-        assert counted == ["X1", "X1"]
-        assert source(f"{head}class Mine(B):\n    rate = 2\n") == mended
-        run()
-        assert counted == ["X1", "X1"]
-    finally:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield write
+    if "mine" in learning.names():
         learning.unregister("mine")
+
+
+HEAD = "from repsim.learning.rules.backpropagation import Backpropagation as B\n"
+
+
+def test_a_repaired_rule_is_judged_anew(
+    tmp_path: Path, counted: list[str], plugin: Plugin
+) -> None:
+    def run() -> None:
+        options: dict[str, Any] = {"quick": True, "seeds": 1, "rule": "mine"}
+        reproduce(["X1"], out=tmp_path / "out", progress=False, **options)
+
+    wrong = plugin(plug_rule=f"{HEAD}class Mine(B):\n    rate = 1\n")
+    run()
+    run()
+    assert counted == ["X1"]
+    mended = plugin(plug_rule=f"{HEAD}class Mine(B):\n    rate = 22\n")
+    assert mended != wrong
+    run()
+    run()
+    assert counted == ["X1", "X1"]
+
+
+@pytest.mark.parametrize(
+    "imported", ["import plug_help as h", "from plug_help import *", "import plug_via"]
+)
+def test_a_helper_that_a_rule_calls_is_part_of_it(
+    imported: str, plugin: Plugin
+) -> None:
+    uses = {
+        "import plug_help as h": "h.scale(cut.incoming)",
+        "from plug_help import *": "scale(cut.incoming)",
+        "import plug_via": "plug_via.plug_help.scale(cut.incoming)",
+    }[imported]
+    rule = (
+        f"{HEAD}{imported}\nclass Mine(B):\n    def error(self, cut):\n"
+        f"        return {uses}\n"
+    )
+    helper = "def scale(e):\n    return {} * e\n"
+    others = {"plug_via": "import plug_help\n", "plug_rule": rule}
+    first = plugin(plug_help=helper.format("1.0"), **others)
+    assert plugin(plug_help=helper.format("1.0"), **others) == first
+    second = plugin(plug_help=helper.format("0.25"), **others)
+    assert second != first
+    # Edited again, but not imported again: what this process runs is the old one.
+    Path(sys.modules["plug_help"].__file__ or "").write_text(helper.format("1.0"))
+    sources.look_again()
+    assert sources.rule_code("mine") not in (first, second)
+
+
+def test_a_rule_without_a_file_is_told_by_what_it_does() -> None:
+    def made(body: str, constant: float = 1.0) -> str:
+        space: dict[str, Any] = {"__name__": "nowhere", "FACTOR": constant}
+        exec(  # noqa: S102
+            f"{HEAD}def halve(e):\n    return {body}\n"
+            "class Mine(B):\n    def error(self, cut):\n"
+            "        return FACTOR * halve(cut.incoming)\n",
+            space,
+        )
+        learning.register("mine", space["Mine"])
+        try:
+            return sources.rule_code("mine")
+        finally:
+            learning.unregister("mine")
+
+    assert made("e / 2") == made("e / 2")
+    assert len({made("e / 2"), made("e / 3"), made("e / 2", 2.0)}) == 3
+
+
+def test_all_that_measures_a_network_decides_its_name() -> None:
+    followed = set(sources._closure([trained]).values())
+    for name in (
+        "probes.linear",
+        "geometry.stacks",
+        "measures.dissimilarity.distances",
+    ):
+        assert f"repsim.{name}" in followed
+    assert not {n for n in followed if n.startswith(("repsim.plot", "repsim.cli"))}
+    assert "numpy" not in followed
 
 
 def test_what_is_kept_is_told_by_code_and_all_settings(
@@ -223,12 +291,29 @@ def test_what_is_kept_is_told_by_code_and_all_settings(
     ):
         assert Lab(changed, tmp_path).key(module) != key
     assert Lab(Settings(quick=True), tmp_path).key(module) == key
-    before = trained.code
-    monkeypatch.setattr(lab, "code", lambda *m: before(*m) + str(len(m)))
+    monkeypatch.setattr(lab, "code", lambda *m: str(len(m)))
     assert Lab(Settings(quick=True), tmp_path).key(module) != key
-    assert replace(work.cell("bp", 1e-3, 0), steps=3).key != cell
-    names = [m.__name__ for m in (linear_systems, sys.modules[module])]
-    assert before(linear_systems) != before(sys.modules[module]), names
+    for changed_cell in ({"steps": 3}, {"decay": (0.5,)}, {"p_update": 0.5}):
+        assert replace(work.cell("bp", 1e-3, 0), **changed_cell).key != cell
+
+
+def test_rates_fall_and_segments_rest(tiny: None, tmp_path: Path) -> None:
+    cell = Lab(Settings(quick=True), tmp_path).cell(
+        "sg_every", 1e-3, 0, steps=20, decay=(0.6, 0.8), p_update=0.5
+    )
+    net = repsim.networks.mlp(64, [8] * 4, 10, seed=0)
+    rule = learning.make("sg", net, lr=1e-3, **json.loads(cell.options))
+    callbacks: Any = cell.prepared(rule)
+    rates = []
+
+    def note(step: int, losses: Any) -> None:
+        rates.append(rule.optimizers["network"].param_groups[0]["lr"])
+
+    data = repsim.datasets.load("digits", limit=64)
+    repsim.train(rule, data, 20, callbacks=[*callbacks, note], progress=False)
+    assert rates == pytest.approx([1e-3] * 11 + [1e-4] * 4 + [1e-5] * 5)
+    assert len(callbacks) == 2 and isinstance(rule.schedule, Stochastic)
+    assert Lab(Settings(), tmp_path).cell("bp", 1e-3, 0).prepared(rule) == []
 
 
 def test_pages_keep_the_prose(tmp_path: Path) -> None:

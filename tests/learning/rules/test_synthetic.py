@@ -3,12 +3,17 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from repsim import learning, networks
-from repsim.learning.rules.predictors import LinearPredictor, make_predictor
+from repsim.learning.rules.predictors import (
+    LinearPredictor,
+    Predictor,
+    make_predictor,
+)
 from repsim.learning.rules.synthetic import SyntheticGradient, places
 
 
@@ -261,6 +266,83 @@ def test_predictors_of_tokens_work_on_each(kind: str) -> None:
     torch.testing.assert_close(s(h, labels), alone)
 
 
+def normalised_by_hand(predictor: Predictor, seen: np.ndarray) -> np.ndarray:
+    """Return what affine, normalised, rectified layers give, feature by feature."""
+    h = seen
+    layers = list(predictor.body)  # type: ignore[call-overload]
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            h = h @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
+        elif isinstance(layer, nn.ReLU):
+            h = np.maximum(h, 0)
+        else:
+            flat = h.reshape(-1, h.shape[-1])
+            flat = (flat - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
+            scaled = flat * layer.weight.detach().numpy() + layer.bias.detach().numpy()
+            h = scaled.reshape(h.shape)
+    return h
+
+
+@pytest.mark.parametrize("shape", [(6,), (4, 6)])
+def test_normalised_predictors_are_what_a_slow_program_says(
+    shape: tuple[int, ...],
+) -> None:
+    s = make_predictor("mlp", shape, 3, maps=False, hidden=(8, 5), batch_norm=True)
+    s = s.double()
+    g = torch.Generator().manual_seed(0)
+    h = torch.randn(7, *shape, generator=g, dtype=torch.float64)
+    labels = torch.eye(3, dtype=torch.float64)[torch.arange(7) % 3]
+    assert not s(h, labels).any()
+    with torch.no_grad():
+        for p in s.parameters():
+            p.normal_(generator=g)
+    joined = s.joined(h, labels).numpy()
+    np.testing.assert_allclose(
+        s(h, labels).detach().numpy(), normalised_by_hand(s, joined), rtol=1e-10
+    )
+    # The derivative by one example, the others held: by differences.
+    if shape == (6,):
+        step = 1e-6 * torch.eye(6, dtype=torch.float64)
+        for i, found in enumerate(s.jacobians(h[:4], labels[:4])):
+            rows = [h[:4].clone() for _ in range(12)]
+            for j in range(6):
+                rows[j][i] += step[j]
+                rows[6 + j][i] -= step[j]
+            with torch.no_grad():
+                out = torch.stack([s(r, labels[:4])[i] for r in rows])
+            slow = (out[:6] - out[6:]).T / 2e-6
+            torch.testing.assert_close(found.detach(), slow, atol=1e-5, rtol=1e-5)
+
+
+def test_normalised_predictors_of_maps_normalise_channels() -> None:
+    s = make_predictor("mlp", (4, 6, 5), 3, maps=True, hidden=(8,), batch_norm=True)
+    h = torch.randn(3, 4, 6, 5, generator=torch.Generator().manual_seed(0))
+    normed = s.body[1](s.body[0](s.joined(h, torch.eye(3))))  # type: ignore[index]
+    mean, spread = normed.mean((0, 2, 3)), normed.std((0, 2, 3), correction=0)
+    torch.testing.assert_close(mean, torch.zeros(8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(spread, torch.ones(8), atol=1e-3, rtol=0)
+
+
+def test_looking_at_normalised_predictors_changes_nothing() -> None:
+    x, y = _batch(20)
+    rules = [
+        _rule(
+            at="every", predictor="mlp", predictor_hidden=8, predictor_batch_norm=True
+        )
+        for _ in range(2)
+    ]
+    for i in range(30):
+        rules[0].step(x, y)
+        rules[1].step(x, y)
+        if i % 5 == 0:
+            rules[1].errors(x[:7], y[:7])
+            rules[1].curls(x, y)
+    one, other = (rule.state_dict()["extra"]["hidden_2"] for rule in rules)
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    used, _ = rules[0].errors(x, y)["hidden_2"]
+    assert used.abs().max() > 0
+
+
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("predictor", ["linear", "sigmoid", "mlp"])
 def test_convolutional_networks_train(kernel_size: int, predictor: str) -> None:
@@ -377,6 +459,7 @@ def test_wrong_options_are_refused() -> None:
             "`kernel_size` to be 1 where no .* maps .hidden_2 have none",
         ),
         ("predictor_hidden", (3,), "only with predictor='mlp', but got .* 'linear'"),
+        ("predictor_batch_norm", True, "only with hidden layers, .* got it with 'lin"),
         ("prop", -1.0, "Expected `prop` to be finite and at least 0, but got -1.0"),
         ("prop", float("nan"), "Expected `prop` to be finite and at least 0"),
         ("sg_lr", 0.0, "Expected `sg_lr` to be a positive learning rate, but got 0.0"),
@@ -409,6 +492,9 @@ def test_wrong_options_are_refused() -> None:
             _rule(conditioned=wrong)
     with pytest.raises(ValueError, match="`conditioned` to be False for rule 'dni'"):
         learning.make("dni", networks.mlp(5, [6], 3), conditioned=True)
+    alone = _rule(predictor="mlp", predictor_batch_norm=True)
+    with pytest.raises(ValueError, match="at least 2 examples, over which the pred"):
+        alone.step(*_batch(1))
     with pytest.raises(ValueError, match="Expected `predictor` to be one of"):
         make_predictor("x", (3,), 2, maps=False)
 
