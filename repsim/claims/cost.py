@@ -7,9 +7,8 @@ import torch
 
 from repsim import learning
 from repsim.claims.base import Claim
-from repsim.claims.experiments.optimisation import FEED_DEPTHS
 from repsim.claims.lab import Lab
-from repsim.claims.settings import IN_DETAIL, Settings
+from repsim.claims.settings import FEED_DEPTHS, IN_DETAIL, Settings
 from repsim.core.threads import one_thread
 from repsim.networks import mlp
 

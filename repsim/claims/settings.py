@@ -41,7 +41,7 @@ class Size:
     toy_steps: tuple[int, int] = (3000, 3000)
     surface_steps: int = 3000
     learned_steps: int = 2000
-    deep_seeds: int = 1
+    toy_seeds: tuple[int, int] = (5, 1)
     small_rate: float = 3e-5
     long_steps: int = 20_000
     feed_steps: int = 2000
@@ -55,12 +55,12 @@ SCALES = {
     ("digits", False): Size(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
     ("digits", True): Size(
         8, 64, 400, 128, _GRID, (3, 8), 200, (3000, 400), small_rate=1e-4, long_steps=0,
-        feed_steps=400,
+        feed_steps=400, toy_seeds=(1, 1), learned_steps=1000,
     ),
     ("images", False): Size(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
     ("images", True): Size(
         10, 64, 400, 128, _GRID, (3, 10), 200, (3000, 400), small_rate=1e-4,
-        long_steps=0, feed_steps=400,
+        long_steps=0, feed_steps=400, toy_seeds=(1, 1), learned_steps=1000,
     ),
 }  # fmt: skip
 
@@ -97,9 +97,13 @@ class Settings:
             f"{len(now.grid)} learning rates to choose from instead of "
             f"{len(then.grid)}",
             f"artificial sets for {now.toy_steps[0]} and {now.toy_steps[1]} updates "
-            f"instead of {then.toy_steps[0]} and {then.toy_steps[1]}",
+            f"instead of {then.toy_steps[0]} and {then.toy_steps[1]}, and "
+            f"{now.toy_seeds[0]} seed of them",
         ]
 
+
+FEED_DEPTHS = (3, 6)
+"""Hidden layers of the networks on which what feeds the layers is compared (D1)."""
 
 IN_DETAIL = ("untrained", "bp", "sg", "sg_shared", "sg_2", "sg_4", "sg_every", "dfa")
 """Conditions whose layers are measured; of the others claims ask for accuracy alone."""

@@ -31,7 +31,9 @@ from repsim.claims.settings import Settings, Size
 from repsim.learning.schedules import Stochastic
 
 KEYS = {"id", "statement", "source", "measured", "threshold", "verdict"}
-TINY = Size(4, 8, 12, 32, (1e-3, 1e-2), (2, 3), 4, (10, 4), 30, 10, 1, 1e-4, 15)
+TINY = Size(
+    4, 8, 12, 32, (1e-3, 1e-2), (2, 3), 4, (10, 4), 30, 10, (1, 1), 1e-4, 15, 12
+)
 
 
 @pytest.fixture

@@ -59,8 +59,8 @@ Table = dict[str, dict[str, list[float]]]
     ],
     holds_for={"away": "where training ends does not depend on where S starts"},
     seconds=lambda settings: (
-        0.04 * settings.scale.toy_steps[0] * settings.seeds
-        + 0.36 * settings.scale.toy_steps[1] * settings.scale.deep_seeds
+        0.04 * settings.scale.toy_steps[0] * settings.scale.toy_seeds[0]
+        + 0.3 * settings.scale.toy_steps[1] * settings.scale.toy_seeds[1]
     ),
 )
 def ends_at_the_same_loss(lab: Lab) -> Evidence:
@@ -112,7 +112,9 @@ def ends_at_the_same_loss(lab: Lab) -> Evidence:
         DEFINED,
     ],
     holds_for={"away": "where training ends does not depend on where S starts"},
-    seconds=lambda settings: 0.006 * settings.scale.toy_steps[0] * settings.seeds,
+    seconds=lambda settings: (
+        0.006 * settings.scale.toy_steps[0] * settings.scale.toy_seeds[0]
+    ),
 )
 def sigmoid_remedies(lab: Lab) -> Evidence:
     """Measure the loss gap of both predictors on separable data."""
@@ -160,7 +162,7 @@ def _table(lab: Lab) -> Table:
         for loss in LOSSES
         for deep in (False, True)
         for name in ("bp", "sg")
-        for seed in (lab.seeds[: scale.deep_seeds] if deep else lab.seeds)
+        for seed in lab.seeds[: scale.toy_seeds[deep]]
     ]
     ends = lab.parallel(
         delayed(_end)(
@@ -210,7 +212,7 @@ def _sigmoid_curves(lab: Lab) -> dict[str, Any]:
         ("linear S", lab.rule, {}),
         ("sigmoid S", lab.rule, {"predictor": "sigmoid"}),
     ):
-        for seed in lab.seeds:
+        for seed in lab.seeds[: lab.settings.scale.toy_seeds[0]]:
             path = _descended(
                 name, "lin", 100, "cross_entropy", False, seed, steps, dict(options)
             )

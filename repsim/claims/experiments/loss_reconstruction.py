@@ -37,6 +37,7 @@ WIDTH = 20
 SIDE = 25
 """Points along each side of the grid of inputs."""
 EVERY = list(range(1, LAYERS + 1))
+FORGOTTEN = "by the first moment looked at, predictors have forgotten where they began"
 
 
 @claim(
@@ -118,6 +119,7 @@ def exact_predictor_gives_the_loss(lab: Lab) -> Evidence:
         ),
         DEFINED,
     ],
+    holds_for={"away": FORGOTTEN},
     seconds=lambda settings: 0.005 * settings.scale.surface_steps * settings.seeds,
 )
 def better_near_the_output(lab: Lab) -> Evidence:
@@ -172,6 +174,7 @@ def better_near_the_output(lab: Lab) -> Evidence:
         ),
         DEFINED,
     ],
+    holds_for={"away": FORGOTTEN},
 )
 def degrades_late(lab: Lab) -> Evidence:
     """Measure reconstruction early and late in training."""

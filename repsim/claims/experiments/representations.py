@@ -1,12 +1,10 @@
-"""What the layers represent: geometry, probes and weights along depth."""
+"""What the layers represent: geometry and probes along depth."""
 
 from itertools import combinations
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from repsim.claims.base import Evidence, Gate, Values, claim, difference
 from repsim.claims.drawing import figure, profile
@@ -14,13 +12,10 @@ from repsim.claims.experiments.linear_systems import SYSTEM, system
 from repsim.claims.experiments.optimisation import WELCH, final
 from repsim.claims.lab import Lab, Numbers, Runs
 from repsim.comparison.all_pairs import compare
-from repsim.geometry.stacks import rdms, squareform
+from repsim.geometry.stacks import rdms
 
 SHOWN = ("untrained", "bp", "sg", "sg_every", "dfa")
 """The conditions of the pictures along depth (the paper's, and the untrained one)."""
-
-MOVED = ("bp", "sg", "sg_every", "dfa")
-"""Those of them whose weights have moved."""
 
 
 def along_depth(study: dict[str, list[Numbers]], name: str) -> dict[str, np.ndarray]:
@@ -32,7 +27,8 @@ def along_depth(study: dict[str, list[Numbers]], name: str) -> dict[str, np.ndar
     }
 
 
-def _splits(study: dict[str, list[Numbers]]) -> dict[str, list[int]]:
+def splits_of(study: dict[str, list[Numbers]]) -> dict[str, list[int]]:
+    """Return the numbers of the layers behind which a condition predicts."""
     return {label: cells[0].get("splits", []) for label, cells in study.items()}
 
 
@@ -76,7 +72,7 @@ def layers_differ(lab: Lab) -> Evidence:
     gained = {k: (v[:, -1] - v[:, at]).tolist() for k, v in margin.items()}
     drawn, axes = figure(1, 2, figsize=(10.4, 3.8))
     shown = {k: v for k, v in margin.items() if k != "sg_shared"}
-    profile(axes[0, 0], shown, ylabel="class margin", splits=_splits(study))
+    profile(axes[0, 0], shown, ylabel="class margin", splits=splits_of(study))
     measured: dict[str, Values] = {}
     runs = {name: lab.recordings(name) for name in ("bp", "sg")}
     stacks = {name: [_layer_rdms(run) for run in runs[name]] for name in runs}
@@ -210,213 +206,6 @@ def _matched_cka(lab: Lab, first: str, second: str) -> list[float]:
     return [float(np.nanmean(np.diag(compare(a, b, "cka").values))) for a, b in pairs]
 
 
-SETTLED = "settled layers at equal accuracy, bp − sg_every"
-
-
-@claim(
-    "C12",
-    order=22,
-    statement=(
-        "Under backpropagation the geometry settles after a few layers; with a "
-        "predictor behind every layer it is scattered along depth."
-    ),
-    source="Czarnecki et al. 2017, Figure 4",
-    experiment=(
-        "RDMs (one minus correlation) of 400 test examples sorted by label; number of "
-        "hidden layers whose RDM correlates at least 0.9 with the last one's; the "
-        "better rule stopped where it reaches the other's test accuracy."
-    ),
-    gates=[Gate(SETTLED, ">", 0.0, WELCH, "low", seeds=2), *SYSTEM],
-    uses=SHOWN,
-)
-def geometry_settles(lab: Lab) -> Evidence:
-    """Measure how early the RDM is that of the last layer: Figure 4."""
-    study = lab.study(SHOWN)
-    cells = lab.matched("bp", "sg_every")
-    matched = {k: lab.numbers(v) for k, v in cells.items()}
-    settled, equal = _settled(study), _settled(matched)
-    measured: dict[str, Values] = {
-        SETTLED: difference(equal["bp"], equal["sg_every"]),
-        "settled layers after equal updates, bp − sg_every": difference(
-            settled["bp"], settled["sg_every"]
-        ),
-        **{f"settled layers at equal accuracy {k}": v for k, v in equal.items()},
-        **{f"settled layers {name}": values for name, values in settled.items()},
-        **{
-            f"test accuracy at equal accuracy {k}": final(v, "test_accuracy")
-            for k, v in matched.items()
-        },
-        **system(lab),
-    }
-    steps = {k: {"updates": v[0].steps} for k, v in cells.items()}
-    long = lab.settings.scale.long_steps
-    if long:
-        rate = lab.rate("sg_every")
-        cell = lab.cell("sg_every", rate, lab.seeds[0], steps=long)
-        alone = {"sg_every": lab.numbers([cell])}
-        measured |= {
-            f"settled layers sg_every, {long} updates": _settled(alone)["sg_every"],
-            f"test accuracy sg_every, {long} updates": final(
-                alone["sg_every"], "test_accuracy"
-            ),
-        }
-    note = (
-        f"Of {lab.settings.scale.depth} hidden layers, the last one included; layers "
-        "that are constant, as deep ones of an untrained network may be, do not count."
-    )
-    return Evidence(
-        measured, _draw_rdms(lab, study), {"at equal accuracy": steps}, note
-    )
-
-
-def _settled(study: dict[str, list[Numbers]]) -> dict[str, list[float]]:
-    far = along_depth(study, "distance_correlation")
-    return {k: (v <= 0.1).sum(1).astype(float).tolist() for k, v in far.items()}
-
-
-def _draw_rdms(lab: Lab, study: dict[str, list[Numbers]]) -> Figure:
-    """Return the RDM grid of the first seed beside the distance to the last layer."""
-    depth = lab.settings.scale.depth
-    layers = sorted({int(v) for v in np.linspace(1, depth, 7).round()})
-    drawn, axes = figure(
-        len(SHOWN), len(layers) + 1, figsize=(1.35 * len(layers) + 5, 1.5 * len(SHOWN)),
-        width_ratios=[1.0] * len(layers) + [2.6],
-    )  # fmt: skip
-    distance = along_depth(study, "distance")
-    for row, label in enumerate(SHOWN):
-        run = lab.recordings(label)[0]
-        stack = squareform(rdms(run, layers=[f"hidden_{i}" for i in layers]))
-        for column, i in enumerate(layers):
-            panel = axes[row, column]
-            shown = panel.imshow(stack.values[column], vmin=0, vmax=1.5, cmap="magma")
-            panel.set_xticks([])
-            panel.set_yticks([])
-            if row == 0:
-                panel.set_title(f"layer {i}", fontsize="small")
-        axes[row, 0].set_ylabel(label, fontsize="small")
-        panel, values = axes[row, -1], distance[label]
-        at = np.arange(1, depth + 1)
-        panel.plot(at, values.mean(0), color="k", lw=1.4)
-        panel.fill_between(at, values.min(0), values.max(0), color="0.8")
-        for place in study[label][0].get("splits", []):
-            panel.axvline(place + 0.5, color="C3", ls=":", lw=0.8)
-        panel.set_ylim(0, 1.05 * max(float(v.max()) for v in distance.values()))
-        panel.tick_params(labelsize="x-small")
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, -1].set_title("L2 distance to the last RDM", fontsize="small")
-    axes[-1, -1].set_xlabel("hidden layer", fontsize="small")
-    drawn.colorbar(
-        shown, ax=axes[:, : len(layers)], orientation="horizontal", shrink=0.4,
-        aspect=40, pad=0.01, label="1 − correlation; examples sorted by label",
-    )  # fmt: skip
-    return drawn
-
-
-DROP = "ratio at the split of sg − largest of bp anywhere"
-
-
-@claim(
-    "C13",
-    order=23,
-    statement=(
-        "Weights move most below the split: the displacement drops across it, as it "
-        "does nowhere under backpropagation."
-    ),
-    source="Czarnecki et al. 2017, Figure 5 (weight norms; displacement is ours)",
-    experiment=(
-        "‖W − W₀‖/‖W₀‖ of every hidden layer but the first, whose shape differs; ratio "
-        "of a layer to the next, at the split with a synthetic gradient, against the "
-        "largest between any two neighbours of any network under backpropagation."
-    ),
-    gates=[
-        Gate(DROP, ">", 0.0, "backpropagation's own spread, layers and seeds"),
-        *SYSTEM,
-    ],
-    uses=MOVED,
-)
-def weights_move_below(lab: Lab) -> Evidence:
-    """Measure displacement along depth: Figure 5."""
-    study = lab.study(MOVED)
-    moved = along_depth(study, "displacement")
-    ratio = {k: v[:, 1:-1] / v[:, 2:] for k, v in moved.items()}
-    at = lab.split - 2  # Column i: layer i + 2 over the next.
-    largest = float(ratio["bp"].max())
-    measured: dict[str, Values] = {
-        "ratio at the split, sg − bp": difference(
-            ratio["sg"][:, at].tolist(), ratio["bp"][:, at].tolist()
-        ),
-        DROP: (ratio["sg"][:, at] - largest).tolist(),
-        "largest ratio of bp anywhere": [largest],
-        **{f"ratio at the split {k}": v[:, at].tolist() for k, v in ratio.items()},
-        **system(lab),
-    }
-    drawn, axes = figure(figsize=(6.6, 3.8))
-    profile(axes[0, 0], moved, ylabel="‖W − W₀‖ / ‖W₀‖", splits=_splits(study))
-    return Evidence(measured, drawn)
-
-
-@claim(
-    "C13b",
-    order=24,
-    statement=(
-        "Squared weight norms rise with depth under backpropagation, and fall towards "
-        "the output within each segment with a synthetic gradient."
-    ),
-    source="Czarnecki et al. 2017, Figure 5",
-    experiment=(
-        "‖W‖² of every hidden layer but the first, whose shape differs, divided by "
-        "its mean over layers; slope of a straight line along depth, for each segment."
-    ),
-    gates=[
-        Gate("slope bp", ">", 0.0, "the sign the paper shows", "low", seeds=2),
-        *(
-            Gate(
-                f"slope sg, {where} the split",
-                "<",
-                0.0,
-                "the sign the paper shows",
-                "high",
-                seeds=2,
-            )
-            for where in ("below", "above")
-        ),
-        *SYSTEM,
-    ],
-    uses=MOVED,
-)
-def weight_norms(lab: Lab) -> Evidence:
-    """Measure the slope of the squared weight norm along depth: Figure 5."""
-    study = lab.study(MOVED)
-    squared = {k: v[:, 1:] ** 2 for k, v in along_depth(study, "weight_norm").items()}
-    scaled = {k: v / v.mean(1)[:, None] for k, v in squared.items()}
-    # Column i holds layer i + 2: the split is behind layer `lab.split`.
-    halves = {"below": slice(0, lab.split - 1), "above": slice(lab.split - 1, None)}
-    measured: dict[str, Values] = {"slope bp": difference(_slopes(scaled["bp"]))}
-    for where, part in halves.items():
-        for name in ("sg", "bp"):
-            v = scaled[name][:, part]
-            if v.shape[1] > 1:
-                title = f"slope {name}, {where} the split"
-                measured[title] = difference(_slopes(v))
-    measured |= {
-        f"slope over the whole depth {k}": _slopes(v) for k, v in scaled.items()
-    }
-    measured |= system(lab)
-    drawn, axes = figure(figsize=(6.6, 3.8))
-    profile(
-        axes[0, 0], scaled, ylabel="‖W‖², mean over layers = 1", splits=_splits(study),
-        first=2,
-    )  # fmt: skip
-    note = "The paper's networks were trained much longer; its slopes are not numbers."
-    return Evidence(measured, drawn, {}, note)
-
-
-def _slopes(values: np.ndarray) -> list[float]:
-    """Return the slope along depth of each network's row."""
-    slopes: list[float] = np.polyfit(range(values.shape[1]), values.T, 1)[0].tolist()
-    return slopes
-
-
 @claim(
     "C14",
     order=25,
@@ -484,7 +273,7 @@ def probes_stay_similar(lab: Lab) -> Evidence:
     for panel, (what, when, shown, name) in zip(axes.flat, panels, strict=True):
         profile(
             panel, along_depth(shown, name), ylabel=f"accuracy, {what}",
-            splits=_splits(shown), title=when,
+            splits=splits_of(shown), title=when,
         )  # fmt: skip
     steps = {k: {"updates": v[0].steps} for k, v in cells.items()}
     return Evidence(measured, drawn, {"at matched accuracy": steps})

@@ -12,7 +12,7 @@ import torch
 
 from repsim import learning
 from repsim.claims.base import FAILS, HOLDS, registered
-from repsim.claims.experiments.linear_convergence import ROUNDING, Regression
+from repsim.claims.experiments.linear_regression import ROUNDING, Regression
 from repsim.claims.experiments.representations import omnibus
 from repsim.claims.lab import Lab
 from repsim.claims.settings import Settings
