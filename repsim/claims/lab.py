@@ -195,17 +195,25 @@ class Lab:
         self._whole(cells)
         return [recording(cell, self.folder) for cell in cells]
 
-    def kept(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return what `compute` gives, JSON-able, computed once.
+    def each(self, function: Callable[..., Any], calls: Sequence[Any]) -> list[Any]:
+        """Return what a function gives for each tuple of arguments, JSON-able.
 
-        Again with other settings, and when the code it runs, or that of the rule under
-        test, has changed.
+        What is finished is kept, under the code that it runs, that of the rule under
+        test and its arguments.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{name}-{self.key(compute.__module__)}.json"
-        if not path.is_file():
-            write_whole(path, json.dumps(compute()))
-        return json.loads(path.read_text("utf-8"))
+        made_by = rule_code(self.rule), code(sys.modules[function.__module__])
+        paths = []
+        for call in calls:
+            text = json.dumps([*made_by, call])
+            name = f"{function.__name__.strip('_')}-{sha256(text.encode()).hexdigest()}"
+            paths.append(self.folder / f"{name[:-52]}.json")
+        Parallel(n_jobs=self.jobs)(
+            delayed(_keep)(function, call, path)
+            for call, path in zip(calls, paths, strict=True)
+            if not path.is_file()
+        )
+        return [json.loads(path.read_text("utf-8")) for path in paths]
 
     def key(self, module: str) -> str:
         """Return a hash of what decides the numbers of an experiment in a module."""
@@ -234,6 +242,10 @@ class Lab:
         steps = max(int(both[better][0]["step"][at]), 1)
         cells[better] = [replace(cell, steps=steps) for cell in cells[better]]
         return cells
+
+
+def _keep(function: Callable[..., Any], call: Sequence[Any], path: Path) -> None:
+    write_whole(path, json.dumps(function(*call)))
 
 
 def _score(numbers: Numbers, by: Score) -> float:

@@ -38,7 +38,7 @@ class Size:
     grid: tuple[float, ...]
     depths: tuple[int, ...]
     curve_steps: int
-    toy_steps: tuple[int, int] = (3000, 3000)
+    toy_steps: tuple[int, int, int] = (3000, 3000, 3000)
     surface_steps: int = 3000
     learned_steps: int = 2000
     toy_seeds: tuple[int, int] = (5, 1)
@@ -54,12 +54,12 @@ _DEPTHS = (3, 10, 20, 50)
 SCALES = {
     ("digits", False): Size(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
     ("digits", True): Size(
-        8, 64, 400, 128, _GRID, (3, 8), 200, (3000, 400), small_rate=1e-4, long_steps=0,
-        feed_steps=400, toy_seeds=(1, 1), learned_steps=1000,
+        8, 64, 400, 128, _GRID, (3, 8), 200, (3000, 400, 1500), small_rate=1e-4,
+        long_steps=0, feed_steps=400, toy_seeds=(1, 1), learned_steps=1000,
     ),
     ("images", False): Size(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
     ("images", True): Size(
-        10, 64, 400, 128, _GRID, (3, 10), 200, (3000, 400), small_rate=1e-4,
+        10, 64, 400, 128, _GRID, (3, 10), 200, (3000, 400, 1500), small_rate=1e-4,
         long_steps=0, feed_steps=400, toy_seeds=(1, 1), learned_steps=1000,
     ),
 }  # fmt: skip
@@ -96,14 +96,19 @@ class Settings:
             f"instead of depth {then.depths[-1]} for {then.curve_steps}",
             f"{len(now.grid)} learning rates to choose from instead of "
             f"{len(then.grid)}",
-            f"artificial sets for {now.toy_steps[0]} and {now.toy_steps[1]} updates "
-            f"instead of {then.toy_steps[0]} and {then.toy_steps[1]}, and "
-            f"{now.toy_seeds[0]} seed of them",
+            f"artificial sets for {_of(now.toy_steps)} updates (linear, deep, deep "
+            f"under the log loss of separable data) instead of {_of(then.toy_steps)}",
+            f"{now.toy_seeds[0]} seed of them instead of {then.toy_seeds[0]}",
         ]
 
 
 FEED_DEPTHS = (3, 6)
 """Hidden layers of the networks on which what feeds the layers is compared (D1)."""
+
+
+def _of(steps: Iterable[int]) -> str:
+    return ", ".join(map(str, steps))
+
 
 IN_DETAIL = ("untrained", "bp", "sg", "sg_shared", "sg_2", "sg_4", "sg_every", "dfa")
 """Conditions whose layers are measured; of the others claims ask for accuracy alone."""

@@ -112,7 +112,7 @@ SMALL: dict[str, Any] = {
     "depths": (3,),
     "curve_steps": 20,
     "feed_steps": 20,
-    "toy_steps": (60, 20),
+    "toy_steps": (60, 20, 20),
     "surface_steps": 60,
     "learned_steps": 60,
 }

@@ -32,7 +32,7 @@ from repsim.learning.schedules import Stochastic
 
 KEYS = {"id", "statement", "source", "measured", "threshold", "verdict"}
 TINY = Size(
-    4, 8, 12, 32, (1e-3, 1e-2), (2, 3), 4, (10, 4), 30, 10, (1, 1), 1e-4, 15, 12
+    4, 8, 12, 32, (1e-3, 1e-2), (2, 3), 4, (10, 4, 4), 30, 10, (1, 1), 1e-4, 15, 12
 )
 
 
@@ -316,6 +316,30 @@ def test_rates_fall_and_segments_rest(tiny: None, tmp_path: Path) -> None:
     assert rates == pytest.approx([1e-3] * 11 + [1e-4] * 4 + [1e-5] * 5)
     assert len(callbacks) == 2 and isinstance(rule.schedule, Stochastic)
     assert Lab(Settings(), tmp_path).cell("bp", 1e-3, 0).prepared(rule) == []
+
+
+CALLS: list[int] = []
+
+
+def halved(number: int, name: str) -> list[Any]:
+    """Return half a number, and refuse 13 once."""
+    CALLS.append(number)
+    if number == 13 and CALLS.count(13) == 1:
+        raise InterruptedError
+    return [number / 2, name]
+
+
+def test_what_is_finished_of_many_calls_is_kept(tmp_path: Path) -> None:
+    CALLS.clear()
+    work = Lab(Settings(quick=True), tmp_path)
+    calls = [(1, "a"), (2, "b"), (13, "c"), (4, "d")]
+    with pytest.raises(InterruptedError):
+        work.each(halved, calls)
+    wanted = [[0.5, "a"], [1.0, "b"], [6.5, "c"], [2.0, "d"]]
+    assert work.each(halved, calls) == wanted == work.each(halved, calls)
+    assert CALLS == [1, 2, 13, 13, 4]
+    assert Lab(Settings(quick=True, rule="dni"), tmp_path).each(halved, calls) == wanted
+    assert len(CALLS) == 9
 
 
 def test_pages_keep_the_prose(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from joblib import delayed
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -29,6 +28,7 @@ from repsim.datasets import to_tensors
 from repsim.datasets.inputs import toy
 from repsim.learning.implied_loss import reconstructed_loss
 from repsim.networks import mlp
+from repsim.training.asynchronous import training_mode
 
 SETS = ("lin", "xor")
 LAYERS = 5
@@ -124,7 +124,7 @@ def exact_predictor_gives_the_loss(lab: Lab) -> Evidence:
 )
 def better_near_the_output(lab: Lab) -> Evidence:
     """Measure reconstruction by layer: Figure 2."""
-    series = lab.kept("surfaces", lambda: _surfaces(lab))
+    series = _surfaces(lab)
     names = list(series["correlation"])
     r = np.array([series["correlation"][name] for name in names])  # set, seed, t, layer
     measured = {
@@ -178,7 +178,7 @@ def better_near_the_output(lab: Lab) -> Evidence:
 )
 def degrades_late(lab: Lab) -> Evidence:
     """Measure reconstruction early and late in training."""
-    series = lab.kept("surfaces", lambda: _surfaces(lab))
+    series = _surfaces(lab)
     early = series["moments"].index(lab.settings.scale.surface_steps // 10)
     measured: dict[str, Values] = {}
     for name, loss in (("lin_2 log", "log loss"), ("lin_2 mse", "squared error")):
@@ -224,9 +224,8 @@ def _surfaces(lab: Lab) -> dict[str, Any]:
         for short, loss in (("mse", "mse"), ("log", "cross_entropy"))
         for seed in lab.seeds
     ]
-    runs = lab.parallel(
-        delayed(_watch)(lab.rule, kind, loss, seed, moments)
-        for _, kind, loss, seed in jobs
+    runs = lab.each(
+        _watch, [(lab.rule, kind, loss, seed, moments) for _, kind, loss, seed in jobs]
     )
     for (name, *_), run in zip(jobs, runs, strict=True):
         for key in ("correlation", "curl"):
@@ -255,9 +254,11 @@ def _watch(
     series: dict[str, list[Any]] = {
         k: [] for k in ("correlation", "curl", "loss", "surface")
     }
-    for t in range(1, max(moments) + 1):
-        value = rule.step(x, y)["loss"]
-        if t in moments:
+    with training_mode(rule):
+        for t in range(1, max(moments) + 1):
+            value = rule.step(x, y)["loss"]
+            if t not in moments:
+                continue
             true, implied, curls = _grid_losses(net, predictors(rule), loss)
             series["loss"].append(float(value))
             series["correlation"].append([_correlation(true, s) for s in implied])
