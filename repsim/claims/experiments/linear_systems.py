@@ -17,7 +17,7 @@ from repsim.claims.base import Gate
 from repsim.learning.losses import one_hot
 from repsim.learning.rule import Rule
 from repsim.networks import mlp
-from repsim.training.asynchronous import training_mode
+from repsim.training.segment_groups import training_mode
 
 if TYPE_CHECKING:
     from repsim.claims.lab import Lab

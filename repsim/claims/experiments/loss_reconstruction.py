@@ -28,7 +28,7 @@ from repsim.datasets import to_tensors
 from repsim.datasets.inputs import toy
 from repsim.learning.implied_loss import reconstructed_loss
 from repsim.networks import mlp
-from repsim.training.asynchronous import training_mode
+from repsim.training.segment_groups import training_mode
 
 SETS = ("lin", "xor")
 LAYERS = 5
