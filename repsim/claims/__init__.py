@@ -11,6 +11,7 @@ from repsim.claims.experiments import bottleneck as bottleneck
 from repsim.claims.experiments import bounded_error as bounded_error
 from repsim.claims.experiments import critical_points as critical_points
 from repsim.claims.experiments import deep_linear as deep_linear
+from repsim.claims.experiments import exact_loss as exact_loss
 from repsim.claims.experiments import labels_and_splits as labels_and_splits
 from repsim.claims.experiments import linear_regression as linear_regression
 from repsim.claims.experiments import loss_reconstruction as loss_reconstruction
@@ -18,6 +19,7 @@ from repsim.claims.experiments import one_frame as one_frame
 from repsim.claims.experiments import optimisation as optimisation
 from repsim.claims.experiments import representations as representations
 from repsim.claims.experiments import settling as settling
+from repsim.claims.experiments import two_gradients as two_gradients
 from repsim.claims.experiments import weights_along_depth as weights_along_depth
 from repsim.claims.reproduction import Reproduction as Reproduction
 from repsim.claims.reproduction import reproduce as reproduce
