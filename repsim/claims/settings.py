@@ -49,13 +49,14 @@ class Size:
 
 _WIDE = (1e-4, 3e-4, 1e-3, 3e-3)
 _GRID = (3e-4, 1e-3, 3e-3)
+_HIGH = (1e-3, 3e-3, 1e-2)
 _DEPTHS = (3, 10, 20, 50)
 
 SCALES = {
     ("digits", False): Size(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
     ("digits", True): Size(
-        8, 64, 400, 128, _GRID, (3, 8), 200, (3000, 400, 1500), small_rate=1e-4,
-        long_steps=0, feed_steps=400, toy_seeds=(1, 1), learned_steps=1000,
+        8, 64, 400, 128, _HIGH, (3, 8), 100, (3000, 400, 1500), small_rate=1e-4,
+        long_steps=0, feed_steps=200, toy_seeds=(1, 1), learned_steps=1000,
     ),
     ("images", False): Size(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
     ("images", True): Size(
