@@ -48,6 +48,7 @@ from repsim.datasets.store.memory import MemorySink
 from repsim.datasets.store.places import locate
 from repsim.datasets.store.reader import read
 from repsim.datasets.store.resumption import resumed_writer
+from repsim.datasets.store.shared import SharedSink
 from repsim.datasets.store.sinks import Nowhere, Sink
 from repsim.datasets.store.zarr_format import Codec
 
@@ -112,6 +113,9 @@ class Recorder:
         Of zstd, in the store.
     storage_options : mapping or None
         What fsspec needs for a store elsewhere: keys, an endpoint.
+    log : callable or None
+        Called with the number of updates and the moment after each is recorded:
+        `repsim.callbacks.TextLog()`, `TensorBoardLog`, `WandbLog`, or your own.
 
     Raises
     ------
@@ -156,6 +160,7 @@ class Recorder:
         on_error: OnError = "raise",
         level: int = 1,
         storage_options: Mapping[str, Any] | None = None,
+        log: Callable[[int, xr.Dataset], Any] | None = None,
     ) -> None:
         self._network: nn.Module = unwrap(network_of(model))
         choices = select(self._network, layers)
@@ -230,6 +235,10 @@ class Recorder:
                 codec=codec,
                 storage_options=storage_options,
             )
+        self._log = log
+        self._shared: SharedSink | None = None
+        if log is not None and not isinstance(self._sink, Nowhere):
+            self._sink = self._shared = SharedSink(self._sink)
         self._session.use(self._sink)
         self._recorded: int | None = None
         self._open = self._closed = False
@@ -371,6 +380,9 @@ class Recorder:
                 self._session.record(batches, self._count, self._header)
                 shard_again(self._network)
         self._recorded = self._count
+        if self._log is not None and self._shared is not None:
+            if self._shared.moment is not None:  # None: its pass failed, with a warning
+                self._log(self._count, self._shared.moment)
 
     def _watch(self, due: bool) -> None:
         """Let hooks see the batches of the next update, where those are due."""
