@@ -13,7 +13,12 @@ from repsim.core.provenance import repsim_version
 from repsim.inference import closed_forms as alignment
 from repsim.inference import rsa_influence as geometry
 from repsim.inference.common_steps import Layers
-from repsim.inference.jackknife import Estimates, interval, scale
+from repsim.inference.jackknife import (
+    Estimates,
+    grouped_interval,
+    interval,
+    scale,
+)
 from repsim.inference.layer_pairs import LayerPair, exact_copies, layer_pair
 from repsim.inference.seed_intervals import TwoFactors, over_networks, two_factors
 from repsim.inference.unit_intervals import over_units
@@ -154,7 +159,8 @@ def confidence(
     given = estimates
     if estimates.shares is not None and estimates.pairs is None:
         given = estimates.corrected(chosen.bounds)
-    ends = interval(given, scale(chosen.bounds), level)
+    make = interval if given.shares is None else grouped_interval
+    ends = make(given, scale(chosen.bounds), level)
     bias = ends.bias
     if estimates.shares is not None or factors == ("unit",):
         bias = measured - given.value

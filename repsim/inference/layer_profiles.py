@@ -94,7 +94,7 @@ def profile_test(
     assignments = plan.assignments(permutations, seed)
     values = table.values.reshape(table.sizes["network"], -1)
     sizes = int((~plan.is_b).sum()), int(plan.is_b.sum())
-    cells = _test(values, plan.is_b, assignments)
+    cells = compare_means(values, plan.is_b, assignments)
     cells["q_value"] = false_discovery(cells["p_value"])
     shape, dims = table.shape[1:], table.dims[1:]
     kept = {k: c.variable for k, c in table.coords.items() if "network" not in c.dims}
@@ -179,7 +179,10 @@ def _welch(values: np.ndarray, assignments: np.ndarray) -> np.ndarray:
         if count_a[0, 0] != count_b[0, 0]:
             # A few loose networks have few degrees of freedom: Wallace 1959 puts t on
             # the normal scale. At equal counts t orders assignments as the difference.
+            # Satterthwaite's number is itself uncertain, so half of one is taken off:
+            # 8 + 3 networks of spreads 1 and 2 reject 6.0 instead of 7.1 % of nulls.
             free = noise**2 / (noise_a**2 / (count_a - 1) + noise_b**2 / (count_b - 1))
+            free = free - 0.5
             normal = (8 * free + 1) / (8 * free + 3) * np.sqrt(free)
             statistic = np.where(
                 noise > 0, normal * np.sqrt(np.log1p(statistic**2 / free)), statistic
@@ -187,7 +190,7 @@ def _welch(values: np.ndarray, assignments: np.ndarray) -> np.ndarray:
     return np.where(difference > 0, statistic, 0.0)
 
 
-def _test(
+def compare_means(
     values: np.ndarray, is_b: np.ndarray, assignments: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return the statistics of all cells."""

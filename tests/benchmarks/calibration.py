@@ -1,18 +1,22 @@
 """How often intervals cover and tests reject: simulations with a known truth.
 
-    python -P tests/benchmarks/calibration.py intervals --out calibration.json
-    python -P tests/benchmarks/calibration.py plugin bootstrap data tests other --out …
-    python -P tests/benchmarks/calibration.py show --out calibration.json
+    python -P tests/benchmarks/calibration.py data tests --repeats 1000 --minutes 8
+    python -P tests/benchmarks/calibration.py show --into docs/inference.md
 
-Every simulation adds its rows to the file and skips those already there, so it can be
-stopped and continued; `show` prints the tables of docs/inference.md, and with `--into`
-writes them there.
+Sums go into a file (`--out`) after every hundred repeats of a cell, and each repeat has
+a seed of its own, so a simulation can be stopped at any time, continued, and given more
+repeats later; `show` prints the tables of docs/inference.md, and with `--into` writes
+them there.
 """
 
 import argparse
+import functools
 import json
+import time
 import warnings
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +27,33 @@ from scipy.spatial.distance import pdist
 
 import repsim
 from repsim import inference
-from repsim.inference import closed_forms as alignment
-from repsim.inference import rsa_influence as geometry
-from repsim.inference.jackknife import Estimates, interval, scale
+from repsim.inference import closed_forms, rsa_influence
+from repsim.inference.designs import design
+from repsim.inference.intervals import outlying
+from repsim.inference.jackknife import Estimates, grouped_interval, interval, scale
+from repsim.inference.layer_pairs import exact_copies
+from repsim.inference.layer_profiles import compare_means
+from repsim.inference.place_spread import place_spread
 
-Draw = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+Sides = tuple[np.ndarray, np.ndarray]
+Draw = Callable[[int, np.random.Generator], Sides]
 Row = dict[str, Any]
+Trial = Callable[[np.random.Generator], Mapping[str, float]]
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row of a table: what tells it from others, and what is drawn once more."""
+
+    labels: dict[str, Any]
+    trial: Callable[[], Trial]
+    """Makes what is the same in every repeat, such as the truth."""
+    most: int = 10**9
+    """Repeats of a slow simulation."""
+
+    def name(self, which: str) -> str:
+        return " ".join(map(str, [which, *self.labels.values()]))
 
 
 def population(kind: str, p: int) -> tuple[Draw, float]:
@@ -84,44 +109,47 @@ def population_rsa(
     return float(stats.spearmanr(*entries).statistic)
 
 
-def covers(found: Estimates, truth: float, level: float = 0.95) -> np.ndarray:
-    """Return whether the interval holds the truth, its ends, and the estimate."""
-    ends = interval(found, scale((-1.0, 1.0)), level)
-    low, high = float(ends.low[0, 0]), float(ends.high[0, 0])
-    return np.array([low <= truth <= high, low, high, float(found.value[0, 0])])
+FORMS: dict[str, Callable[..., Estimates]] = {
+    "cka": closed_forms.leave_one_out,
+    "rsa": rsa_influence.leave_one_out,
+}
 
 
-def intervals(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
+def ends(found: Estimates) -> tuple[float, float]:
+    """Return the 95 % interval of a single cell, as `confidence` makes it."""
+    make = interval if found.shares is None else grouped_interval
+    both = make(found, scale((-1.0, 1.0)), 0.95)
+    return float(both.low[0, 0]), float(both.high[0, 0])
+
+
+def intervals() -> Iterator[Cell]:
     """Coverage of the closed-form intervals of debiased CKA and of RSA."""
-    forms = {"cka": alignment.leave_one_out, "rsa": geometry.leave_one_out}
-    for n in options.n:
-        for p in options.p:
-            for kind in options.kinds:
-                name = f"intervals {n} {p} {kind}"
-                if name in done:
-                    continue
-                draw, truth = population(kind, p)
-                truths = {"cka": truth, "rsa": population_rsa(kind, p, draw)}
-                rng = np.random.default_rng(options.seed * 10**9 + n * 10_000 + p)
-                hits: dict[str, list[np.ndarray]] = {key: [] for key in forms}
-                for _ in range(options.repeats):
-                    x, y = draw(n, rng)
-                    for key, form in forms.items():
-                        hits[key].append(covers(form([x], [y]), truths[key]))
-                for key in forms:
-                    covered, low, high, value = np.mean(hits[key], 0)
-                    yield {
-                        "name": name,
-                        "measure": key,
-                        "n": n,
-                        "p": p,
-                        "kind": kind,
-                        "truth": truths[key],
-                        "repeats": options.repeats,
-                        "coverage": covered,
-                        "width": high - low,
-                        "bias": value - truths[key],
-                    }
+    for measure in FORMS:
+        for n in (30, 100, 300, 1000):
+            for p in (10, 100, 1000):
+                for kind in ("independent", "power law", "classes"):
+                    labels = {"measure": measure, "n": n, "p": p, "kind": kind}
+                    yield Cell(labels, functools.partial(by_size, measure, n, p, kind))
+
+
+def by_size(measure: str, n: int, p: int, kind: str) -> Trial:
+    """Return one sample's interval."""
+    draw, truth = population(kind, p)
+    if measure == "rsa":
+        truth = population_rsa(kind, p, draw)
+
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        x, y = draw(n, rng)
+        found = FORMS[measure]([x], [y])
+        low, high = ends(found)
+        return {
+            "truth": truth,
+            "coverage": low <= truth <= high,
+            "width": high - low,
+            "bias": float(found.value[0, 0]) - truth,
+        }
+
+    return trial
 
 
 def as_run(x: np.ndarray) -> xr.Dataset:
@@ -139,100 +167,70 @@ PLUGIN: dict[str, tuple[dict[str, Any], float]] = {
 """Measures of independent data, with what they would be for very many examples."""
 
 
-def plugin(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
-    """Bias, spread and coverage of measures that are plug-in estimates."""
-    for n, p, repeats in (
-        (30, 10, 200),
-        (30, 100, 200),
-        (30, 1000, 100),
-        (100, 10, 200),
-        (100, 100, 100),
-        (100, 1000, 20),
-        (1000, 10, 50),
-        (1000, 100, 10),
-    ):
-        if n not in options.n or p not in options.p:
-            continue
-        for label, (extra, truth) in PLUGIN.items():
-            name = f"plugin {n} {p} {label}"
-            if name in done or (label == "svcca" and 2 * p > n):
-                continue
-            rng, rows, warned = np.random.default_rng(n + p), [], 0
-            for _ in range(max(5, repeats * options.repeats // 1000)):
-                a, b = (as_run(rng.normal(size=(n, p))) for _ in range(2))
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always")
-                    found = inference.confidence(
-                        a, b, label.split(" ")[0], parts=20, **extra
-                    ).squeeze()
-                warned += any("No interval" in str(w.message) for w in caught)
-                low, high = float(found["low"]), float(found["high"])
-                rows.append(
-                    [
-                        float(found["estimate"]),
-                        low <= truth <= high,
-                        float(found["standard_error"]),
-                        float(found["bias"]),
-                    ]
-                )
-            value, covered, error, bias = np.mean(rows, 0)
-            yield {
-                "name": name,
-                "measure": label,
-                "n": n,
-                "p": p,
-                "truth": truth,
-                "repeats": len(rows),
-                "mean": value,
-                "spread": np.std(rows, 0)[0],
-                "standard_error": error,
-                "jackknife_bias": bias,
-                "coverage": covered,
-                "refused": warned / len(rows),
-            }
+def plugin() -> Iterator[Cell]:
+    """Bias and coverage of measures that are plug-in estimates, and refusals."""
+    for n, p in ((30, 10), (30, 100), (100, 10), (100, 100), (1000, 10)):
+        for measure in PLUGIN:
+            if measure != "svcca" or 2 * p <= n:
+                labels = {"measure": measure, "n": n, "p": p}
+                yield Cell(labels, functools.partial(by_measure, measure, n, p), 100)
 
 
-def bootstrap(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
+def by_measure(label: str, n: int, p: int) -> Trial:
+    """Return one sample's interval, covering nothing where it is refused."""
+    extra, truth = PLUGIN[label]
+
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        a, b = (as_run(rng.normal(size=(n, p))) for _ in range(2))
+        found = inference.confidence(a, b, label.split(" ")[0], parts=20, **extra)
+        low, high = float(found["low"].item()), float(found["high"].item())
+        return {
+            "truth": truth,
+            "estimate": float(found["estimate"].item()),
+            "standard_error": float(found["standard_error"].item()),
+            "covers": low <= truth <= high,
+            "refused": np.isnan(low),
+        }
+
+    return trial
+
+
+RESAMPLED: dict[str, Callable[..., float]] = {
+    "cka": repsim.cka,
+    "rsa": repsim.rsa,
+    "mutual_knn": repsim.mutual_knn,
+    "procrustes_distance": repsim.procrustes_distance,
+}
+
+
+def bootstrap() -> Iterator[Cell]:
     """The plain bootstrap: mean of its replicates, and coverage of its percentiles."""
-    measures: dict[str, Callable[..., float]] = {
-        "cka": repsim.cka,
-        "rsa": repsim.rsa,
-        "mutual_knn": repsim.mutual_knn,
-        "procrustes_distance": repsim.procrustes_distance,
-    }
-    for kind, n, p in (("independent", 50, 100), ("power law", 50, 100)):
-        draw, truth_cka = population(kind, p)
-        truths = {"cka": truth_cka, "rsa": population_rsa(kind, p, draw)}
-        for label, measure in measures.items():
-            name = f"bootstrap {kind} {label}"
-            if name in done:
-                continue
-            rng, rows = np.random.default_rng(5), []
-            for _ in range(max(5, options.repeats // 5)):
-                x, y = draw(n, rng)
-                value = measure(x, y)
-                again = [
-                    measure(x[pick], y[pick]) for pick in rng.integers(0, n, (200, n))
-                ]
-                low, high = np.quantile(again, [0.025, 0.975])
-                truth = truths.get(label, np.nan)
-                rows.append(
-                    [value, np.mean(again), np.std(again), low <= truth <= high]
-                )
-            value, mean, spread, covered = np.mean(rows, 0)
-            yield {
-                "name": name,
-                "kind": kind,
-                "measure": label,
-                "n": n,
-                "p": p,
-                "repeats": len(rows),
-                "estimate": value,
-                "bootstrap_mean": mean,
-                "bootstrap_spread": spread,
-                "sampling_spread": np.std(rows, 0)[0],
-                "coverage": covered if label in truths else None,
-            }
+    for kind in ("independent", "power law"):
+        for measure in RESAMPLED:
+            labels = {"kind": kind, "measure": measure, "n": 50, "p": 100}
+            yield Cell(labels, functools.partial(resampled, kind, measure, 50, 100), 60)
+
+
+def resampled(kind: str, label: str, n: int, p: int) -> Trial:
+    """Return one sample's value, and what 200 bootstrap samples make of it."""
+    draw, truth = population(kind, p)
+    if label == "rsa":
+        truth = population_rsa(kind, p, draw)
+    measure = RESAMPLED[label]
+
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        x, y = draw(n, rng)
+        again = [measure(x[pick], y[pick]) for pick in rng.integers(0, n, (200, n))]
+        low, high = np.quantile(again, [0.025, 0.975])
+        known = {"covers": low <= truth <= high} if label in FORMS else {}
+        return {
+            "estimate": measure(x, y),
+            "bootstrap_mean": float(np.mean(again)),
+            "bootstrap_spread": float(np.std(again)),
+            **known,
+        }
+
+    return trial
 
 
 def latent(n: int, r: np.random.Generator, p: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -240,9 +238,6 @@ def latent(n: int, r: np.random.Generator, p: int = 8) -> tuple[np.ndarray, np.n
     root = np.arange(1, p + 1) ** -0.5
     x = r.normal(size=(n, p)) * root
     return x, 0.8 * x + 0.7 * root * r.normal(size=(n, p))
-
-
-Sides = tuple[np.ndarray, np.ndarray]
 
 
 def heavy_tails(n: int, r: np.random.Generator) -> Sides:
@@ -275,7 +270,7 @@ def sparse(n: int, r: np.random.Generator) -> Sides:
     return on[0], on[1]
 
 
-def outlying(n: int, r: np.random.Generator) -> Sides:
+def rare_large(n: int, r: np.random.Generator) -> Sides:
     """One unit is fifty times as large in one of a hundred examples."""
     x, y = latent(n, r)
     rare = r.random(n) < 0.01
@@ -284,11 +279,13 @@ def outlying(n: int, r: np.random.Generator) -> Sides:
     return x, y
 
 
-def grouped(size: int, noise: float) -> Draw:
+def grouped(size: int, noise: float, related: bool = True) -> Draw:
     """Return a sampler of groups: `size` noisy versions of each of n / size."""
 
     def draw(n: int, r: np.random.Generator) -> Sides:
         x, y = latent(n // size, r)
+        if not related:
+            y = latent(n // size, r)[0]
         return tuple(  # type: ignore[return-value]
             np.repeat(side, size, 0) + noise * r.normal(size=(n, side.shape[1]))
             for side in (x, y)
@@ -303,74 +300,105 @@ DATA: dict[str, tuple[Draw, int, Draw]] = {
     "clusters": (clusters, 1, clusters),
     "low rank": (low_rank, 1, low_rank),
     "sparse, dead units and rows": (sparse, 1, sparse),
-    "one outlying unit in 1 %": (outlying, 1, outlying),
+    "one outlying unit in 1 %": (rare_large, 1, rare_large),
     "every example twice": (grouped(2, 0.0), 2, grouped(1, 0.0)),
     "augmentations, 5 an image": (grouped(5, 0.3), 5, grouped(1, 0.3)),
+    "augmentations, unrelated": (grouped(5, 0.3, False), 5, grouped(1, 0.3, False)),
     "tokens of sentences, 20 each": (grouped(20, 1.0), 20, grouped(1, 1.0)),
 }
 """Sampler, examples a group, and a sampler of independent examples for the truth."""
 
 
-def data(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
+def data() -> Iterator[Cell]:
     """Coverage by kind of data: over examples, and over groups where there are any."""
-    for kind, (draw, size, alone) in DATA.items():
-        n = 60 if size == 1 else 25 * size
-        truths = {
-            "cka": repsim.StreamingCKA(),
-            "rsa": population_rsa(kind, 8, alone, 60_000, 8),
+    for kind, (_, size, _) in DATA.items():
+        for measure in FORMS:
+            for groups in (60,) if size == 1 else (20, 40):
+                for over in ("example", "group")[: 1 + (size > 1)]:
+                    labels = {
+                        "data": kind, "measure": measure, "over": over,
+                        "examples": groups * size,
+                    }  # fmt: skip
+                    # Half a million pairs of examples take a tenth of a second.
+                    most = 10**9 if groups * size < 800 else 400
+                    yield Cell(labels, functools.partial(by_kind, **labels), most)
+
+
+@functools.cache
+def population_value(kind: str, measure: str) -> float:
+    """Return the population's debiased CKA or RSA, of independent examples."""
+    alone = DATA[kind][2]
+    if measure == "rsa":
+        return population_rsa(kind, 8, alone, 60_000, 8)
+    rng, whole = np.random.default_rng(11), repsim.StreamingCKA()
+    for _ in range(60):
+        x, y = alone(5_000, rng)
+        whole.update({"h": x}, {"h": y})
+    return float(whole.compute().item())
+
+
+def by_kind(data: str, measure: str, over: str, examples: int) -> Trial:
+    """Return one sample's interval, and whether copies or outliers are warned of."""
+    draw, size, _ = DATA[data]
+    truth = population_value(data, measure)
+    which = np.arange(examples) // size
+    forms: dict[str, Callable[..., Estimates]] = FORMS
+    if over == "group":
+        forms = {
+            "cka": functools.partial(closed_forms.leave_group_out, which=which),
+            "rsa": functools.partial(rsa_influence.leave_one_out, which=which),
         }
-        rng = np.random.default_rng(11)
-        for _ in range(60):
-            x, y = alone(5_000, rng)
-            truths["cka"].update({"h": x}, {"h": y})
-        truths["cka"] = float(truths["cka"].compute().squeeze())
-        for measure, truth in truths.items():
-            for over in ("example", "group")[: 1 + (size > 1)]:
-                name = f"data {kind} {measure} {over}"
-                if name in done:
-                    continue
-                rng, rows = np.random.default_rng(12), []
-                for _ in range(options.repeats):
-                    a, b = (
-                        as_run(side).assign_coords(
-                            group=("example", np.arange(n) // size)
-                        )
-                        for side in draw(n, rng)
-                    )
-                    with warnings.catch_warnings(record=True) as caught:
-                        warnings.simplefilter("always")
-                        found = inference.confidence(a, b, measure, over=over).squeeze()
-                    said = [str(w.message) for w in caught]
-                    told = any("copies" in s or "a fifth" in s for s in said)
-                    low, high = float(found["low"]), float(found["high"])
-                    rows.append([low <= truth <= high, high - low, told])
-                covered, width, told = np.mean(rows, 0)
-                yield {
-                    "name": name, "data": kind, "measure": measure, "over": over,
-                    "examples": n, "truth": truth, "repeats": len(rows),
-                    "covers": covered, "width": width, "warned": told,
-                }  # fmt: skip
+
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        sides = draw(examples, rng)
+        low, high = ends(forms[measure]([sides[0]], [sides[1]]))
+        warned = over == "example" and (
+            exact_copies(sides) > 0 or any(outlying(x) is not None for x in sides)
+        )
+        return {
+            "truth": truth,
+            "covers": low <= truth <= high,
+            "above": low > truth,
+            "below": high < truth,
+            "width": high - low,
+            "warned": warned,
+        }
+
+    return trial
 
 
-def rules(
+def similarities(
     rng: np.random.Generator,
     counts: tuple[int, int],
     shift: float,
     spreads: tuple[float, float],
-    shared: bool = False,
-) -> xr.DataTree:
-    """Return a study: networks are noisy copies of a base that rule b moves."""
+    shared: bool,
+) -> np.ndarray:
+    """Return debiased CKA between networks: noisy copies of a base that rule b moves.
+
+    As `all_pairs` gives it, by one product of the vectors that it compares.
+    """
     base, other = rng.normal(size=(2, 40, 6))
     starts = rng.normal(size=(max(counts), 40, 6)) * shared
-    runs = {}
-    for rule, count, where, noise in zip(
-        "ab", counts, (0.0, shift), spreads, strict=True
-    ):
-        center = np.sqrt(1 - where**2) * base + where * other
-        for i in range(count):
-            run = as_run(center + starts[i] + noise * rng.normal(size=(40, 6)))
-            runs[f"{rule}/{i}"] = run.assign_attrs(init_seed=i) if shared else run
-    return xr.DataTree.from_dict(runs)
+    centers = base, np.sqrt(1 - shift**2) * base + shift * other
+    x = np.concatenate(
+        [
+            center + starts[:count] + noise * rng.normal(size=(count, 40, 6))
+            for center, count, noise in zip(centers, counts, spreads, strict=True)
+        ]
+    )
+    n = x.shape[1]
+    x = x - x.mean(1, keepdims=True)
+    kernel = x @ x.transpose(0, 2, 1)
+    diagonal = np.arange(n)
+    kernel[:, diagonal, diagonal] = 0
+    sums = kernel.sum(2)
+    kernel -= (sums[:, :, None] + sums[:, None]) / (n - 2)
+    kernel += (sums.sum(1) / ((n - 1) * (n - 2)))[:, None, None]
+    kernel[:, diagonal, diagonal] = 0
+    rows = kernel.reshape(len(kernel), -1)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows @ rows.T)
 
 
 DESIGNS = (
@@ -392,76 +420,61 @@ DESIGNS = (
 )
 
 
-def tests(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
+def tests() -> Iterator[Cell]:
     """How often rules are said to differ in place and in spread, at 5 %."""
     for case, counts, shift, spreads, shared in DESIGNS:
-        words = f"{counts[0]} + {counts[1]}", f"{spreads[0]} and {spreads[1]}"
-        name = f"tests {case} {words[0]} {words[1]}"
-        if name in done:
-            continue
-        rng, rows = np.random.default_rng(9), []
-        profile = np.random.default_rng(10)
-        for _ in range(options.repeats):
-            study = rules(rng, counts, shift, spreads, shared)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                found = inference.seed_test(
-                    study, "a", "b", permutations=2_002
-                ).squeeze()
-                other = inference.profile_test(
-                    profiles(profile, counts, 4 * shift, spreads),
-                    "a",
-                    "b",
-                    permutations=2_002,
+        labels = {
+            "networks differ in": case,
+            "networks": f"{counts[0]} + {counts[1]}",
+            "spreads": f"{spreads[0]} and {spreads[1]}",
+        }
+        yield Cell(labels, functools.partial(by_design, counts, shift, spreads, shared))
+
+
+def by_design(
+    counts: tuple[int, int], shift: float, spreads: tuple[float, float], shared: bool
+) -> Trial:
+    """Return whether one study is said to differ."""
+    names = [(rule, str(i)) for rule in (0, 1) for i in range(counts[rule])]
+    keys = [("ab"[rule], i) for rule, i in names]
+    plan = design(keys, [int(i) if shared else None for _, i in keys], "b")
+    assignments = plan.assignments(2_002)
+    free = design(keys, [None] * len(keys), "b")
+    means = free.assignments(2_002)
+
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        values = similarities(rng, counts, shift, spreads, shared)
+        found = place_spread(
+            values, plan, assignments, similarity=True, inner=True
+        ).numbers
+        profile = np.concatenate(
+            [
+                where + spread * rng.normal(size=(count, 10))
+                for where, spread, count in zip(
+                    (0.0, 4 * shift), spreads, counts, strict=True
                 )
-            rows.append(
-                [
-                    float(found["p_value"]) <= 0.05,
-                    float(found["spread_p_value"]) <= 0.05,
-                    float((other["p_value"] <= 0.05).mean()),
-                ]
-            )
-        place, spread, differs = np.mean(rows, 0)
-        yield {
-            "name": name, "networks differ in": case, "networks": words[0],
-            "spreads": words[1], "repeats": options.repeats, "place": place,
-            "spread": spread, "profile_test": differs,
-        }  # fmt: skip
+            ]
+        )
+        profiles = compare_means(profile, free.is_b, means)["p_value"]
+        return {
+            "place": found["p_value"] <= 0.05,
+            "spread": found["spread_p_value"] <= 0.05,
+            "profile_test": float((profiles <= 0.05).mean()),
+        }
+
+    return trial
 
 
-def profiles(
-    rng: np.random.Generator,
-    counts: tuple[int, int],
-    shift: float,
-    spreads: tuple[float, float],
-) -> xr.DataArray:
-    """Return ten numbers per network, those of rule b shifted."""
-    values = np.concatenate(
-        [
-            where + spread * rng.normal(size=(count, 10))
-            for where, spread, count in zip((0.0, shift), spreads, counts, strict=True)
-        ]
-    )
-    condition = ["a"] * counts[0] + ["b"] * counts[1]
-    return xr.DataArray(
-        values, dims=("network", "layer"), coords={"condition": ("network", condition)}
-    )
-
-
-def other(options: argparse.Namespace, done: set[str]) -> Iterator[Row]:
+def other() -> Iterator[Cell]:
     """Differences, equivalence, two factors, units and models: stated and seen."""
-    for name, (stated, simulation) in OTHER.items():
-        if f"other {name}" in done:
-            continue
-        rng = np.random.default_rng(13)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            draw = simulation(rng)
-            seen = np.mean([draw() for _ in range(options.repeats)])
-        yield {
-            "name": f"other {name}", "what": name, "stated": stated, "seen": seen,
-            "repeats": options.repeats,
-        }  # fmt: skip
+    for what, (stated, simulation, most) in OTHER.items():
+        labels = {"what": what, "stated": stated}
+        yield Cell(labels, functools.partial(repeated, simulation), most)
+
+
+def repeated(simulation: Callable[[np.random.Generator], Trial]) -> Trial:
+    """Return a simulation with a population of its own."""
+    return simulation(np.random.default_rng(13))
 
 
 def fixed(
@@ -480,77 +493,74 @@ def fixed(
     )  # fmt: skip
 
 
-def difference(shift: float) -> Callable[[np.random.Generator], Callable[[], bool]]:
+def difference(shift: float, rng: np.random.Generator) -> Trial:
     """Whether the interval of the difference covers, with five seeds."""
+    bases = rng.normal(size=(2, 30, 5))
+    many = inference.seed_test(fixed(rng, 80, bases, shift), "a", "b", permutations=40)
+    truth = float(many["difference"].item())
 
-    def simulation(rng: np.random.Generator) -> Callable[[], bool]:
-        bases = rng.normal(size=(2, 30, 5))
-        many = inference.seed_test(
-            fixed(rng, 80, bases, shift), "a", "b", permutations=40
-        )
-        truth = float(many["difference"].item())
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        study = fixed(rng, 5, bases, shift)
+        found = inference.seed_test(study, "a", "b", permutations=40).squeeze()
+        return {"seen": bool(found["low"] <= truth <= found["high"])}
 
-        def draw() -> bool:
-            found = inference.seed_test(
-                fixed(rng, 5, bases, shift), "a", "b", permutations=40
-            ).squeeze()
-            return bool(found["low"] <= truth <= found["high"])
-
-        return draw
-
-    return simulation
+    return trial
 
 
-def equivalence(rng: np.random.Generator) -> Callable[[], bool]:
+def equivalence(rng: np.random.Generator) -> Trial:
     """Whether a difference as large as the bound is called none, with five seeds."""
     bases = rng.normal(size=(2, 30, 5))
     many = inference.seed_test(fixed(rng, 80, bases, 0.6), "a", "b", permutations=40)
     bound = float(many["difference"].item())
-    return lambda: bool(
-        inference.equivalence_test(
-            fixed(rng, 5, bases, 0.6), "a", "b", bound=bound
-        )["equivalent"].item()
-    )  # fmt: skip
+
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        study = fixed(rng, 5, bases, 0.6)
+        found = inference.equivalence_test(study, "a", "b", bound=bound)
+        return {"seen": bool(found["equivalent"].item())}
+
+    return trial
 
 
-def two_factors(rng: np.random.Generator) -> Callable[[], bool]:
+def noisy(
+    rng: np.random.Generator, base: np.ndarray, count: int, noise: float
+) -> xr.DataTree:
+    """Return networks that weigh the base's directions each in its own way."""
+    scales = 1 + 0.6 * rng.normal(size=(count, 1, 4))
+    return xr.DataTree.from_dict(
+        {
+            f"a/{i}": as_run(base * scales[i] + noise * rng.normal(size=base.shape))
+            for i in range(count)
+        }
+    )["a"]  # type: ignore[return-value]
+
+
+def two_factors(rng: np.random.Generator) -> Trial:
     """Whether the interval over examples and seeds covers, 40 and 5 + 5."""
-
-    def side(base: np.ndarray, count: int, noise: float) -> xr.DataTree:
-        scales = 1 + 0.6 * rng.normal(size=(count, 1, 4))
-        return xr.DataTree.from_dict(
-            {
-                f"a/{i}": as_run(base * scales[i] + noise * rng.normal(size=base.shape))
-                for i in range(count)
-            }
-        )["a"]
-
     base = rng.normal(size=(2_000, 4))
-    many = inference.confidence(side(base, 40, 0.5), side(base, 40, 0.8), over="seed")
-    truth = float(many["estimate"].item())
+    sides = noisy(rng, base, 40, 0.5), noisy(rng, base, 40, 0.8)
+    truth = float(inference.confidence(*sides, over="seed")["estimate"].item())
 
-    def draw() -> bool:
+    def trial(rng: np.random.Generator) -> dict[str, float]:
         base = rng.normal(size=(40, 4))
-        found = inference.confidence(
-            side(base, 5, 0.5), side(base, 5, 0.8), over=("example", "seed")
-        ).squeeze()
-        return bool(found["low"] <= truth <= found["high"])
+        sides = noisy(rng, base, 5, 0.5), noisy(rng, base, 5, 0.8)
+        found = inference.confidence(*sides, over=("example", "seed")).squeeze()
+        return {"seen": bool(found["low"] <= truth <= found["high"])}
 
-    return draw
+    return trial
 
 
-def units(rng: np.random.Generator) -> Callable[[], bool]:
+def units(rng: np.random.Generator) -> Trial:
     """Whether the interval of all units covers, from 20 of them."""
     z = rng.normal(size=(60, 8))
     y = z + rng.normal(size=z.shape)
     truth = repsim.cka(z, y)
 
-    def draw() -> bool:
+    def trial(rng: np.random.Generator) -> dict[str, float]:
         a, b = (as_run(s @ rng.normal(size=(8, 20))) for s in (z, y))
         found = inference.confidence(a, b, over="unit").squeeze()
-        return bool(found["low"] <= truth <= found["high"])
+        return {"seen": bool(found["low"] <= truth <= found["high"])}
 
-    return draw
+    return trial
 
 
 def measured(rng: np.random.Generator, stimuli: np.ndarray, count: int) -> np.ndarray:
@@ -560,44 +570,50 @@ def measured(rng: np.random.Generator, stimuli: np.ndarray, count: int) -> np.nd
     )
 
 
-def null_model(rng: np.random.Generator) -> Callable[[], bool]:
+def null_model(rng: np.random.Generator) -> Trial:
     """Whether one of three unrelated models is said to explain something."""
 
-    def draw() -> bool:
+    def trial(rng: np.random.Generator) -> dict[str, float]:
         data = measured(rng, rng.normal(size=(20, 4)), 6)
         models = np.array([pdist(rng.normal(size=(20, 4))) for _ in range(3)])
-        return bool((inference.model_test(data, models)["p_value"] <= 0.05).any())
+        p = inference.model_test(data, models)["p_value"]
+        return {"seen": bool((p <= 0.05).any())}
 
-    return draw
+    return trial
 
 
-def model_interval(rng: np.random.Generator) -> Callable[[], bool]:
+def model_interval(rng: np.random.Generator) -> Trial:
     """Whether a model's interval over RDMs and examples covers."""
     basis = rng.normal(size=(4, 4))
     many = rng.normal(size=(500, 4))
     rows = measured(rng, many, 4)
     truth = np.mean([repsim.compare_rdms(row, pdist(many @ basis)) for row in rows])
 
-    def draw() -> bool:
+    def trial(rng: np.random.Generator) -> dict[str, float]:
         stimuli = rng.normal(size=(20, 4))
         found = inference.model_test(measured(rng, stimuli, 6), pdist(stimuli @ basis))
-        return bool(found["low"][0] <= truth <= found["high"][0])
+        return {"seen": bool(found["low"][0] <= truth <= found["high"][0])}
 
-    return draw
-
-
-OTHER: dict[str, tuple[float, Callable[[np.random.Generator], Callable[[], bool]]]] = {
-    "interval of the difference, none": (0.95, difference(0.0)),
-    "interval of the difference, some": (0.95, difference(0.6)),
-    "equivalence_test at its bound": (0.05, equivalence),
-    "confidence over example and seed": (0.95, two_factors),
-    "confidence over unit": (0.95, units),
-    "model_test, any of three null models": (0.05, null_model),
-    "model_test, interval": (0.95, model_interval),
-}
+    return trial
 
 
-SIMULATIONS = {
+OTHER: dict[str, tuple[float, Callable[[np.random.Generator], Trial], int]] = {
+    "interval of the difference, none": (
+        0.95, functools.partial(difference, 0.0), 1000
+    ),
+    "interval of the difference, some": (
+        0.95, functools.partial(difference, 0.6), 1000
+    ),
+    "equivalence_test at its bound": (0.05, equivalence, 1000),
+    "confidence over example and seed": (0.95, two_factors, 400),
+    "confidence over unit": (0.95, units, 1000),
+    "model_test, any of three null models": (0.05, null_model, 1000),
+    "model_test, interval": (0.95, model_interval, 1000),
+}  # fmt: skip
+"""What is stated, its simulation, and how often that is repeated at most."""
+
+
+SIMULATIONS: dict[str, Callable[[], Iterator[Cell]]] = {
     "intervals": intervals,
     "plugin": plugin,
     "bootstrap": bootstrap,
@@ -607,34 +623,80 @@ SIMULATIONS = {
 }
 
 
+def run(which: str, rows: dict[str, Row], options: argparse.Namespace) -> None:
+    """Repeat every cell, a batch at a time, until there is enough or no time left."""
+    cells = {
+        cell.name(which): cell
+        for cell in SIMULATIONS[which]()
+        if options.only in cell.name(which)
+    }
+    prepared: dict[str, Trial] = {}
+    for upto in range(BATCH, options.repeats + BATCH, BATCH):
+        for name, cell in cells.items():
+            row = rows.setdefault(
+                name, {"which": which, "labels": cell.labels, "repeats": 0, "sums": {}}
+            )
+            if row["repeats"] >= min(upto, options.repeats, cell.most):
+                continue
+            if time.process_time() > 60 * options.minutes:
+                return
+            if name not in prepared:
+                prepared[name] = cell.trial()
+            while row["repeats"] < min(upto, options.repeats, cell.most):
+                # Of each repeat its own, so that batches and pauses change nothing.
+                rng = np.random.default_rng([zlib.crc32(name.encode()), row["repeats"]])
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)
+                    drawn = prepared[name](rng)
+                for key, value in drawn.items():
+                    row["sums"][key] = row["sums"].get(key, 0.0) + float(value)
+                row["repeats"] += 1
+            options.out.write_text(json.dumps(rows, indent=1))
+
+
+def means(row: Row) -> Row:
+    """Return what the table shows of a cell."""
+    seen = {key: total / row["repeats"] for key, total in row["sums"].items()}
+    return {**row["labels"], "repeats": row["repeats"], **seen}
+
+
 def table(rows: list[Row]) -> str:
     """Return the rows of one simulation as a Markdown table."""
-    hidden = {"name"}
-    columns = [key for key in rows[0] if key not in hidden]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    for row in sorted(rows, key=_order):
+    for row in rows:
         lines.append("| " + " | ".join(_cell(row.get(key)) for key in columns) + " |")
     return "\n".join(lines)
 
 
-def _order(row: Row) -> tuple[Any, ...]:
-    """Keep the order in which rows were made, but sort cells by measure and size."""
-    return (row["measure"], row["n"], row["p"]) if "coverage" in row else ()
+def error(rate: float, rows: list[Row]) -> str:
+    """Return how well a rate is known, in words."""
+    least = min(row["repeats"] for row in rows)
+    noise = 100 * (rate * (1 - rate) / least) ** 0.5
+    return f"a rate of {100 * rate:.0f} % is known to a standard error of {noise:.1f} %"
 
 
-def verdict(rows: list[Row]) -> str:
+def coverage(rows: list[Row], key: str) -> str:
     """Return which intervals cover outside 93 to 97 %, in a sentence."""
-    size = len({(r["n"], r["p"], r["kind"]) for r in rows})
     outside = [
-        f"{r['measure']}, n = {r['n']}, p = {r['p']}, {r['kind']}: {r['coverage']:.3f}"
-        for r in rows
-        if not 0.93 <= r["coverage"] <= 0.97
+        f"{', '.join(str(v) for v in list(row.values())[:4])}: {row[key]:.3f}"
+        for row in rows
+        if not 0.93 <= row[key] <= 0.97
     ]
-    inside = len(rows) - len(outside)
     text = (
-        f"{inside} of {len(rows)} intervals cover 93 to 97 % ({size} of 36 cells run)"
+        f"{len(rows) - len(outside)} of {len(rows)} intervals cover 93 to 97 %; "
+        + error(0.95, rows)
     )
-    return text + (f"; outside: {'; '.join(outside)}." if outside else ".")
+    return text + (f". Outside: {'; '.join(outside)}." if outside else ".")
+
+
+def grouped_coverage(rows: list[Row]) -> str:
+    """Return the same of intervals over what was drawn independently."""
+    dependent = {row["data"] for row in rows if row["over"] == "group"}
+    honest = [
+        row for row in rows if row["over"] == "group" or row["data"] not in dependent
+    ]
+    return "Over independent examples or groups: " + coverage(honest, "covers")
 
 
 def level(rows: list[Row]) -> str:
@@ -649,26 +711,30 @@ def level(rows: list[Row]) -> str:
             else "place" not in r["networks differ in"]
         )
     ]
-    noise = (0.05 * 0.95 / rows[0]["repeats"]) ** 0.5
     outside = [
         f"{what}: {value:.3f}" for what, value in null if not 0.03 <= value <= 0.07
     ]
     inside = len(null) - len(outside)
     text = (
-        f"{inside} of {len(null)} true nulls are rejected in 3 to 7 % of studies; a "
-        f"rate of 5 % is known here to a standard error of {100 * noise:.1f} %"
+        f"{inside} of {len(null)} true nulls are rejected in 3 to 7 % of studies; "
+        + error(0.05, rows)
     )
     return text + (f". Outside: {'; '.join(outside)}." if outside else ".")
 
 
-VERDICTS = {"intervals": verdict, "tests": level}
+VERDICTS: dict[str, Callable[[list[Row]], str]] = {
+    "intervals": functools.partial(coverage, key="coverage"),
+    "data": grouped_coverage,
+    "tests": level,
+}
 
 
-def show(rows: list[Row], page: Path | None) -> None:
+def show(rows: dict[str, Row], page: Path | None) -> None:
     """Print one Markdown table per simulation, or write them into a page."""
     text = page.read_text() if page else ""
-    for which in SIMULATIONS:
-        of = [row for row in rows if row["name"].startswith(which)]
+    for which, cells in SIMULATIONS.items():
+        known = [rows[name] for cell in cells() if (name := cell.name(which)) in rows]
+        of = [means(row) for row in known if row["repeats"]]
         if not of:
             continue
         found = table(of)
@@ -697,24 +763,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="+", choices=[*SIMULATIONS, "show"])
     parser.add_argument("--repeats", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0, help="of the intervals' draws")
-    parser.add_argument("--n", type=int, nargs="+", default=[30, 100, 300, 1000])
-    parser.add_argument("--p", type=int, nargs="+", default=[10, 100, 1000])
-    parser.add_argument(
-        "--kinds", nargs="+", default=["independent", "power law", "classes"]
-    )
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--minutes", type=float, default=np.inf, help="of CPU time")
     parser.add_argument("--out", type=Path, default=Path("calibration.json"))
     parser.add_argument("--into", type=Path, help="the page that `show` writes into")
     options = parser.parse_args()
-    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    rows = json.loads(options.out.read_text()) if options.out.exists() else {}
     for what in options.what:
         if what == "show":
             show(rows, options.into)
-            continue
-        done = {row["name"] for row in rows}
-        for row in SIMULATIONS[what](options, done):
-            rows.append(row)
-            options.out.write_text(json.dumps(rows, default=float, indent=1))
+        else:
+            run(what, rows, options)
 
 
 if __name__ == "__main__":

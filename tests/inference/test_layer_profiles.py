@@ -25,9 +25,9 @@ def profiles(values: np.ndarray, conditions: str) -> xr.DataArray:
 
 
 def welch(a: np.ndarray, b: np.ndarray) -> float:
-    """Return Welch's t on the normal scale (Wallace 1959)."""
+    """Return Welch's t on the normal scale (Wallace 1959), half a freedom fewer."""
     found = stats.ttest_ind(a, b, equal_var=False)
-    free = float(found.df)
+    free = float(found.df) - 0.5
     factor = (8 * free + 1) / (8 * free + 3)
     return float(factor * np.sqrt(free * np.log1p(found.statistic**2 / free)))
 
