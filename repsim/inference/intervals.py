@@ -256,7 +256,7 @@ class _Plan:
             _warn_of_one_example(pair)
             parts = random_groups(n, min(self.parts, n), self.seed)
         else:
-            labels = _labels(pair.a, factor)
+            labels = labels_of(pair.a, factor)
             parts = label_groups(labels, factor)
             which = np.unique(labels, return_inverse=True)[1]
         exact = closed_form(self.measure, self.options, which)
@@ -297,7 +297,8 @@ def closed_form(
     return None
 
 
-def _labels(run: xr.Dataset, over: str) -> np.ndarray:
+def labels_of(run: xr.Dataset, over: str) -> np.ndarray:
+    """Return a coordinate of the examples."""
     known = [str(n) for n, c in run.coords.items() if c.dims == ("example",)]
     if over not in known:
         factors = dict.fromkeys(["example", "seed", "unit", *known])

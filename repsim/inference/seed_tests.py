@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +29,8 @@ from repsim.inference.designs import (
     too_few,
     two_rules,
 )
-from repsim.inference.jackknife import interval, scale
-from repsim.inference.place_spread import (
-    combined,
-    place_spread,
-    tails,
-    without_each,
-)
+from repsim.inference.difference_intervals import Factors
+from repsim.inference.place_spread import combined, place_spread, tails
 from repsim.measures.catalogue import Choice, Measure
 
 INNER = ("cka", "hsic", "rsa", "mutual_knn")
@@ -56,6 +52,7 @@ def seed_test(
     step: Steps = None,
     layers: Layers = None,
     level: float = 0.05,
+    over: str | Sequence[str] = "seed",
     permutations: int = LIMIT,
     seed: int = 0,
     **options: Any,
@@ -99,6 +96,11 @@ def seed_test(
         Layers; None is all, which all networks must then have.
     level : float
         Level that the number of networks should be able to reach.
+    over : str, or a pair of them
+        What the interval of the difference is about: other networks ("seed"), or
+        other networks and other examples, ("example", "seed"), or groups of them,
+        (the name of a coordinate, "seed"); with groups it is an interval of the
+        difference between examples of different groups.
     permutations : int
         Assignments up to which all are enumerated; beyond, that many are drawn.
     seed : int
@@ -111,7 +113,7 @@ def seed_test(
     Dataset, dims ([step,] layer)
         `within`, `within_a`, `within_b`, `between` (means over pairs, in the measure's
         units), `difference` (positive where rules differ) with `low` and `high` (its
-        jackknife interval over networks, coverage 1 - level), `effect` (in standard
+        jackknife interval over `over`, coverage 1 - level), `effect` (in standard
         deviations of the pairs within a rule, `deviation`), `p_value`, `q_value`
         (Benjamini–Hochberg over all layers and steps), `place` (one minus the
         similarity of the rules' mean vectors, which the seeds' noise does not lower),
@@ -127,8 +129,8 @@ def seed_test(
         If `study` is not a DataTree, `measure` is not registered, so that its
         direction is unknown, or it has no such option.
     ValueError
-        If a condition, layer, measure or step does not exist, layers or examples
-        differ, or neither rule has two networks.
+        If a condition, layer, measure, step or factor does not exist, layers or
+        examples differ, or neither rule has two networks.
 
     Warns
     -----
@@ -147,7 +149,8 @@ def seed_test(
     https://doi.org/10.1007/b138696;
     Alekseyenko 2016, https://doi.org/10.1093/bioinformatics/btw524 (Welch's statistic
     of distances); Anderson 2006, https://doi.org/10.1111/j.1541-0420.2005.00440.x
-    (PERMDISP); Pesarin & Salmaso 2010, https://doi.org/10.1002/9780470689516 (one p
+    (PERMDISP); Schütt et al. 2023, https://doi.org/10.7554/eLife.82566 (two factors);
+    Pesarin & Salmaso 2010, https://doi.org/10.1002/9780470689516 (one p
     over many tests)
 
     Examples
@@ -170,14 +173,17 @@ def seed_test(
     networks = Networks.of(study, rule_a, rule_b, layers, step)
     plan = networks.plan
     assignments = plan.assignments(permutations, seed)
+    factors = Factors.of(over, next(iter(networks.runs.values())))
     rows, notes = [], []
     for moment in networks.moments:
         cells, logs = [], np.zeros((2, len(assignments)))
         for layer in networks.layers:
-            values, note = networks.pairs(moment, layer, chosen, options)
+            xs = networks.matrices(moment, layer)
+            values, note = networks.between(layer, xs, chosen, options)
             notes += [note] if note else []
-            numbers, each = _cell(values, plan, assignments, chosen, level)
-            cells.append(numbers)
+            numbers, each = _cell(values, plan, assignments, chosen)
+            ends = factors.ends(values, xs, plan, chosen, options, 1 - level)
+            cells.append(numbers | {"low": ends.low, "high": ends.high})
             logs += np.where(np.isfinite(each), each, 0.0)
         rows.append((cells, _omnibus(logs)))
     result = _labelled(rows, networks, step)
@@ -189,6 +195,7 @@ def seed_test(
         "exact": int(len(assignments) == plan.count()),
         "smallest_p": smallest,
         "level": level,
+        "over": factors.over,
         "sentence": " ".join(part for part in (few, missing(notes)) if part),
         "note": NOTE,
         "seed": seed,
@@ -221,21 +228,36 @@ class Networks:
         self, moment: int | None, layer: str, measure: Measure, options: dict[str, Any]
     ) -> tuple[np.ndarray, str]:
         """Return one layer's measure between all networks, and why there is none."""
-        xs = {
-            key: matrix(at(run, moment), layer).astype(np.float64)
-            for key, run in self.runs.items()
-        }
-        broken = ["/".join(key) for key, x in xs.items() if not np.isfinite(x).all()]
-        if broken:
+        return self.between(layer, self.matrices(moment, layer), measure, options)
+
+    def matrices(self, moment: int | None, layer: str) -> list[np.ndarray]:
+        """Return one layer of all networks."""
+        return [
+            matrix(at(run, moment), layer).astype(np.float64)
+            for run in self.runs.values()
+        ]
+
+    def between(
+        self,
+        layer: str,
+        xs: list[np.ndarray],
+        measure: Measure,
+        options: dict[str, Any],
+    ) -> tuple[np.ndarray, str]:
+        """Return a measure between all of some matrices, and why there is none."""
+        names = ["/".join(key) for key in self.runs]
+        finite = [np.isfinite(x).all() for x in xs]
+        if not all(finite):
+            broken = [name for name, ok in zip(names, finite, strict=True) if not ok]
             empty = np.full((len(xs), len(xs)), np.nan)
             return empty, f"{layer} (not finite in {', '.join(broken)})"
-        values = measure.all_pairs(list(xs.values()), precision="float64", **options)
+        values = measure.all_pairs(xs, precision="float64", **options)
         both = (values + values.T) / 2
         off = both[~np.eye(len(xs), dtype=bool)]
         if np.isfinite(off).all():
             return both, ""
         silent = np.isnan(values).sum(1) >= len(xs) - 1
-        which = ["/".join(key) for key, flag in zip(xs, silent, strict=True) if flag]
+        which = [name for name, flag in zip(names, silent, strict=True) if flag]
         return both, f"{layer} (no number for {', '.join(which) or 'some pairs'})"
 
     def attrs(
@@ -263,22 +285,16 @@ def _cell(
     plan: Design,
     assignments: np.ndarray,
     measure: Measure,
-    level: float,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Return one layer's numbers, and -log p of both tests for every assignment."""
-    similarity = measure.larger_is_more_similar
     test = place_spread(
         values,
         plan,
         assignments,
-        similarity=similarity,
+        similarity=measure.larger_is_more_similar,
         inner=measure.name in INNER,
     )
-    ends = interval(
-        without_each(values, plan, similarity=similarity), scale(None), 1 - level
-    )
-    numbers = test.numbers | {"low": float(ends.low[0]), "high": float(ends.high[0])}
-    return numbers, -np.log(tails(np.stack([test.place, test.spread])))
+    return test.numbers, -np.log(tails(np.stack([test.place, test.spread])))
 
 
 def _omnibus(logs: np.ndarray) -> dict[str, float]:

@@ -93,7 +93,7 @@ def population_rsa(
     if kind == "independent":
         return 0.0
     rng, found = np.random.default_rng(1), []
-    batch = max(2_000, 4_000_000 // p)
+    batch = min(examples, max(2_000, 4_000_000 // p))
     for _ in range(-(-examples // batch)):
         sides = []
         for side in draw(batch, rng):
@@ -549,6 +549,34 @@ def two_factors(rng: np.random.Generator) -> Trial:
     return trial
 
 
+def two_factor_difference(rng: np.random.Generator) -> Trial:
+    """Whether the interval of a difference over both covers, 40 and 5 + 5."""
+
+    def study(base: np.ndarray, count: int, rng: np.random.Generator) -> xr.DataTree:
+        turned = base * [1, 1, 0.3, 0.3]
+        runs = {"a": noisy(rng, base, count, 0.5), "b": noisy(rng, turned, count, 0.5)}
+        return xr.DataTree.from_dict(
+            {
+                f"{rule}/{seed}": node.to_dataset()
+                for rule, tree in runs.items()
+                for seed, node in tree.children.items()
+            }
+        )
+
+    many = study(rng.normal(size=(2_000, 4)), 40, rng)
+    found = inference.seed_test(many, "a", "b", permutations=40)
+    truth = float(found["difference"].item())
+
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        found = inference.seed_test(
+            study(rng.normal(size=(40, 4)), 5, rng), "a", "b", permutations=40,
+            over=("example", "seed"),
+        ).squeeze()  # fmt: skip
+        return {"seen": bool(found["low"] <= truth <= found["high"])}
+
+    return trial
+
+
 def units(rng: np.random.Generator) -> Trial:
     """Whether the interval of all units covers, from 20 of them."""
     z = rng.normal(size=(60, 8))
@@ -603,6 +631,9 @@ OTHER: dict[str, tuple[float, Callable[[np.random.Generator], Trial], int]] = {
     ),
     "interval of the difference, some": (
         0.95, functools.partial(difference, 0.6), 1000
+    ),
+    "interval of the difference over example and seed": (
+        0.95, two_factor_difference, 1000
     ),
     "equivalence_test at its bound": (0.05, equivalence, 1000),
     "confidence over example and seed": (0.95, two_factors, 400),
