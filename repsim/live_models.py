@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from repsim.capture.axes import AxesSaid
 from repsim.capture.batches import Batch, Forward, batches_of, device_of, inputs_axis
+from repsim.capture.distributed import part_of
 from repsim.capture.isolation import undisturbed
 from repsim.capture.masks import MaskSaid
 from repsim.capture.rows import Reduce
@@ -160,6 +161,7 @@ class _Side:
     ) -> None:
         network = unwrap(network_of(model))
         check_ready(network)
+        part_of(model, network)  # in shards all ranks compare, or none
         here = device_of(network)
         if here is not None and device.type != "cpu" and here.type != device.type:
             network = copy.deepcopy(network).to(device)
@@ -193,8 +195,9 @@ def _is_pair_of_inputs(item: Any) -> bool:
     if not isinstance(item, tuple | list) or len(item) != 2:
         return False
     second = item[1]
-    nested = isinstance(second, Mapping | tuple | list)
-    return nested or bool(getattr(second, "ndim", 0) > 1)
+    if isinstance(second, Mapping | tuple | list):
+        return True
+    return len(getattr(second, "shape", ())) > 1 and int(np.prod(second.shape[1:])) > 1
 
 
 def _fits(seen: list[Rows]) -> bool:

@@ -44,7 +44,7 @@ def part_of(model: Any, network: nn.Module, *, passes: bool = True) -> Part:
         )
         raise ValueError(msg)
     if is_sharded(network):
-        _meet()
+        meet()
         return "writes" if first else "follows"
     if "DistributedDataParallel" in kinds:
         return "writes" if first else "rests"
@@ -67,7 +67,7 @@ def shard_again(network: nn.Module) -> None:
                 reshard()
 
 
-def _meet() -> None:
+def meet() -> None:
     """Wait until every rank has come here, and say so where one does not."""
     distributed = torch.distributed
     world, rank = distributed.get_world_size(), distributed.get_rank()
@@ -80,8 +80,8 @@ def _meet() -> None:
     except RuntimeError:
         here = [r for r in range(world) if store.check([f"{name}/{r}"])]
         msg = (
-            f"Expected all {world} ranks to make the recorder of a sharded network "
-            f"(FSDP2), as every pass gathers the weights of all, but only {here} did "
-            f"within {PATIENCE:.0f} s; make it on every rank, with the same inputs."
+            f"Expected all {world} ranks to record a sharded network (FSDP2) together, "
+            f"as every pass gathers the weights of all, but only {here} came within "
+            f"{PATIENCE:.0f} s; call it on every rank, with the same inputs."
         )
         raise ValueError(msg) from None

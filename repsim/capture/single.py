@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from repsim.capture.axes import AxesSaid
 from repsim.capture.batches import Forward, as_array, batches_of, inputs_axis
+from repsim.capture.distributed import is_sharded, meet, part_of, shard_again
 from repsim.capture.header import Header
 from repsim.capture.hooks import Hooks, recording
 from repsim.capture.isolation import eager, undisturbed
@@ -27,6 +28,10 @@ from repsim.capture.session import (
 )
 from repsim.core.messages import whole
 from repsim.datasets.pooling import check_how
+from repsim.datasets.store.memory import MemorySink
+from repsim.datasets.store.places import locate
+from repsim.datasets.store.reader import read
+from repsim.datasets.store.sinks import Nowhere, Sink
 
 
 @contextmanager
@@ -216,16 +221,26 @@ def record(
     )
     head = provenance(model, network, reduce=reduce, attrs=attrs, axes=axes)
     axis = inputs_axis(batches, axes, labels, examples)
-    sink = open_sink(
-        store, group, attrs=head, examples=known, storage_options=storage_options
-    )
+    follows = part_of(model, network) == "follows"
+    sink: Sink
+    if follows:
+        sink = MemorySink(known, head) if store is None else Nowhere()
+    else:
+        sink = open_sink(
+            store, group, attrs=head, examples=known, storage_options=storage_options
+        )
     session.use(sink)
     try:
         with undisturbed(network):  # a shuffling DataLoader draws numbers, too
             stream = batches_of(batches, whole=forward is not None, axis=axis)
             session.record(stream, step, Header(labels, examples, head))
+            shard_again(network)
         session.warn_unreached()
         sink.finish()
     finally:
         sink.close()
+    if store is not None and is_sharded(network):
+        meet()  # the first rank has written what all return
+        if follows:
+            return read(locate(store, group, storage_options)[0])
     return sink.dataset()

@@ -22,6 +22,10 @@ def main(kind: str, rank: int, folder: Path) -> None:
     model = net
     if kind == "ddp":
         model = nn.parallel.DistributedDataParallel(net)
+    elif kind == "fsdp1":
+        from torch.distributed.fsdp import FullyShardedDataParallel
+
+        model = FullyShardedDataParallel(net, device_id=torch.device("cpu"))
     else:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
@@ -29,13 +33,21 @@ def main(kind: str, rank: int, folder: Path) -> None:
         mesh = init_device_mesh("cpu", (2,))
         fully_shard(net[0], mesh=mesh)
         fully_shard(net, mesh=mesh)
-    if kind == "alone":
+    if kind in ("alone", "fsdp1"):
         distributed.PATIENCE = 1.0
+        sentences = []
+        for call in (
+            lambda: repsim.Recorder(model, fixed),
+            lambda: repsim.record(model, fixed),
+            lambda: repsim.compare_models(model, batches=fixed, progress=False),
+        ):
+            if rank == 0:  # the other one knows nothing of it
+                try:
+                    call()
+                except ValueError as error:
+                    sentences.append(str(error))
         if rank == 0:
-            try:
-                repsim.Recorder(model, fixed)
-            except ValueError as error:
-                (folder / "sentence").write_text(str(error))
+            (folder / "sentence").write_text("\n".join(sentences))
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
         return
@@ -46,6 +58,7 @@ def main(kind: str, rank: int, folder: Path) -> None:
         recorder = repsim.Recorder(
             model, fixed, every=2, store=store, batch_size=4
         ).start()
+        learnt = repsim.Recorder(model, "training", every=2, errors="mean").start()
     for update in range(4):
         generator = torch.Generator().manual_seed(10 * update + rank)
         x = torch.randn(5, 6, generator=generator)
@@ -54,10 +67,22 @@ def main(kind: str, rank: int, folder: Path) -> None:
         optimiser.step()
         if recorder is not None:
             recorder.step()
+            learnt.step()
     if recorder is not None:
         recorder.close()
+        learnt.close()
+        if rank == 0:  # its own batches
+            own = learnt.dataset()
+            assert own["0@error"].shape == (2, 5, 8)
+            assert own["step"].values.tolist() == [0, 2]
         torch.distributed.barrier()
         assert recorder.dataset().sizes["step"] == 3
+    whole = folder / f"whole{recorder is None}.zarr"
+    if kind == "sharded":
+        run = repsim.record(model, fixed, store=whole)
+        assert run.sizes["example"] == 10
+        run = repsim.record(model, fixed)
+        assert run.sizes["example"] == 10
     weights = [
         p.full_tensor() if hasattr(p, "full_tensor") else p for p in net.parameters()
     ]
