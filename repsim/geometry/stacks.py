@@ -175,7 +175,7 @@ def _together(
 
 def _precision(run: xr.Dataset, names: list[str]) -> str:
     """Return float64 where any layer has it, else float32."""
-    wide = any(np.dtype(run[name].dtype).itemsize > 4 for name in names)
+    wide = any(run.variables[name].dtype.itemsize > 4 for name in names)
     return "float64" if wide else "float32"
 
 
@@ -200,7 +200,8 @@ def _labelled(
         "precision": str(values.dtype),
         "repsim_version": repsim_version(),
     }
-    return xr.DataArray(values, dims=dims, coords=coords, attrs=attrs, name=metric)
+    # A DataArray's constructor copies coordinates, here as large as the RDMs.
+    return xr.Dataset({metric: (dims, values, attrs)}, coords=coords)[metric]
 
 
 def _pair_coords(run: xr.Dataset) -> dict[str, tuple[str, np.ndarray]]:

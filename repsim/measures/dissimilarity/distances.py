@@ -5,10 +5,22 @@ from typing import Literal
 
 import numpy as np
 import torch
+from scipy.spatial.distance import pdist
 
+from repsim.measures.dissimilarity.batched import (
+    CLOSE,
+    DIRECTIONS,
+    EPS,
+    PROBE,
+    SMALL,
+    is_small,
+    small_rdms,
+)
 from repsim.measures.dissimilarity.ties import (
     distinct,
+    mirrored,
     plain,
+    plain_rows,
     settle,
     some_columns,
     tied,
@@ -27,23 +39,12 @@ METRICS: tuple[str, ...] = (
     "cityblock",
     "mahalanobis",
 )
-DIRECTIONS = ("correlation", "cosine")
-"""Metrics that see a row's direction only."""
-
-CLOSE = {"float64": 1e-4, "float32": 1e-3}
-"""Share of the squared lengths below which a difference of them is mostly rounding."""
-
-_EPS = 16 * float(np.finfo(np.float64).eps)
-"""Error of a float64 product of rows of length one, whatever their width."""
-
 RANGE = {"float64": 500, "float32": 50}
 """Exponents of two within which lengths can be squared and compared."""
 
-SMALL = 1 << 22
-"""Multiplications below which all is computed in float64."""
 
-PROBE = 64
-"""Rows whose distances tell whether a representation has ties."""
+WIDE = 256
+"""Units from which torch adds up absolute differences faster than SciPy."""
 
 
 class OutOfRange(ValueError):
@@ -89,6 +90,9 @@ def condensed(
     n = len(x)
     if out is None:
         out = np.empty(n_pairs(n), _name(x))
+    alone = turn is None and x.device.type == "cpu" and is_small(n, x.shape[1], metric)
+    if alone and small_rdms(x.double().numpy()[None], metric, out[None])[0]:
+        return out, 0
     few = some_columns(x)
     kinds = distinct(x, few)
     if kinds is not None:
@@ -143,7 +147,7 @@ def narrowed(
 def _exact(rows: torch.Tensor, metric: str, away: np.ndarray) -> np.ndarray:
     """Return the distances of whole numbers, in units of the grid."""
     if metric == "cityblock":
-        return torch.nn.functional.pdist(rows, p=1.0).cpu().numpy()
+        return _cityblock(rows)
     none = torch.zeros(len(rows), dtype=rows.dtype, device=rows.device)
     squares = rows.square().sum(1)
     if metric not in DIRECTIONS:
@@ -166,9 +170,9 @@ def _exact(rows: torch.Tensor, metric: str, away: np.ndarray) -> np.ndarray:
         part /= size[i] * size[i + 1 :]
         at += len(part)
     values = np.asarray(np.clip(1 - values, 0, 2))
-    settle(values, np.full_like(values, _EPS))
+    settle(values, np.full_like(values, EPS))
     # Equal rows are at zero without any rounding, and so are proportional ones.
-    values[values <= _EPS] = 0
+    values[values <= EPS] = 0
     return values
 
 
@@ -180,23 +184,58 @@ def _rounded(
     if x.device.type == "cpu" and n * n * x.shape[1] < SMALL:
         # Single precision repays nothing here.
         x = x.double()
-    ties = n <= PROBE
-    if not ties:
-        some = slice(None, None, -(-n // PROBE))
-        values, _, room = _product(x[some].double(), metric, away[some], None)
-        ties = tied(values, room_of(values, metric, room))
+    ties = n <= PROBE or _probe_ties(x, metric, away)
     if ties:
         x = x.double()
     if out is not None and out.dtype != _name(x):
         out = None
-    values, exponent, room = _product(x, metric, away, out)
+    values, exponent, room, squares = _product(x, metric, away, out)
+    if not ties and squares is not None and mirrored(values, squares, _name(x)):
+        ties = True
+        if x.dtype != torch.float64:
+            values, exponent, room, _ = _product(x.double(), metric, away, None)
     if ties:
         settle(values, room_of(values, metric, room))
         if metric in DIRECTIONS:
-            values[values <= 2 * _EPS**2] = 0
+            values[values <= 2 * EPS**2] = 0
+    elif squares is not None:
+        _settle_few(values, x, metric)
     if metric == "euclidean":
         np.sqrt(values, out=values)
     return values, exponent
+
+
+def _settle_few(values: np.ndarray, x: torch.Tensor, metric: str) -> None:
+    """Write the exact distances of the few rows that lie on a grid, if any do."""
+    some = plain_rows(x)
+    if not 2 < len(some) < len(x):
+        return
+    rows, away = x[some], np.zeros(len(some), dtype=bool)
+    if metric in DIRECTIONS:
+        rows, away = plain(rows, some_columns(rows), metric)
+        some, rows = some[~away], rows[torch.from_numpy(~away).to(x.device)]
+    grid = whole(rows, some_columns(rows), metric) if len(some) > 2 else None
+    if grid is None:
+        return
+    # Of "euclidean" the root is taken later.
+    kind = "sqeuclidean" if metric == "euclidean" else metric
+    exact = _exact(grid[0], kind, away[~away])
+    if metric not in DIRECTIONS:
+        exact = np.ldexp(exact, grid[1] * (1 if metric == "cityblock" else 2))
+    i, j = (some[index] for index in np.triu_indices(len(some), 1))
+    values[i * len(x) - i * (i + 1) // 2 + j - i - 1] = exact
+
+
+def _probe_ties(x: torch.Tensor, metric: str, away: np.ndarray) -> bool:
+    """Return whether some of the rows have ties among their distances."""
+    some = slice(None, None, -(-len(x) // PROBE))
+    rows = x[some].double()
+    if metric != "cityblock" and not away[some].any():
+        unused = np.empty((1, n_pairs(len(rows))))
+        if small_rdms(rows.cpu().numpy()[None], metric, unused)[0]:
+            return False
+    values, _, room, _ = _product(rows, metric, away[some], None)
+    return tied(values, room_of(values, metric, room))
 
 
 def room_of(values: np.ndarray, metric: str, most: float | np.ndarray) -> np.ndarray:
@@ -206,23 +245,25 @@ def room_of(values: np.ndarray, metric: str, most: float | np.ndarray) -> np.nda
     directions), `most`; distances that are small beside these were subtracted, and
     have a relative one.
     """
-    relative = _EPS / (1 / 16 if metric == "cityblock" else CLOSE["float64"])
-    room = np.minimum(relative * values, 2 * _EPS * most)
+    relative = EPS / (1 / 16 if metric == "cityblock" else CLOSE["float64"])
+    room = np.minimum(relative * values, 2 * EPS * most)
     # Rows of length one are rounded themselves.
-    return room + _EPS**2 if metric in DIRECTIONS else room
+    return room + EPS**2 if metric in DIRECTIONS else room
 
 
 def _product(
     x: torch.Tensor, metric: str, away: np.ndarray, out: np.ndarray | None
-) -> tuple[np.ndarray, int, float]:
+) -> tuple[np.ndarray, int, float, np.ndarray | None]:
     """Return distances by one product, squared ones for ``euclidean``.
 
-    With them the exponent of two that they lack and the largest squared length.
+    With them the exponent of two that they lack, the largest squared length, and the
+    squared lengths of centred rows (halves of them for directions), where known.
     """
     if metric == "cityblock":
         x, exponent = _in_range(x)
-        values = torch.nn.functional.pdist(x, p=1.0).cpu().numpy()
-        return values, exponent, np.inf
+        squares = lengths(x - x.mean(0)).square().cpu().numpy()
+        values = _cityblock(x, None if exponent else out)
+        return values, exponent, np.inf, squares if not exponent else None
     if metric in DIRECTIONS:
         # Half the squared distance of rows of length one.
         gone = torch.from_numpy(away).to(x.device)
@@ -232,19 +273,29 @@ def _product(
         halves = (lengths(rows).square() / 2).to(x.dtype)
         most = float(halves.max())
         halves = halves.masked_fill(gone, torch.nan)
-        values = triangle(rows, -1, halves, halves, limits=(0, 2), out=out)
+        values = triangle(rows, -1, halves, halves, out=out)
         _mend(values, rows, halves, 0.5)
-        return values, 0, most
+        if values.max(initial=0) > 2:
+            np.minimum(values, 2, out=values)
+        return values, 0, most, halves.cpu().numpy()
     rows = x - x.mean(0)
     size = lengths(rows)
     high, limit = float(size.max()), 2.0 ** RANGE[_name(x)]
     # NaN, of numbers beyond the range, compares as false.
     if not 1 / limit < high < limit or high > 8 * float(size.median()):
-        return _uneven(x)
+        return (*_uneven(x), None)
     squares = size.square().to(x.dtype)
-    values = triangle(rows, -2, squares, squares, limits=(0, None), out=out)
+    values = triangle(rows, -2, squares, squares, out=out)
     _mend(values, x, squares, 1.0)
-    return values, 0, high**2
+    return values, 0, high**2, squares.cpu().numpy()
+
+
+def _cityblock(x: torch.Tensor, out: np.ndarray | None = None) -> np.ndarray:
+    """Return sums of absolute differences, narrow rows' by SciPy, which loops best."""
+    if x.device.type == "cpu" and x.shape[1] < WIDE:
+        whole = out is not None and out.dtype == np.float64
+        return np.asarray(pdist(x.numpy(), "cityblock", out=out if whole else None))
+    return torch.nn.functional.pdist(x, p=1.0).cpu().numpy()
 
 
 def _directions(x: torch.Tensor, metric: str, away: torch.Tensor) -> torch.Tensor:
@@ -252,6 +303,13 @@ def _directions(x: torch.Tensor, metric: str, away: torch.Tensor) -> torch.Tenso
     limit = 2.0 ** RANGE[_name(x)]
     rows, mean = x, x.new_zeros(len(x), 1)
     if metric == "correlation":
+        # In one pass, where its way of subtracting the mean costs no digits.
+        one = x.new_full(x.shape[1:], x.shape[1] ** -0.5)
+        rows, mean, inverse = torch.native_layer_norm(x, one.shape, one, None, 0.0)
+        spread = inverse.double() / x.shape[1] ** 0.5
+        usual = (spread > 1 / limit) & (spread < limit) & (mean.abs() * inverse < 2)
+        if bool(usual.all()):
+            return rows
         mean = x.mean(1, keepdim=True)
         rows = x - mean
     size = lengths(rows)
@@ -285,7 +343,7 @@ def _uneven(x: torch.Tensor) -> tuple[np.ndarray, int, float]:
     most = ~far & (size <= 8 * size[~far].median())
     rows = (near - near[most].mean(0)).masked_fill(far[:, None], 0)
     squares = lengths(rows).square().to(x.dtype)
-    values = triangle(rows, -2, squares, squares, limits=(0, None))
+    values = triangle(rows, -2, squares, squares)
     _mend(values, near, squares, 1.0)
     n = len(x)
     for k in torch.nonzero(far)[:, 0].tolist():
@@ -360,8 +418,9 @@ def _mend(
 ) -> None:
     """Compute squared distances of rows that nearly coincide by their difference.
 
-    Elsewhere in `out` they are differences of large numbers, here mostly rounding:
-    these pairs, usually none, are subtracted first and squared afterwards.
+    Elsewhere in `out` they are differences of large numbers, here mostly rounding and
+    perhaps negative: these pairs, usually none, are subtracted first and squared
+    afterwards.
     """
     limit = CLOSE[_name(rows)]
     size = squares.cpu().numpy()

@@ -14,6 +14,10 @@ import torch
 from repsim.measures.dissimilarity.ranks import ascending
 
 _COLUMNS = 8
+_SOME = 32
+"""Pairs of rows that are looked at for a symmetry."""
+_ERRORS = {"float64": 32 * 2.0**-52, "float32": 8 * 2.0**-23}
+"""Errors of products of rows, relative to the largest squared length."""
 _EXACT = 50
 """Bits of a sum of whole numbers that float64 holds whatever the order of adding."""
 
@@ -125,6 +129,49 @@ def _on_grid(x: np.ndarray, bits: int) -> tuple[np.ndarray, int] | None:
     exponent = int(np.frexp(np.abs(x).max())[1]) - bits
     moved = np.ldexp(x, -exponent)
     return (moved, exponent) if np.array_equal(moved, np.rint(moved)) else None
+
+
+def plain_rows(x: torch.Tensor) -> np.ndarray:
+    """Return which rows are made of few binary digits: one-hot, saturated, counts."""
+    few = some_columns(x)
+    low = np.uint64(2**40 - 1) if few.dtype == np.float64 else np.uint32(2**12 - 1)
+    at = np.flatnonzero(((few.view(low.dtype) & low) == 0).all(0))
+    if len(at):
+        rows = x[torch.from_numpy(at).to(x.device)].cpu().numpy()
+        at = at[((rows.view(low.dtype) & low) == 0).all(1)]
+    return np.asarray(at)
+
+
+def mirrored(values: np.ndarray, squares: np.ndarray, dtype: str) -> bool:
+    """Return whether a symmetry of the layer may exchange some of its rows.
+
+    Then these are equally long once the common mean is out, and have the same
+    distances to all others but in another order: within the error of a product,
+    which at n = 1,000 is met by chance for two or three pairs, these not.
+    """
+    error = _ERRORS[dtype]
+    # NaN, of rows without a direction, comes last.
+    order = np.argsort(squares)[: np.count_nonzero(np.isfinite(squares))]
+    ordered = squares[order]
+    near = np.flatnonzero(np.diff(ordered) <= error * ordered[-1])
+    if not len(near):
+        return False
+    room = 4 * error * np.nanmax(values)
+    for at in near[:: -(-len(near) // _SOME)]:
+        first, second = (
+            np.sort(_row(values, len(order), int(i))) for i in order[at : at + 2]
+        )
+        if np.nanmax(np.abs(first - second)) <= room:
+            return True
+    return False
+
+
+def _row(values: np.ndarray, n: int, i: int) -> np.ndarray:
+    """Return the distances of one row, given those of all pairs."""
+    before = np.arange(i)
+    start = i * n - i * (i + 1) // 2
+    at = before * n - before * (before + 1) // 2 + i - before - 1
+    return np.concatenate([values[at], values[start : start + n - i - 1]])
 
 
 def settle(values: np.ndarray, room: np.ndarray) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.spatial.distance import squareform
 
-from repsim.measures.kernels.products import LeftFactor
+from repsim.measures.kernels.products import LeftFactor, intel
 
 _BANDS = (64, 192)
 """Fewest and most rows of a band: narrow ones waste less left of the diagonal."""
@@ -23,8 +23,8 @@ _SQUARE = 400
 WORTH = 1 << 26
 """Multiplications from which single precision repays leaving the buffer for bands."""
 
-Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]
-"""(x, y, offsets) -> x yᵀ + offsets."""
+Band = Callable[[int, int], np.ndarray]
+"""(start, stop) -> these rows of the square, from the diagonal on; for one use."""
 
 
 def n_pairs(n: int) -> int:
@@ -51,32 +51,26 @@ def triangle(
     across: torch.Tensor,
     down: torch.Tensor | None = None,
     *,
-    limits: tuple[float | None, float | None] | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     r"""Return :math:`a_j + b_i + \sum_k s_k x_{ik} x_{jk}` with i < j, condensed."""
     n, rows = len(rows), rows.contiguous()
+    if down is None:
+        down = torch.zeros_like(across)
     if rows.device.type == "cpu" and n <= _SQUARE and n * n * rows.shape[1] < WORTH:
-        return _at_once(rows, scale, across, down, limits, out)
-    added = None if down is None else down.cpu().numpy()
+        return _at_once(rows, scale, across, down, out)
     if out is None:
         out = np.empty(n_pairs(n), _dtype(rows))
     height = min(max(n // 8, _BANDS[0]), _BANDS[1])
-    product = _product(rows, height)
-    at = first = 0
+    bands = _bands(rows, scale, across, down, height)
+    at = 0
     for start in range(0, n, height):
         stop = min(start + height, n)
-        band = product(rows[start:stop] * scale, rows[start:], across[start:])
-        if added is not None:
-            band += added[start:stop, None]
-        for i in range(stop - start):
-            width = n - start - i - 1
-            out[at : at + width] = band[i, i + 1 :]
-            at += width
-        if limits is not None:
-            # The band is still in the cache.
-            np.clip(out[first:at], *limits, out=out[first:at])
-            first = at
+        band = bands(start, stop)
+        for i in range(start + 1, min(stop + 1, n)):
+            end = at + n - i
+            out[at:end] = band[i - start - 1, i - start :]
+            at = end
     return out
 
 
@@ -84,46 +78,59 @@ def _at_once(
     rows: torch.Tensor,
     scale: float | torch.Tensor,
     across: torch.Tensor,
-    down: torch.Tensor | None,
-    limits: tuple[float | None, float | None] | None,
+    down: torch.Tensor,
     out: np.ndarray | None,
 ) -> np.ndarray:
-    """Compute the whole square, offsets included: the fewest calls for a small one."""
-    n = len(rows)
-    one = np.ones(n, _dtype(rows))
+    """Compute the whole square: the fewest calls for a small one."""
     right = rows.numpy()
-    left = right * (scale.numpy() if isinstance(scale, torch.Tensor) else scale)
-    extra = [(one, across.numpy())] + ([] if down is None else [(down.numpy(), one)])
-    left = np.column_stack([left, *(a for a, _ in extra)])
-    right = np.column_stack([right, *(b for _, b in extra)])
-    upper = squareform(left @ right.T, force="tovector", checks=False)
-    if limits is not None:
-        np.clip(upper, *limits, out=upper)
+    square = right * (scale.numpy() if isinstance(scale, torch.Tensor) else scale)
+    square = square @ right.T
+    square += across.numpy()
+    square += down.numpy()[:, None]
+    upper = squareform(square, force="tovector", checks=False)
     if out is None:
         return np.asarray(upper)
     out[:] = upper
     return out
 
 
-def _product(rows: torch.Tensor, height: int) -> Product:
+def _bands(
+    rows: torch.Tensor,
+    scale: float | torch.Tensor,
+    across: torch.Tensor,
+    down: torch.Tensor,
+    height: int,
+) -> Band:
     """Return the fastest routine here for bands of `height` of these rows."""
-    worth = len(rows) ** 2 * rows.shape[1] >= WORTH
-    if rows.device.type != "cpu" or (rows.dtype == torch.float32 and worth):
-        return _torch
+    single = rows.dtype == torch.float32 and len(rows) ** 2 * rows.shape[1] >= WORTH
+
+    def factored(start: int, stop: int) -> np.ndarray:
+        left = LeftFactor(rows[start:stop] * scale)
+        band = left.times(rows[start:], across[start:]).cpu().numpy()
+        band += down[start:stop, None].cpu().numpy()
+        return np.asarray(band)
+
+    if rows.device.type != "cpu" or (single and not intel()):
+        return factored
+    fast = single or intel()
     # One buffer for all bands: a fresh one is a page fault every 4 KiB.
-    buffer = np.empty(height * len(rows), _dtype(rows))
+    buffer = torch.empty(height * len(rows), dtype=rows.dtype)
 
-    def blas(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.ndarray:
-        band = buffer[: len(x) * len(y)].reshape(len(x), len(y))
-        np.matmul(x.numpy(), y.numpy().T, out=band)
-        band += offsets.numpy()
-        return band
+    def buffered(start: int, stop: int) -> np.ndarray:
+        left, right = rows[start:stop], rows[start:]
+        band = buffer[: len(left) * len(right)].view(len(left), len(right))
+        if fast:
+            torch.add(down[start:stop, None], across[start:], out=band)
+            if isinstance(scale, torch.Tensor):
+                return np.asarray(band.addmm_(left * scale, right.T).numpy())
+            return np.asarray(band.addmm_(left, right.T, alpha=scale).numpy())
+        values = band.numpy()
+        np.matmul((left * scale).numpy(), right.numpy().T, out=values)
+        values += across[start:].numpy()
+        values += down[start:stop, None].numpy()
+        return values
 
-    return blas
-
-
-def _torch(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> np.ndarray:
-    return np.asarray(LeftFactor(x).times(y, offsets).cpu())
+    return buffered
 
 
 def _dtype(rows: torch.Tensor) -> str:

@@ -93,10 +93,11 @@ def test_many_small_layers_at_once_are_the_single_ones(
     out = np.empty((9, n * (n - 1) // 2))
     plain = small_rdms(x, metric, out)
     # these are left to the general function, the others are equal to it.
-    assert not plain[[1, 2, 5, 6]].any() and plain[[0, 8]].all()
+    assert not plain[[1, 5, 6]].any() and plain[[0, 8]].all()
     lengths = metric.endswith("euclidean")
     assert plain[4] != lengths and (lengths or not plain[3])
-    assert n < 12 or not plain[7]
+    # (five rows of a grid may have no two equal distances).
+    assert n < 12 or not plain[[2, 7]].any()
     for k in np.flatnonzero(plain):
         expected = condensed(torch.as_tensor(x[k]), metric)[0]
         np.testing.assert_allclose(out[k], expected, rtol=1e-9, atol=1e-14)

@@ -141,6 +141,38 @@ def test_equal_by_symmetry_only(metric: str) -> None:
         assert len(np.unique(values)) == len(expected)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("turned", ["sign", "columns"])
+def test_symmetric_rows_that_no_sample_meets(metric: str, turned: str) -> None:
+    # A row and its mirror image are never among the same few evenly spaced ones.
+    x = np.random.default_rng(5).normal(size=(150, 300)).astype(np.float32)
+    other = -x if turned == "sign" else x[:, ::-1]
+    both = torch.as_tensor(np.concatenate([x, other]))
+    values = condensed(both, metric)[0]
+    assert len(np.unique(values)) <= len(values) // 2 + len(x)
+    exact = np.round(pdist(both.double().numpy(), metric), 9)  # type: ignore[call-overload]
+    first = np.unique(exact, return_index=True)[1]
+    np.testing.assert_allclose(values[first], exact[first], atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_few_plain_rows_among_many(metric: str, dtype: str) -> None:
+    # Winners of two and three kinds in seven of a thousand rows, away from the sample.
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(1000, 80)).astype(dtype)
+    some = np.array([5, 77, 401, 403, 404, 690, 999])
+    x[some] = 0
+    x[some, rng.permutation(80)[: len(some)]] = 2
+    x[some[:3], 79] = 1
+    values = condensed(torch.as_tensor(x), metric)[0]
+    i, j = (some[index] for index in np.triu_indices(len(some), 1))
+    found = values[i * 1000 - i * (i + 1) // 2 + j - i - 1]
+    exact = condensed(torch.as_tensor(x[some].astype(float)), metric)[0]
+    np.testing.assert_array_equal(rankdata(found), rankdata(exact))
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
 def test_continuous_distances_stay_apart() -> None:
     # Gathering would not be right here: the tolerance is far below the gaps.
     x = np.random.default_rng(3).normal(size=(300, 20))
