@@ -21,6 +21,7 @@ from repsim.inference.common_steps import Layers, as_list, directed
 from repsim.inference.designs import false_discovery
 from repsim.inference.layer_pairs import exact_copies
 from repsim.inference.rsa_influence import METHODS, Ranked
+from repsim.inference.shifts import SHIFTED, Inner, Shifts, reached, reciprocal
 from repsim.measures.catalogue import Choice, Measure
 from repsim.measures.dissimilarity import rdm
 
@@ -59,8 +60,9 @@ def permutation_test(
         Two recordings of the same examples.
     measure : str or Measure
         A name of `repsim.measures.names()`. CKA and HSIC shuffle features or kernels
-        that are made once, whichever is cheaper, and RSA shuffles RDMs; others are
-        computed again for each order.
+        that are made once, whichever is cheaper, and RSA shuffles RDMs; others, and
+        biased estimators of other kernels than linear, are computed again for each
+        order.
     permutations : int
         How many orders; the smallest attainable p is 1 / (1 + permutations).
     groups : str or array_like, shape (example,), optional
@@ -98,6 +100,9 @@ def permutation_test(
 
     References
     ----------
+    Hemerik & Goeman 2018, https://doi.org/10.1007/s11749-017-0571-1 (random orders of
+    a structure: kernels and RDMs of 256 examples and more are turned along circles on
+    which they lie at random, which gives n orders for the price of a few);
     Gretton et al. 2008, A kernel statistical test of independence, NIPS 20;
     Phipson & Smyth 2010, https://doi.org/10.2202/1544-6115.1585 (why 1 + P);
     Winkler et al. 2015, https://doi.org/10.1016/j.neuroimage.2015.05.092 (groups)
@@ -126,6 +131,9 @@ def permutation_test(
     moments = range(template.sizes["step"]) if stepped else [None]
     rng = np.random.default_rng(seed)
     orders, distinct = _orders(_groups(a, groups), permutations, rng)
+    shifts = None
+    if groups is None and a.sizes["example"] >= SHIFTED:
+        shifts = Shifts.drawn(a.sizes["example"], permutations, rng)
     sign = 1.0 if chosen.larger_is_more_similar else -1.0
     parts = []
     for moment in moments:
@@ -140,7 +148,9 @@ def permutation_test(
         )
         if groups is None and moment in (None, 0):
             _warn_of_copies(xs + ys)
-        parts.append(_in_blocks(xs, ys, chosen, options, orders, sign, progress))
+        parts.append(
+            _in_blocks(xs, ys, chosen, options, orders, shifts, sign, progress)
+        )
     values = [
         np.stack(part) if stepped else part[0] for part in zip(*parts, strict=True)
     ]
@@ -170,13 +180,12 @@ def _null(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return p-values and the mean under the null, of all pairs of layers."""
     observed = sign * shuffled(np.arange(len(orders[0])))
-    slack = 1e-12 * np.maximum(1.0, np.abs(observed))
-    reached, total = np.ones(observed.shape), np.zeros(observed.shape)
+    count, total = np.ones(observed.shape), np.zeros(observed.shape)
     for order in tqdm(orders, desc="orders", disable=not progress):
         value = sign * shuffled(order)
-        reached += ~(value < observed - slack)
+        count += reached(value, observed)
         total += value
-    return reached / (1 + len(orders)), sign * total / len(orders)
+    return count / (1 + len(orders)), sign * total / len(orders)
 
 
 def _groups(a: xr.Dataset, groups: str | ArrayLike | None) -> np.ndarray:
@@ -247,18 +256,24 @@ def _in_blocks(
     measure: Measure,
     options: dict[str, Any],
     orders: list[np.ndarray],
+    shifts: Shifts | None,
     sign: float,
     progress: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return p-values and means of all pairs, as many layers at a time as fit."""
-    if _in_features(xs, ys, measure, options):
+    if _in_features(xs, ys, measure, options, len(orders), shifts):
         return _null(_featured(xs, ys, measure, options), orders, sign, progress)
     width = max(1, _CELLS // (2 * len(xs[0]) ** 2))
     rows = []
     for i in range(0, len(xs), width):
         row = []
         for j in range(0, len(ys), width):
-            shuffled = _shuffled(xs[i : i + width], ys[j : j + width], measure, options)
+            left, right = xs[i : i + width], ys[j : j + width]
+            inner = _inner(left, right, measure, options)
+            if inner is not None and shifts is not None:
+                row.append(shifts.null(*inner, sign, progress))
+                continue
+            shuffled = _shuffled(left, right, measure, options, inner)
             row.append(_null(shuffled, orders, sign, progress))
         rows.append([np.concatenate(part, 1) for part in zip(*row, strict=True)])
     p, mean = (np.concatenate(part, 0) for part in zip(*rows, strict=True))
@@ -278,17 +293,23 @@ def _in_features(
     ys: Sequence[np.ndarray],
     measure: Measure,
     options: dict[str, Any],
+    permutations: int,
+    shifts: Shifts | None,
 ) -> bool:
     """Return whether products of features cost less than those of kernels.
 
     A kernel's rows and columns must be moved for every order, which costs more than
-    the products themselves: four of them, by trial.
+    the products themselves: four of them, by trial; for shifts once in n orders, with
+    the transform about as much as forty.
     """
     if _kernel(measure, options) != "linear":
         return False
-    n = len(xs[0])
+    n, layers = len(xs[0]), len(xs) + len(ys)
     features = n * sum(x.shape[1] for x in xs) * sum(y.shape[1] for y in ys)
-    kernels = 4 * n * n * (len(xs) * len(ys) + len(ys))
+    kernels = 4.0 * n * n * (len(xs) * len(ys) + len(ys))
+    if shifts is not None:
+        each = 40.0 * n * n * layers + n * n * len(xs) * len(ys)
+        kernels = each * len(shifts.starts) / permutations
     return features < kernels or 2 * n * n > _CELLS
 
 
@@ -342,9 +363,23 @@ def _featured(
         scale = np.full(ends.shape, n * (n - 3.0) if debiased else (n - 1.0) ** 2)
     else:
         scale = np.sqrt(np.maximum(np.outer(*norms), 0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.where(scale > 0, 1 / scale, np.nan)
+    factor = reciprocal(scale)
     return lambda order: sums(order) * factor
+
+
+def _inner(
+    xs: Sequence[np.ndarray],
+    ys: Sequence[np.ndarray],
+    measure: Measure,
+    options: dict[str, Any],
+) -> Inner | None:
+    """Return the statistic as products of symmetric matrices, where it is that."""
+    kernel, debiased = _kernel(measure, options), options.get("debiased", True)
+    if kernel == "linear" or (kernel and debiased):
+        return _aligned(xs, ys, measure.name, options)
+    if measure.name == "rsa" and set(options) <= {"metric", "method"}:
+        return _ranked(xs, ys, options)
+    return None
 
 
 def _shuffled(
@@ -352,14 +387,11 @@ def _shuffled(
     ys: Sequence[np.ndarray],
     measure: Measure,
     options: dict[str, Any],
+    inner: Inner | None,
 ) -> Shuffled:
     """Return the statistic as a function of the second side's order."""
-    if _kernel(measure, options) and options.get("debiased", True):
-        return _aligned(xs, ys, measure.name, options)
-    if measure.name == "rsa" and set(options) <= {"metric", "method"}:
-        statistic = _ranked(xs, ys, options)
-        if statistic is not None:
-            return statistic
+    if inner is not None:
+        return _moved(*inner)
     return lambda order: measure.all_pairs(xs, [y[order] for y in ys], **options)
 
 
@@ -368,24 +400,31 @@ def _aligned(
     ys: Sequence[np.ndarray],
     name: str,
     options: dict[str, Any],
-) -> Shuffled:
-    """Return debiased CKA or HSIC, where only the cross term feels the order."""
+) -> Inner:
+    """Return CKA or HSIC, of which only the cross term feels the order."""
     n = len(xs[0])
     kernel, bandwidth = options.get("kernel", "linear"), options.get("bandwidth", 1.0)
-    left, right = (
-        [Kernel(x, kernel, bandwidth).rows(0, n) for x in side] for side in (xs, ys)
-    )
+    debiased = options.get("debiased", True)
+
+    def centred(x: np.ndarray) -> np.ndarray:
+        if debiased:
+            return Kernel(x, kernel, bandwidth).rows(0, n)
+        x = x - x.mean(0)
+        return np.asarray(x @ x.T)
+
+    left, right = ([centred(x) for x in side] for side in (xs, ys))
     if name == "hsic":
-        scale = np.full((len(left), len(right)), float(n * (n - 3)))
+        size = n * (n - 3) if debiased else (n - 1) ** 2
+        scale = np.full((len(left), len(right)), float(size))
     else:
         norms = [np.array([np.linalg.norm(k) for k in side]) for side in (left, right)]
         scale = np.outer(norms[0], norms[1])
-    return _moved(left, right, scale)
+    return left, right, scale
 
 
 def _ranked(
     xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], options: dict[str, Any]
-) -> Shuffled | None:
+) -> Inner | None:
     """Return RSA, whose ranks an order of the examples only moves; None with gaps."""
     method = options.get("method", "spearman")
     metric = options.get("metric", "correlation")
@@ -410,15 +449,14 @@ def _ranked(
         scale = np.full((len(xs), len(ys)), (pairs**2 - 1) / (12 * pairs**2))
     else:
         scale = np.outer(np.array(spreads[0]), np.array(spreads[1]))
-    return _moved(sides[0], sides[1], scale * 2 * pairs)
+    return sides[0], sides[1], scale * 2 * pairs
 
 
 def _moved(
     left: Sequence[np.ndarray], right: Sequence[np.ndarray], scale: np.ndarray
 ) -> Shuffled:
     """Return inner products of symmetric matrices, the right ones' rows moved."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.where(scale > 0, 1 / scale, np.nan)
+    factor = reciprocal(scale)
     stack = np.stack([k.ravel() for k in left])
 
     def statistic(order: np.ndarray) -> np.ndarray:
