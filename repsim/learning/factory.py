@@ -28,6 +28,7 @@ from repsim.learning.rules.synthetic import (
 )
 from repsim.learning.rules.target_projection import DirectRandomTargetProjection
 from repsim.learning.rules.target_propagation import DifferenceTargetPropagation
+from repsim.learning.rules.weight_mirrors import WeightMirrors
 
 RuleFactory = Callable[..., Rule]
 
@@ -195,6 +196,7 @@ OURS: tuple[type[Rule], ...] = (
     LocalLosses,
     SignSymmetry,
     KolenPollack,
+    WeightMirrors,
     DirectRandomTargetProjection,
     DifferenceTargetPropagation,
     Pepita,

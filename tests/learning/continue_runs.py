@@ -24,6 +24,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in learning.names()},
     "noise": ("noise", {"sigma": 0.5}),
     "predsim": ("local", {"head": 4, "similarity": 0.5}),
+    "pathwise": ("dtp", {"reconstruction": "difference"}),
     "every": ("sg", {"at": "every"}),
     "mixed": ("sg", {"at": "every", "targets": 0.5, "prop": 0.1}),
     "deep": ("sg", {"predictor": "mlp", "predictor_hidden": 4}),

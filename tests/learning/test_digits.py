@@ -17,6 +17,7 @@ STATED: dict[str, tuple[float, float, dict[str, Any]]] = {
     "local": (0.9, 2e-3, {}),
     "signsym": (0.9, 2e-3, {}),
     "kolen_pollack": (0.9, 2e-3, {}),
+    "weight_mirrors": (0.9, 2e-3, {}),
     "drtp": (0.9, 2e-3, {}),
     "dtp": (0.9, 2e-3, {}),
     "pepita": (0.75, 5e-3, {}),
@@ -34,6 +35,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("sg", {"prop": 0.1}),
     ("sg", {"loss": "mse"}),
     ("local", {"similarity": 0.5}),
+    ("dtp", {"reconstruction": "difference"}),
     ("predictive_coding", {"loss": "mse"}),
 ]
 

@@ -2,17 +2,19 @@
 
 From the papers: the target of a block is what the inverse of the block above makes of
 that block's target, corrected by what it makes of the block's own output; inverses
-learn to reconstruct noisy activations; the last hidden block's target is a step along
-the exact gradient. Ours: errors are divided by that step, which makes them of the size
-of backpropagation's; inverses are affine, on maps an enlargement and a convolution.
+learn to reconstruct noisy activations, each alone or as part of the whole way down;
+the last hidden block's target is a step along the exact gradient. Ours: errors are
+divided by that step, which makes them of the size of backpropagation's; inverses are
+affine, on maps an enlargement and a convolution.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from repsim.core.messages import unknown
 from repsim.core.modes import kept_buffers
 from repsim.learning.optimisers import make_optimizer, not_negative, rate
 from repsim.learning.passes import Cut
@@ -20,6 +22,8 @@ from repsim.learning.randomness import seeded
 from repsim.learning.rule import Rule
 from repsim.learning.rule_info import Common, Info
 from repsim.learning.rules.predictors import held
+
+RECONSTRUCTIONS = ("local", "difference")
 
 
 class DifferenceTargetPropagation(Rule):
@@ -31,7 +35,15 @@ class DifferenceTargetPropagation(Rule):
 
     from :math:`t_L = h_L - \eta J^T e` at the last hidden block. The inverse
     :math:`g_i` minimises :math:`\| g_i(f_{i+1}(\tilde h_i)) - \tilde h_i \|^2` with
-    :math:`\tilde h_i = h_i + \sigma z`.
+    :math:`\tilde h_i = h_i + \sigma z`; or, with ``reconstruction="difference"``, what
+    the whole way down from the last hidden block, corrected at every block as above,
+    makes of a disturbance at :math:`h_i` and of one at the top:
+
+    .. math::
+        \sigma^{-2} \| \bar g_i(\bar f_i(\tilde h_i)) - \tilde h_i \|^2
+        + \lambda \sigma^{-2} \| \bar g_i(h_L + \sigma z') - h_i \|^2
+
+    so that targets go down through the damped pseudo-inverse of the blocks above.
 
     Parameters
     ----------
@@ -43,6 +55,11 @@ class DifferenceTargetPropagation(Rule):
         Standard deviation of the noise, at least 0.
     inverse_lr : float or None
         The inverses' learning rate; None is `lr`.
+    reconstruction : {"local", "difference"}
+        What the inverses learn: to invert their own block (Lee et al. 2015), or the
+        difference reconstruction loss (Meulemans et al. 2020), which needs σ > 0.
+    damping : float
+        λ of the latter, at least 0.
 
     Attributes
     ----------
@@ -87,6 +104,8 @@ class DifferenceTargetPropagation(Rule):
         step_size: float = 0.1,
         sigma: float = 0.1,
         inverse_lr: float | None = None,
+        reconstruction: Literal["local", "difference"] = "local",
+        damping: float = 0.1,
         **options: Unpack[Common],
     ) -> None:
         super().__init__(network, **options)
@@ -94,10 +113,23 @@ class DifferenceTargetPropagation(Rule):
         self.sigma = not_negative(sigma, "sigma")
         own = self.lr if inverse_lr is None else inverse_lr
         self.inverse_lr = rate(own, "inverse_lr")
+        if reconstruction not in RECONSTRUCTIONS:
+            known = list(RECONSTRUCTIONS)
+            raise ValueError(unknown("reconstruction", reconstruction, known))
+        self.reconstruction = reconstruction
+        self.damping = not_negative(damping, "damping")
+        if reconstruction == "difference" and self.sigma == 0:
+            msg = (
+                "Expected `sigma` above 0 with reconstruction='difference', which "
+                "divides by it, but got 0."
+            )
+            raise ValueError(msg)
         self.options |= {
             "step_size": self.step_size,
             "sigma": self.sigma,
             "inverse_lr": self.inverse_lr,
+            "reconstruction": reconstruction,
+            "damping": self.damping,
         }
 
     @property
@@ -140,16 +172,37 @@ class DifferenceTargetPropagation(Rule):
         """Add the gradient of the inverse's reconstruction."""
         if cut.above is None:
             return {}
-        inverse = self.inverses[cut.name]
-        drawn = torch.randn(cut.h.shape, generator=self.generator)
-        noisy = cut.h + self.sigma * drawn.to(cut.h)
-        block = self.blocks[cut.above.name]
-        with torch.no_grad(), kept_buffers(block):
-            above = block(self.batch_checks.own(cut.above.name, noisy))
+        whole_way = self.reconstruction == "difference"
+        above = list(_above(cut)) if whole_way else [cut.above]
+        noisy = self._disturbed(cut.h)
+        with torch.no_grad():
+            top = noisy
+            for higher in above:
+                block = self.blocks[higher.name]
+                with kept_buffers(block):
+                    top = block(self.batch_checks.own(higher.name, top))
+        parameters = list(self.inverses[cut.name].parameters())
         with torch.enable_grad():
-            loss = (inverse(above) - noisy).square().sum()
-            torch.autograd.backward(loss / count, inputs=list(inverse.parameters()))
+            if whole_way:
+                disturbed = self._disturbed(above[-1].h)
+                loss = (self._down(cut, above, top) - noisy).square().sum()
+                back = (self._down(cut, above, disturbed) - cut.h).square().sum()
+                loss = (loss + self.damping * back) / self.sigma**2
+            else:
+                loss = (self.inverses[cut.name](top) - noisy).square().sum()
+            torch.autograd.backward(loss / count, inputs=parameters)
         return {"inverse_loss": loss.detach() / len(noisy)}
+
+    def _disturbed(self, h: Tensor) -> Tensor:
+        drawn = torch.randn(h.shape, generator=self.generator)
+        return h + self.sigma * drawn.to(h)
+
+    def _down(self, cut: Cut, above: list[Cut], top: Tensor) -> Tensor:
+        """Return what the way down makes of an output of the last hidden block."""
+        for lower, higher in zip([*above[-2::-1], cut], above[::-1], strict=True):
+            inverse = self.inverses[lower.name]
+            top = lower.h + inverse(top) - inverse(higher.h)
+        return top
 
     def extra_state(self) -> dict[str, Any]:
         """Return the inverses' weights."""
@@ -159,6 +212,13 @@ class DifferenceTargetPropagation(Rule):
         """Take the inverses' weights back."""
         for name, inverse in self.inverses.items():
             inverse.load_state_dict(state[name])
+
+
+def _above(cut: Cut) -> Iterator[Cut]:
+    """Yield the cuts above one, upwards."""
+    while cut.above is not None:
+        cut = cut.above
+        yield cut
 
 
 def _inverse(above: tuple[int, ...], below: tuple[int, ...]) -> nn.Module:
