@@ -64,9 +64,9 @@ def test_the_table_is_the_papers() -> None:
     table = learning.table().set_index("method")
     assert list(table.index) == [
         "BP", "cDNI", "SG+prop", "DNI", "FA", "DFA", "Kickback", "Noise",
-        "Local losses", "Sign symmetry", "Kolen–Pollack", "Weight mirrors", "DRTP", "DTP",
-        "PEPITA", "Forward-forward", "Predictive coding", "Equilibrium propagation",
-        "No backpropagation",
+        "Local losses", "Sign symmetry", "Kolen–Pollack", "Weight mirrors", "DRTP",
+        "DTP", "PEPITA", "Forward-forward", "Predictive coding",
+        "Equilibrium propagation", "No backpropagation",
     ]  # fmt: skip
     locks = table[["update_locked", "backward_locked", "sees_error"]]
     assert locks.loc["BP"].tolist() == [True, True, False]
