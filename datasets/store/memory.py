@@ -81,6 +81,9 @@ class MemorySink:
         self._attrs = {**attrs, "complete": 0}
         self._gathering.begin()
 
+    def flush(self) -> None:
+        """Nothing waits."""
+
     def finish(self) -> None:
         """Mark the recording complete."""
         self._attrs["complete"] = 1

@@ -61,6 +61,10 @@ class SharedSink:
         self._sink.commit(order, coords, attrs)
         self.moment = self._gathering.dataset()
 
+    def flush(self) -> None:
+        """Wait until all is written."""
+        self._sink.flush()
+
     def finish(self) -> None:
         """Close in order."""
         self._sink.finish()

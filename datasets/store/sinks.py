@@ -43,6 +43,9 @@ class Sink(Protocol):
     ) -> None:
         """Complete the moment; `order` is the layers', coords lie on `example`."""
 
+    def flush(self) -> None:
+        """Wait until all is written, or raise what the system refused."""
+
     def finish(self) -> None:
         """Close in order: the recording is complete."""
 
@@ -84,6 +87,9 @@ class Nowhere:
         attrs: Mapping[str, Any],
     ) -> None:
         """Nothing is written."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
     def finish(self) -> None:
         """Nothing is open."""

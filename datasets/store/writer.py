@@ -195,7 +195,7 @@ class Writer:
         """Write what waits, pack small objects into shards, mark it complete."""
         from repsim.datasets.store.compaction import compact
 
-        self._flush()
+        self.flush()
         if self._attrs is None:
             self._attrs = {**self._head, "layers": []}
         elif self._arrays:
@@ -210,7 +210,7 @@ class Writer:
     def close(self) -> None:
         """Write what waits and end the background thread."""
         try:
-            self._flush()
+            self.flush()
         finally:
             self._worker.close()
             self._lock.release()
@@ -221,12 +221,13 @@ class Writer:
         """Return the complete moments, opened lazily."""
         from repsim.datasets.store.reader import read
 
-        self._flush()
+        self.flush()
         if self._attrs is None:
             return xr.Dataset(attrs={**self._head, "layers": [], "complete": 0})
         return read(self.path)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Wait until all is written, or raise what the system refused."""
         try:
             self._worker.flush()
         except OSError as error:

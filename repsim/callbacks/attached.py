@@ -48,7 +48,9 @@ class Attached:
 
     def reach(self, updates: int) -> None:
         """Count up to so many updates; record where one on the way is due."""
-        if self.recorder is not None and updates > self._updates:
+        if self.recorder is None or not self.recorder._open:
+            return
+        if updates > self._updates:
             self.recorder.advance(updates - self._updates)
             self._updates = updates
 

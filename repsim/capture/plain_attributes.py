@@ -55,10 +55,15 @@ class _Kept:
 
     def restore(self) -> list[str]:
         """Give everything back; return the names of what cannot be."""
+        lost = []
         with torch.no_grad():
             for restore in self._restore:
-                restore()
-        return [name for name, value, before in self._moving if repr(value) != before]
+                try:
+                    restore()
+                except Exception as error:  # a user's container that refuses
+                    lost.append(f"an attribute ({type(error).__name__}: {error})")
+        moved = (name for name, value, before in self._moving if repr(value) != before)
+        return [*moved, *dict.fromkeys(lost)]
 
     def module(self, module: nn.Module, name: str) -> None:
         """Keep a module's own attributes and which buffers it has."""
@@ -151,7 +156,11 @@ class _Kept:
             self._restore.append(back)
 
     def _container(self, value: Any, name: str, depth: int) -> None:
-        before = value.copy()
+        before: Any  # plain, as a user's own class may copy itself otherwise
+        if isinstance(value, dict):
+            before = dict(value.items())
+        else:
+            before = set(value) if isinstance(value, set) else list(value)
 
         def restore() -> None:
             same = len(value) == len(before)

@@ -1,6 +1,8 @@
 """The recorder: a network's answers to fixed examples while it is trained."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, cast
@@ -116,6 +118,11 @@ class Recorder:
     log : callable or None
         Called with the number of updates and the moment after each is recorded:
         `repsim.callbacks.TextLog()`, `TensorBoardLog`, `WandbLog`, or your own.
+
+    Attributes
+    ----------
+    failure : Exception or None
+        What ended the recording while training went on, such as a disk that is full.
 
     Raises
     ------
@@ -241,7 +248,8 @@ class Recorder:
             self._sink = self._shared = SharedSink(self._sink)
         self._session.use(self._sink)
         self._recorded: int | None = None
-        self._open = self._closed = False
+        self._open = self._closed = self._under_way = False
+        self.failure: Exception | None = None
 
     def __repr__(self) -> str:
         """Return network, layers, updates and whether it is open, in a line."""
@@ -292,9 +300,11 @@ class Recorder:
             elif self._part != "rests":
                 with undisturbed(self._network):
                     self._session.rehearse(self._batches, self._header)
+            self._sink.flush()  # a disk that refuses does so now
         except BaseException:
             self.close(complete=False)
             raise
+        self._under_way = True
         return self
 
     def __exit__(
@@ -304,13 +314,7 @@ class Recorder:
         traceback: TracebackType | None,
     ) -> None:
         """Close the recording, complete unless an exception passes through."""
-        try:
-            self.close(complete=kind is None)
-        except OSError as other:
-            if error is None:
-                raise
-            if str(other) != str(error):  # the first error is the one to see
-                error.add_note(str(other))
+        self.close(complete=kind is None)
 
     def step(self) -> None:
         """Count one update, and record where one is due."""
@@ -375,14 +379,46 @@ class Recorder:
         self._record(self._batches)
 
     def _record(self, batches: Sequence[Batch] | Iterator[Batch]) -> None:
+        if self.failure is not None:
+            return
         if self._part != "rests":
-            with undisturbed(self._network):
+            with self._surviving(), undisturbed(self._network):
                 self._session.record(batches, self._count, self._header)
                 shard_again(self._network)
         self._recorded = self._count
         if self._log is not None and self._shared is not None:
             if self._shared.moment is not None:  # None: its pass failed, with a warning
-                self._log(self._count, self._shared.moment)
+                self._logged(self._log, self._shared.moment)
+
+    def _logged(
+        self, log: Callable[[int, xr.Dataset], Any], moment: xr.Dataset
+    ) -> None:
+        try:
+            log(self._count, moment)
+        except Exception as error:
+            if not self._under_way:
+                raise
+            msg = (
+                f"The moment after {self._count} updates was recorded but not logged "
+                f"({type(error).__name__}: {error}); training goes on."
+            )
+            warnings.warn(msg, UserWarning, stacklevel=4)
+
+    @contextmanager
+    def _surviving(self, *kinds: type[Exception]) -> Iterator[None]:
+        """End the recording and not the training where the system refuses to write."""
+        try:
+            yield
+        except (OSError, *kinds) as error:
+            if not self._under_way:
+                raise
+            if self.failure is None:
+                self.failure = error
+                msg = (
+                    f"Nothing more is recorded after {self._count} updates, and "
+                    f"training goes on: {error}"
+                )
+                warnings.warn(msg, UserWarning, stacklevel=6)
 
     def _watch(self, due: bool) -> None:
         """Let hooks see the batches of the next update, where those are due."""
@@ -410,13 +446,15 @@ class Recorder:
         try:
             if complete and self._last and self._recorded != self._count:
                 self.snapshot()
-            if complete:
-                self._sink.finish()
+            if complete and self.failure is None:
+                with self._surviving(Exception):
+                    self._sink.finish()
         finally:
             self._open, self._closed = False, True
             if self._learnt is not None:
                 self._learnt.rest()
-            self._sink.close()
+            with self._surviving(Exception):
+                self._sink.close()
         if complete:
             self._session.warn_unreached()
             if self._header.attrs.get("errors", "rule") != "rule":
@@ -430,7 +468,7 @@ class Recorder:
         Dataset
             The complete moments, along `step`.
         """
-        if self._part == "writes" or self._place is None:
+        if self._place is None or (self._part == "writes" and self.failure is None):
             return self._sink.dataset()
         return read(self._place[0])
 

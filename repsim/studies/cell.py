@@ -151,6 +151,8 @@ def train_cell(
                 *([_teller(tell)] if tell else []),
             ],
         )
+    if recorder.failure is not None:  # of a study the recording is the point
+        raise recorder.failure
     if finish is not None:
         measured = finish(rule, recorder.dataset(), data, test)
         _keep(measured, store, f"{group}/{MEASURED}")

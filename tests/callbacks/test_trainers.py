@@ -1,5 +1,6 @@
 """Real, small runs of both trainers: steps are updates, weights are untouched."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,77 @@ def test_transformers_records_in_the_trainers_precision(tmp_path: Path) -> None:
         expected = model(words).logits.float()
     np.testing.assert_array_equal(run["classifier"][-1], expected)
     assert run["classifier"].attrs == {"torch_dtype": "bfloat16"}
+
+
+def _faulty(layer: nn.Module) -> None:
+    """Let recording passes fail: raise, then another shape, then NaN."""
+    passes = 0
+
+    def fault(module: nn.Module, _: object, output: Tensor) -> Tensor | None:
+        nonlocal passes
+        if module.training:
+            return None
+        passes += 1
+        if passes == 2:
+            raise RuntimeError("a fault in evaluation")
+        return {3: output[:, :-1], 4: output * torch.nan}.get(passes)
+
+    layer.register_forward_hook(fault)
+
+
+@pytest.mark.parametrize("trainer", ["lightning", "transformers", "loop"])
+def test_no_fault_of_a_recording_ends_a_training(
+    trainer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def full(self: Path, data: Any) -> int:
+        if self.name.startswith("c.2."):
+            raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    options: dict[str, Any] = {"every": 1, "store": tmp_path / "run.zarr"}
+    recorder: Any
+    with pytest.warns(UserWarning) as told:
+        if trainer == "lightning":
+            made, x = _lit, torch.randn(6, 4)
+            recorder = repsim.callbacks.LightningRecorder(x, **options)
+            monkeypatch.setitem(globals(), "_lit", lambda: _with_fault(made(), "head"))
+            module, _ = _fit(tmp_path, [recorder])
+        elif trainer == "transformers":
+            bert, words = _bert, {"input_ids": Words(6).words}
+            recorder = repsim.callbacks.TransformersRecorder(
+                words, layers="classifier", **options
+            )
+            fault = "classifier"
+            monkeypatch.setitem(globals(), "_bert", lambda: _with_fault(bert(), fault))
+            module = _train(tmp_path, [recorder])
+        else:
+            module = _with_fault(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3)), "1")
+            with repsim.Recorder(module, torch.randn(6, 4), **options) as recorder:
+                for _ in range(6):
+                    recorder.step()
+    said = [str(w.message) for w in told if w.category is UserWarning]
+    for pattern in (
+        r"after 1 updates, as the pass failed \(RuntimeError: a fault in eval",
+        r"was not recorded after 2 updates and is NaN there: Expected layer",
+        r"Nothing more is recorded after \d updates, and training goes on: .*No space",
+    ):
+        assert sum(bool(re.search(words_said, s)) for s in said) == 1, (
+            words_said,
+            said,
+        )
+    monkeypatch.undo()
+    run = recorder.dataset()
+    assert run["step"].values.tolist() == [0, 2]
+    assert run.attrs["complete"] == 0
+    assert np.isnan(run[repsim.layers(run)[-1]][1]).all()
+
+
+def _with_fault(model: nn.Module, layer: str) -> Any:
+    _faulty(model.get_submodule(layer))
+    return model
 
 
 def test_the_recording_waits_for_training() -> None:

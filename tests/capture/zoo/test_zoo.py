@@ -156,3 +156,34 @@ def test_an_unregistered_state_is_given_back_or_named() -> None:
     assert net.table == {"seen": [1]}
     assert torch.equal(net.noise.get_state(), state)
     assert not hasattr(net, "late")
+
+
+def test_containers_of_a_users_own_class_are_kept_or_named() -> None:
+    class Ledger(dict[str, int]):
+        def __init__(self, owner: object) -> None:
+            super().__init__()
+
+        def copy(self) -> Any:
+            raise TypeError("no copies")
+
+    class Sealed(Ledger):
+        def clear(self) -> None:
+            raise RuntimeError("sealed")
+
+    class Counting(nn.Module):
+        def __init__(self, kind: type[Ledger]) -> None:
+            super().__init__()
+            self.linear, self.ledger = nn.Linear(4, 3), kind(self)
+
+        def forward(self, x: Tensor) -> Any:
+            self.ledger["calls"] = self.ledger.get("calls", 0) + 1
+            return self.linear(x)
+
+    net = Counting(Ledger)
+    repsim.record(net, torch.randn(5, 4))
+    assert net.ledger == {}
+    with pytest.warns(
+        UserWarning, match=r"changed an attribute \(RuntimeError: sealed"
+    ):
+        run = repsim.record(Counting(Sealed), torch.randn(5, 4))
+    assert run.sizes["example"] == 5
