@@ -321,10 +321,7 @@ def test_no_fault_of_a_recording_ends_a_training(
         r"was not recorded after 2 updates and is NaN there: Expected layer",
         r"Nothing more is recorded after \d updates, and training goes on: .*No space",
     ):
-        assert sum(bool(re.search(words_said, s)) for s in said) == 1, (
-            words_said,
-            said,
-        )
+        assert sum(bool(re.search(pattern, s)) for s in said) == 1, said
     monkeypatch.undo()
     run = recorder.dataset()
     assert run["step"].values.tolist() == [0, 2]
