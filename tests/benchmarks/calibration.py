@@ -47,10 +47,12 @@ class Cell:
     """A row of a table: what tells it from others, and what is drawn once more."""
 
     labels: dict[str, Any]
-    trial: Callable[[], Trial]
-    """Makes what is the same in every repeat, such as the truth."""
+    trial: Callable[..., Trial]
+    """Makes what is the same in every repeat."""
     most: int = 10**9
     """Repeats of a slow simulation."""
+    truth: Callable[[], float] | None = None
+    """What is to be covered, given to `trial`; kept in the file, as it takes long."""
 
     def name(self, which: str) -> str:
         return " ".join(map(str, [which, *self.labels.values()]))
@@ -93,7 +95,7 @@ def population_rsa(
     if kind == "independent":
         return 0.0
     rng, found = np.random.default_rng(1), []
-    batch = min(examples, max(2_000, 4_000_000 // p))
+    batch = max(2_000, 4_000_000 // p)
     for _ in range(-(-examples // batch)):
         sides = []
         for side in draw(batch, rng):
@@ -132,11 +134,16 @@ def intervals() -> Iterator[Cell]:
                     yield Cell(labels, functools.partial(by_size, measure, n, p, kind))
 
 
-def by_size(measure: str, n: int, p: int, kind: str) -> Trial:
-    """Return one sample's interval."""
+@functools.cache
+def by_population(measure: str, p: int, kind: str) -> float:
+    """Return the population's value."""
     draw, truth = population(kind, p)
-    if measure == "rsa":
-        truth = population_rsa(kind, p, draw)
+    return population_rsa(kind, p, draw) if measure == "rsa" else truth
+
+
+def by_size(measure: str, n: int, p: int, kind: str, *, truth: float) -> Trial:
+    """Return one sample's interval."""
+    draw, _ = population(kind, p)
 
     def trial(rng: np.random.Generator) -> dict[str, float]:
         x, y = draw(n, rng)
@@ -321,7 +328,9 @@ def data() -> Iterator[Cell]:
                     }  # fmt: skip
                     # Half a million pairs of examples take a tenth of a second.
                     most = 10**9 if groups * size < 800 else 400
-                    yield Cell(labels, functools.partial(by_kind, **labels), most)
+                    truth = functools.partial(population_value, kind, measure)
+                    trial = functools.partial(by_kind, **labels)
+                    yield Cell(labels, trial, most, truth)
 
 
 @functools.cache
@@ -337,10 +346,11 @@ def population_value(kind: str, measure: str) -> float:
     return float(whole.compute().item())
 
 
-def by_kind(data: str, measure: str, over: str, examples: int) -> Trial:
+def by_kind(
+    data: str, measure: str, over: str, examples: int, *, truth: float
+) -> Trial:
     """Return one sample's interval, and whether copies or outliers are warned of."""
     draw, size, _ = DATA[data]
-    truth = population_value(data, measure)
     which = np.arange(examples) // size
     forms: dict[str, Callable[..., Estimates]] = FORMS
     if over == "group":
@@ -353,7 +363,7 @@ def by_kind(data: str, measure: str, over: str, examples: int) -> Trial:
         sides = draw(examples, rng)
         low, high = ends(forms[measure]([sides[0]], [sides[1]]))
         warned = over == "example" and (
-            exact_copies(sides) > 0 or any(outlying(x) is not None for x in sides)
+            exact_copies(sides) > 0 or any(len(outlying(x)) for x in sides)
         )
         return {
             "truth": truth,
@@ -672,7 +682,10 @@ def run(which: str, rows: dict[str, Row], options: argparse.Namespace) -> None:
             if time.process_time() > 60 * options.minutes:
                 return
             if name not in prepared:
-                prepared[name] = cell.trial()
+                if cell.truth is not None and "truth" not in row:
+                    row["truth"] = cell.truth()
+                given = {"truth": row["truth"]} if cell.truth is not None else {}
+                prepared[name] = cell.trial(**given)
             while row["repeats"] < min(upto, options.repeats, cell.most):
                 # Of each repeat its own, so that batches and pauses change nothing.
                 rng = np.random.default_rng([zlib.crc32(name.encode()), row["repeats"]])
