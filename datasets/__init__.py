@@ -11,3 +11,21 @@ from repsim.datasets.inputs.loading import unregister as unregister
 from repsim.datasets.recordings import layers as layers
 from repsim.datasets.transfer import read_activations as read_activations
 from repsim.datasets.transfer import write_activations as write_activations
+
+__all__ = [
+    "from_arrays",
+    "from_hidden_states",
+    "from_responses",
+    "layers",
+    "load",
+    "names",
+    "read_activations",
+    "register",
+    "to_tensors",
+    "unregister",
+    "write_activations",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

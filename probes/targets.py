@@ -57,8 +57,8 @@ def per_example(
             or (several and name in run.coords and _is_matrix(variable))
         ]
         if values not in known:
-            message = unknown(what, values, known)
-            raise ValueError(f"{message} Record with labels=…, or pass an array.")
+            more = "Record with labels=…, or pass an array."
+            raise ValueError(unknown(what, values, known, more))
         name, array = values, run[values].values
     else:
         name = str(getattr(values, "name", None) or "array")

@@ -123,6 +123,22 @@ def test_it_exists(name: str) -> None:
     assert callable(_find(name))
 
 
+@pytest.mark.parametrize(
+    "room",
+    [
+        "callbacks", "datasets", "inference", "learning", "measures", "networks",
+        "plot", "probes",
+    ],
+)  # fmt: skip
+def test_a_room_offers_its_interface_alone(room: str) -> None:
+    """Completion in a notebook shows what is meant, no modules and no imports."""
+    module = getattr(repsim, room)
+    offered = dir(module)
+    assert offered == sorted(module.__all__)
+    inner = [n for n in offered if inspect.ismodule(getattr(module, n))]
+    assert inner == (["schedules"] if room == "learning" else [])
+
+
 def test_the_registered_names() -> None:
     assert {
         "hsic", "cka", "cca", "svcca", "pwcca", "procrustes_distance", "mutual_knn",

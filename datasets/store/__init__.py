@@ -77,7 +77,27 @@ def open_recording(
     if read_document(folder)["node_type"] != "group":
         msg = f"Expected a recording at {folder}, but found a single array of one."
         raise ValueError(msg)
-    return validate(opened(folder, chunks), str(folder))
+    run = opened(folder, chunks)
+    if not run.data_vars and (inner := _inner(folder)):
+        shown = ", ".join(inner[:6]) + (", …" if len(inner) > 6 else "")
+        msg = (
+            f"Expected a recording at {folder}, but got a group of {len(inner)}; name "
+            f"one of {shown}."
+        )
+        raise ValueError(msg)
+    return validate(run, str(folder))
+
+
+def _inner(folder: Path) -> list[str]:
+    """Return the recordings in a group: of a condition, or of a study."""
+    if not folder.is_dir():
+        return []
+    documents = [*folder.glob(f"*/{DOCUMENT}"), *folder.glob(f"*/*/{DOCUMENT}")]
+    return sorted(
+        str(document.parent)
+        for document in documents
+        if read_document(document.parent).get("attributes", {}).get("layers")
+    )
 
 
 def opened(folder: Path, chunks: Chunks) -> xr.Dataset:

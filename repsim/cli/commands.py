@@ -20,6 +20,7 @@ from repsim.cli.output import (
     whole_numbers,
     write_result,
 )
+from repsim.core.messages import Unknown
 from repsim.core.provenance import versions
 
 app = typer.Typer(
@@ -45,9 +46,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")
 Layers = Annotated[
     str | None, typer.Option(help="Layers, separated by commas; default all.")
 ]
-Step = Annotated[
-    str, typer.Option(help="A recorded step, `last`, or `all` (numbers only).")
-]
+Step = Annotated[str, typer.Option(help="A recorded step, `last`, or `all`.")]
 Reduce = Annotated[
     str | None,
     typer.Option(
@@ -97,7 +96,8 @@ def main() -> None:
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         sentence = " ".join(str(error).split()) or type(error).__name__
         typer.echo(f"Error: {sentence}", err=True)
-        sys.exit(1)
+        # A name that does not exist is bad usage, whatever command it was given to.
+        sys.exit(2 if error.args and isinstance(error.args[0], Unknown) else 1)
 
 
 @contextmanager
@@ -380,9 +380,8 @@ def compare(
     def draw(result: Any) -> Any:
         from repsim import plot
 
-        if result.ndim != 2:
-            msg = "Expected one step for a picture, but got several; give --step."
-            raise typer.BadParameter(msg)
+        if "step" in result.dims:
+            return plot.heatmaps(result, col="step")[0].figure
         return plot.heatmap(result).figure
 
     wrote = write_result(cells, out, draw)
@@ -405,8 +404,12 @@ def rdm(
 ) -> None:
     """Compute each layer's representational dissimilarity matrix.
 
+    Prints means over pairs of examples; --out writes all pairs (.csv, .json) or draws.
+
     Example: repsim rdm study/runs.zarr/sg/0 --metric correlation --out rdms.png
     """
+    import xarray as xr
+
     from repsim.geometry.stacks import rdms
 
     wanted = cast(Any, metric)  # checked there, with the nearest match
@@ -418,12 +421,17 @@ def rdm(
         return plot.rdm_grid(result).figure
 
     wrote = write_result(matrices, out, draw)
-    mean = matrices.mean("pair").to_dataframe(name=f"mean {metric} dissimilarity")
-    _say(
-        plain_numbers(matrices),
-        as_json,
-        [mean.round(4).to_string(), *(f"wrote {path}" for path in wrote)],
-    )
+    # A mean over all pairs is near 1 for any layer; classes are what differs.
+    parts = {"all pairs": matrices.mean("pair")}
+    if "label_a" in matrices.coords:
+        same = (matrices["label_a"] == matrices["label_b"]).values
+        parts["within classes"] = matrices.isel(pair=same).mean("pair")
+        parts["between classes"] = matrices.isel(pair=~same).mean("pair")
+    means = xr.Dataset(parts)
+    table = means.to_dataframe().round(4)[list(parts)].to_string()
+    head = f"mean {metric} dissimilarity of"
+    lines = [head, table, *(f"wrote {path}" for path in wrote)]
+    _say(plain_numbers(means), as_json, lines)
 
 
 @app.command()

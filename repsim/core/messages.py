@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 
-def unknown(what: str, name: object, known: Iterable[str]) -> str:
+class Unknown(str):
+    """The sentence for a name that does not exist: the caller's mistake, as a type."""
+
+    __slots__ = ()
+
+
+def unknown(what: str, name: object, known: Iterable[str], more: str = "") -> Unknown:
     """Return the sentence for a name that does not exist, with the nearest match.
 
     Parameters
@@ -20,10 +26,12 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
         What came.
     known : iterable of str
         What exists.
+    more : str
+        A sentence to end with.
 
     Returns
     -------
-    str
+    Unknown
         One sentence, and a second one where a name is near.
 
     Examples
@@ -36,7 +44,8 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     listed = ", ".join(choices) if choices else "(none exist)"
     sentence = f"Expected `{what}` to be one of {listed}, but got {name!r}."
     near = get_close_matches(str(name), choices, n=1)
-    return f"{sentence} Did you mean {near[0]!r}?" if near else sentence
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    return Unknown(f"{sentence}{meant} {more}".rstrip())
 
 
 def require(right: bool, value: Any, expected: str) -> None:

@@ -13,3 +13,23 @@ from repsim.inference.sentences import describe as describe
 from repsim.inference.sentences import findings as findings
 from repsim.inference.summaries import summary as summary
 from repsim.inference.summaries import table as table
+
+__all__ = [
+    "at_accuracy",
+    "confidence",
+    "describe",
+    "equivalence_test",
+    "false_discovery",
+    "findings",
+    "model_test",
+    "permutation_test",
+    "profile_test",
+    "seed_test",
+    "seeds_needed",
+    "summary",
+    "table",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

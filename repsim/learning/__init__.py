@@ -15,3 +15,25 @@ from repsim.learning.rule_info import Diverged as Diverged
 from repsim.learning.rule_info import Info as Info
 from repsim.learning.segments import Segment as Segment
 from repsim.learning.unification import table as table
+
+__all__ = [
+    "Cut",
+    "Diverged",
+    "Info",
+    "ReconstructedLoss",
+    "Rule",
+    "Segment",
+    "error_diagnostics",
+    "make",
+    "names",
+    "options_of",
+    "reconstructed_loss",
+    "register",
+    "schedules",
+    "table",
+    "unregister",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

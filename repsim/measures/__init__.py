@@ -40,3 +40,48 @@ from repsim.measures.sphere import uniformity_difference as uniformity_differenc
 from repsim.measures.unit_matching import hard_unit_matching as hard_unit_matching
 from repsim.measures.unit_matching import permutation_distance as permutation_distance
 from repsim.measures.unit_matching import soft_unit_matching as soft_unit_matching
+
+__all__ = [
+    "INVARIANCES",
+    "Measure",
+    "angular_cka_distance",
+    "arccos_cka_distance",
+    "cca",
+    "cka",
+    "cknna",
+    "compare_rdms",
+    "concentricity",
+    "concentricity_difference",
+    "crossnobis",
+    "distance_correlation",
+    "get",
+    "gulp_distance",
+    "hard_unit_matching",
+    "hsic",
+    "intrinsic_dimension",
+    "linear_predictivity",
+    "mutual_knn",
+    "names",
+    "neural_predictivity",
+    "noise_covariance",
+    "participation_ratio",
+    "permutation_distance",
+    "procrustes_distance",
+    "pwcca",
+    "rdm",
+    "register",
+    "regularized_cca",
+    "rsa",
+    "second_order_cosine",
+    "shape_distance",
+    "soft_unit_matching",
+    "svcca",
+    "table",
+    "uniformity",
+    "uniformity_difference",
+    "unregister",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

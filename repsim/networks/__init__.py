@@ -11,3 +11,21 @@ from repsim.networks.feedforward import BatchNorm as BatchNorm
 from repsim.networks.feedforward import cnn as cnn
 from repsim.networks.feedforward import mlp as mlp
 from repsim.networks.residual import resnet as resnet
+
+__all__ = [
+    "ACTIVATIONS",
+    "BatchNorm",
+    "NetworkFactory",
+    "cnn",
+    "get",
+    "mlp",
+    "names",
+    "register",
+    "resnet",
+    "unregister",
+    "vit",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -23,3 +23,7 @@ __all__ = [
     "rdm_grid",
     "slider",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
