@@ -106,6 +106,11 @@ def matrix(run: xr.Dataset, layer: str, step: int | None = None) -> np.ndarray:
     return np.asarray(variable.transpose("example", unit).values)
 
 
+def is_stored(run: xr.Dataset, names: Iterable[str]) -> bool:
+    """Whether layers lie in a store (or a task graph), which others can read, too."""
+    return not any(run.variables[name]._in_memory for name in names)
+
+
 def same_examples(a: xr.Dataset, b: xr.Dataset) -> None:
     """Raise unless two recordings saw the same examples."""
     n_a, n_b = a.sizes.get("example", 0), b.sizes.get("example", 0)

@@ -1,7 +1,7 @@
 """A probe over every layer and step of one recording or of many."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import root_mean_squared_error
 from tqdm.auto import tqdm
 
+from repsim.core import cluster
 from repsim.core.messages import seed_number, whole
-from repsim.datasets.recordings import networks
+from repsim.datasets.recordings import is_stored, networks
 from repsim.probes import scores
 from repsim.probes.control import control_values
 from repsim.probes.estimators import describe, few_examples_each, make, regresses
@@ -413,8 +414,26 @@ class _Plan:
     progress: bool
 
 
+def _layer_alone(name: str, run: xr.Dataset, plan: _Plan) -> xr.Dataset:
+    """Return the scores of one layer, as a worker reads and computes them."""
+    return _probe(run[[name]].assign_attrs(layers=[name]), plan)
+
+
 def _probe(run: xr.Dataset, plan: _Plan) -> xr.Dataset:
     places = moments(run)
+    names = list(dict.fromkeys(layer for _, (layer, _) in places))
+    if is_stored(run, names) and (client := cluster.active()) is not None:
+        quiet = replace(plan, progress=False)
+        parts = cluster.spread(client, _layer_alone, names, run[names], quiet)
+        return xr.concat(
+            parts,
+            "layer",
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+            join="override",
+            combine_attrs="override",
+        )
     seed = seed_number(plan.seed)
     goal = resolve(
         run,
@@ -444,8 +463,7 @@ def _probe(run: xr.Dataset, plan: _Plan) -> xr.Dataset:
         options["classes"] = [str(c) for c in goal.classes.tolist()]
     if isinstance(probe, LinearProbe):
         probe.set_params(warm_start=True)
-    tasks = [_Task(goal, goal.values, one, clone(probe)) for one in sides]
-    rivals: list[list[_Task]] = [[] for _ in sides]
+    controls: list[list[np.ndarray]] = [[] for _ in sides]
     draws = whole(plan.control_draws, "control_draws", 1)
     if plan.control is not None:
         for number in range(len(sides) * draws):
@@ -453,10 +471,25 @@ def _probe(run: xr.Dataset, plan: _Plan) -> xr.Dataset:
             options["control"], values = control_values(
                 run, goal, plan.control, sides[place], codes, seed, number
             )
-            rivals[place].append(_Task(goal, values, sides[place], clone(probe)))
+            controls[place].append(values)
+
+    def begin() -> tuple[list[_Task], list[list[_Task]]]:
+        """Return a layer's probes and their controls, fitted to nothing yet."""
+        own = [_Task(goal, goal.values, one, clone(probe)) for one in sides]
+        return own, [
+            [_Task(goal, values, one, clone(probe)) for values in drawn]
+            for one, drawn in zip(sides, controls, strict=True)
+        ]
+
+    tasks, rivals = begin()
+    layer = places[0][1][0]
     ratio = len(sides[0][1]) / len(sides[0][0])
     cells: dict[tuple[int, ...], dict[str, Any]] = {}
     for where, moment in tqdm(places, desc="probes", disable=not plan.progress):
+        if moment[0] != layer:
+            # Afresh, so that no layer's numbers hang on which were probed before it.
+            layer = moment[0]
+            tasks, rivals = begin()
         x = features(run, moment)
         rows = []
         for task, against in zip(tasks, rivals, strict=True):

@@ -18,6 +18,8 @@ from repsim.comparison.operands import (
     as_list,
     same_steps,
 )
+from repsim.comparison.rows_of_pairs import on_workers
+from repsim.core import cluster
 from repsim.core.devices import device_named
 from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
@@ -110,6 +112,7 @@ def compare(
     flat = ConstantLayers()
     errors: list[np.ndarray] = []
     how: dict[str, Any] = {}
+    client = cluster.active() if left.stored and right.stored else None
     with once():
         for moment in tqdm(moments, disable=not progress or len(moments) == 1):
             xs = left.sources(moment)
@@ -122,11 +125,17 @@ def compare(
                 errors.append(error)
                 flat.note(value, xs, ys)
                 continue
-            if not values and chosen.describe is not None:
+            if chosen.describe is not None and (not values or client is not None):
                 how = chosen.describe(xs, ys, **(chosen.defaults() | options))
                 if left.steps is None or right.steps is None:
                     # The single moment is read again for every step.
                     how["reads"] = how.get("reads", 1) * len(moments)
+            if client is not None and "streamed" not in how:
+                values.append(
+                    on_workers(client, chosen, xs, ys, precision, device, options)
+                )
+                flat.note(values[-1], xs, ys)
+                continue
             values.append(
                 chosen.all_pairs(
                     xs,

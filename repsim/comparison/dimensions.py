@@ -6,9 +6,12 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 
+from repsim.comparison.operands import LayerSource, layer_source
+from repsim.core import cluster
 from repsim.core.provenance import repsim_version
-from repsim.datasets.recordings import matrix, matrix_layers
+from repsim.datasets.recordings import is_stored, matrix, matrix_layers
 from repsim.measures.dimension import ratio_of
+from repsim.measures.kernels.streamed import streamed_sums
 from repsim.measures.matrices import check_finite, read
 
 
@@ -44,9 +47,13 @@ def effective_dimension(
     names = matrix_layers(run, layers)
     steps = run.sizes.get("step")
     moments: list[int | None] = [None] if steps is None else list(range(steps))
-    values = np.array(
-        [[_layer(run, name, moment) for name in names] for moment in moments]
-    )
+    cells = [(moment, name) for moment in moments for name in names]
+    client = cluster.active() if is_stored(run, names) else None
+    if client is not None and len(cells) >= FEW:
+        found = cluster.spread(client, _cell, cells, run[names])
+    else:
+        found = [_cell(cell, run) for cell in cells]
+    values = np.reshape(found, (len(moments), len(names)))
     flat = [
         n for n, column in zip(names, values.T, strict=True) if np.isnan(column).any()
     ]
@@ -69,8 +76,25 @@ def effective_dimension(
     return result.assign_coords(step=run["step"]) if "step" in run.coords else result
 
 
-def _layer(run: xr.Dataset, name: str, moment: int | None) -> float:
+FEW = 8
+"""Layers and moments from which a cluster takes them apart, and not their examples."""
+
+
+def _cell(cell: tuple[int | None, str], run: xr.Dataset) -> float:
     """Return the ratio of one layer at one moment."""
+    moment, name = cell
+    source = layer_source(run, name, moment)
+    if source.stored and source.shape[1] <= source.shape[0]:
+        return _streamed(source)
     x = read(matrix(run, name, moment)).double()
     check_finite(x, f"layer {name!r}")
     return ratio_of(x)
+
+
+def _streamed(source: LayerSource) -> float:
+    """Return the ratio from sums over blocks of examples, in memory flat in them."""
+    sums, _, constant = streamed_sums([source], None, "float64", "cpu", lambda _: None)
+    if constant[0]:
+        return float("nan")
+    # Of the covariance the squared trace, and the sum of the squared eigenvalues.
+    return float(sums.totals[0] ** 2 / (sums.off + sums.diagonal)[0, 0])

@@ -7,7 +7,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import xarray as xr
 
+from repsim.core import cluster
 from repsim.datasets.recordings import (
+    is_stored,
     matrix_layers,
     networks,
     same_examples,
@@ -50,7 +52,7 @@ class LayerSource:
         """Return some rows, in memory."""
         if self._memory is not None:
             return self._memory[rows]
-        return np.asarray(self._values[rows].values)
+        return np.asarray(self._values[rows].compute(**cluster.reading()).values)
 
     def is_constant(self) -> bool:
         """Return whether all examples are the same, reading only if none has."""
@@ -123,6 +125,11 @@ class Operand:
         return self.networks[0].condition is not None
 
     @property
+    def stored(self) -> bool:
+        """Return whether workers could read all layers by themselves."""
+        return all(is_stored(network.run, self.layers) for network in self.networks)
+
+    @property
     def dtypes(self) -> set[Any]:
         """Return the dtypes of the layers."""
         return {
@@ -136,13 +143,20 @@ class Operand:
         sources = []
         for network in self.networks:
             for layer in self.layers:
-                values, where = network.run.variables[layer], f"layer {layer!r}"
-                where += f" of {network.label}" if network.label else self.name
-                if moment is not None and "step" in values.dims:
-                    values = values.isel(step=moment)
-                    where += f" at step {_number(network.run, moment)}"
-                sources.append(LayerSource(values, where))
+                who = f" of {network.label}" if network.label else self.name
+                sources.append(layer_source(network.run, layer, moment, who))
         return sources
+
+
+def layer_source(
+    run: xr.Dataset, layer: str, moment: int | None, who: str = ""
+) -> LayerSource:
+    """Return one layer at one moment."""
+    values, where = run.variables[layer], f"layer {layer!r}{who}"
+    if moment is not None and "step" in values.dims:
+        values = values.isel(step=moment)
+        where += f" at step {_number(run, moment)}"
+    return LayerSource(values, where)
 
 
 def as_list(layers: Layers) -> list[str] | None:
@@ -203,7 +217,7 @@ def _steps(run: xr.Dataset) -> xr.DataArray | None:
 
 def _number(run: xr.Dataset, position: int) -> int:
     """Return the number of updates behind a position."""
-    return int(run["step"].values[position])
+    return int(run["step"].values[position]) if "step" in run.coords else position
 
 
 def same_steps(a: xr.DataArray | None, b: xr.DataArray | None, who: str) -> None:

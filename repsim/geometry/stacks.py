@@ -9,11 +9,12 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from repsim.core import cluster
 from repsim.core.devices import device_named
 from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
 from repsim.core.threads import calm
-from repsim.datasets.recordings import matrix, matrix_layers, networks
+from repsim.datasets.recordings import is_stored, matrix, matrix_layers, networks
 from repsim.geometry.profiles import class_margin as class_margin
 from repsim.geometry.profiles import rdm_distance as rdm_distance
 from repsim.measures.dissimilarity import MINIMUM, dissimilarities, whole_rows
@@ -109,6 +110,13 @@ def rdms(
         raise ValueError(msg)
     steps = run.sizes.get("step")
     kind = precision or _precision(run, names)
+    if is_stored(run, names) and (client := cluster.active()) is not None:
+        # Alone, a narrow layer would not know that another one is wide.
+        options["precision"] = precision or ("float64" if kind == "float64" else None)
+        cells = [(s, k) for s in range(steps or 1) for k in range(len(names))]
+        found = cluster.spread(client, _one, cells, run[names], names, options, device)
+        wide = np.stack(found).reshape(steps or 1, len(names), -1)
+        return _labelled(wide if steps else wide[0], run, names, metric)
     values = np.zeros((steps or 1, len(names), n_pairs(n)), kind)
     empty: list[str] = []
     where = device_named(device)
@@ -150,6 +158,19 @@ def rdms(
             stacklevel=2,
         )
     return _labelled(values if steps else values[0], run, names, metric)
+
+
+def _one(
+    cell: tuple[int, int],
+    run: xr.Dataset,
+    names: list[str],
+    options: dict[str, Any],
+    device: str,
+) -> np.ndarray:
+    """Return the RDM of one layer at one moment, as a worker reads and computes it."""
+    moment, name = cell[0], names[cell[1]]
+    one = run.isel(step=moment) if "step" in run.dims else run
+    return np.asarray(rdms(one, layers=[name], device=device, **options).values[0])
 
 
 def _together(

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from repsim.core import cluster
 from repsim.core.messages import unknown, whole
 from repsim.core.provenance import repsim_version
+from repsim.datasets.recordings import is_stored, matrix_layers
 from repsim.inference import closed_forms as alignment
 from repsim.inference import rsa_influence as geometry
-from repsim.inference.common_steps import Layers
+from repsim.inference.common_steps import Layers, as_list
 from repsim.inference.jackknife import (
     Estimates,
     grouped_interval,
@@ -133,6 +135,11 @@ def confidence(
     parts = whole(parts, "parts", 2)
     chosen = named(measure)
     factors = (over,) if isinstance(over, str) else tuple(over)
+    if len(factors) == 1 and factors[0] not in ("seed", "unit"):
+        given = {"level": level, "over": factors[0], "parts": parts, "seed": seed}
+        result = cells_apart(a, b, chosen, layers, layers_b, given | options)
+        if result is not None:
+            return result
     plan = _Plan(chosen, options, layers, layers_b, parts, seed)
     if factors == ("seed",):
         labelled, how = over_networks(a, b, chosen, layers, layers_b, options)
@@ -402,3 +409,44 @@ def leave_groups_out(
         for group in groups:
             without.append(measure(np.delete(everything, group)))
     return Estimates(value, np.stack(without))
+
+
+def cells_apart(
+    a: object,
+    b: object,
+    measure: Measure,
+    layers: Layers,
+    layers_b: Layers,
+    given: dict[str, Any],
+) -> xr.Dataset | None:
+    """Return the intervals of stored recordings from a cluster, a pair a task."""
+    b = a if b is None else b
+    if not isinstance(a, xr.Dataset) or not isinstance(b, xr.Dataset):
+        return None
+    listed = as_list(layers)
+    names_a = matrix_layers(a, listed)
+    names_b = matrix_layers(b, listed if layers_b is None else layers_b, "layers_b")
+    if not is_stored(a, names_a) or not is_stored(b, names_b):
+        return None
+    client = cluster.active()
+    if client is None:
+        return None
+    pairs = [(x, y) for x in names_a for y in names_b]
+    found = cluster.spread(client, _pair_alone, pairs, a, b, measure, given)
+    rows = [found[i : i + len(names_b)] for i in range(0, len(found), len(names_b))]
+    options: dict[str, Any] = {"coords": "minimal", "compat": "override"}
+    options |= {"data_vars": "minimal", "join": "override", "combine_attrs": "override"}
+    return xr.concat(
+        [xr.concat(row, "layer_b", **options) for row in rows], "layer_a", **options
+    )
+
+
+def _pair_alone(
+    pair: tuple[str, str],
+    a: xr.Dataset,
+    b: xr.Dataset,
+    measure: Measure,
+    given: dict[str, Any],
+) -> xr.Dataset:
+    """Return the interval of one pair of layers, as a worker reads and computes it."""
+    return confidence(a, b, measure, layers=[pair[0]], layers_b=[pair[1]], **given)

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from tqdm.auto import tqdm
 
+from repsim.core import cluster
 from repsim.core.messages import unknown
 from repsim.core.threads import calm
 from repsim.measures.catalogue import register
@@ -326,8 +327,13 @@ def plan(
     if kernel != "linear":
         return Plan("sample", False, 1)
     p, q = (tuple(int(x.shape[1]) for x in side) for side in (xs, ys or []))
-    stored = any(getattr(source, "stored", False) for source in [*xs, *(ys or [])])
+    every = [*xs, *(ys or [])]
+    stored = any(getattr(source, "stored", False) for source in every)
     n, right = int(xs[0].shape[0]), None if ys is None else q
+    if max(*p, *q, 0) <= n and streamed.can_spread(every) and cluster.active():
+        # Sums over units are small beside the examples, which stay where they are.
+        passes = streamed.passes([*p, *q], None if ys is None else len(p))
+        return Plan("feature", True, streamed.reads(passes))
     return _plan(n, p, right, stored, streamed.BUDGET)
 
 
@@ -357,7 +363,8 @@ def describe(
     if options.get("batch") is not None:
         return {"space": "sample, by batches", "reads": 1}
     chosen = plan(xs, ys, kernel=options["kernel"])
-    return {"space": chosen.space, "reads": chosen.reads}
+    how = {"space": chosen.space, "reads": chosen.reads}
+    return how | ({"streamed": 1} if chosen.streamed else {})
 
 
 _SHARED: dict[str, Any] = {

@@ -168,9 +168,15 @@ class Moments:
         """Add what other moments have seen."""
         if not other.examples:
             return
-        common = np.minimum(self.exponents, other.exponents)
-        if not self.examples:
-            common = other.exponents
+        # What is all 0 says nothing about the size of a layer.
+        mine, theirs = self._is_zero(), other._is_zero()
+        common = np.where(
+            mine,
+            other.exponents,
+            np.where(
+                theirs, self.exponents, np.minimum(self.exponents, other.exponents)
+            ),
+        )
         self.rescale(common)
         other.rescale(common)
         if not self.examples:
@@ -185,6 +191,16 @@ class Moments:
             *zip(self._products, other._products, strict=True),
         ):
             mine += theirs.to(mine.device)
+
+    def merged(self, other: "Moments") -> "Moments":
+        """Add what other moments have seen, and return these."""
+        self.merge(other)
+        return self
+
+    def _is_zero(self) -> np.ndarray:
+        """Return which layers were 0 in all examples seen."""
+        size = self._norm + self._inside.T @ self._origin.abs()
+        return np.asarray((size == 0).cpu().numpy())
 
     def sums(self) -> Sums:
         """Return what HSIC needs, of the pairs kept."""

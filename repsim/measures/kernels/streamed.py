@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
+from repsim.core import cluster
 from repsim.measures.kernels.centred import at_least, working_dtype
 from repsim.measures.kernels.moments import Moments
 from repsim.measures.kernels.products import Advance, Sums
@@ -14,6 +16,9 @@ from repsim.measures.matrices import Matrix, read
 
 BUDGET = 2**30
 """Bytes that the products of one pass may take; more layers need more passes."""
+
+SPANS = 32
+"""Runs of examples that workers sum up apart; each has sums of its own to merge."""
 
 BLOCK = 2**28
 """Bytes of one block of examples, all layers together."""
@@ -40,26 +45,71 @@ def streamed_sums(
     precision = at_least(precision, n)
     off, diagonal = np.zeros((count, count)), np.zeros((count, count))
     traces, exponents = np.zeros(count), np.zeros(count, dtype=int)
+    dtype = working_dtype(precision, device, n, widths)
+    client = cluster.active() if can_spread(sources) else None
     for one in passes(widths, split):
-        moments = Moments(
-            [widths[i] for i in one.layers],
-            one.split,
-            working_dtype(precision, device, n, widths),
-            device,
-            rounded=precision == "bfloat16",
-        )
-        blocks = Blocks([sources[i] for i in one.layers], precision, device)
-        for block in blocks:
-            moments.rescale(blocks.exponents)
-            moments.update(block)
-            advance(1)
-        part, where = moments.sums(), np.ix_(one.layers, one.layers)
+        sum_up = partial(span_moments, one.split, dtype, precision, device)
+        read_here = [sources[i] for i in one.layers]
+        if client is None:
+            part, scales = sums_of(sum_up((0, n), read_here, advance))
+        else:
+            spans = spans_of(read_here)
+            part, scales = cluster.reduced(
+                client, sum_up, spans, Moments.merged, sums_of, read_here
+            )
+            advance(len(spans))
+        where = np.ix_(one.layers, one.layers)
         kept = part.off + part.diagonal != 0
         off[where] = np.where(kept, part.off, off[where])
         diagonal[where] = np.where(kept, part.diagonal, diagonal[where])
         traces[one.layers] = -part.totals
-        exponents[one.layers] = blocks.exponents
+        exponents[one.layers] = scales
     return Sums.centred(n, off, diagonal, traces), exponents, traces == 0
+
+
+def span_moments(
+    split: int | None,
+    dtype: torch.dtype,
+    precision: str,
+    device: str,
+    span: tuple[int, int],
+    sources: Sequence[Matrix],
+    advance: Advance = lambda done: None,
+) -> Moments:
+    """Return the sums over a run of the examples, read block by block."""
+    moments = Moments(
+        [int(source.shape[1]) for source in sources],
+        split,
+        dtype,
+        device,
+        rounded=precision == "bfloat16",
+    )
+    blocks = Blocks(sources, precision, device, span=span)
+    for block in blocks:
+        moments.rescale(blocks.exponents)
+        moments.update(block)
+        advance(1)
+    return moments
+
+
+def sums_of(moments: Moments) -> tuple[Sums, np.ndarray]:
+    """Return what HSIC needs, and k of each layer, of which 2ᵏ times was summed."""
+    return moments.sums(), moments.exponents
+
+
+def can_spread(sources: Sequence[Matrix]) -> bool:
+    """Whether workers can read all layers by themselves."""
+    return all(getattr(source, "stored", False) for source in sources)
+
+
+def spans_of(sources: Sequence[Matrix]) -> list[tuple[int, int]]:
+    """Cut the examples into runs of whole chunks: so many for any number of workers."""
+    n = int(sources[0].shape[0])
+    chunk = max(max(1, int(getattr(source, "chunk", 1))) for source in sources)
+    chunk = min(chunk, max(1, n // SPANS)) if chunk > n // 2 else chunk
+    rows = max(1, -(-n // SPANS // chunk)) * chunk
+    edges = [*range(0, n, rows), n]
+    return list(zip(edges, edges[1:], strict=False))
 
 
 def passes(widths: Sequence[int], split: int | None) -> list[Pass]:
@@ -92,11 +142,13 @@ class Blocks:
         precision: str,
         device: str,
         edges: Sequence[int] | None = None,
+        span: tuple[int, int] | None = None,
     ) -> None:
         self._sources = sources
         self._precision = precision
         self._device = device
         self._edges = edges
+        self._span = span or (0, int(sources[0].shape[0]))
         self._rests: list[torch.Tensor | None] = [None] * len(sources)
         self.exponents = np.zeros(len(sources), dtype=int)
         """k of each layer, whose last block was multiplied by 2ᵏ to come near 1."""
@@ -104,14 +156,20 @@ class Blocks:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Yield blocks (examples, units of all layers)."""
-        n = int(self._sources[0].shape[0])
+        begin, end = self._span
         width = sum(int(source.shape[1]) for source in self._sources)
         kind = torch.float64 if self._precision == "float64" else torch.float32
-        rows = max(256, min(n, BLOCK // (width * kind.itemsize)))
-        edges = self._edges or [*range(0, n, rows), n]
+        rows = max(256, min(end - begin, BLOCK // (width * kind.itemsize)))
+        edges = self._edges or [*range(begin, end, rows), end]
         rows = int(np.diff(edges).max())
         out = torch.empty(rows, width, dtype=kind, device=self._device)
-        firsts: list[torch.Tensor] = []
+        # Of the first of all examples, also in a later run: sums about it add up.
+        firsts = [
+            read(source, 0, 1).to(self._device) for source in self._sources if begin
+        ]
+        firsts = [
+            x if x.dtype.itemsize >= kind.itemsize else x.to(kind) for x in firsts
+        ]
         for start, stop in zip(edges, edges[1:], strict=False):
             block, column = out[: stop - start], 0
             for i in range(len(self._sources)):

@@ -1,0 +1,70 @@
+"""All pairs of stored layers on the workers of a cluster, a row of pairs a task."""
+
+from typing import Any
+
+import numpy as np
+
+from repsim.comparison.operands import LayerSource
+from repsim.core import cluster
+from repsim.measures.catalogue import Measure
+from repsim.measures.matrices import note_constant
+
+Sides = tuple[list[LayerSource], list[LayerSource] | None]
+How = tuple[Measure, str, str, dict[str, Any]]
+
+
+def on_workers(
+    client: Any,
+    measure: Measure,
+    xs: list[LayerSource],
+    ys: list[LayerSource] | None,
+    precision: str,
+    device: str,
+    options: dict[str, Any],
+) -> np.ndarray:
+    """Return what `measure.all_pairs` would, each row from a worker that reads it."""
+    how = (measure, precision, device, options)
+    if options.get("nan") == "omit":
+        # Which examples are whole is a question to all layers at once.
+        [(values, flat)] = cluster.spread(client, _every_pair, [None], (xs, ys), how)
+    else:
+        rows = cluster.spread(client, _row, range(len(xs)), (xs, ys), how)
+        values = _joined([row for row, _ in rows], ys is None and measure.symmetric)
+        flat = _agreed([noted for _, noted in rows])
+    for source, constant in zip([*xs, *(ys or [])], flat, strict=True):
+        if constant is not None:
+            note_constant(source, constant)
+    return values
+
+
+def _every_pair(_: None, sides: Sides, how: How) -> tuple[np.ndarray, list[Any]]:
+    (xs, ys), (measure, precision, device, options) = sides, how
+    values = measure.all_pairs(xs, ys, precision=precision, device=device, **options)
+    return values, [source.constant for source in [*xs, *(ys or [])]]
+
+
+def _row(i: int, sides: Sides, how: How) -> tuple[np.ndarray, list[Any]]:
+    (xs, ys), (measure, precision, device, options) = sides, how
+    start = i if ys is None and measure.symmetric else 0
+    others = xs[start:] if ys is None else ys
+    values = measure.all_pairs(
+        [xs[i]], others, precision=precision, device=device, **options
+    )[0]
+    return values, [source.constant for source in [*xs, *(ys or [])]]
+
+
+def _joined(rows: list[np.ndarray], half: bool) -> np.ndarray:
+    if not half:
+        return np.stack(rows)
+    values = np.empty((len(rows), len(rows)))
+    for i, row in enumerate(rows):
+        values[i, i:] = values[i:, i] = row
+    return values
+
+
+def _agreed(noted: list[list[Any]]) -> list[Any]:
+    """Return what any task has found out about each layer."""
+    return [
+        next((c for c in one if c is not None), None)
+        for one in zip(*noted, strict=True)
+    ]

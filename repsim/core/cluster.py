@@ -1,0 +1,147 @@
+"""Work done where the data lie: on the workers of a dask cluster, if one is active.
+
+What is sent to a worker is small: a function, and recordings as they were opened, which
+each worker reads by itself. What comes back is small, too: sums, numbers, matrices of
+layers. Activations never pass through the process that asks.
+"""
+
+import copy
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+_HERE = threading.local()
+
+
+def active() -> Any | None:
+    """Return the client in scope, or None: also within a task, which does its work."""
+    if "distributed" not in sys.modules or working():
+        return None
+    from distributed import Client
+
+    try:
+        return Client.current(allow_global=True)
+    except ValueError:
+        return None
+
+
+def spread(
+    client: Any, function: Callable[..., Any], items: Iterable[Any], *shared: Any
+) -> list[Any]:
+    """Return function(item, *shared) of every item, one task each, in their order.
+
+    Warnings of the tasks are given here, each once. What is lost with a worker is done
+    again.
+    """
+    held = [client.submit(_same, _Held(one), pure=False) for one in shared]
+    futures = [
+        client.submit(_worked, function, item, *held, pure=False) for item in items
+    ]
+    done = client.gather(futures)
+    _warn([told for _, told in done])
+    return [result for result, _ in done]
+
+
+def reduced(
+    client: Any,
+    function: Callable[..., Any],
+    items: Sequence[Any],
+    merge: Callable[[Any, Any], Any],
+    finish: Callable[[Any], Any],
+    *shared: Any,
+) -> Any:
+    """Return finish(merge(…)) of function(item, *shared) of every item.
+
+    Neighbours are merged two by two, in an order that depends on the items alone: the
+    result is the same to the last bit for any number of workers.
+    """
+    held = [client.submit(_same, _Held(one), pure=False) for one in shared]
+    level = [
+        client.submit(_summed, function, item, *held, pure=False) for item in items
+    ]
+    while len(level) > 1:
+        pairs = [
+            client.submit(_merged, merge, *level[i : i + 2], pure=False)
+            for i in range(0, len(level) - 1, 2)
+        ]
+        level = pairs + ([level[-1]] if len(level) % 2 else [])
+    return client.submit(_finished, finish, level[0], pure=False).result()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A value whose size dask does not ask: to tell a recording's, it would read it."""
+
+    value: Any
+
+
+def _same(value: _Held) -> _Held:
+    """Hold a value on the cluster; unlike scattered data it is made again if lost."""
+    return value
+
+
+@contextmanager
+def _working() -> Iterator[None]:
+    """Do a task as if there were no cluster."""
+    before = working()
+    _HERE.working = True
+    try:
+        yield
+    finally:
+        _HERE.working = before
+
+
+def working() -> bool:
+    """Whether this thread does a task for a cluster."""
+    return bool(getattr(_HERE, "working", False))
+
+
+def reading() -> dict[str, str]:
+    """Return how a dask array is computed: within a task, by the task itself."""
+    return {"scheduler": "synchronous"} if working() else {}
+
+
+_ONE = threading.RLock()
+"""Warnings and dask's settings belong to the whole process: two threads would cross."""
+
+
+def _worked(function: Callable[..., Any], *args: Any) -> tuple[Any, list[Any]]:
+    """Do a task; return its result and its warnings."""
+    import dask
+
+    with (
+        _ONE,
+        _working(),
+        dask.config.set(scheduler="synchronous"),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
+        result = function(*_unpacked(args))
+    return result, [(str(w.message), w.category) for w in caught]
+
+
+def _summed(function: Callable[..., Any], *args: Any) -> Any:
+    with _working():
+        return function(*_unpacked(args))
+
+
+def _unpacked(args: tuple[Any, ...]) -> list[Any]:
+    return [one.value if isinstance(one, _Held) else one for one in args]
+
+
+def _merged(merge: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    # Copies: a task must leave what it was given as it is, for others and for repeats.
+    return merge(copy.deepcopy(a), copy.deepcopy(b))
+
+
+def _finished(finish: Callable[[Any], Any], one: Any) -> Any:
+    return finish(copy.deepcopy(one))
+
+
+def _warn(lists: Iterable[list[Any]]) -> None:
+    for text, category in dict.fromkeys(told for one in lists for told in one):
+        warnings.warn(text, category, stacklevel=4)

@@ -1,0 +1,298 @@
+"""A cluster's workers do the work on stored recordings, and give the same numbers."""
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import repsim
+from repsim.comparison.dimensions import effective_dimension
+from repsim.core import cluster
+from repsim.datasets.store import reader, zarr_format
+from repsim.measures.kernels.streamed import spans_of
+from repsim.probes import codelength_layers, probe_layers
+
+distributed = pytest.importorskip("distributed")
+
+N = 160
+
+
+def _run(seed: int, n: int = N) -> xr.Dataset:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(2, n, 6)) + 3
+    layers = {}
+    for i, units in enumerate((5, 7, 7)):
+        values = np.tanh(x @ rng.normal(size=(6, units))) * 10.0 ** (4 * i)
+        layers[f"l{i}"] = (("step", "example", f"l{i}_unit"), values)
+    coords = {
+        "step": [0, 5],
+        "example": np.arange(n),
+        "label": ("example", np.arange(n) % 3),
+        "of": ("example", np.arange(n) // 8),
+    }
+    return xr.Dataset(layers, coords, {"layers": list(layers)})
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list[Any]]:
+    """Return two recordings in memory, and the same ones from a store in chunks."""
+    folder = tmp_path_factory.mktemp("stored")
+    before, zarr_format.CHUNK_BYTES = zarr_format.CHUNK_BYTES, 7 * 8 * 20
+    try:
+        memory = [_run(0), _run(1)]
+        stored = []
+        for name, run in zip("ab", memory, strict=True):
+            repsim.save_recording(run, folder / f"{name}.zarr")
+            stored.append(repsim.open_recording(folder / f"{name}.zarr"))
+    finally:
+        zarr_format.CHUNK_BYTES = before
+    return memory, stored
+
+
+@pytest.fixture
+def workers() -> Iterator[Callable[[int], Any]]:
+    opened = []
+
+    def make(number: int) -> Any:
+        # No port: other tests may hold the usual ones at the same time.
+        local = distributed.LocalCluster(
+            n_workers=number,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address=":0",
+            worker_dashboard_address=None,
+        )
+        client = distributed.Client(local)
+        opened.append((client, local))
+        return client
+
+    yield make
+    for client, local in opened:
+        client.close()
+        local.close()
+
+
+USES: dict[str, Callable[..., Any]] = {
+    "cka": lambda a, b: repsim.compare(a, b),
+    "cka of itself": lambda a, b: repsim.compare(a),
+    "some layers": lambda a, b: repsim.compare(a, b, layers="l1", layers_b=["l2"]),
+    "hsic": lambda a, b: repsim.compare(a, b, "hsic"),
+    "rbf": lambda a, b: repsim.compare(a, b, kernel="rbf"),
+    "procrustes": lambda a, b: repsim.compare(a, b, "procrustes_distance"),
+    "procrustes of itself": lambda a, b: repsim.compare(a, None, "procrustes_distance"),
+    "not symmetric": lambda a, b: repsim.compare(a, None, "pwcca"),
+    "nan": lambda a, b: repsim.compare(a, b, "procrustes_distance", nan="omit"),
+    "dimension": lambda a, b: effective_dimension(a),
+    "dimension of one": lambda a, b: effective_dimension(a.isel(step=0), layers="l1"),
+    "rdms": lambda a, b: repsim.rdms(a.isel(example=slice(40)), metric="euclidean"),
+    "rdms of one": lambda a, b: repsim.rdms(a.isel(example=slice(40), step=1)),
+    "probes": lambda a, b: probe_layers(a, control=True, repeats=2),
+    "intervals": lambda a, b: repsim.inference.confidence(a, b, layers=["l0", "l2"]),
+    "groups": lambda a, b: repsim.inference.confidence(
+        a.isel(step=0), b.isel(step=0), layers=["l0"], over="of"
+    ),
+}
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what is read of layers outside a task, coordinates and marks aside."""
+    outside: list[str] = []
+    plain = reader.StoredArray._read
+
+    def read(self: Any, key: tuple[Any, ...]) -> Any:
+        if self._folder.name.startswith("l") and self._folder.name != "label":
+            if not cluster.working():
+                outside.append(self._folder.name)
+        return plain(self, key)
+
+    monkeypatch.setattr(reader.StoredArray, "_read", read)
+    return outside
+
+
+@pytest.mark.parametrize("name", USES)
+def test_workers_give_the_numbers_of_memory_and_the_client_reads_nothing(
+    name: str,
+    pair: tuple[list[Any], list[Any]],
+    workers: Callable[[int], Any],
+    reads: list[str],
+) -> None:
+    memory, stored = pair
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of small samples; compared below
+        expected = USES[name](*memory)
+        workers(2)
+        measured = USES[name](*stored)
+    assert not reads
+    assert type(measured) is type(expected)
+    xr.testing.assert_allclose(measured, expected, rtol=1e-10, atol=1e-10)
+    assert list(measured.coords) == list(expected.coords)
+    if isinstance(expected, xr.Dataset):
+        assert measured.attrs == expected.attrs
+
+
+def test_one_two_and_four_workers_agree_to_the_last_bit(
+    pair: tuple[list[Any], list[Any]], workers: Callable[[int], Any]
+) -> None:
+    memory, stored = pair
+    expected = repsim.compare(*memory, precision="float32")
+    values = []
+    for number in (1, 2, 4):
+        workers(number)
+        values.append(repsim.compare(*stored, precision="float32").values)
+    np.testing.assert_allclose(values[0], expected, atol=2e-6)
+    assert (values[1] == values[0]).all()
+    assert (values[2] == values[0]).all()
+
+
+def test_a_recording_of_dask_arrays_is_read_within_its_task(
+    pair: tuple[list[Any], list[Any]], workers: Callable[[int], Any]
+) -> None:
+    memory, stored = pair
+    chunked = [run.chunk(example=50) for run in stored]
+    workers(1)  # a task that waited for another one would wait for ever
+    measured = repsim.compare(*chunked)
+    xr.testing.assert_allclose(measured, repsim.compare(*memory), rtol=1e-10)
+    measured = effective_dimension(chunked[0])
+    xr.testing.assert_allclose(measured, effective_dimension(memory[0]), rtol=1e-10)
+
+
+def test_what_is_in_memory_stays_here(
+    pair: tuple[list[Any], list[Any]],
+    workers: Callable[[int], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers(1)
+    monkeypatch.setattr(cluster, "reduced", None)
+    monkeypatch.setattr(cluster, "spread", None)
+    for use in USES.values():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            use(*pair[0])
+
+
+def test_errors_and_warnings_of_workers_are_told_here(
+    tmp_path: Path, workers: Callable[[int], Any], reads: list[str]
+) -> None:
+    run = _run(0).isel(step=0, drop=True)
+    run["l1"] = run["l1"] * 0 + 7
+    repsim.save_recording(run, tmp_path / "flat.zarr")
+    run["l1"] = run["l1"] * np.nan
+    repsim.save_recording(run, tmp_path / "nan.zarr")
+    workers(1)
+    flat = repsim.open_recording(tmp_path / "flat.zarr")
+    for measure in ("cka", "procrustes_distance"):
+        with pytest.warns(UserWarning, match="constant over the examples: layer 'l1'"):
+            cells = repsim.compare(flat, None, measure)
+        assert np.isnan(cells.sel(layer_a="l1")).all()
+    with pytest.warns(UserWarning, match="Constant over the examples, .*'l1'"):
+        assert np.isnan(effective_dimension(flat).sel(layer="l1"))
+    assert not reads
+    wrong = repsim.open_recording(tmp_path / "nan.zarr")
+    for use in (repsim.compare, effective_dimension, repsim.rdms):
+        with pytest.raises(ValueError, match="layer 'l1'.* finite|finite.*layer 'l1'"):
+            use(wrong)
+
+
+def test_a_lost_workers_share_is_done_again(
+    pair: tuple[list[Any], list[Any]], workers: Callable[[int], Any]
+) -> None:
+    client = workers(2)
+    expected = repsim.compare(*pair[0])
+    slow = threading.Event()
+
+    def lose() -> None:
+        slow.wait(30)
+        victim = sorted(client.scheduler_info()["workers"])[0]
+        client.retire_workers([victim], close_workers=True)
+
+    losing = threading.Thread(target=lose)
+    losing.start()
+    slow.set()
+    for _ in range(3):
+        measured = repsim.compare(*pair[1])
+    losing.join()
+    assert len(client.scheduler_info()["workers"]) == 1
+    xr.testing.assert_allclose(measured, expected, rtol=1e-10)
+
+
+def test_tasks_are_not_spread_again(workers: Callable[[int], Any]) -> None:
+    client = workers(1)
+    assert cluster.active() is client
+    told = cluster.spread(client, _looks, [1, 2], "shared")
+    assert told == [(1, "shared", True), (2, "shared", True)]
+    assert not cluster.working()
+
+
+def _looks(item: int, shared: str) -> tuple[int, str, bool]:
+    return item, shared, cluster.active() is None and cluster.working()
+
+
+def test_warnings_come_once(workers: Callable[[int], Any]) -> None:
+    client = workers(1)
+    with pytest.warns(UserWarning) as caught:
+        cluster.spread(client, _warns, [1, 2, 3])
+    assert [str(w.message) for w in caught] == ["odd", "even"]
+
+
+def _warns(item: int) -> None:
+    warnings.warn("odd" if item % 2 else "even", UserWarning, stacklevel=1)
+
+
+def test_without_a_client_there_is_no_cluster() -> None:
+    assert cluster.active() is None
+
+
+@pytest.mark.parametrize(("n", "chunk"), [(1, 1), (10, 3), (1000, 7), (1000, 1000)])
+def test_runs_of_examples_cover_each_once(n: int, chunk: int) -> None:
+    class Source:
+        shape = (n, 2)
+
+    Source.chunk = chunk  # type: ignore[attr-defined]
+    spans = spans_of([Source()])
+    assert [i for start, stop in spans for i in range(start, stop)] == list(range(n))
+    assert len(spans) <= 33
+
+
+def test_code_lengths_do_not_mind(
+    pair: tuple[list[Any], list[Any]], workers: Callable[[int], Any]
+) -> None:
+    workers(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        here, there = (codelength_layers(runs[0].isel(step=0)) for runs in pair)
+    xr.testing.assert_allclose(there, here)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_processes_one_of_them_killed(number: int, tmp_path: Path) -> None:
+    memory = _run(0, 20_000)
+    before, zarr_format.CHUNK_BYTES = zarr_format.CHUNK_BYTES, 7 * 8 * 400
+    repsim.save_recording(memory, tmp_path / "a.zarr")
+    zarr_format.CHUNK_BYTES = before
+    stored = repsim.open_recording(tmp_path / "a.zarr")
+    expected = repsim.compare(memory)
+    with (
+        distributed.LocalCluster(
+            n_workers=number, threads_per_worker=1, dashboard_address=None
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        client.wait_for_workers(number)
+        killed = threading.Timer(
+            0.3, lambda: os.kill(next(iter(local.workers.values())).pid, signal.SIGKILL)
+        )
+        killed.start()
+        began = time.monotonic()
+        while killed.is_alive() or time.monotonic() - began < 2:
+            measured = repsim.compare(stored)
+            xr.testing.assert_allclose(measured, expected, rtol=1e-10, atol=1e-12)
