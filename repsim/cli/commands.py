@@ -4,7 +4,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -206,6 +206,10 @@ def study(
     jobs: Annotated[
         int | None, typer.Option(help="Processes; default: all cores.")
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a dask scheduler whose workers do the work."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("study"),
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     as_json: Json = False,
@@ -246,8 +250,13 @@ def study(
         "plugins": plugin or [],
     }
     running = {"jobs": jobs, "progress": not quiet, "after_cell": first_plot}
-    with _continues():
+    with _continues(), ExitStack() as there:
         with _bad_usage(unless=done):
+            if scheduler is not None:
+                from repsim.studies.workers import on_scheduler
+
+                there.enter_context(on_scheduler(scheduler))
+                out = out.absolute()  # workers may run in another folder
             page: Path | None = None
             if recordings:
                 from repsim.studies.joining import join_recordings

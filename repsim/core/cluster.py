@@ -22,7 +22,10 @@ def active() -> Any | None:
     if "distributed" not in sys.modules or working():
         return None
     from distributed import Client
+    from distributed.worker import thread_state
 
+    if hasattr(thread_state, "execution_state"):  # a task of somebody else's
+        return None
     try:
         return Client.current(allow_global=True)
     except ValueError:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -36,7 +37,14 @@ from repsim.studies.tuning import (
     trials,
     tune,
 )
-from repsim.studies.workers import Run, occupied, workers
+from repsim.studies.workers import (
+    CLAIMS,
+    Run,
+    claimed,
+    occupied,
+    on_scheduler,
+    workers,
+)
 
 
 def run_study(
@@ -46,6 +54,7 @@ def run_study(
     out: str | Path = "study",
     *,
     jobs: int | None = None,
+    scheduler: str | None = None,
     progress: bool = True,
     after_cell: Callable[[Path, str, int], None] | None = None,
     **options: Any,
@@ -75,6 +84,9 @@ def run_study(
     jobs : int or None
         Processes; None takes the processor's cores, or what an enclosing
         `joblib.parallel_config` says (so dask's backend runs it on a cluster).
+    scheduler : str or None
+        Address of a dask scheduler, ``"tcp://host:8786"``, whose workers train the
+        networks; they must see `out` under the same path.
     progress : bool
         Whether to show a bar on standard error.
     after_cell : callable or None
@@ -112,7 +124,7 @@ def run_study(
     >>> list(study.children)
     ['bp']
     """
-    out = Path(out)
+    out = Path(out).absolute()  # workers may run in another folder
     _refuse_file(out)
     spec = make_spec(conditions, dataset, seeds, **options)
     if finished(out, spec):
@@ -123,7 +135,7 @@ def run_study(
     began = time.perf_counter()
     _make(out)
     store = out / RUNS
-    with occupied(out):
+    with occupied(out), on_scheduler(scheduler):
         spec = merge(out, spec)
         _write_summary(out, spec, {"finished": False})
         _write_root(store, spec)
@@ -134,6 +146,7 @@ def run_study(
             _write_summary(out, spec, {"finished": False})
             _write_root(store, spec)
             rates = _train_all(out, spec, scores, jobs, progress, after_cell)
+        shutil.rmtree(out / CLAIMS, ignore_errors=True)
     walls = _walls(store, spec)
     _write_summary(
         out,
@@ -260,7 +273,7 @@ def _train(
     """Train and record cells, and say of each that it is done."""
     files.bar.set_description("training")
     calls = [
-        joblib.delayed(train_cell)(
+        joblib.delayed(_train_once)(
             spec,
             condition,
             seed,
@@ -274,6 +287,21 @@ def _train(
         files.finished(f"{label}-{seed}")
         if after_cell is not None:
             after_cell(store.parent, label, seed)
+
+
+def _train_once(
+    spec: Spec,
+    condition: Condition,
+    seed: int,
+    lr: float,
+    store: Path,
+    tell: Path | None,
+) -> tuple[str, int]:
+    """Train a cell, unless another worker that was given it has done so meanwhile."""
+    with claimed(store, f"{condition.label}/{seed}"):
+        if is_complete(store, condition.label, seed):
+            return condition.label, seed
+        return train_cell(spec, condition, seed, lr, store, tell)
 
 
 def _walls(store: Path, spec: Spec) -> dict[str, float]:

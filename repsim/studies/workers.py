@@ -3,11 +3,12 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from zlib import crc32
 
 import joblib
 
@@ -17,6 +18,12 @@ except ImportError:  # Windows has no such lock: there nothing is held against o
     fcntl = None  # type: ignore[assignment]
 
 Run = Callable[[list[Any]], Iterator[Any]]
+
+CONNECT = "20s"
+"""How long a scheduler may take to answer."""
+
+CLAIMS = ".claims"
+"""Folder of a study in which workers hold the cells that they train."""
 
 WAIT = 60.0
 """Seconds to wait for workers whose leader died; they look every half second."""
@@ -86,6 +93,52 @@ def workers(jobs: int | None, out: Path) -> Iterator[Run]:
         yield lambda calls: iter(
             parallel(joblib.delayed(_in_worker)(leader, out, *call) for call in calls)
         )
+
+
+@contextmanager
+def on_scheduler(address: str | None) -> Iterator[None]:
+    """Let the work inside go to the dask workers of a scheduler, where one is named."""
+    if address is None:
+        yield
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        msg = (
+            "Expected dask.distributed for `scheduler`, but it cannot be imported; "
+            "run `pip install repsim-toolkit[dask]`."
+        )
+        raise ImportError(msg) from error
+    try:
+        client = Client(address, timeout=CONNECT)
+    except (OSError, ValueError) as error:
+        msg = (
+            f"Expected a dask scheduler at {address!r}, but got {error}; start one "
+            "with `dask scheduler`, and workers with `dask worker ADDRESS`."
+        )
+        raise ValueError(msg) from error
+    with client, joblib.parallel_config("dask", client=client, n_jobs=-1):
+        yield
+
+
+@contextmanager
+def claimed(store: Path, cell: str) -> Iterator[None]:
+    """Hold one cell of a study, which another worker may have been given, too.
+
+    A scheduler gives a task to a second worker when it has lost sight of the first one,
+    which may still be at it: the second one waits here, and finds the cell complete.
+    """
+    folder = store.parent / CLAIMS
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{cell.replace('/', '-')}-{crc32(cell.encode()):08x}"
+    handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _in_worker(
