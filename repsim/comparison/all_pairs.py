@@ -21,11 +21,12 @@ from repsim.comparison.operands import (
 from repsim.comparison.rows_of_pairs import on_workers
 from repsim.core import cluster
 from repsim.core.devices import device_named
-from repsim.core.messages import unknown
+from repsim.core.messages import unknown, whole
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import same_examples
 from repsim.measures.catalogue import Choice, Measure, named
 from repsim.measures.kernels.sketched import sketched_cka
+from repsim.measures.kernels.streamed import within
 
 Recordings: TypeAlias = xr.Dataset | xr.DataTree
 
@@ -40,6 +41,7 @@ def compare(
     precision: str | None = None,
     device: str = "auto",
     progress: bool = False,
+    memory: int | None = None,
     **options: Any,
 ) -> xr.DataArray:
     """Compare every layer of one recording with every layer of another.
@@ -63,6 +65,10 @@ def compare(
         Where to compute; "auto" is the accelerator if there is one.
     progress : bool
         Show a bar.
+    memory : int or None
+        Bytes that the sums of layers read from a store may take; less means that they
+        are read more often. None takes an eighth of what is free. The attributes say
+        the plan: `space`, `reads`, `passes`, `bytes`.
     **options
         The measure's own, as in `repsim.cka`; linear CKA also takes `batch`. With
         `nan="omit"` the examples that hold NaN in any layer compared are left out,
@@ -113,7 +119,8 @@ def compare(
     errors: list[np.ndarray] = []
     how: dict[str, Any] = {}
     client = cluster.active() if left.stored and right.stored else None
-    with once():
+    memory = None if memory is None else whole(memory, "memory", 2**20)
+    with once(), within(memory):
         for moment in tqdm(moments, disable=not progress or len(moments) == 1):
             xs = left.sources(moment)
             ys = None if right is left else right.sources(moment)

@@ -32,6 +32,18 @@ def active() -> Any | None:
         return None
 
 
+def worker_memory() -> int | None:
+    """Return the bytes that each thread of the smallest worker may take, if told."""
+    client = active()
+    if client is None:
+        return None
+    limits = [
+        worker["memory_limit"] // max(1, worker["nthreads"])
+        for worker in client.scheduler_info(n_workers=-1)["workers"].values()
+    ]
+    return min(limits, default=0) or None
+
+
 def spread(
     client: Any, function: Callable[..., Any], items: Iterable[Any], *shared: Any
 ) -> list[Any]:

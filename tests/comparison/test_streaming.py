@@ -1,5 +1,6 @@
 """StreamingCKA: the number of all examples at once, for every way of cutting them."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import repsim
-from repsim.measures.kernels import moments
+from repsim.measures.kernels import moments, streamed
 
 N = 61
 
@@ -198,3 +199,74 @@ def test_other_refusals() -> None:
         streaming.merge(other)
     with pytest.raises(ValueError, match="Expected the layers"):
         streaming.update({"a": np.eye(3)}, {"a": np.eye(3)})
+
+
+# more units than fit
+
+
+@pytest.mark.parametrize("two", [False, True])
+@pytest.mark.parametrize("debiased", [False, True])
+def test_wide_stored_layers_are_compared_a_run_of_rows_at_a_time(
+    two: bool, debiased: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 8))
+    run = xr.Dataset(
+        {
+            name: (
+                ("example", f"{name}_unit"),
+                scale * np.tanh(x @ rng.normal(size=(8, units))) + scale * offset,
+            )
+            for name, units, scale, offset in (
+                ("a", 3000, 1.0, 0.0),
+                ("b", 2000, 1e30, 100.0),
+                ("c", 500, 1e-30, 0.0),
+            )
+        }
+    )
+    run["c"][:20] *= 1e-30  # the first blocks are far smaller than the last
+    run["d"] = run["c"].rename(c_unit="d_unit") * 0 + 3
+    repsim.save_recording(run, tmp_path / "s.zarr")
+    stored = repsim.open_recording(tmp_path / "s.zarr")
+    sides = (stored, stored) if two else (stored, None)
+    given = {"precision": "float64", "debiased": debiased}
+    with pytest.warns(UserWarning, match="constant over the examples: layer 'd'"):
+        cells = repsim.compare(*sides, memory=2**20, **given)
+        expected = repsim.compare(run, **given)
+    assert cells.attrs["space"] == "sample"
+    assert cells.attrs["streamed"] == 1
+    assert cells.attrs["memory"] == 2**20
+    assert cells.attrs["reads"] == cells.attrs["passes"] + 2 > 4
+    held = sum(v.nbytes for v in run.data_vars.values()) * (2 if two else 1)
+    assert cells.attrs["bytes"] == held * cells.attrs["reads"]
+    np.testing.assert_allclose(cells, expected, atol=1e-10)
+
+
+def test_less_memory_is_more_reading_and_the_same_numbers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    run = xr.Dataset(
+        {
+            f"l{i}": (("example", f"l{i}_unit"), rng.normal(size=(3000, 200)))
+            for i in range(4)
+        }
+    )
+    repsim.save_recording(run, tmp_path / "s.zarr")
+    stored = repsim.open_recording(tmp_path / "s.zarr")
+    expected = repsim.compare(run)
+    seen = []
+    for memory in (2**20, 2**24):
+        cells = repsim.compare(stored, memory=memory)
+        assert cells.attrs["space"] == "feature"
+        seen.append(cells.attrs["reads"])
+        np.testing.assert_allclose(cells, expected, atol=1e-10)
+    assert seen[0] > seen[1] == 1
+    with pytest.raises(ValueError, match="`memory` to be .*1048576"):
+        repsim.compare(stored, memory=10)
+
+
+def test_the_budget_follows_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, taken in ((2**20, 2**28), (2**34, 2**31), (2**34 + 2**33, 2**31)):
+        monkeypatch.setattr(streamed, "available_memory", lambda free=free: free)
+        assert streamed.budget() == taken
+    with streamed.within(5):
+        assert streamed.budget() == 5

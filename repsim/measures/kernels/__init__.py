@@ -1,5 +1,6 @@
 """HSIC and centred kernel alignment."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from repsim.core import cluster
 from repsim.core.messages import unknown
 from repsim.core.threads import calm
 from repsim.measures.catalogue import register
-from repsim.measures.kernels import grams, products, streamed
+from repsim.measures.kernels import grams, products, streamed, streamed_grams
 from repsim.measures.kernels.centred import Centred
 from repsim.measures.kernels.minibatch import batch_hsic, check_batch
 from repsim.measures.matrices import (
@@ -278,10 +279,16 @@ def hsic_matrix(
     p, q = ([int(x.shape[1]) for x in side] for side in (xs, ys or []))
     work = products.operations(int(xs[0].shape[0]), p, q or None, chosen.space)
     with (
-        tqdm(desc=f"HSIC, {chosen.space} space", disable=not progress) as bar,
+        tqdm(
+            desc=f"HSIC, {chosen.space} space{chosen.told}", disable=not progress
+        ) as bar,
         calm(int(work), ALONE),
     ):
-        if chosen.streamed:
+        if chosen.streamed and chosen.space == "sample":
+            sums, exponents, constant = streamed_grams.streamed_grams(
+                every, split, precision, device, streamed.budget(), bar.update
+            )
+        elif chosen.streamed:
             sums, exponents, constant = streamed.streamed_sums(
                 every, split, precision, device, bar.update
             )
@@ -318,6 +325,12 @@ class Plan:
     space: str
     streamed: bool
     reads: int
+    passes: int = 1
+
+    @property
+    def told(self) -> str:
+        """Return what a bar says of a long one."""
+        return f", each layer read {self.reads} times" if self.reads > 1 else ""
 
 
 def plan(
@@ -332,9 +345,8 @@ def plan(
     n, right = int(xs[0].shape[0]), None if ys is None else q
     if max(*p, *q, 0) <= n and streamed.can_spread(every) and cluster.active():
         # Sums over units are small beside the examples, which stay where they are.
-        passes = streamed.passes([*p, *q], None if ys is None else len(p))
-        return Plan("feature", True, streamed.reads(passes))
-    return _plan(n, p, right, stored, streamed.BUDGET)
+        return _by_passes(p, right, streamed.budget())
+    return _plan(n, p, right, stored, streamed.budget())
 
 
 @lru_cache(64)
@@ -346,14 +358,22 @@ def _plan(
     sample = products.operations(n, p, q, "sample")
     feature = products.operations(n, p, q, "feature")
     fits = n * sum(every) * 8 <= budget
-    # Holding all numbers beats the square of a layer with more units than that.
-    fits = fits or n * sum(every) < max(every) ** 2
     if sample < feature and (fits or not stored):
         return Plan("sample", False, 1)
     if not stored:
         return Plan("feature", False, 1)
-    passes = streamed.passes(every, None if q is None else len(p))
-    return Plan("feature", True, streamed.reads(passes))
+    if sample < feature and max(every) ** 2 * 8 > budget:
+        # Not even the products of one layer's own units fit: those of examples do.
+        tiles = -(-n // streamed_grams.tile_rows(n, every, budget))
+        return Plan("sample", True, tiles + 2, tiles)
+    return _by_passes(p, q, budget)
+
+
+def _by_passes(p: tuple[int, ...], q: tuple[int, ...] | None, budget: int) -> Plan:
+    """Return the plan of reading layers together whose products fit."""
+    every = [*p, *(q or ())]
+    passes = streamed.passes(every, None if q is None else len(p), budget)
+    return Plan("feature", True, streamed.reads(passes), len(passes))
 
 
 def describe(
@@ -363,8 +383,13 @@ def describe(
     if options.get("batch") is not None:
         return {"space": "sample, by batches", "reads": 1}
     chosen = plan(xs, ys, kernel=options["kernel"])
-    how = {"space": chosen.space, "reads": chosen.reads}
-    return how | ({"streamed": 1} if chosen.streamed else {})
+    how: dict[str, Any] = {"space": chosen.space, "reads": chosen.reads}
+    if chosen.streamed:
+        every = [*xs, *(ys or [])]
+        held = sum(math.prod(x.shape) * x.dtype.itemsize for x in every)
+        how |= {"streamed": 1, "passes": chosen.passes, "bytes": held * chosen.reads}
+        how["memory"] = streamed.budget()
+    return how
 
 
 _SHARED: dict[str, Any] = {

@@ -1,6 +1,8 @@
 """Layers that are read block by block, in memory that does not grow with n."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,20 +10,50 @@ import numpy as np
 import torch
 
 from repsim.core import cluster
+from repsim.core.free_memory import available_memory
 from repsim.measures.kernels.centred import at_least, working_dtype
 from repsim.measures.kernels.moments import Moments
 from repsim.measures.kernels.products import Advance, Sums
 from repsim.measures.magnitudes import MODEST, shifted
 from repsim.measures.matrices import Matrix, read
 
-BUDGET = 2**30
-"""Bytes that the products of one pass may take; more layers need more passes."""
+BUDGET: int | None = None
+"""Bytes that sums and products may take; None is what the machine has, see `budget`."""
+
+LEAST = 2**28
+"""Bytes that are always taken to be there."""
 
 SPANS = 32
 """Runs of examples that workers sum up apart; each has sums of its own to merge."""
 
 BLOCK = 2**28
 """Bytes of one block of examples, all layers together."""
+
+
+_ASKED: ContextVar[int | None] = ContextVar("memory", default=None)
+
+
+@contextmanager
+def within(memory: int | None) -> Iterator[None]:
+    """Keep sums and products of what is read by blocks within so many bytes."""
+    before = _ASKED.set(memory)
+    try:
+        yield
+    finally:
+        _ASKED.reset(before)
+
+
+def budget() -> int:
+    """Return the bytes that products of one pass may take; more need more passes.
+
+    Where nobody says, an eighth of the memory that is free, as a power of two: so that
+    a plan does not hang on what else runs; on a cluster that of the smallest worker.
+    """
+    asked = _ASKED.get() or BUDGET
+    if asked is not None:
+        return asked
+    free = cluster.worker_memory() or available_memory()
+    return max(LEAST, 2 ** int(np.log2(max(free // 8, 1))))
 
 
 @dataclass(frozen=True)
@@ -47,7 +79,7 @@ def streamed_sums(
     traces, exponents = np.zeros(count), np.zeros(count, dtype=int)
     dtype = working_dtype(precision, device, n, widths)
     client = cluster.active() if can_spread(sources) else None
-    for one in passes(widths, split):
+    for one in passes(widths, split, budget()):
         sum_up = partial(span_moments, one.split, dtype, precision, device)
         read_here = [sources[i] for i in one.layers]
         if client is None:
@@ -112,17 +144,17 @@ def spans_of(sources: Sequence[Matrix]) -> list[tuple[int, int]]:
     return list(zip(edges, edges[1:], strict=False))
 
 
-def passes(widths: Sequence[int], split: int | None) -> list[Pass]:
+def passes(widths: Sequence[int], split: int | None, memory: int) -> list[Pass]:
     """Return which layers are read together so that their products fit the budget."""
     every = list(range(len(widths)))
     left, right = every[:split], [] if split is None else every[split:]
     total = [sum(widths[i] for i in side) for side in (left, right)]
     products = total[0] ** 2 / 2 if split is None else total[0] * total[1]
-    if products * 8 <= BUDGET:
+    if products * 8 <= memory:
         return [Pass(every, split)]
-    runs = _runs(left, widths)
+    runs = _runs(left, widths, memory)
     if split is not None:
-        return [Pass(a + b, len(a)) for a in runs for b in _runs(right, widths)]
+        return [Pass(a + b, len(a)) for a in runs for b in _runs(right, widths, memory)]
     across = [Pass(a + b, len(a)) for i, a in enumerate(runs) for b in runs[i + 1 :]]
     return [*(Pass(run, None) for run in runs), *across]
 
@@ -222,9 +254,9 @@ class Blocks:
         return rest[: stop - start]
 
 
-def _runs(layers: list[int], widths: Sequence[int]) -> list[list[int]]:
+def _runs(layers: list[int], widths: Sequence[int], memory: int) -> list[list[int]]:
     """Cut layers into runs whose products with each other fit the budget."""
-    widest, runs, width = (BUDGET / 8) ** 0.5, [[layers[0]]], widths[layers[0]]
+    widest, runs, width = (memory / 8) ** 0.5, [[layers[0]]], widths[layers[0]]
     for layer in layers[1:]:
         if width + widths[layer] > widest:
             runs.append([])

@@ -1,0 +1,181 @@
+"""What CKA over stored recordings costs as it grows: on paper, and on workers here.
+
+    python -P tests/benchmarks/scaling.py paper
+    python -P tests/benchmarks/scaling.py workers --examples 20000 200000
+
+`paper` takes the package's own plan (`repsim.measures.kernels`): operations, bytes read
+and moved, memory of a worker, and where an H100 is no longer the limit. `workers`
+writes a recording, compares it on so many processes of this machine, and prints the
+processor time and peak memory of the workers, which other work on the machine changes
+little, beside the same numbers from dask arrays.
+"""
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import repsim
+from repsim.datasets.store import zarr_format
+from repsim.measures.kernels.products import operations
+from repsim.measures.kernels.streamed import SPANS, passes, reads
+
+H100 = {"TF32": 495e12, "float32": 67e12}
+"""Operations a second at most: NVIDIA H100 SXM data sheet, dense."""
+
+STORE = 10e9
+"""Bytes a second that eight workers read together from a shared store, assumed."""
+
+RESNET50 = [256] * 3 + [512] * 4 + [1024] * 6 + [2048] * 3
+"""Units of its sixteen blocks, pooled over space."""
+
+CASES: dict[str, tuple[int, list[int], int]] = {
+    "ResNet-50 blocks, pooled, one network": (50_000, RESNET50, 1),
+    "the same, two networks": (50_000, RESNET50 * 2, 1),
+    "50 networks × 100 checkpoints": (50_000, RESNET50 * 50, 100),
+    "32 layers × 4,096, 10⁶ tokens": (1_000_000, [4096] * 32, 1),
+}
+
+
+def paper(budget: int, workers: int = 8) -> list[dict[str, Any]]:
+    """Return a row for each case."""
+    rows = []
+    for name, (n, widths, times) in CASES.items():
+        every = passes(widths, None, budget)
+        again = reads(every)
+        work = operations(n, widths, None, "feature") * times
+        size = 4.0 * n * sum(widths) * times
+        # Each pass sends the sums of each run of examples once, to be merged.
+        products = [
+            sum(widths[i] for i in one.layers) ** 2 / (2 if one.split is None else 4)
+            for one in every
+        ]
+        rows.append(
+            {
+                "what": name,
+                "operations": work,
+                "stored GB": size / 1e9,
+                "passes": len(every),
+                "reads": again,
+                "read GB": size * again / 1e9,
+                "moved GB": sum(products) * 8 * (SPANS - 1) * times / 1e9,
+                "sums of a pass, GiB": max(products) * 8 / 2**30,
+                "hours of arithmetic": work / (H100["TF32"] * workers) / 3600,
+                "hours of reading": size * again / STORE / 3600,
+            }
+        )
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print a table in Markdown."""
+    names = list(rows[0])
+    print("| " + " | ".join(names) + " |")  # noqa: T201
+    print("| " + " | ".join("---" for _ in names) + " |")  # noqa: T201
+    for row in rows:
+        cells = [v if isinstance(v, str) else f"{v:.3g}" for v in row.values()]
+        print("| " + " | ".join(cells) + " |")  # noqa: T201
+
+
+def written(folder: Path, n: int, layers: int, units: int) -> Path:
+    """Write a recording piece by piece, so that this process stays small."""
+    path = folder / f"{n}.zarr"
+    rng = np.random.default_rng(0)
+    zarr_format.CHUNK_BYTES = 2**20
+    base = rng.normal(size=(n, 16)).astype(np.float32)
+    run = {}
+    for i in range(layers):
+        mix = rng.normal(size=(16, units)).astype(np.float32)
+        run[f"l{i}"] = (("example", f"l{i}_unit"), np.tanh(base @ mix))
+    repsim.save_recording(xr.Dataset(run), path)
+    return path
+
+
+def usage() -> tuple[float, float]:
+    """Return the processor seconds and the peak MB of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def on_workers(path: Path, workers: int, form: str) -> dict[str, Any]:
+    """Compare on fresh processes, and return what it cost them."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None
+        ) as local,
+        Client(local) as client,
+    ):
+        client.run(lambda: __import__("repsim").compare)
+        before = client.run(usage)
+        began = time.perf_counter()
+        if form == "repsim":
+            run = repsim.open_recording(path)
+            repsim.compare(run, precision="float32")
+        else:
+            by_dask(path)
+        wall = time.perf_counter() - began
+        after = client.run(usage)
+    spent = [after[w][0] - before[w][0] for w in after]
+    more = [after[w][1] - before[w][1] for w in after]
+    return {
+        "form": form,
+        "workers": workers,
+        "CPU s, all": sum(spent),
+        "CPU s, busiest": max(spent),
+        "peak MB a worker": max(more),
+        "wall s": wall,
+    }
+
+
+def by_dask(path: Path) -> np.ndarray:
+    """Return linear, biased CKA of all pairs as one writes it with dask arrays."""
+    import dask
+    import dask.array as da
+
+    run = repsim.open_recording(path, chunks={})
+    layers = [run[name].data for name in repsim.layers(run)]
+    layers = [x - x.mean(axis=0) for x in layers]
+    squares = [[da.sum((x.T @ y) ** 2) for y in layers] for x in layers]
+    values = np.array(dask.compute(squares)[0])
+    own = np.sqrt(np.diag(values))
+    return np.asarray(values / np.outer(own, own))
+
+
+def main() -> None:
+    """Print the table asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["paper", "workers"])
+    parser.add_argument("--budget", type=float, default=2.0, help="GiB of sums")
+    parser.add_argument("--examples", type=int, nargs="+", default=[20_000, 200_000])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--units", type=int, default=128)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.what == "paper":
+        rows = paper(int(options.budget * 2**30))
+    else:
+        rows = []
+        with tempfile.TemporaryDirectory() as folder:
+            for n in options.examples:
+                path = written(Path(folder), n, options.layers, options.units)
+                for workers in options.workers:
+                    for form in ("repsim", "dask"):
+                        one = on_workers(path, workers, form)
+                        rows.append({"examples": str(n), **one})
+    if options.json:
+        print(json.dumps(rows))  # noqa: T201
+    else:
+        show(rows)
+
+
+if __name__ == "__main__":
+    main()
