@@ -257,7 +257,7 @@ def test_runs_of_examples_cover_each_once(n: int, chunk: int) -> None:
         shape = (n, 2)
 
     Source.chunk = chunk  # type: ignore[attr-defined]
-    spans = spans_of([Source()])
+    spans = spans_of([Source()], None)
     assert [i for start, stop in spans for i in range(start, stop)] == list(range(n))
     assert len(spans) <= 33
 

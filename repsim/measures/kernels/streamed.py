@@ -23,8 +23,8 @@ BUDGET: int | None = None
 LEAST = 2**28
 """Bytes that are always taken to be there."""
 
-SPANS = 32
-"""Runs of examples that workers sum up apart; each has sums of its own to merge."""
+SPANS = (8, 32)
+"""Runs of examples that workers sum up apart, at least and at most."""
 
 BLOCK = 2**28
 """Bytes of one block of examples, all layers together."""
@@ -85,7 +85,7 @@ def streamed_sums(
         if client is None:
             part, scales = sums_of(sum_up((0, n), read_here, advance))
         else:
-            spans = spans_of(read_here)
+            spans = spans_of(read_here, one.split)
             part, scales = cluster.reduced(
                 client, sum_up, spans, Moments.merged, sums_of, read_here
             )
@@ -134,12 +134,23 @@ def can_spread(sources: Sequence[Matrix]) -> bool:
     return all(getattr(source, "stored", False) for source in sources)
 
 
-def spans_of(sources: Sequence[Matrix]) -> list[tuple[int, int]]:
-    """Cut the examples into runs of whole chunks: so many for any number of workers."""
+def number_of_spans(n: int, widths: Sequence[int], split: int | None) -> int:
+    """Return into how many runs to cut examples: each has sums to send and to merge.
+
+    Not more than examples outweigh these sums, and the same for any number of workers.
+    """
+    left = sum(widths[:split])
+    sums = left * (left / 2 if split is None else sum(widths[split:]))
+    return int(np.clip(n * sum(widths) // max(1, 2 * sums), *SPANS))
+
+
+def spans_of(sources: Sequence[Matrix], split: int | None) -> list[tuple[int, int]]:
+    """Cut the examples into runs of whole chunks."""
     n = int(sources[0].shape[0])
+    number = number_of_spans(n, [int(s.shape[1]) for s in sources], split)
     chunk = max(max(1, int(getattr(source, "chunk", 1))) for source in sources)
-    chunk = min(chunk, max(1, n // SPANS)) if chunk > n // 2 else chunk
-    rows = max(1, -(-n // SPANS // chunk)) * chunk
+    chunk = min(chunk, max(1, n // number)) if chunk > n // 2 else chunk
+    rows = max(1, -(-n // number // chunk)) * chunk
     edges = [*range(0, n, rows), n]
     return list(zip(edges, edges[1:], strict=False))
 
