@@ -10,6 +10,7 @@ from repsim.core.provenance import repsim_version
 from repsim.measures.dissimilarity.comparators import METHODS, Method, similarities
 from repsim.measures.dissimilarity.given import as_rdms
 from repsim.measures.dissimilarity.ranks import doubled
+from repsim.measures.magnitudes import array_near_one
 
 
 def noise_ceiling(
@@ -130,7 +131,8 @@ def _bounds(stack: np.ndarray, method: Method) -> tuple[float, float]:
 
 def on_scale(row: np.ndarray, method: str) -> np.ndarray:
     """Put an RDM on the scale on which the method compares."""
-    keep = ~np.isnan(row)
+    # No comparator sees the scale, and squares of any number shall be in range.
+    row, keep = array_near_one(row)[0], ~np.isnan(row)
     out = np.full(len(row), np.nan)
     if method in ("spearman", "rho-a", "kendall", "tau-a"):
         out[keep] = doubled(row[keep])

@@ -10,6 +10,7 @@ from repsim.core.messages import unknown
 from repsim.core.provenance import made_by
 from repsim.measures.dissimilarity.given import aligned, as_rdms, crossed
 from repsim.measures.dissimilarity.ranks import doubled
+from repsim.measures.magnitudes import array_near_one
 
 Correlation = Literal["spearman", "pearson"]
 
@@ -69,6 +70,8 @@ def partial_rsa(
     kept = _without_missing([_flat(part) for part in (left, right, taken)])
     if method == "spearman":
         kept = [np.stack([doubled(row) for row in part]) for part in kept]
+    else:
+        kept = [_scaled(part)[0] for part in kept]
     a, b = _residuals(kept[0], kept[2]), _residuals(kept[1], kept[2])
     out = crossed(a @ b.T, left, right, "partial_rsa")
     return out.assign_attrs(
@@ -88,6 +91,12 @@ def _matched(rdms: xr.DataArray, **others: xr.DataArray) -> list[xr.DataArray]:
 
 def _flat(rdms: xr.DataArray) -> np.ndarray:
     return np.asarray(rdms.values.reshape(-1, rdms.sizes["pair"]), np.float64)
+
+
+def _scaled(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows brought near one by powers of two, and these: squares overflow."""
+    parts = [array_near_one(row) for row in rows]
+    return np.stack([row for row, _ in parts]), np.array([by for _, by in parts])
 
 
 def _without_missing(stacks: list[np.ndarray]) -> list[np.ndarray]:
@@ -176,16 +185,18 @@ def rdm_regression(
     y, x = _without_missing([_flat(left), _flat(models)])
     if method == "spearman":
         y, x = (np.stack([doubled(row) / 2 for row in part]) for part in (y, x))
+    (y, large), (x, units) = _scaled(y), _scaled(x)
     y, x = y - y.mean(1, keepdims=True), x - x.mean(1, keepdims=True)
     _expect_independent(x, models)
     total = np.sum(y**2, axis=1)
     total[total == 0] = np.nan
-    coefficient = np.linalg.solve(x @ x.T, x @ y.T).T
+    scaled = np.linalg.solve(x @ x.T, x @ y.T).T
+    coefficient = np.ldexp(scaled, units - large[:, None])
     r2 = _explained(x, y) / total
     unique = np.stack(
         [r2 - _explained(np.delete(x, k, 0), y) / total for k in range(len(x))], 1
     )
-    beta = coefficient * np.linalg.norm(x, axis=1) / np.sqrt(total)[:, None]
+    beta = scaled * np.linalg.norm(x, axis=1) / np.sqrt(total)[:, None]
     outer = left.shape[:-1]
     names = [str(v) for v in models["model"].values]
     dims = left.dims[:-1]

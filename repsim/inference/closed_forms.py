@@ -17,6 +17,7 @@ import numpy as np
 from scipy.spatial.distance import pdist
 
 from repsim.inference.jackknife import Estimates, pair_variance
+from repsim.measures.magnitudes import array_near_one
 
 LEAST = 6
 """Fewer examples than this leave nothing to estimate a variance from."""
@@ -28,6 +29,8 @@ class Kernel:
     """A kernel matrix, U-centred, made a band of rows at a time."""
 
     def __init__(self, x: np.ndarray, kernel: str, bandwidth: float) -> None:
+        # Ratios of kernels do not see the scale, fourth powers overflow.
+        x, _ = array_near_one(x)
         self.x = x - x.mean(0)
         self.norms = (self.x**2).sum(1)
         self.radial = kernel == "rbf"

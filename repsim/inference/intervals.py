@@ -25,6 +25,7 @@ from repsim.inference.layer_pairs import LayerPair, exact_copies, layer_pair
 from repsim.inference.seed_intervals import TwoFactors, over_networks, two_factors
 from repsim.inference.unit_intervals import over_units
 from repsim.measures.catalogue import Choice, Measure, named
+from repsim.measures.magnitudes import array_near_one
 
 NO_POPULATION = ("mutual_knn",)
 """Measures whose neighbourhoods shrink as examples come: there is no value to cover."""
@@ -368,6 +369,7 @@ def outlying(x: np.ndarray) -> np.ndarray:
     nothing = np.empty(0, dtype=np.intp)
     if len(x) < 20:
         return nothing
+    x, _ = array_near_one(x)
     size = np.linalg.norm(x - np.median(x, axis=0), axis=1)
     order = np.argsort(-size, kind="stable")[: len(x) // 20]
     # Not the median: of a rectified unit half of the examples are at 0 anyhow.

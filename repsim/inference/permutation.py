@@ -24,6 +24,7 @@ from repsim.inference.rsa_influence import METHODS, Ranked
 from repsim.inference.shifts import SHIFTED, Inner, Shifts, reached, reciprocal
 from repsim.measures.catalogue import Choice, Measure
 from repsim.measures.dissimilarity import rdm
+from repsim.measures.magnitudes import array_near_one
 
 _CELLS = 2**27
 """Numbers of matrices over pairs of examples that are held at a time (1 GiB)."""
@@ -148,9 +149,13 @@ def permutation_test(
         )
         if groups is None and moment in (None, 0):
             _warn_of_copies(xs + ys)
-        parts.append(
-            _in_blocks(xs, ys, chosen, options, orders, shifts, sign, progress)
+        (xs, by_a), (ys, by_b) = (_near_one(side, chosen) for side in (xs, ys))
+        p_value, mean = _in_blocks(
+            xs, ys, chosen, options, orders, shifts, sign, progress
         )
+        if chosen.name == "hsic" and _kernel(chosen, options) == "linear":
+            mean = np.ldexp(mean, -2 * np.add.outer(by_a, by_b))
+        parts.append((p_value, mean))
     values = [
         np.stack(part) if stepped else part[0] for part in zip(*parts, strict=True)
     ]
@@ -173,6 +178,16 @@ def permutation_test(
         "repsim_version": repsim_version(),
     }
     return result
+
+
+def _near_one(
+    side: list[np.ndarray], measure: Measure
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return layers near one by powers of two, which no order sees, and these."""
+    if measure.name not in ("cka", "hsic", "rsa"):
+        return side, np.zeros(len(side), dtype=int)
+    parts = [array_near_one(x) for x in side]
+    return [x for x, _ in parts], np.array([by for _, by in parts])
 
 
 def _null(

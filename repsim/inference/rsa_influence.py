@@ -16,6 +16,7 @@ import numpy as np
 
 from repsim.inference.jackknife import Estimates, pair_variance
 from repsim.measures.dissimilarity import rdm
+from repsim.measures.magnitudes import array_near_one
 
 LEAST = 6
 METRICS = ("correlation", "cosine", "euclidean", "sqeuclidean", "cityblock")
@@ -43,7 +44,10 @@ def leave_one_out(
     with warnings.catch_warnings():
         # `compare` has said which examples have no distance.
         warnings.simplefilter("ignore", UserWarning)
-        left, right = ([rdm(x, metric=metric) for x in side] for side in (xs, ys))
+        left, right = (
+            [rdm(array_near_one(x)[0], metric=metric) for x in side]
+            for side in (xs, ys)
+        )
     return influences(left, right, method=method, n=n, which=which)
 
 
@@ -187,11 +191,13 @@ def _by_rank(a: Ranked, b: Ranked, scale: float) -> tuple[float, np.ndarray]:
 
 
 def _standard(entries: np.ndarray) -> np.ndarray:
+    entries, _ = array_near_one(entries)
     centred = entries - entries.mean()
     return _unit(centred)
 
 
 def _unit(entries: np.ndarray) -> np.ndarray:
+    entries, _ = array_near_one(entries)
     size = np.sqrt((entries**2).mean())
     return entries / size if size > 0 else np.full_like(entries, np.nan)
 

@@ -14,6 +14,7 @@ import xarray as xr
 from repsim.inference.jackknife import Estimates
 from repsim.inference.layer_pairs import LayerPair
 from repsim.measures.catalogue import Measure
+from repsim.measures.magnitudes import array_near_one
 
 LEAST = 3
 """Units of a layer below which nothing can be said of others."""
@@ -90,7 +91,9 @@ def _padded(values: np.ndarray, whole: float, count: int) -> np.ndarray:
 
 def _cell(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Return unit-debiased CKA, and without each unit of x and of y."""
-    x, y = x - x.mean(0), y - y.mean(0)
+    x, y = (
+        side - side.mean(0) for side in (array_near_one(x)[0], array_near_one(y)[0])
+    )
     xy, by_x, by_y = _products(x, y)
     xx, x_by, x_own = _own(x)
     yy, y_by, y_own = _own(y)

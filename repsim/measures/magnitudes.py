@@ -53,6 +53,13 @@ def near_one(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, int]:
     return shifted(wide, by).to(dtype), by
 
 
+def array_near_one(x: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return an array times 2ᵏ, of which no square overflows or vanishes, and k."""
+    low, high = np.nanmin(x, initial=0.0), np.nanmax(x, initial=0.0)
+    by = exponent_of(float(max(-low, high)))
+    return (np.ldexp(x, by) if by else x), by
+
+
 @dataclass(frozen=True)
 class Rounding:
     """How exact a representation is, as it came."""

@@ -48,3 +48,12 @@ def test_noise_ceiling_says_what_is_wrong(recording: Callable[..., xr.Dataset]) 
         repsim.noise_ceiling(rdms.expand_dims("seed"))
     with pytest.raises(ValueError, match="`method`"):
         repsim.noise_ceiling(rdms, method="r")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["pearson", "cosine", "spearman"])
+def test_rdms_of_any_size(method: str, study: Callable[..., xr.DataTree]) -> None:
+    rdms = repsim.rdms(study()).isel(step=-1, missing_dims="ignore")
+    expected = repsim.noise_ceiling(rdms, method=method)  # type: ignore[arg-type]
+    for power in (-700, 700):
+        found = repsim.noise_ceiling(rdms * 2.0**power, method=method)  # type: ignore[arg-type]
+        xr.testing.assert_allclose(found, expected)

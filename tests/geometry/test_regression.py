@@ -90,3 +90,18 @@ def test_regression_refuses_dependent_models(
         repsim.rdm_regression(rdms, twice)
     with pytest.raises(ValueError, match="`method` to be one of pearson"):
         repsim.rdm_regression(rdms, model, method="kendall")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("power", [-900, -600, 600, 900])
+def test_numbers_of_any_size(power: int, recording: Callable[..., xr.Dataset]) -> None:
+    near = repsim.rdms(recording(steps=None)), repsim.rdms(recording(1, steps=None))
+    far = near[0] * 2.0**power, near[1] * 2.0 ** (power // 3)
+    for function in (
+        lambda a, b: repsim.partial_rsa(a, b, b.isel(layer=0), method="pearson"),
+        lambda a, b: repsim.rdm_regression(a, b.rename(layer="model")),
+    ):
+        expected, found = function(*near), function(*far)
+        if isinstance(found, xr.Dataset):
+            # In the RDM's unit per unit of the model.
+            found["coefficient"] *= 2.0 ** (power // 3 - power)
+        xr.testing.assert_allclose(found, expected)

@@ -459,3 +459,24 @@ def test_refusals(rng: np.random.Generator) -> None:
         confidence(two, over="label")
     with warnings.catch_warnings(), pytest.raises(ValueError, match="same examples"):
         confidence(a, a.isel(example=slice(10)))
+
+
+@pytest.mark.parametrize(
+    ("measure", "options"),
+    [
+        ("cka", {}),
+        ("cka", {"kernel": "rbf"}),
+        ("rsa", {}),
+        ("rsa", {"metric": "sqeuclidean", "method": "pearson"}),
+        ("rsa", {"metric": "euclidean", "method": "cosine"}),
+    ],
+)
+def test_numbers_of_any_size(
+    measure: str, options: dict[str, str], rng: np.random.Generator
+) -> None:
+    x, y = related(20, 4, rng)
+    expected = confidence(as_run(x), as_run(y), measure, **options)
+    for power in (-900, -300, 300, 900):
+        runs = as_run(x * 2.0**power), as_run(y * 2.0 ** (-power // 3))
+        found = confidence(*runs, measure, **options)
+        xr.testing.assert_allclose(found, expected)

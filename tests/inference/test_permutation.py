@@ -131,3 +131,26 @@ def test_relatedness_refusals(rng: np.random.Generator) -> None:
         permutation_test(a, a, groups=[0] * 4 + [1] * 6)
     with pytest.raises(TypeError, match="register it first"):
         permutation_test(a, a, lambda x, y: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("measure", "options"),
+    [
+        ("cka", {}),
+        ("cka", {"kernel": "rbf"}),
+        ("hsic", {}),
+        ("rsa", {"metric": "euclidean", "method": "pearson"}),
+    ],
+)
+def test_numbers_of_any_size(
+    measure: str, options: dict[str, object], rng: np.random.Generator
+) -> None:
+    x, y = rng.normal(size=(2, 20, 4))
+    expected = permutation_test(
+        recording(x), recording(y), measure, permutations=19, **options
+    )
+    for power in (-400, 400):
+        # HSIC is of the fourth order, the product of both sides' squares.
+        runs = recording(x * 2.0**power), recording(y * 2.0**-power)
+        found = permutation_test(*runs, measure, permutations=19, **options)
+        xr.testing.assert_allclose(found, expected)
