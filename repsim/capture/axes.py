@@ -93,7 +93,7 @@ class Axes:
                 raise ValueError(unknown("axes", pattern, [*chosen, INPUTS]))
         self.known: dict[str, Order] = {}
         self.doubtful: dict[str, tuple[str, ...]] = {}
-        self._evidence: dict[str, tuple[set[int], set[int]]] = {}
+        self._evidence: dict[tuple[str, int], tuple[set[int], set[int]]] = {}
 
     @cached_property
     def vocabularies(self) -> set[int]:
@@ -150,7 +150,7 @@ class Axes:
         if size == 1 or size not in shape[1:]:
             return True
         # An axis that this very module has its features on is not the examples'.
-        first, last = self._features(_path(name), own=True)
+        first, last = self._features(_path(name), len(shape) - 1, own=True)
         features = {1} if shape[1] in first else set()
         features |= {len(shape) - 1} if shape[-1] in last else set()
         return all(
@@ -197,32 +197,38 @@ class Axes:
             if told.rpartition(".")[2] in ("NHWC", "NCHW") and count == 3:
                 return (_LAST if told.endswith("NHWC") else _FIRST)[3]
         for p in around:
-            first, last = self._features(p)
+            first, last = self._features(p, count)
             channels, units = inner[0] in first, inner[-1] in last
             if channels != units:
                 return (_FIRST if channels else _LAST)[count]
-        first, last = self._features("")
+        first, last = self._features("", count)
         guess = _LAST if count == 2 else _FIRST
         if (first and last) or (first if count == 2 else last):
             self.doubtful[name] = guess[count]
         return guess[count]
 
-    def _features(self, path: str, own: bool = False) -> tuple[set[int], set[int]]:
+    def _features(
+        self, path: str, count: int, own: bool = False
+    ) -> tuple[set[int], set[int]]:
         """Return the numbers of features that modules here have first, and last."""
         if own:
             module = self.modules.get(path)
-            return ({*()}, {*()}) if module is None else _features(module)
-        if path not in self._evidence:
+            return (set(), set()) if module is None else _features(module, count)
+        if (path, count) not in self._evidence:
             first: set[int] = set()
             last: set[int] = set()
+            flattened: set[int] = set()
             lead = f"{path}." if path else ""
             for name, module in self.modules.items():
                 if name == path or name.startswith(lead):
-                    more_first, more_last = _features(module)
+                    if isinstance(module, _ConvNd) and _has_more_axes(module, count):
+                        flattened = {module.out_channels}
+                    more_first, more_last = _features(module, count)
                     first |= more_first
                     last |= more_last
-            self._evidence[path] = first, last
-        return self._evidence[path]
+            # Where the channels of maps went that were flattened is not known.
+            self._evidence[path, count] = first | flattened, last | flattened
+        return self._evidence[path, count]
 
 
 def told_axis(axes: Axes, name: str) -> int | None:
@@ -274,15 +280,24 @@ def batch_first(module: nn.Module) -> bool | None:
     return told if isinstance(told, bool) else None
 
 
-def _features(module: nn.Module) -> tuple[set[int], set[int]]:
-    """Return the numbers of features that a module has on axis 1, and on the last."""
+def _has_more_axes(module: _ConvNd, count: int) -> bool:
+    return len(module.kernel_size) >= count
+
+
+def _features(module: nn.Module, count: int) -> tuple[set[int], set[int]]:
+    """Return the numbers of features that a module has on axis 1, and on the last.
+
+    Of an output with `count` axes beside the examples.
+    """
     kind = type(module).__name__
     first: set[Any] = set()
     last: set[Any] = set()
     if isinstance(module, _ConvNd):
-        first = {module.out_channels, module.in_channels}
+        if not _has_more_axes(module, count):
+            first = {module.out_channels, module.in_channels}
     elif isinstance(module, _NormBase):
-        first = {module.num_features}
+        if count > 2 or not kind.endswith(("2d", "3d")):
+            first = {module.num_features}
     elif isinstance(module, nn.GroupNorm):
         first = {module.num_channels}
     elif isinstance(module, nn.RNNBase):

@@ -239,7 +239,8 @@ class Moment:
         rows = rows.reshape(size, *inner, -1)
         received = there.reshape(size, -1) if inner else None
         self._put(name, rows, names, received=received)
-        self._mark(name)
+        if not bool(there.all()):
+            self._mark(name)
 
     # into the sink
 

@@ -106,11 +106,13 @@ class Choice:
         outputs = tensors(output)
         if (self.first or call in self.calls) and outputs:
             yield f"{path}{again}", next(iter(outputs.values()))
+        fields = getattr(output, "_fields", ())  # of a named tuple, "state" is "1", too
         for key in self.keys:
-            if key not in outputs:
-                known = [f"{path}@{k}" for k in outputs]
+            place = str(fields.index(key)) if key in fields else key
+            if place not in outputs:
+                known = [f"{path}@{k}" for k in (*outputs, *fields)]
                 raise ValueError(unknown("layers", f"{path}@{key}", known))
-            yield f"{path}@{key}{again}", outputs[key]
+            yield f"{path}@{key}{again}", outputs[place]
 
 
 def tensors(output: object) -> dict[str, Found]:

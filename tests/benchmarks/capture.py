@@ -1,7 +1,7 @@
 """What recording costs a training run, and what the store costs in bytes.
 
     python tests/benchmarks/capture.py            # all of it, some five minutes
-    python tests/benchmarks/capture.py overhead   # or codecs, memory, packing
+    python tests/benchmarks/capture.py overhead   # or codecs, memory, packing, tokens
 
 CPU time is the process's, all threads together; one thread for torch; medians.
 """
@@ -229,8 +229,13 @@ def memory(rounds: int = 3) -> None:
         )
 
 
-def packing(steps: int = 1000) -> None:
-    """Print what closing makes of a recording of many steps."""
+def packing() -> None:
+    """Print what closing makes of recordings of many steps: 20,000 and 60,000 files."""
+    for steps in (1000, 3000):
+        _packing(steps)
+
+
+def _packing(steps: int) -> None:
     net = repsim.networks.mlp(64, hidden=[50] * LAYERS, classes=10)
     with tempfile.TemporaryDirectory() as folder:
         recorder = repsim.Recorder(
@@ -256,6 +261,45 @@ def packing(steps: int = 1000) -> None:
     _say(f"zarr.json. It opens in {1e3 * opening:.0f} ms.")
 
 
+def tokens(rounds: int = 5, sequences: int = 16, count: int = 128) -> None:
+    """Print the CPU time of recording a GPT-2 over that of its own forward pass."""
+    from transformers import GPT2Config, GPT2Model
+
+    torch.manual_seed(0)
+    net = GPT2Model(GPT2Config(use_cache=False)).eval()  # 12 blocks of 768, 124 M
+    mask = torch.arange(count) < torch.randint(count // 4, count + 1, (sequences, 1))
+    layers = [f"h.{i}" for i in range(12)]
+    ways: dict[str, Any] = {"last": "last", "masked mean": "mean", "every token": None}
+    times: dict[str, list[float]] = {name: [] for name in ("forward", *ways)}
+    held = {}
+    for _ in range(rounds):
+        words = torch.randint(0, 50257, (sequences, count))
+        batch = {"input_ids": words, "attention_mask": mask.long()}
+        for name in times:
+            begin = time.process_time()
+            if name == "forward":
+                with torch.no_grad():
+                    net(**batch)
+            else:
+                run = repsim.record(net, [batch], layers, reduce=ways[name])
+                held[name] = sum(v.nbytes for v in run.data_vars.values())
+            times[name].append(time.process_time() - begin)
+    _say(f"\nGPT-2 small, 12 blocks, {sequences} sequences of {count} tokens a batch,")
+    _say(f"medians of {rounds} batches in turns (least to most)\n")
+    _say("| recorded | CPU time over the forward pass | 256 sequences take |")
+    _say("| --- | --- | --- |")
+    for name in ways:
+        pairs = zip(times[name], times["forward"], strict=True)
+        ratios = sorted(mine / plain for mine, plain in pairs)
+        _say(
+            f"| {name} | {statistics.median(ratios):.2f} "
+            f"({ratios[0]:.2f} to {ratios[-1]:.2f}) "
+            f"| {held[name] * 256 / sequences / 1e6:.0f} MB |"
+        )
+    plain = statistics.median(times["forward"])
+    _say(f"\nThe forward pass takes {plain:.1f} s of CPU.")
+
+
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
@@ -267,6 +311,7 @@ if __name__ == "__main__":
         "codecs": codecs,
         "memory": memory,
         "packing": packing,
+        "tokens": tokens,
     }
     parser.add_argument("table", nargs="?", choices=[*tables, "peak"])
     parser.add_argument("moments", nargs="?", type=int)

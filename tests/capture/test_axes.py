@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -212,3 +212,54 @@ def test_a_function_is_seen_by_a_module_behind_it() -> None:
 
     net, x = Net(), torch.randn(3, 4)
     np.testing.assert_array_equal(repsim.record(net, x)["after_gelu"], net(x).detach())
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_flattened_maps_say_where_their_channels_went(turned: bool) -> None:
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps = nn.Sequential(nn.Conv2d(3, 16, 2, 2), nn.Conv2d(16, 8, 2, 2))
+
+        def forward(self, x: Tensor) -> Any:
+            flat = self.maps(x).flatten(2)
+            return flat.transpose(1, 2) if turned else flat
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.head = Patches(), nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Any:
+            h = self.patches(x)
+            return self.head(h if turned else h.transpose(1, 2))
+
+    # 16 places, as many as the first convolution has channels.
+    run = repsim.record(Net(), torch.randn(3, 3, 16, 16), layers=["patches"])
+    axes = ("token", "unit") if turned else ("channel", "x")
+    assert run["patches"].dims[1:] == tuple(f"patches_{axis}" for axis in axes)
+
+
+def test_a_named_tuple_is_asked_by_its_names() -> None:
+    class Out(NamedTuple):
+        h: Tensor
+        state: Tensor
+
+    class Cell(nn.Module):
+        def forward(self, x: Tensor) -> Out:
+            return Out(x, 2 * x)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = Cell()
+
+        def forward(self, x: Tensor) -> Any:
+            return self.cell(x).h
+
+    x = torch.randn(4, 3)
+    run = repsim.record(Net(), x, layers=["cell", "cell@state", "cell@1"])
+    np.testing.assert_array_equal(run["cell@state"], 2 * x)
+    np.testing.assert_array_equal(run["cell@1"], 2 * x)
+    with pytest.raises(ValueError, match="cell@0, cell@1, cell@h, cell@state, but got"):
+        repsim.record(Net(), x, layers=["cell@c"])
