@@ -22,7 +22,7 @@ from repsim.inference.jackknife import (
     scale,
 )
 from repsim.inference.layer_pairs import LayerPair, exact_copies, layer_pair
-from repsim.inference.seed_intervals import TwoFactors, over_networks, two_factors
+from repsim.inference.seed_intervals import over_networks, two_factors
 from repsim.inference.unit_intervals import over_units
 from repsim.measures.catalogue import Choice, Measure, named
 from repsim.measures.magnitudes import array_near_one
@@ -95,7 +95,8 @@ def confidence(
         examples `bias` is the jackknife's guess and `estimate` is `measured`. NaN
         where a layer is constant. `low` and `high` are NaN, with a warning, where
         the measure is a plug-in estimate farther from its population's value than
-        half its standard error. The attrs say how the interval was made.
+        half its standard error (over groups: than a whole one, before `bias` is off).
+        The attrs say how the interval was made.
 
     Raises
     ------
@@ -153,7 +154,8 @@ def confidence(
             a, b, layers, layers_b, lambda x, y: plan.over(x, y, factors[0]), chosen,
             level,
         )  # fmt: skip
-        return _result(result, template, how, over=factors, level=level, seed=seed)
+        values = _Numbers(**vars(result)).refused(chosen, 0.5)
+        return _result(values, template, how, over=factors, level=level, seed=seed)
     elif len(factors) == 1:
         labelled, how = plan.over(a, b, factors[0])
     else:
@@ -175,9 +177,10 @@ def confidence(
     values = _Numbers(
         given.value, ends.low, ends.high, ends.standard_error, measured, bias
     )
-    if factors == ("example",) and estimates.pairs is None:
-        # Closed forms are of estimators that are debiased already.
-        values = values.refused(chosen)
+    if factors not in (("seed",), ("unit",)) and estimates.pairs is None:
+        # Closed forms are of estimators that are debiased already. Over groups the bias
+        # is taken off, to first order: no more of it than what chance moves.
+        values = values.refused(chosen, 0.5 if factors == ("example",) else 1.0)
     return _result(values, template, how, over=factors, level=level, seed=seed)
 
 
@@ -192,11 +195,11 @@ class _Numbers:
     measured: np.ndarray
     bias: np.ndarray
 
-    def refused(self, measure: Measure) -> "_Numbers":
-        """Return them without ends where they would be about a biased value."""
+    def refused(self, measure: Measure, most: float) -> "_Numbers":
+        """Return them without ends where the bias is more standard errors than that."""
         bias = np.abs(self.bias)
         # Round-off is no bias.
-        worse = (bias > self.standard_error / 2) & (bias > 1e-9)
+        worse = (bias > self.standard_error * most) & (bias > 1e-9)
         if measure.name in NO_POPULATION:
             worse = np.isfinite(self.measured)
             reason = (
@@ -206,7 +209,7 @@ class _Numbers:
         else:
             reason = (
                 "is a plug-in estimate here: the estimated bias of "
-                f"{measure.name!r} exceeds half its standard error"
+                f"{measure.name!r} exceeds {'half ' * (most < 1)}its standard error"
             )
         if measure.name in CROSS_VALIDATED or not bool(worse.any()):
             return self
@@ -222,7 +225,7 @@ class _Numbers:
 
 
 def _result(
-    values: "_Numbers | TwoFactors", template: xr.DataArray, how: str, **attrs: Any
+    values: _Numbers, template: xr.DataArray, how: str, **attrs: Any
 ) -> xr.Dataset:
     """Return the numbers with the labels of the measure's cells."""
     names = ("estimate", "low", "high", "standard_error", "measured", "bias")

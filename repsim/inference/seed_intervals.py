@@ -193,7 +193,8 @@ def two_factors(
         np.fmax(low, high),
         np.sqrt(variance) / slope,
         measured,
-        np.zeros_like(measured),
+        # Closed forms are of estimators that are debiased already.
+        first.bias if keep.pairs is None else np.zeros_like(measured),
     )
     return result, f"{how} and jackknife over {label} networks", template
 

@@ -1,6 +1,7 @@
 """Intervals: exact leave-one-out values, coverage in short form, and refusals."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -294,13 +295,12 @@ def test_two_factors_are_both_jackknives_less_what_both_hold(
     n, base = 9, rng.normal(size=(9, 3))
     left, right = (networks(rng, k, base, 10 * k) for k in (3, 4))
     xs, ys = ([run["h"].values for run in side.values()] for side in (left, right))
-    kind = repsim.measures.get("procrustes_distance")
-    onto = scale(kind.bounds)
+    onto = scale((-1.0, 1.0))
 
     def mean(no_a: int, no_b: int, no_example: int) -> float:
         keep = np.arange(n) != no_example
         pairs = [
-            kind(x[keep], y[keep])
+            repsim.rsa(x[keep], y[keep], method="kendall")
             for i, x in enumerate(xs)
             for j, y in enumerate(ys)
             if i != no_a and j != no_b
@@ -335,12 +335,48 @@ def test_two_factors_are_both_jackknives_less_what_both_hold(
     reach = stats.t.ppf(0.975, variance**2 / share) * np.sqrt(variance)
     ends = onto.inverse(np.array([whole - reach, whole + reach]))
     found = confidence(
-        tree("a", left)["a"], tree("b", right)["b"], "procrustes_distance",
-        over=("example", "seed"),
+        tree("a", left)["a"], tree("b", right)["b"], "rsa",
+        over=("example", "seed"), method="kendall",
     ).squeeze()  # fmt: skip
     assert found["estimate"].item() == pytest.approx(mean(-1, -1, -1))
     assert [found["low"].item(), found["high"].item()] == pytest.approx(list(ends))
     assert found.attrs["over"] == ["example", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("measure", "options"),
+    [
+        ("procrustes_distance", {}),
+        ("cka", {"debiased": False}),
+        ("svcca", {"variance": 0.5}),
+        ("mutual_knn", {}),
+    ],
+)
+@pytest.mark.parametrize(
+    "over", ["example", "stimulus", ("example", "seed"), ("stimulus", "seed")]
+)
+def test_no_factor_has_an_interval_around_a_biased_value(
+    rng: np.random.Generator,
+    measure: str,
+    options: dict[str, Any],
+    over: str | tuple[str, str],
+) -> None:
+    # Of independent sides these find alignment in noise.
+    stimulus = ("example", np.repeat(np.arange(10), 4))
+    sides: list[Any] = [
+        as_run(rng.normal(size=(40, 30))).assign_coords(stimulus=stimulus)
+        for _ in range(6)
+    ]
+    a, b = sides[:2]
+    if "seed" in over:
+        a, b = (
+            tree("x", {str(i): run for i, run in enumerate(some)})["x"]
+            for some in (sides[:3], sides[3:])
+        )
+    with pytest.warns(UserWarning, match="No interval for 1 of 1 cells"):
+        found = confidence(a, b, measure, over=over, parts=10, **options)
+    assert np.isnan(found["low"].item()) and np.isnan(found["high"].item())
+    assert np.isfinite(found["measured"].item())
 
 
 def test_all_units_show_more_than_a_few() -> None:
