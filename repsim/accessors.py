@@ -225,6 +225,7 @@ class StudyAccessor(_Result):
         return seed_test(self._data, rule_a, rule_b, **options)
 
 
-xr.register_dataarray_accessor("repsim")(ArrayAccessor)
-xr.register_dataset_accessor("repsim")(RecordingAccessor)
-xr.register_datatree_accessor("repsim")(StudyAccessor)
+_register: Any = xr  # xarray leaves these untyped
+_register.register_dataarray_accessor("repsim")(ArrayAccessor)
+_register.register_dataset_accessor("repsim")(RecordingAccessor)
+_register.register_datatree_accessor("repsim")(StudyAccessor)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -86,7 +86,7 @@ class Foreign(BackendEntrypoint):
         for name, variable in run.variables.items():
             if not variable._in_memory:
                 told = ToldArray(variable._data, folder / str(name))
-                variable._data = indexing.LazilyIndexedArray(told)
+                variable._data = cast(Any, indexing.LazilyIndexedArray(told))
         return run
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
-import zarr
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, LocalStore
 
 from repsim.core.files import DOCUMENT
 from repsim.datasets.store.elsewhere import (
@@ -34,7 +35,7 @@ RESERVED = ("step", "example", "label")
 
 def place_of(store: Any, options: Mapping[str, Any] | None = None) -> Path:
     """Return a place: of a path, an address, or a store of zarr that lies at one."""
-    if isinstance(store, zarr.abc.store.Store):
+    if isinstance(store, Store):
         return _place_of_zarr(store)
     text = store if isinstance(store, str) else ""
     scheme, separator, rest = text.partition("://")
@@ -62,9 +63,9 @@ _FORGOTTEN = re.compile(r"(s3|gs|gcs|az|abfs|https?|memory|file):/")
 
 
 def _place_of_zarr(store: Any) -> Path:
-    if isinstance(store, zarr.storage.LocalStore):
+    if isinstance(store, LocalStore):
         return Path(store.root)
-    if isinstance(store, zarr.storage.FsspecStore):
+    if isinstance(store, FsspecStore):
         fs = getattr(store.fs, "sync_fs", store.fs)
         protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
         if protocol in ("file", "local"):

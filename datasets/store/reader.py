@@ -118,11 +118,11 @@ class StoredArray(BackendArray):
             if not (self._holes if head is None else head):
                 state = "is missing" if head is None else "is empty"
                 raise ValueError(f"{file.relative_to(self._folder)} {state}")
-            size = unpacked(head or b"", self._packed)
-            if size is not None and self._packed == "blosc" and size != plain:
-                msg = f"{file.name} claims {size} bytes where {plain} belong"
+            claimed = unpacked(head or b"", self._packed)
+            if claimed is not None and self._packed == "blosc" and claimed != plain:
+                msg = f"{file.name} claims {claimed} bytes where {plain} belong"
                 raise ValueError(msg)
-            if size is not None and (fault := memory_fault(size)):
+            if claimed is not None and (fault := memory_fault(claimed)):
                 raise ValueError(f"{file.name} claims {fault}")
 
     def _broken(self, error: Exception) -> str:
@@ -134,7 +134,7 @@ class StoredArray(BackendArray):
         )
 
 
-def truly_large(error: Exception, array: BackendArray) -> bool:
+def truly_large(error: Exception, array: Any) -> bool:
     """Whether memory ran out for what was asked; not for what an object claims."""
     size = math.prod(array.shape) * np.dtype(array.dtype).itemsize
     return isinstance(error, MemoryError) and memory_fault(size) is not None

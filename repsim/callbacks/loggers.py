@@ -101,8 +101,9 @@ class Log:
         figure = Figure(figsize=(5, 4), layout="constrained")
         canvas = FigureCanvasAgg(figure)
         heatmap(cells, ax=figure.subplots())
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3]
+        canvas.draw()  # type: ignore[no-untyped-call]
+        pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+        return np.asarray(pixels)[..., :3]
 
 
 class TextLog(Log):
@@ -235,7 +236,7 @@ class WandbLog(Log):
         except ImportError as error:
             raise ImportError(_missing("wandb")) from error
         self._image = wandb.Image
-        self.run = wandb.run if run is None else run
+        self.run: Any = wandb.run if run is None else run
         if self.run is None:
             msg = (
                 "Expected a run of Weights & Biases, but got none; begin one with "

@@ -134,7 +134,8 @@ class LearntBatches(Hooks):
         batch.outputs.append((name, moved(found, None), stack))
         if self._errors and isinstance(found, Tensor) and found.requires_grad:
             keep = partial(_add_gradient, batch.errors, f"{name}@error")
-            self._on_tensors.append(found.register_hook(keep))
+            hook = found.register_hook(keep)  # type: ignore[no-untyped-call]
+            self._on_tensors.append(hook)
 
 
 def _add_gradient(errors: dict[str, Tensor], name: str, gradient: Tensor) -> None:

@@ -407,9 +407,10 @@ class Recorder:
     @contextmanager
     def _surviving(self, *kinds: type[Exception]) -> Iterator[None]:
         """End the recording and not the training where the system refuses to write."""
+        refusals: tuple[type[Exception], ...] = (OSError, *kinds)
         try:
             yield
-        except (OSError, *kinds) as error:
+        except refusals as error:
             if not self._under_way:
                 raise
             if self.failure is None:

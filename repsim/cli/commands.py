@@ -249,7 +249,11 @@ def study(
         "device": device,
         "plugins": plugin or [],
     }
-    running = {"jobs": jobs, "progress": not quiet, "after_cell": first_plot}
+    running: dict[str, Any] = {
+        "jobs": jobs,
+        "progress": not quiet,
+        "after_cell": first_plot,
+    }
     with _continues(), ExitStack() as there:
         with _bad_usage(unless=done):
             if scheduler is not None:

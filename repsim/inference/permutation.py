@@ -476,6 +476,6 @@ def _moved(
 
     def statistic(order: np.ndarray) -> np.ndarray:
         moved = [stack @ k[order][:, order].ravel() for k in right]
-        return np.stack(moved, 1) * factor
+        return np.asarray(np.stack(moved, 1) * factor)
 
     return statistic

@@ -1,5 +1,7 @@
 """What predictors see, how many there are, and how well networks learn from them."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -142,7 +144,7 @@ def table_of_the_predecessor(lab: Lab) -> Evidence:
     """Measure test errors by depth and by what feeds the layers."""
     error: dict[tuple[str, int], np.ndarray] = {}
     for depth in FEED_DEPTHS:
-        net = {"depth": depth, "measured": False, "decay": FEED_DECAY}
+        net: dict[str, Any] = {"depth": depth, "measured": False, "decay": FEED_DECAY}
         net["steps"] = lab.settings.scale.feed_steps
         rates = lab.tuned(FEEDS, **net)
         ends = lab.study(FEEDS, rates, **net)

@@ -261,9 +261,9 @@ def _product(
     """
     if metric == "cityblock":
         x, exponent = _in_range(x)
-        squares = lengths(x - x.mean(0)).square().cpu().numpy()
+        around = lengths(x - x.mean(0)).square().cpu().numpy()
         values = _cityblock(x, None if exponent else out)
-        return values, exponent, np.inf, squares if not exponent else None
+        return values, exponent, np.inf, around if not exponent else None
     if metric in DIRECTIONS:
         # Half the squared distance of rows of length one.
         gone = torch.from_numpy(away).to(x.device)
