@@ -126,6 +126,8 @@ def run_study(
     """
     out = Path(out).absolute()  # workers may run in another folder
     _refuse_file(out)
+    if options.get("root") is not None:
+        options["root"] = Path(options["root"]).absolute()
     spec = make_spec(conditions, dataset, seeds, **options)
     if finished(out, spec):
         return open_study(out / RUNS)
