@@ -14,6 +14,7 @@ import xarray as xr
 from repsim.datasets.recordings import layers
 from repsim.datasets.store.attributes import attribute, example_coordinates
 from repsim.datasets.store.places import refused
+from repsim.datasets.store.untrusted import memory_fault
 from repsim.datasets.validation import validate
 
 _JSON = "json:"
@@ -45,6 +46,7 @@ def from_netcdf(path: str | Path, *, chunks: Any = None) -> xr.Dataset:
     """Open a recording that `to_netcdf` wrote, lazily."""
     _expect_h5netcdf()
     try:
+        _check_claims(path)
         run = xr.open_dataset(path, engine="h5netcdf", chunks=chunks, cache=False)
     except FileNotFoundError:
         raise
@@ -66,6 +68,21 @@ def from_netcdf(path: str | Path, *, chunks: Any = None) -> xr.Dataset:
         order += [s for s in signals if s not in order]
         run = run[order].assign_attrs(attrs)
     return validate(run, str(path))
+
+
+def _check_claims(path: str | Path) -> None:
+    """Refuse coordinates, which are read at once, that claim more than can be."""
+    import h5py
+
+    with h5py.File(path) as file:
+        for name, kept in file.items():
+            if isinstance(kept, h5py.Dataset) and kept.ndim == 1 and kept.is_scale:
+                if fault := memory_fault(kept.size * kept.dtype.itemsize):
+                    msg = (
+                        f"Expected {name!r} in {path} to fit into memory, but it "
+                        f"claims {fault}; free some, or write the file again."
+                    )
+                    raise ValueError(msg)
 
 
 def _expect_h5netcdf() -> None:

@@ -209,6 +209,19 @@ def test_text_that_would_unpack_into_more_is_not_unpacked(store: Path) -> None:
         repsim.open_recording(store)
 
 
+def test_a_netcdf_file_that_claims_more_than_memory_is_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    pytest.importorskip("h5netcdf")
+    with h5py.File(tmp_path / "k.nc", "w") as file:
+        ids = file.create_dataset("example", (2**40,), "i8", chunks=(1024,))
+        ids.make_scale("example")
+        file.create_dataset("a", (2**40,), "f4", chunks=(1024,)).dims[0].attach_scale(
+            ids
+        )
+    with pytest.raises(ValueError, match="Expected 'example' in .*k.nc to fit into me"):
+        repsim.open_recording(tmp_path / "k.nc")
+
+
 # links
 
 
