@@ -1,6 +1,7 @@
 """Forward hooks that come off again, and tell one recording from another."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -10,6 +11,24 @@ from torch.utils.hooks import RemovableHandle
 from repsim.capture.selection import Choice, Found, given_tensors
 
 recording: ContextVar[object | None] = ContextVar("repsim_recording", default=None)
+
+
+class Hook:
+    """A hook that a copy of the network, or a file it is saved to, does not keep.
+
+    In its place there is a method of the standard library that does nothing.
+    """
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *called: Any) -> None:
+        """Do what the hook does."""
+        self._call(*called)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Return what stands for the hook in a copy."""
+        return getattr, (nullcontext(), "__exit__")
 
 
 class Hooks:
@@ -39,23 +58,25 @@ class Hooks:
         """Put the hooks on."""
         try:
             for path, module in self._around.items():
-                hook = self._entering(path)
+                hook = Hook(self._entering(path))
                 self._handles.append(
                     module.register_forward_pre_hook(hook, with_kwargs=True)
                 )
             for path, choice in self._choices.items():
                 self._handles.append(
-                    choice.module.register_forward_hook(self._hook(path, choice))
+                    choice.module.register_forward_hook(Hook(self._hook(path, choice)))
                 )
                 if choice.inputs:
-                    before = self._before(path, choice)
+                    before = Hook(self._before(path, choice))
                     self._handles.append(
                         choice.module.register_forward_pre_hook(
                             before, with_kwargs=True
                         )
                     )
             for module in self._around.values():
-                leaving = module.register_forward_hook(self._leaving, always_call=True)
+                leaving = module.register_forward_hook(
+                    Hook(self._leaving), always_call=True
+                )
                 self._handles.append(leaving)
         except BaseException:
             self.__exit__()

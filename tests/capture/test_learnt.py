@@ -1,6 +1,7 @@
 """The batches that are learnt: what training's own passes compute, and its errors."""
 
 import copy
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,23 @@ def test_the_last_batch_may_stay_without_its_update() -> None:
         net(x)
     assert recorder.dataset()["step"].values.tolist() == [0, 1]
     assert recorder.dataset().attrs["complete"] == 1
+
+
+def test_a_copy_or_a_file_of_the_network_keeps_no_hook() -> None:
+    net, (x, y) = _net(), _data()
+    with repsim.Recorder(net, "training", every=1) as recorder:
+        other = copy.deepcopy(net)
+        file = io.BytesIO()
+        torch.save(net, file)
+        F.cross_entropy(net(x[:8]), y[:8]).backward()
+        F.cross_entropy(other(x), y).backward()
+        recorder.step()
+    assert recorder.dataset().sizes["example"] == 8
+    assert b"repsim" not in file.getvalue()
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    assert torch.equal(loaded(x[:8]).isfinite(), other(x[:8]).isfinite())
+    assert torch.equal(loaded[0].weight, other[0].weight)
 
 
 class Words(nn.Module):
