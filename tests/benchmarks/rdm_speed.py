@@ -1,6 +1,12 @@
 """RDMs and their comparison beside rsatoolbox and scipy: CPU seconds, one thread.
 
-Run: python -P tests/benchmarks/rdm_speed.py --n 1000 3000 [--repeats 5]
+    export OMP_NUM_THREADS=1
+    python -P tests/benchmarks/rdm_speed.py --only rdms --n 1000
+    python -P tests/benchmarks/rdm_speed.py --only rdms --n 3000 --layers 2
+    python -P tests/benchmarks/rdm_speed.py --only sizes
+    python -P tests/benchmarks/rdm_speed.py --only comparisons
+
+each with `--into docs/performance.md` to write its table there.
 
 RDMs of 20 layers of correlated ReLU units: ours is one call of `repsim.rdms` on a
 recording, labels and checks included (or one of `repsim.crossnobis` a layer), peers
@@ -9,15 +15,19 @@ table is scaled to 20; pdist is timed on one. They take turns, in an order that 
 "half a product" is the time numpy takes for half of x yᵀ, the least that any of them
 must compute in that dtype (crossnobis of two folds: twice that).
 Comparisons are 20 × 20 RDMs at the first --n, all 400 cells; tau on --tau RDMs a side.
+Sizes are single layers of normal and of rectified units beside pdist on the same dtype:
+its time divided by ours. ✓ and ✗ say whether a bound is held.
 """
 
 import argparse
+import platform
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import rsatoolbox
@@ -39,6 +49,8 @@ COMPARE = {
     "tau-a": "tau-a",
     "tau-a with ties": "tau-a",
 }
+
+BOUNDS = {"spearman": 4, "rho-a": 4, "whitened_cosine": 4, "tau-a": 3}
 
 
 def rotate(tasks: dict[str, Task], repeats: int) -> dict[str, tuple[float, object]]:
@@ -99,15 +111,22 @@ def recording(layers: np.ndarray) -> xr.Dataset:
     )
 
 
-def rdms(n: int, d: int, layers: int, repeats: int) -> None:
-    """Print the table of RDMs."""
+def verdict(ratio: float, peer: str, bound: float) -> str:
+    """Return a ratio and whether it holds its bound."""
+    return f"{ratio:.1f} × {peer} {'✓' if ratio >= bound else '✗'}"
+
+
+def rdms(n: int, d: int, layers: int, repeats: int) -> list[str]:
+    """Return the table of RDMs."""
     narrow = activations(n, d, layers)
     rng = np.random.default_rng(1)
     noise = rng.normal(size=(layers, 2, n, d)).astype(np.float32)
     data = {"float32": narrow, "float64": narrow.astype(np.float64)}
-    print(f"\n| 20 RDMs, n = {n:,}, d = {d} | dtype | repsim | rsatoolbox | scipy |"
-          " half a product | ratios | error, of the largest |")  # fmt: skip
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    lines = [
+        f"| 20 RDMs, n = {n:,}, d = {d} | dtype | repsim | rsatoolbox | scipy | "
+        "half a product | ratios | error, of the largest |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for metric, peer in (
         ("correlation", "correlation"),
         ("sqeuclidean", "euclidean"),
@@ -147,27 +166,78 @@ def rdms(n: int, d: int, layers: int, repeats: int) -> None:
             share = LAYERS / 2 * (2 if metric == "crossnobis" else 1)
             least = found[f"product {kind}"][0] * share
             error = np.abs(found[f"repsim {kind}"][1][0] - exact).max()  # type: ignore[index]
-            ratios = f"{theirs / ours:.1f} × rsatoolbox"
-            ratios += f", {scipy / ours:.1f} × scipy" if scipy else ""
-            print(
+            bound = 1 if metric == "sqeuclidean" else 8
+            ratios = verdict(theirs / ours, "rsatoolbox", bound)
+            ratios += f", {verdict(scipy / ours, 'scipy', 8)}" if scipy else ""
+            lines.append(
                 f"| {metric} | {kind} | {ours:.3f} s | {theirs:.3f} s | "
                 f"{f'{scipy:.3f} s' if scipy else '–'} | {least:.3f} s | {ratios} | "
-                f"{error / np.abs(exact).max():.0e} |",
-                flush=True,
+                f"{error / np.abs(exact).max():.0e} |"
             )
+            print(lines[-1], flush=True)
+    return lines
 
 
-def comparisons(n: int, tau: int, repeats: int) -> None:
-    """Print the table of comparisons."""
+SIZES = (
+    (50, 10),
+    (100, 50),
+    (300, 10),
+    (300, 100),
+    (1000, 10),
+    (1000, 50),
+    (1000, 512),
+)
+
+
+def sizes(repeats: int) -> list[str]:
+    """Return the table of single layers of any size beside pdist."""
+    lines = [
+        "| one layer, float64 | units | metric | pdist | `rdm` | `rdms`, labelled |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    rng = np.random.default_rng(3)
+    for n, d in SIZES:
+        for kind in ("normal", "rectified"):
+            x = rng.normal(size=(n, d))
+            x = np.maximum(x + 1, 0) if kind == "rectified" else x
+            run = recording(x[None])
+            many = max(1, round(2e6 / (n * n * d)))
+            for metric in ("correlation", "euclidean", "cityblock"):
+                found = rotate(
+                    {
+                        "pdist": lambda x=x, m=metric, k=many: [  # type: ignore[misc]
+                            pdist(x, m) for _ in range(k)
+                        ],
+                        "rdm": lambda x=x, m=metric, k=many: [  # type: ignore[misc]
+                            repsim.rdm(x, metric=m) for _ in range(k)
+                        ],
+                        "rdms": lambda r=run, m=metric, k=many: [  # type: ignore[misc]
+                            repsim.rdms(r, metric=m, device="cpu") for _ in range(k)
+                        ],
+                    },
+                    repeats,
+                )
+                peer = found["pdist"][0]
+                ours = (verdict(peer / found[k][0], "", 1) for k in ("rdm", "rdms"))
+                lines.append(
+                    f"| {n:,} × {d} | {kind} | {metric} | {1e3 * peer / many:.3f} ms | "
+                    f"{' | '.join(ours)} |"
+                )
+                print(lines[-1], flush=True)
+    return lines
+
+
+def comparisons(n: int, tau: int, repeats: int) -> list[str]:
+    """Return the table of comparisons."""
     m = n * (n - 1) // 2
     rng = np.random.default_rng(2)
     base = rng.random(m)
     a, b = (base + rng.random((LAYERS, m)) / 2 for _ in range(2))
     peer = sys.modules["rsatoolbox.rdm.compare"].compare  # type: ignore[attr-defined]
-    print(
-        f"\n| RDMs of n = {n:,}, float64 | repsim | rsatoolbox | ratio | difference |"
-    )
-    print("| --- | --- | --- | --- | --- |")
+    lines = [
+        f"| RDMs of n = {n:,}, float64 | repsim | rsatoolbox | ratio | difference |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for ours, theirs in COMPARE.items():
         ties = ours.endswith(" with ties")
         x, y = (np.round(v, 3) for v in (a, b)) if ties else (a, b)
@@ -184,11 +254,21 @@ def comparisons(n: int, tau: int, repeats: int) -> None:
             np.asarray(found["repsim"][1]) - np.asarray(found["rsatoolbox"][1])
         ).max()
         ours_s, theirs_s = found["repsim"][0], found["rsatoolbox"][0]
-        print(
+        bound = BOUNDS.get(method, 0)
+        lines.append(
             f"| {ours}, {k} × {k} | {ours_s:.3f} s | {theirs_s:.3f} s | "
-            f"{theirs_s / ours_s:.1f} × | {error:.0e} |",
-            flush=True,
+            f"{verdict(theirs_s / ours_s, '', bound)} | {error:.0e} |"
         )
+        print(lines[-1], flush=True)
+    return lines
+
+
+def write(path: Path, name: str, lines: list[str]) -> None:
+    """Put a table between the marks of its name in a page."""
+    page = path.read_text()
+    first, last = f"<!-- rdm_speed {name} -->\n", f"<!-- /rdm_speed {name} -->"
+    start, end = page.index(first) + len(first), page.index(last)
+    path.write_text(page[:start] + "\n".join(lines) + "\n" + page[end:])
 
 
 def main() -> None:
@@ -199,18 +279,37 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=LAYERS)
     parser.add_argument("--tau", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=["rdms", "comparisons"])
+    parser.add_argument("--only", choices=["rdms", "sizes", "comparisons"])
+    parser.add_argument("--into", type=Path, help="a page with marks for the tables")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     threadpool_limits(1)
     names = ("rsatoolbox", "scipy", "numpy", "torch")
-    print(", ".join(f"{name} {version(name)}" for name in names))
-    if given.only != "comparisons":
+    repsim.rdms(recording(activations(4, 2, 1)))  # What is imported when first used.
+    told = ", ".join(f"{name} {version(name)}" for name in names)
+    told += f"; {given.repeats} rounds on {processor()}"
+    print(told)
+    tables = {}
+    if given.only in (None, "rdms"):
         for n in given.n:
-            rdms(n, given.d, given.layers, given.repeats)
-    if given.only != "rdms":
-        comparisons(given.n[0], given.tau, given.repeats)
+            tables[f"rdms {n}"] = rdms(n, given.d, given.layers, given.repeats)
+    if given.only in (None, "sizes"):
+        tables["sizes"] = sizes(given.repeats)
+    if given.only in (None, "comparisons"):
+        tables["comparisons"] = comparisons(given.n[0], given.tau, given.repeats)
+    for name, lines in tables.items():
+        print("\n".join(["", *lines]))
+        if given.into is not None:
+            write(given.into, name, [*lines, "", f"{told}."])
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

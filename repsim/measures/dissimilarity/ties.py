@@ -14,7 +14,7 @@ import torch
 from repsim.measures.dissimilarity.ranks import ascending
 
 _COLUMNS = 8
-_SOME = 32
+_SOME = 8
 """Pairs of rows that are looked at for a symmetry."""
 _ERRORS = {"float64": 32 * 2.0**-52, "float32": 8 * 2.0**-23}
 """Errors of products of rows, relative to the largest squared length."""
@@ -156,22 +156,21 @@ def mirrored(values: np.ndarray, squares: np.ndarray, dtype: str) -> bool:
     near = np.flatnonzero(np.diff(ordered) <= error * ordered[-1])
     if not len(near):
         return False
-    room = 4 * error * np.nanmax(values)
-    for at in near[:: -(-len(near) // _SOME)]:
-        first, second = (
-            np.sort(_row(values, len(order), int(i))) for i in order[at : at + 2]
-        )
-        if np.nanmax(np.abs(first - second)) <= room:
-            return True
-    return False
+    near = near[:: -(-len(near) // _SOME)]
+    profiles = np.sort(_rows(values, len(squares), order[[near, near + 1]]))
+    gaps = np.abs(profiles[0] - profiles[1])
+    return bool((np.nanmax(gaps, 1) <= 4 * error * np.nanmax(profiles)).any())
 
 
-def _row(values: np.ndarray, n: int, i: int) -> np.ndarray:
-    """Return the distances of one row, given those of all pairs."""
-    before = np.arange(i)
-    start = i * n - i * (i + 1) // 2
-    at = before * n - before * (before + 1) // 2 + i - before - 1
-    return np.concatenate([values[at], values[start : start + n - i - 1]])
+def _rows(values: np.ndarray, n: int, i: np.ndarray) -> np.ndarray:
+    """Return the distances of some rows, NaN to themselves, given those of all."""
+    i, j = i[..., None], np.arange(n)
+    low, high = np.minimum(i, j), np.maximum(i, j)
+    rows = values[
+        np.minimum(low * n - low * (low + 1) // 2 + high - low, len(values)) - 1
+    ]
+    rows[i == j] = np.nan
+    return np.asarray(rows)
 
 
 def settle(values: np.ndarray, room: np.ndarray) -> None:
