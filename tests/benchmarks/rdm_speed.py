@@ -113,7 +113,7 @@ def recording(layers: np.ndarray) -> xr.Dataset:
 
 def verdict(ratio: float, peer: str, bound: float) -> str:
     """Return a ratio and whether it holds its bound."""
-    return f"{ratio:.1f} × {peer} {'✓' if ratio >= bound else '✗'}"
+    return " ".join(f"{ratio:.1f} × {peer} {'✓' if ratio >= bound else '✗'}".split())
 
 
 def rdms(n: int, d: int, layers: int, repeats: int) -> list[str]:

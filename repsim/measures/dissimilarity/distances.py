@@ -93,6 +93,8 @@ def condensed(
     alone = turn is None and x.device.type == "cpu" and is_small(n, x.shape[1], metric)
     if alone and small_rdms(x.double().numpy()[None], metric, out[None])[0]:
         return out, 0
+    if metric == "cityblock" and n <= PROBE and _few_blocks(x, out):
+        return out, 0
     few = some_columns(x)
     kinds = distinct(x, few)
     if kinds is not None:
@@ -203,6 +205,20 @@ def _rounded(
     if metric == "euclidean":
         np.sqrt(values, out=values)
     return values, exponent
+
+
+def _few_blocks(x: torch.Tensor, out: np.ndarray) -> bool:
+    """Write sums of absolute differences of few rows, unless some may tie."""
+    values = pdist(x.double().cpu().numpy(), "cityblock")
+    ordered = np.sort(values)
+    limits = np.finfo(out.dtype)
+    if not limits.tiny < ordered[0] <= ordered[-1] < limits.max:
+        return False
+    gaps = ordered[1:] - ordered[:-1]
+    apart = bool((gaps > room_of(ordered[1:], "cityblock", np.inf)).all())
+    if apart:
+        out[:] = values
+    return apart
 
 
 def _settle_few(values: np.ndarray, x: torch.Tensor, metric: str) -> None:
@@ -363,6 +379,8 @@ def _uneven(x: torch.Tensor) -> tuple[np.ndarray, int, float]:
 
 def shift(x: torch.Tensor, exponent: int | torch.Tensor) -> torch.Tensor:
     """Return x 2ᵉ; in two steps, since 2ᵉ alone may be out of range."""
+    if isinstance(exponent, int) and exponent == 0:
+        return x
     half = torch.as_tensor(exponent, device=x.device) // 2
     return torch.ldexp(torch.ldexp(x, half), exponent - half)
 

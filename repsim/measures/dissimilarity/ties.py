@@ -147,7 +147,7 @@ def mirrored(values: np.ndarray, squares: np.ndarray, dtype: str) -> bool:
 
     Then these are equally long once the common mean is out, and have the same
     distances to all others but in another order: within the error of a product,
-    which at n = 1,000 is met by chance for two or three pairs, these not.
+    which lengths meet by chance (n = 1,000: some twenty pairs), distances do not.
     """
     error = _ERRORS[dtype]
     # NaN, of rows without a direction, comes last.
