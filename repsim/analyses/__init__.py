@@ -11,7 +11,9 @@ An analysis is a module of this package that defines
 - ``details(result)`` : Dataset -> str, how to read them, for a referee;
 - ``summary(result)`` : Dataset -> mapping of name -> number, for `study.json`;
 - optionally ``verdicts(result)`` and ``cautions(result)`` : Dataset -> sentences of
-  the first screen.
+  the first screen;
+- optionally ``interactive(result)`` : Dataset -> what `_study.explorer` returns, heat
+  maps to choose from in the page.
 
 ``compute`` raises `NotApplicable` where the study lacks what it needs; the report
 says so instead of failing. A new file here is collected by itself.

@@ -117,3 +117,22 @@ def spread(values: xr.DataArray) -> str:
     if numbers.size < 2:
         return f"{numbers.mean():.3f}" if numbers.size else "not measured"
     return f"{numbers.mean():.3f} ± {numbers.std(ddof=1):.3f}"
+
+
+def view(name: str, cells: xr.DataArray, low: float, high: float) -> dict[str, Any]:
+    """Return one kind of heat maps for the page: numbers as far as they are shown."""
+    rounded = np.round(cells.transpose(..., "layer_a", "layer_b").values, 3)
+    values = np.where(np.isfinite(rounded), rounded, None).tolist()  # type: ignore[arg-type]
+    return {"name": name, "low": low, "high": high, "values": values}
+
+
+def explorer(
+    choices: dict[str, list[Any]], result: xr.Dataset, views: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what the page's chooser of heat maps needs; choices in order of dims."""
+    return {
+        "choices": [{"name": k, "options": v} for k, v in choices.items()],
+        "rows": [str(name) for name in result["layer_a"].values],
+        "columns": [str(name) for name in result["layer_b"].values],
+        "views": views,
+    }

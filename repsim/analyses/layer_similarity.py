@@ -241,3 +241,22 @@ def summary(result: xr.Dataset) -> Mapping[str, Any]:
                 )
                 numbers[key] = round(float(np.nanmean(diagonal)), 4)
     return numbers
+
+
+def interactive(result: xr.Dataset) -> Mapping[str, Any]:
+    """Return the heat maps that the page lets its reader choose from."""
+    reference = str(result["condition_a"].values[0])
+    cka = result["cka"].sel(condition_a=reference)
+    names = [
+        str(name)
+        for name in result["condition_b"].values
+        if bool(cka.sel(condition_b=name).notnull().any())
+    ]
+    cka = cka.sel(condition_b=names)
+    views = [_study.view("debiased CKA", cka, 0.0, 1.0)]
+    if reference in names and len(names) > 1:
+        gap = cka - cka.sel(condition_b=reference, drop=True)
+        top = float(np.nanmax(abs(gap.values))) or 1.0
+        views.append(_study.view(f"minus two seeds of {reference}", gap, -top, top))
+    pairs = [f"{reference} – {name}" for name in names]
+    return _study.explorer({"pair": pairs}, result, views)

@@ -92,7 +92,7 @@ def table(result: xr.DataArray | xr.Dataset) -> pd.DataFrame:
             if dim not in named.coords:
                 named = named.assign_coords({dim: np.arange(named.sizes[dim])})
         return named.to_dataframe().reset_index()
-    first = next(iter(result.data_vars.values()))
+    first = next(v for v in result.data_vars.values() if v.ndim)
     same = [n for n, v in result.data_vars.items() if v.dims == first.dims]
     return result[same].to_dataframe().reset_index()
 

@@ -11,7 +11,7 @@ from repsim.core.provenance import repsim_version
 from repsim.studies.continuation import RUNS, SUMMARY
 from repsim.studies.facts import Facts, study_facts
 
-SECTIONS, PAGE = "sections", "report.html"
+SECTIONS, TABLES, PAGE = "sections", "tables", "report.html"
 
 
 def current_page(path: Path) -> Path | None:
@@ -69,9 +69,8 @@ def _fingerprints(facts: Facts, source: Path) -> tuple[str, str]:
 def _code() -> list[bytes]:
     """Return the code that makes the page from its sections."""
     here = Path(__file__).parent
-    return [
-        p.read_bytes() for p in (*here.glob("templates/*.html"), here / "report.py")
-    ]
+    pages = sorted(p for p in here.glob("templates/*") if p.is_file())
+    return [p.read_bytes() for p in (*pages, here / "report.py")]
 
 
 def _asked(out: Path) -> str:

@@ -6,14 +6,17 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-_KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
+_KINDS = {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/csv"}
+_EMBEDDED = 60_000
+"""Bytes of a table up to which it travels in the page."""
 
 
 def page(template: str, *, package: str = "repsim.studies", **content: Any) -> str:
     """Return a page from a template in `templates/` of a package.
 
     The template extends ``frame.html``, which is found whatever the package, and has
-    the filters ``picture`` (a path as a data URI) and ``text`` (a value as words).
+    the filters ``picture`` (a path as a data URI), ``small`` (so, if it is small) and
+    ``text`` (a value as words).
     """
     environment = Environment(
         autoescape=True,
@@ -24,8 +27,16 @@ def page(template: str, *, package: str = "repsim.studies", **content: Any) -> s
             [PackageLoader(name) for name in dict.fromkeys((package, "repsim.studies"))]
         ),
     )
-    environment.filters |= {"picture": picture, "text": as_text}
+    environment.filters |= {"picture": picture, "text": as_text, "small": small}
     return environment.get_template(template).render(**content)
+
+
+def small(path: str | Path) -> str:
+    """Return a file as a data URI if it is small, else its place beside the page."""
+    path = Path(path)
+    if path.is_file() and path.stat().st_size <= _EMBEDDED:
+        return picture(path)
+    return f"{path.parent.name}/{path.name}"
 
 
 def picture(path: str | Path) -> str:

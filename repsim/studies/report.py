@@ -24,11 +24,13 @@ from repsim.core.threads import one_thread
 from repsim.datasets.recordings import layers, networks
 from repsim.datasets.results import restored, storable
 from repsim.datasets.studies import open_study
+from repsim.inference.summaries import table
 from repsim.studies.continuation import RUNS, SUMMARY
 from repsim.studies.facts import Facts, study_facts
 from repsim.studies.fingerprints import (
     PAGE,
     SECTIONS,
+    TABLES,
     content,
     kept,
     page_is,
@@ -180,6 +182,8 @@ def _section(
         "figures": [],
         "summary": {},
         "missing": "",
+        "interactive": None,
+        "table": "",
         "fingerprint": marks[1],
     }
     try:
@@ -193,6 +197,9 @@ def _section(
             "details": analysis.details(result),
             "summary": dict(analysis.summary(result)),
         }
+        if (choose := getattr(analysis, "interactive", None)) is not None:
+            section["interactive"] = choose(result)
+        section["table"] = _numbers(out, name, result)
         for part in ("verdicts", "cautions"):
             if (say := getattr(analysis, part, None)) is not None:
                 section[part] = list(say(result))
@@ -204,6 +211,16 @@ def _section(
     (out / SECTIONS).mkdir(exist_ok=True)
     write_whole(out / SECTIONS / f"{name}.json", json.dumps(section, indent=1).encode())
     return section
+
+
+def _numbers(out: Path, name: str, result: xr.Dataset) -> str:
+    """Write the numbers behind a section's figures as CSV; return the file's name."""
+    if not any(v.ndim for v in result.data_vars.values()):
+        return ""
+    path = out / TABLES / f"{name}.csv"
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, table(result).to_csv(index=False).encode())
+    return path.name
 
 
 def _figure(figure: Figure, folder: Path, stem: str, alt: str) -> dict[str, Any]:
@@ -300,6 +317,7 @@ def render(
     hero: Mapping[str, Any] | None = None,
     hero_caption: str = "",
     folder: Path = Path(),
+    tables: Path = Path(),
 ) -> str:
     """Return the page: one HTML file that needs nothing else."""
     return page(
@@ -314,6 +332,7 @@ def render(
         hero=hero,
         hero_caption=hero_caption,
         folder=folder,
+        tables=tables,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
