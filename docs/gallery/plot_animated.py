@@ -7,6 +7,7 @@ form and dissolve. ``film.save("film.gif", writer="pillow")`` keeps it;
 :func:`repsim.plot.slider` puts the steps under one's hand.
 """
 
+# sphinx_gallery_thumbnail_path = 'heat.png'
 import repsim
 
 data = repsim.datasets.load("digits")

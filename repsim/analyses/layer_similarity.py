@@ -256,7 +256,7 @@ def interactive(result: xr.Dataset) -> Mapping[str, Any]:
     views = [_study.view("debiased CKA", cka, 0.0, 1.0)]
     if reference in names and len(names) > 1:
         gap = cka - cka.sel(condition_b=reference, drop=True)
-        top = float(np.nanmax(abs(gap.values))) or 1.0
+        top = float(np.nan_to_num(abs(gap.values)).max()) or 1.0
         views.append(_study.view(f"minus two seeds of {reference}", gap, -top, top))
     pairs = [f"{reference} – {name}" for name in names]
     return _study.explorer({"pair": pairs}, result, views)
