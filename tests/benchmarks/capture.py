@@ -261,7 +261,7 @@ def _packing(steps: int) -> None:
     _say(f"zarr.json. It opens in {1e3 * opening:.0f} ms.")
 
 
-def tokens(rounds: int = 5, sequences: int = 16, count: int = 128) -> None:
+def tokens(rounds: int = 3, sequences: int = 4, count: int = 128) -> None:
     """Print the CPU time of recording a GPT-2 over that of its own forward pass."""
     from transformers import GPT2Config, GPT2Model
 
