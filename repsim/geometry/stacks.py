@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import ArrayLike
+from tqdm.auto import tqdm
 
 from repsim.core import cluster
 from repsim.core.devices import device_named
@@ -41,6 +42,7 @@ def rdms(
     noise: ArrayLike | None = None,
     device: str = "auto",
     nan: Nan = "raise",
+    progress: bool = False,
 ) -> xr.DataArray:
     """Return the dissimilarity matrices of every layer, at every recorded step.
 
@@ -63,6 +65,9 @@ def rdms(
         one; the result is on the CPU.
     nan : {"raise", "omit"}
         Whether an example that holds NaN in a layer is an error, or its pairs are NaN.
+
+    progress : bool
+        Whether to show a bar over networks or steps.
 
     Returns
     -------
@@ -97,7 +102,7 @@ def rdms(
         runs = networks(run)
         parts = [
             rdms(part, layers=layers, device=device, **options)  # type: ignore[arg-type]
-            for part in runs.values()
+            for part in tqdm(runs.values(), desc="RDMs", disable=not progress)
         ]
         return _joined(parts, list(runs))
     names = matrix_layers(run, layers)
@@ -122,7 +127,7 @@ def rdms(
     where = device_named(device)
     widest = max(run.variables[name].size for name in names) // (n * (steps or 1))
     with calm(n * widest):
-        for s in range(steps or 1):
+        for s in tqdm(range(steps or 1), desc="RDMs", disable=not progress):
             layers_now = {}
             for k, name in enumerate(names):
                 x = as_tensor(matrix(run, name, s if steps else None))

@@ -159,3 +159,15 @@ def test_squareform_wants_pairs() -> None:
         repsim.squareform(np.ones(4))
     with pytest.raises(ValueError, match="Expected `rdms` to have a dim `pair`"):
         repsim.squareform(xr.DataArray(np.ones(3), dims="layer"))
+
+
+def test_a_bar_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 6, 4))
+    run = xr.Dataset({"a": (("step", "example", "a_unit"), values)})
+    quiet = repsim.rdms(run)
+    assert capsys.readouterr().err == ""
+    xr.testing.assert_identical(repsim.rdms(run, progress=True), quiet)
+    assert "3/3" in capsys.readouterr().err
+    study = xr.DataTree.from_dict({"bp/0": run, "bp/1": run})
+    repsim.rdms(study, progress=True)
+    assert "2/2" in capsys.readouterr().err
