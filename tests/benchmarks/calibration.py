@@ -713,6 +713,16 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def by_kinds(rows: list[Row]) -> str:
+    """Return coverage with a column for each kind of data."""
+    cells: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        shared = {key: row[key] for key in ("measure", "n", "p", "repeats")}
+        cell = cells.setdefault(tuple(shared.values()), shared)
+        cell[row["kind"]] = row["coverage"]
+    return table(list(cells.values()))
+
+
 def error(rate: float, rows: list[Row]) -> str:
     """Return how well a rate is known, in words."""
     least = min(row["repeats"] for row in rows)
@@ -781,7 +791,7 @@ def show(rows: dict[str, Row], page: Path | None) -> None:
         of = [means(row) for row in known if row["repeats"]]
         if not of:
             continue
-        found = table(of)
+        found = by_kinds(of) if which == "intervals" else table(of)
         if which in VERDICTS:
             found += "\n\n" + VERDICTS[which](of)
         if page is None:
