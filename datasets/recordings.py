@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import xarray as xr
 
+from repsim.core import cluster
 from repsim.core.messages import unknown
 
 SCHEMA = 1
@@ -103,7 +104,8 @@ def matrix(run: xr.Dataset, layer: str, step: int | None = None) -> np.ndarray:
     if step is not None and "step" in variable.dims:
         variable = variable.isel(step=step)
     unit = next(d for d in variable.dims if d != "example")
-    return np.asarray(variable.transpose("example", unit).values)
+    rows = variable.transpose("example", unit).compute(**cluster.reading())
+    return np.asarray(rows.values)
 
 
 def is_stored(run: xr.Dataset, names: Iterable[str]) -> bool:

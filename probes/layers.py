@@ -425,7 +425,7 @@ def _probe(run: xr.Dataset, plan: _Plan) -> xr.Dataset:
     if is_stored(run, names) and (client := cluster.active()) is not None:
         quiet = replace(plan, progress=False)
         parts = cluster.spread(client, _layer_alone, names, run[names], quiet)
-        return xr.concat(
+        joined: xr.Dataset = xr.concat(
             parts,
             "layer",
             data_vars="minimal",
@@ -434,6 +434,7 @@ def _probe(run: xr.Dataset, plan: _Plan) -> xr.Dataset:
             join="override",
             combine_attrs="override",
         )
+        return joined
     seed = seed_number(plan.seed)
     goal = resolve(
         run,

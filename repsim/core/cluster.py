@@ -116,22 +116,23 @@ def working() -> bool:
 
 
 def reading() -> dict[str, str]:
-    """Return how a dask array is computed: within a task, by the task itself."""
+    """Return how a dask array is computed: within a task, by the task itself.
+
+    Given with each computation: dask's settings are the whole process's, and a task
+    that ends after its client was closed would leave them behind.
+    """
     return {"scheduler": "synchronous"} if working() else {}
 
 
 _ONE = threading.RLock()
-"""Warnings and dask's settings belong to the whole process: two threads would cross."""
+"""Warnings belong to the whole process: two threads would cross."""
 
 
 def _worked(function: Callable[..., Any], *args: Any) -> tuple[Any, list[Any]]:
     """Do a task; return its result and its warnings."""
-    import dask
-
     with (
         _ONE,
         _working(),
-        dask.config.set(scheduler="synchronous"),
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")

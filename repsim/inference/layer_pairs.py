@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from repsim.comparison.all_pairs import compare
+from repsim.core import cluster
 from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference.common_steps import Layers, as_list
 from repsim.inference.jackknife import Estimates
@@ -30,7 +31,8 @@ def layer_pair(
     listed = as_list(layers)
     names_a = matrix_layers(a, listed)
     names_b = matrix_layers(b, listed if layers_b is None else layers_b, "layers_b")
-    return LayerPair(a[names_a].load(), b[names_b].load(), names_a, names_b)
+    how = cluster.reading()
+    return LayerPair(a[names_a].load(**how), b[names_b].load(**how), names_a, names_b)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def budget() -> int:
     if asked is not None:
         return asked
     free = cluster.worker_memory() or available_memory()
-    return max(LEAST, 2 ** int(np.log2(max(free // 8, 1))))
+    return int(max(LEAST, 2 ** int(np.log2(max(free // 8, 1)))))
 
 
 @dataclass(frozen=True)

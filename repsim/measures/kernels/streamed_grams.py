@@ -51,7 +51,8 @@ def streamed_grams(
             within = torch.arange(stop - start, device=device)
             grams[i, within, within + start] = 0
             advance(1)
-        for part in grams.flatten(1).split(CACHED, dim=1):
+        parts = grams.flatten(1).split(CACHED, dim=1)  # type: ignore[no-untyped-call]
+        for part in parts:
             off += pair_products(part, split)
     sums = Sums.centred(n, off, norms @ norms.T, norms.sum(axis=1))
     exponents = np.array([layer.exponent for layer in layers])
