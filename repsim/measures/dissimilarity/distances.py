@@ -113,7 +113,9 @@ def condensed(
     elif grid is not None:
         values, exponent = _exact(grid[0], metric, away), grid[1]
     else:
-        values, exponent = _rounded(x, metric, away, out if kinds is None else None)
+        values, exponent = _rounded(
+            x, few, metric, away, out if kinds is None else None
+        )
     if metric not in DIRECTIONS:
         move = 0 if scaled else exponent * (2 if metric == "sqeuclidean" else 1)
         if move or values.dtype != out.dtype:
@@ -179,7 +181,11 @@ def _exact(rows: torch.Tensor, metric: str, away: np.ndarray) -> np.ndarray:
 
 
 def _rounded(
-    x: torch.Tensor, metric: str, away: np.ndarray, out: np.ndarray | None
+    x: torch.Tensor,
+    few: np.ndarray,
+    metric: str,
+    away: np.ndarray,
+    out: np.ndarray | None,
 ) -> tuple[np.ndarray, int]:
     """Return the distances of any rows and the exponent of two they lack."""
     n = len(x)
@@ -201,7 +207,7 @@ def _rounded(
         if metric in DIRECTIONS:
             values[values <= 2 * EPS**2] = 0
     elif squares is not None:
-        _settle_few(values, x, metric)
+        _settle_few(values, x, few, metric)
     if metric == "euclidean":
         np.sqrt(values, out=values)
     return values, exponent
@@ -221,9 +227,11 @@ def _few_blocks(x: torch.Tensor, out: np.ndarray) -> bool:
     return apart
 
 
-def _settle_few(values: np.ndarray, x: torch.Tensor, metric: str) -> None:
+def _settle_few(
+    values: np.ndarray, x: torch.Tensor, few: np.ndarray, metric: str
+) -> None:
     """Write the exact distances of the few rows that lie on a grid, if any do."""
-    some = plain_rows(x)
+    some = plain_rows(x, few)
     if not 2 < len(some) < len(x):
         return
     rows, away = x[some], np.zeros(len(some), dtype=bool)

@@ -14,7 +14,7 @@ import torch
 from repsim.measures.dissimilarity.ranks import ascending
 
 _COLUMNS = 8
-_SOME = 8
+_SOME = 6
 """Pairs of rows that are looked at for a symmetry."""
 _ERRORS = {"float64": 32 * 2.0**-52, "float32": 8 * 2.0**-23}
 """Errors of products of rows, relative to the largest squared length."""
@@ -131,15 +131,22 @@ def _on_grid(x: np.ndarray, bits: int) -> tuple[np.ndarray, int] | None:
     return (moved, exponent) if np.array_equal(moved, np.rint(moved)) else None
 
 
-def plain_rows(x: torch.Tensor) -> np.ndarray:
+def plain_rows(x: torch.Tensor, few: np.ndarray) -> np.ndarray:
     """Return which rows are made of few binary digits: one-hot, saturated, counts."""
-    few = some_columns(x)
-    low = np.uint64(2**40 - 1) if few.dtype == np.float64 else np.uint32(2**12 - 1)
-    at = np.flatnonzero(((few.view(low.dtype) & low) == 0).all(0))
-    if len(at):
+    at = np.flatnonzero(~(few.view(_bits(few)) & _low(few)).any(0))
+    if len(at) > 2:
         rows = x[torch.from_numpy(at).to(x.device)].cpu().numpy()
-        at = at[((rows.view(low.dtype) & low) == 0).all(1)]
+        at = at[~(rows.view(_bits(rows)) & _low(rows)).any(1)]
     return np.asarray(at)
+
+
+def _bits(x: np.ndarray) -> type[np.unsignedinteger]:
+    return np.uint64 if x.dtype == np.float64 else np.uint32
+
+
+def _low(x: np.ndarray) -> np.unsignedinteger:
+    """Return the digits after the eleventh."""
+    return _bits(x)(2**40 - 1 if x.dtype == np.float64 else 2**12 - 1)
 
 
 def mirrored(values: np.ndarray, squares: np.ndarray, dtype: str) -> bool:
