@@ -122,8 +122,9 @@ def spread(values: xr.DataArray) -> str:
 def view(name: str, cells: xr.DataArray, low: float, high: float) -> dict[str, Any]:
     """Return one kind of heat maps for the page: numbers as far as they are shown."""
     rounded = np.round(cells.transpose(..., "layer_a", "layer_b").values, 3)
-    values = np.where(np.isfinite(rounded), rounded, None).tolist()  # type: ignore[arg-type]
-    return {"name": name, "low": low, "high": high, "values": values}
+    values = rounded.astype(object)
+    values[~np.isfinite(rounded)] = None  # JSON knows no NaN
+    return {"name": name, "low": low, "high": high, "values": values.tolist()}
 
 
 def explorer(

@@ -148,7 +148,7 @@ def _between_networks(cells: xr.DataArray) -> str:
         else np.full(mean.sizes[dim], "all")
         for name, dim in (("condition_a", "network_a"), ("condition_b", "network_b"))
     )
-    said = []
+    said: list[str] = []
     for one in dict.fromkeys(a):
         for other in dict.fromkeys(b):
             both = values[np.ix_(a == one, b == other)]
@@ -185,8 +185,8 @@ def _matrix(cells: xr.DataArray) -> str:
             return f"{head}{text}{_since(cells)}."
         # A recording with itself: matching layers are equal by definition.
         values = np.where(np.eye(len(rows), dtype=bool), np.nan, values)
-    high, low = np.nanargmax(values), np.nanargmin(values)
-    (a, b), (c, d) = (np.unravel_index(k, values.shape) for k in (high, low))
+    ends = np.nanargmax(values), np.nanargmin(values)
+    (a, b), (c, d) = (np.unravel_index(k, values.shape) for k in ends)
     return (
         f"{head}from {_text(values[a, b])} ({rows[a]} – {columns[b]}) down to "
         f"{_text(values[c, d])} ({rows[c]} – {columns[d]})."
