@@ -93,7 +93,7 @@ class Foreign(BackendEntrypoint):
 def read_foreign(folder: Path, *, chunks: Any = None) -> xr.Dataset:
     """Open a group that xarray wrote, once its documents have been looked at."""
     for child in sorted(folder.iterdir()):
-        if (child / DOCUMENT).is_file():
+        if (child / DOCUMENT).exists():
             document = read_document(child)
             if document["node_type"] == "array":
                 described(child, document)

@@ -277,7 +277,7 @@ def _variables(path: Path, skip: set[str]) -> Iterator[tuple[str, xr.Variable]]:
             continue
         try:
             document = read_document(child)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except (FileNotFoundError, NotADirectoryError):
             continue
         if document["node_type"] != "array":
             continue

@@ -206,7 +206,7 @@ def read_document(folder: Path) -> dict[str, Any]:
             raise ValueError("its attributes are no mapping")
         if document["node_type"] not in ("group", "array"):
             raise ValueError("it is neither group nor array")
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         msg = (
             f"Expected {path} to be a zarr v3 document, but it cannot be read "
             f"({error}): cut short or overwritten. It cannot be repaired by itself; "

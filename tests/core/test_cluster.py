@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -266,11 +267,8 @@ def test_without_a_client_there_is_no_cluster() -> None:
 
 @pytest.mark.parametrize(("n", "chunk"), [(1, 1), (10, 3), (1000, 7), (1000, 1000)])
 def test_runs_of_examples_cover_each_once(n: int, chunk: int) -> None:
-    class Source:
-        shape = (n, 2)
-
-    Source.chunk = chunk  # type: ignore[attr-defined]
-    spans = spans_of([Source()], None)
+    source: Any = SimpleNamespace(shape=(n, 2), chunk=chunk)
+    spans = spans_of([source], None)
     assert [i for start, stop in spans for i in range(start, stop)] == list(range(n))
     assert len(spans) <= 33
 

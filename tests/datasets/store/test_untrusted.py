@@ -59,15 +59,17 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
-def _edit(path: Path, **changes: Any) -> None:
+def _edit(path: Path, **changes: Any) -> Path:
     document = json.loads(path.read_text())
     document.update(changes)
     path.write_text(json.dumps(document))
+    return path
 
 
-def _foreign(path: Path) -> None:
+def _foreign(path: Path) -> Path:
     group = zarr.open_group(path, mode="w")
     group.create_array("x", shape=(3, 4), dtype="f4")
+    return path
 
 
 NEIGHBOURS: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
@@ -93,6 +95,15 @@ NEIGHBOURS: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
         lambda p: p.write_text("hello"),
         FileNotFoundError,
         "a file of another kind",
+    ),
+    "a document that is a folder": (
+        lambda p: (
+            _foreign(p),
+            (p / "x/zarr.json").rename(p / "z"),
+            (p / "x/zarr.json").mkdir(),
+        ),
+        ValueError,
+        "x/zarr.json to be a zarr v3 document",
     ),
     "an array of objects": (
         lambda p: (
@@ -480,7 +491,8 @@ def test_mutated_stores_open_or_are_told(tmp_path: Path) -> None:
     for name, number in sorted(ends.items()):
         print(f"  {number:5d} {name}")
     assert peak < 2**20  # kilobytes
-    assert {name.rpartition(" ")[2] for name in ends} == {"opened", "resumed", "told"}
+    if TRIALS >= 100:
+        assert {n.rpartition(" ")[2] for n in ends} == {"opened", "resumed", "told"}
 
 
 def test_nothing_rests_on_the_clock(store: Path) -> None:
