@@ -144,8 +144,12 @@ def table_of_the_predecessor(lab: Lab) -> Evidence:
     """Measure test errors by depth and by what feeds the layers."""
     error: dict[tuple[str, int], np.ndarray] = {}
     for depth in FEED_DEPTHS:
-        net: dict[str, Any] = {"depth": depth, "measured": False, "decay": FEED_DECAY}
-        net["steps"] = lab.settings.scale.feed_steps
+        net: dict[str, Any] = {
+            "depth": depth,
+            "steps": lab.settings.scale.feed_steps,
+            "measured": False,
+            "decay": FEED_DECAY,
+        }
         rates = lab.tuned(FEEDS, **net)
         ends = lab.study(FEEDS, rates, **net)
         rarely = lab.study(["sg_every"], rates, p_update=P_UPDATE, **net)
