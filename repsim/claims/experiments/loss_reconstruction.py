@@ -11,10 +11,12 @@ from repsim import learning
 from repsim.claims.base import Evidence, Gate, Values, claim, difference
 from repsim.claims.drawing import figure
 from repsim.claims.experiments.linear_systems import (
-    DEFINED,
+    STARTS,
     STRAYS,
+    SYSTEM,
     predictors,
     strays,
+    system,
 )
 from repsim.claims.lab import Lab
 from repsim.core.threads import one_thread
@@ -31,7 +33,6 @@ WIDTH = 20
 SIDE = 25
 """Points along each side of the grid of inputs."""
 EVERY = list(range(1, LAYERS + 1))
-FORGOTTEN = "by the first moment looked at, predictors have forgotten where they began"
 
 
 @claim(
@@ -55,9 +56,8 @@ FORGOTTEN = "by the first moment looked at, predictors have forgotten where they
             "ours: in four of five moments",
             "mean",
         ),
-        DEFINED,
+        *SYSTEM,
     ],
-    holds_for={"away": FORGOTTEN},
     seconds=lambda settings: 0.005 * settings.scale.surface_steps * settings.seeds,
 )
 def better_near_the_output(lab: Lab) -> Evidence:
@@ -77,6 +77,7 @@ def better_near_the_output(lab: Lab) -> Evidence:
             np.array(list(series["curl"].values()))[:, :, -1].mean((0, 2)).tolist()
         ),
         STRAYS: series["strays"],
+        STARTS: system(lab)[STARTS],
     }
     means = {n: np.mean(series["correlation"][n], axis=0).tolist() for n in names}
     tables = {
@@ -110,9 +111,8 @@ def better_near_the_output(lab: Lab) -> Evidence:
             )
             for loss in ("log loss", "squared error")
         ),
-        DEFINED,
+        *SYSTEM,
     ],
-    holds_for={"away": FORGOTTEN},
 )
 def degrades_late(lab: Lab) -> Evidence:
     """Measure reconstruction early and late in training."""
@@ -131,7 +131,7 @@ def degrades_late(lab: Lab) -> Evidence:
             f"true loss early, {loss}": series["loss"][f"{name} early"],
             f"true loss late, {loss}": series["loss"][f"{name} late"],
         }
-    measured[STRAYS] = series["strays"]
+    measured |= {STRAYS: series["strays"], STARTS: system(lab)[STARTS]}
     drawn, axes = figure(1, 2, figsize=(9.6, 3.6), sharey=True)
     for panel, name in zip(axes[0], ("lin_2 log", "lin_2 mse"), strict=True):
         values = np.array(series["correlation"][name])
