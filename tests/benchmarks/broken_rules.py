@@ -129,7 +129,9 @@ def main() -> int:
     given = parser.parse_args()
     right = {r["id"]: r for r in json.loads(given.right.read_text())}
     ids = given.claims.split(",") if given.claims else list(right)
-    verdicts: dict[str, dict[str, Any]] = {name: {"right": right[name]} for name in ids}
+    verdicts: dict[str, dict[str, Any]] = {
+        name: {"right": right.get(name)} for name in ids
+    }
     for way, (_, kind) in BROKEN.items():
         learning.register(kind.name, kind)
         must = [name for name in ids if way in registered()[name].holds_for]
@@ -179,8 +181,10 @@ def table(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join([*lines, "", "\\* It must, because:", "", *reasons])
 
 
-def _short(result: Mapping[str, Any]) -> str:
+def _short(result: Mapping[str, Any] | None) -> str:
     """Return a verdict, and whether more than the definition's gate is not kept."""
+    if result is None:
+        return "not run"
     if result["verdict"] != "does not hold":
         return str(result["verdict"])
     shared = (STRAYS, STARTS)
