@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import xarray as xr
+
 _HERE = threading.local()
 
 
@@ -52,7 +54,7 @@ def spread(
     Warnings of the tasks are given here, each once. What is lost with a worker is done
     again.
     """
-    held = [client.submit(_same, _Held(one), pure=False) for one in shared]
+    held = [client.submit(_same, _Held(_light(one)), pure=False) for one in shared]
     futures = [
         client.submit(_worked, function, item, *held, pure=False) for item in items
     ]
@@ -74,7 +76,7 @@ def reduced(
     Neighbours are merged two by two, in an order that depends on the items alone: the
     result is the same to the last bit for any number of workers.
     """
-    held = [client.submit(_same, _Held(one), pure=False) for one in shared]
+    held = [client.submit(_same, _Held(_light(one)), pure=False) for one in shared]
     level = [
         client.submit(_summed, function, item, *held, pure=False) for item in items
     ]
@@ -92,6 +94,14 @@ class _Held:
     """A value whose size dask does not ask: to tell a recording's, it would read it."""
 
     value: Any
+
+
+def _light(value: Any) -> Any:
+    """Return a recording with its coordinates in memory: a task waits for no other."""
+    if not isinstance(value, xr.Dataset):
+        return value
+    far = {n: c.compute() for n, c in value.coords.items() if not c.variable._in_memory}
+    return value.assign_coords(far) if far else value
 
 
 def _same(value: _Held) -> _Held:
