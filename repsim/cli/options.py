@@ -1,0 +1,67 @@
+"""The options that commands share, and how commands end."""
+
+import json
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def as_place(text: str) -> Path:
+    """Return a path, or the place that an address such as s3://… names."""
+    if "://" not in text:
+        return Path(text)
+    from repsim.datasets.store.places import place_of  # slow; not for --help
+
+    return place_of(text)
+
+
+Out = Annotated[Path | None, typer.Option(help="File or folder to write.")]
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
+
+
+Layers = Annotated[
+    str | None, typer.Option(help="Layers, separated by commas; default all.")
+]
+
+
+Step = Annotated[str, typer.Option(help="A recorded step, `last`, or `all`.")]
+
+
+Reduce = Annotated[
+    str | None,
+    typer.Option(
+        "--reduce",
+        help="Maps and tokens as units: flatten, mean, last, first or tokens.",
+    ),
+]
+
+
+@contextmanager
+def continues() -> Iterator[None]:
+    """Say on Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        msg = "Interrupted; the same command continues where it stopped."
+        raise InterruptedError(msg) from None
+
+
+@contextmanager
+def bad_usage(unless: Sized) -> Iterator[None]:
+    """Exit with 2 for what the library refuses before it has done anything."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        if unless:
+            raise
+        raise typer.BadParameter(" ".join(str(error).split())) from error
+
+
+def say(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
+    """Print the numbers or the lines."""
+    typer.echo(json.dumps(result, indent=1) if as_json else "\n".join(lines))

@@ -1,0 +1,293 @@
+"""Commands that train: a study, its report, the paper's claims."""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from repsim.cli.options import (
+    Json,
+    bad_usage,
+    continues,
+    say,
+)
+from repsim.cli.output import (
+    listed,
+    parsed_options,
+    plain_numbers,
+    whole_numbers,
+)
+
+
+def study(
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="Name of the data set, module:function, or a folder of images/arrays."
+        ),
+    ] = "digits",
+    network: Annotated[
+        str, typer.Option(help="mlp, cnn, resnet, vit, or module:function.")
+    ] = "mlp",
+    reduce: Annotated[
+        str | None,
+        typer.Option(
+            help="Maps and tokens as units: mean (default), flatten, last, first or "
+            "tokens (each an example, probes keep those of one input together)."
+        ),
+    ] = None,
+    recordings: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            help="Store of recordings made elsewhere, joined instead of trained.",
+        ),
+    ] = None,
+    rdm: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Measured RDMs over the recorded examples (.npy, .mat, .nc), one file "
+            "a subject or all in one: every layer is held against them."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the data set's files.")
+    ] = None,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            help="Conditions, separated by commas: RULE[:OPTION=VALUE]…, where "
+            "init=LABEL shares another condition's initial weights. Default: "
+            "bp,sg,sg:at=every."
+        ),
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Module to import first, with your rules and measures."),
+    ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(help="Hidden layers; 3,8,20 makes a study of each and one page."),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Units in each hidden layer.")
+    ] = None,
+    activation: Annotated[str, typer.Option(help="relu, sigmoid or tanh.")] = "relu",
+    seeds: Annotated[int, typer.Option(help="Networks a condition.")] = 5,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Updates.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Examples an update.")] = 128,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate; default: tuned for each condition."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes; default: all cores.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a dask scheduler whose workers do the work."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("study"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train under several rules, record every layer, compare, and write a report.
+
+    Run again with the same --out, it continues where it stopped.
+
+    Example: repsim study --rules bp,sg,sg:at=every:lr=5e-5 --seeds 5 --out study
+    """
+    from repsim.studies.spec import DEFAULT_CONDITIONS
+
+    conditions = DEFAULT_CONDITIONS if rules is None else tuple(rules.split(","))
+    depths = whole_numbers(depth, "depth")
+    done: list[Path] = []
+
+    def first_plot(folder: Path, condition: str, number: int) -> None:
+        # One picture as soon as two networks can be compared; the report redraws it.
+        from repsim.studies.report import preview
+
+        done.append(folder)
+        if done.count(folder) == 2:
+            for path in preview(folder):
+                if path.suffix == ".png" and not quiet:
+                    typer.echo(f"first picture: {path}", err=True)
+
+    options: dict[str, Any] = {
+        "seed": seed,
+        "network": network,
+        "reduce": reduce,
+        "root": root,
+        "width": width,
+        "activation": activation,
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "device": device,
+        "plugins": plugin or [],
+    }
+    running: dict[str, Any] = {
+        "jobs": jobs,
+        "progress": not quiet,
+        "after_cell": first_plot,
+    }
+    with continues(), ExitStack() as there:
+        with bad_usage(unless=done):
+            if scheduler is not None:
+                from repsim.studies.workers import on_scheduler
+
+                there.enter_context(on_scheduler(scheduler))
+                out = out.absolute()  # workers may run in another folder
+            page: Path | None = None
+            if recordings:
+                from repsim.studies.joining import join_recordings
+
+                join_recordings(recordings, out, reduce=cast(Any, reduce))
+            elif len(depths) > 1:
+                from repsim.studies.depths import run_depths
+
+                results = run_depths(
+                    depths, conditions, dataset, seeds, out, **options, **running
+                )
+            else:
+                options["depth"] = depths[0] if depths else None
+                page = None if rdm else _made(conditions, dataset, seeds, out, options)
+                if page is None:
+                    from repsim.studies.run import run_study
+
+                    run_study(conditions, dataset, seeds, out, **options, **running)
+            if rdm:
+                from repsim.studies.given_rdms import add_rdms
+
+                add_rdms(rdm, out)
+        if page is None and (recordings or len(depths) < 2):
+            from repsim.studies.report import write_report
+
+            page = write_report(out, jobs=jobs, progress=not quiet)
+    if len(depths) > 1 and not recordings:
+        table = results["test_accuracy"].mean("seed").to_pandas().round(3).to_string()
+        pages = f"report: {out / 'report.html'}"
+        say(plain_numbers(results), as_json, [table, pages])
+        return
+    content = json.loads((out / "study.json").read_text())
+    accuracy = content["summary"].get("learning_curves", {})
+    lines = [
+        f"{name}: test accuracy {value['mean']:.3f}"
+        + (f" ± {value['sd']:.3f}" if value["sd"] is not None else "")
+        for name, value in accuracy.items()
+    ]
+    say(content, as_json, [*lines, f"report: {page}"])
+
+
+def _made(
+    conditions: tuple[str, ...],
+    dataset: str,
+    seeds: int,
+    out: Path,
+    options: dict[str, Any],
+) -> Path | None:
+    """Return the page of a study that is whole, told without importing torch."""
+    from repsim.studies.continuation import finished
+    from repsim.studies.fingerprints import current_page
+    from repsim.studies.spec import make_spec
+
+    if finished(out, make_spec(conditions, dataset, seeds, **options)):
+        return current_page(out)
+    return None
+
+
+def report(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A study, or any tree of recordings.")
+    ],
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes; default: all cores.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; default: beside the store.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare all recordings at PATH/<condition>/<seed> and write a report.
+
+    Example: repsim report runs.zarr --out report
+    """
+    from repsim.studies.report import write_report
+
+    with continues():
+        page = write_report(path, out, jobs=jobs, progress=not quiet)
+    say({"report": str(page)}, as_json, [f"report: {page}"])
+
+
+def reproduce(
+    claims: Annotated[
+        str | None, typer.Option(help="Claims, separated by commas; default all.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller; says what it cuts.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 if a claim does not hold.")
+    ] = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="digits or mnist; default: mnist where it is at hand."),
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of its files.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Networks a condition.")] = None,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    rule: Annotated[
+        str, typer.Option(help="Rule under test; takes the options of sg.")
+    ] = "sg",
+    plugin: Annotated[
+        list[str] | None, typer.Option(help="Module to import first, with your rule.")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, such as width=256 or steps=3000; repeatable."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes; default: all cores, 1 for a plugin.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("reproduce"),
+    as_json: Json = False,
+) -> None:
+    """Run the paper's claims as experiments that can fail.
+
+    Example: repsim reproduce --quick --claims C1,C4 --out reproduce
+    """
+    from repsim.claims import reproduce as run_claims
+    from repsim.claims.settings import chosen_claims, make_settings
+    from repsim.studies.plugins import import_modules
+
+    wanted = listed(claims)
+    import_modules(plugin or [])
+    sizes = parsed_options(size)
+    try:
+        chosen_claims(wanted)
+        make_settings(quick, dataset, root, seeds, seed, rule, sizes)
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    with continues():
+        outcome = run_claims(
+            wanted,
+            quick=quick,
+            dataset=dataset,
+            root=root,
+            seeds=seeds,
+            seed=seed,
+            out=out,
+            rule=rule,
+            size=sizes,
+            jobs=jobs,
+        )
+    lines = [*outcome.notes, outcome.table(), f"page: {outcome.page}"]
+    typer.echo(json.dumps(outcome.results, indent=1) if as_json else "\n".join(lines))
+    if strict and not outcome.holds:
+        msg = "a claim does not hold (--strict)"
+        raise ValueError(msg)
