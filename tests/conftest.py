@@ -6,8 +6,12 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 matplotlib.use("agg")
+# No test hangs on how fast a machine is.
+settings.register_profile("repsim", deadline=None)
+settings.load_profile("repsim")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A start in a blink: what is not used is not imported; whose `repsim` it is."""
 
 import ast
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -25,6 +26,8 @@ atexit.register(lambda: print("LOADED", [n for n in {HEAVY!r} if n in sys.module
     done = subprocess.run(
         [sys.executable, "-P", "-c", ending, *words],
         capture_output=True, text=True, timeout=120, check=True,
+        # Which shell is asked of the parent processes, and there may be none.
+        env=os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
     )  # fmt: skip
     return done.stdout
 
@@ -40,7 +43,7 @@ def test_importing_loads_nothing_heavy() -> None:
         ["version"],
         ["--version"],
         ["study", "--help"],
-        ["--show-completion"],
+        ["--show-completion", "bash"],
     ],
 )
 def test_commands_that_compute_nothing_start_without_torch(words: list[str]) -> None:

@@ -184,7 +184,7 @@ class TensorBoardLog(Log):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError(_missing("tensorboard")) from error
-        self.writer = SummaryWriter(str(Path(place)))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(Path(place)))
 
     def tell(self, step: int, values: dict[str, float], picture: np.ndarray) -> None:
         """Add scalars and one image.

@@ -24,6 +24,7 @@ def on_workers(
 ) -> np.ndarray:
     """Return what `measure.all_pairs` would, each row from a worker that reads it."""
     how = (measure, precision, device, options)
+    values: np.ndarray
     if options.get("nan") == "omit":
         # Which examples are whole is a question to all layers at once.
         [(values, flat)] = cluster.spread(client, _every_pair, [None], (xs, ys), how)

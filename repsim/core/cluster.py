@@ -24,12 +24,12 @@ def active() -> Any | None:
     if "distributed" not in sys.modules or working():
         return None
     from distributed import Client
-    from distributed.worker import thread_state
+    from distributed.worker import thread_state  # type: ignore[attr-defined]
 
     if hasattr(thread_state, "execution_state"):  # a task of somebody else's
         return None
     try:
-        return Client.current(allow_global=True)
+        return Client.current(allow_global=True)  # type: ignore[no-untyped-call]
     except ValueError:
         return None
 

@@ -138,10 +138,10 @@ def confidence(
     chosen = named(measure)
     factors = (over,) if isinstance(over, str) else tuple(over)
     if len(factors) == 1 and factors[0] not in ("seed", "unit"):
-        given = {"level": level, "over": factors[0], "parts": parts, "seed": seed}
-        result = cells_apart(a, b, chosen, layers, layers_b, given | options)
-        if result is not None:
-            return result
+        same = {"level": level, "over": factors[0], "parts": parts, "seed": seed}
+        apart = cells_apart(a, b, chosen, layers, layers_b, same | options)
+        if apart is not None:
+            return apart
     plan = _Plan(chosen, options, layers, layers_b, parts, seed)
     if factors == ("seed",):
         labelled, how = over_networks(a, b, chosen, layers, layers_b, options)
@@ -441,9 +441,10 @@ def cells_apart(
     rows = [found[i : i + len(names_b)] for i in range(0, len(found), len(names_b))]
     options: dict[str, Any] = {"coords": "minimal", "compat": "override"}
     options |= {"data_vars": "minimal", "join": "override", "combine_attrs": "override"}
-    return xr.concat(
+    cells: xr.Dataset = xr.concat(
         [xr.concat(row, "layer_b", **options) for row in rows], "layer_a", **options
     )
+    return cells
 
 
 def _pair_alone(

@@ -110,7 +110,7 @@ def on_scheduler(address: str | None) -> Iterator[None]:
         )
         raise ImportError(msg) from error
     try:
-        client = Client(address, timeout=CONNECT)
+        client = Client(address, timeout=CONNECT)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         msg = (
             f"Expected a dask scheduler at {address!r}, but got {error}; start one "
