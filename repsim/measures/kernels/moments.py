@@ -183,14 +183,14 @@ class Moments:
             self._origin = other._origin.to(self._origin.device).clone()
         other.shift(other._origin - self._origin.to(other._origin.device))
         self.examples += other.examples
-        for mine, added in (
+        for total, added in (
             (self._sum, other._sum),
             (self._norm, other._norm),
             (self._sum_norm, other._sum_norm),
             (self._norm_norm, other._norm_norm),
             *zip(self._products, other._products, strict=True),
         ):
-            mine += added.to(mine.device)
+            total += added.to(total.device)
 
     def merged(self, other: "Moments") -> "Moments":
         """Add what other moments have seen, and return these."""
