@@ -29,7 +29,7 @@ from repsim.probes import LinearProbe
 from repsim.probes.standardising import standardised
 from repsim.studies.cell import MEASURED, is_complete, train_cell
 from repsim.studies.conditions import Condition
-from repsim.studies.continuation import TRAINING
+from repsim.studies.completeness import TRAINING
 from repsim.studies.spec import Spec, make_spec
 from repsim.training.loop import Callback
 

@@ -191,7 +191,7 @@ def _made(
     options: dict[str, Any],
 ) -> Path | None:
     """Return the page of a study that is whole, told without importing torch."""
-    from repsim.studies.continuation import finished
+    from repsim.studies.completeness import finished
     from repsim.studies.fingerprints import current_page
     from repsim.studies.spec import make_spec
 

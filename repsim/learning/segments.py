@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from repsim.learning.losses import one_hot
 from repsim.learning.passes import Cut, Pass, is_lean, run, trained
-from repsim.learning.placed_errors import loss_and_error, place_error
+from repsim.learning.whole_step import loss_and_error, place_error
 from repsim.learning.randomness import isolated
 
 if TYPE_CHECKING:

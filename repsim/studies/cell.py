@@ -24,7 +24,7 @@ from repsim.learning.rule import Rule
 from repsim.learning.rule_info import Diverged
 from repsim.networks.feedforward import BatchNorm
 from repsim.studies.conditions import Condition
-from repsim.studies.continuation import TRAINING
+from repsim.studies.completeness import TRAINING
 from repsim.studies.materials import build_network, classes_of, load, tensors
 from repsim.studies.plugins import import_modules
 from repsim.studies.spec import Spec

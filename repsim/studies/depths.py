@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from repsim import plot
 from repsim.core.files import write_whole
 from repsim.datasets.results import storable
-from repsim.studies.continuation import SUMMARY
+from repsim.studies.completeness import SUMMARY
 from repsim.studies.fingerprints import PAGE
 from repsim.studies.report import (
     RESULTS,

@@ -8,7 +8,7 @@ from typing import Any
 from repsim.analyses import sources
 from repsim.core.files import DOCUMENT
 from repsim.core.provenance import repsim_version
-from repsim.studies.continuation import RUNS, SUMMARY
+from repsim.studies.completeness import RUNS, SUMMARY
 from repsim.studies.facts import Facts, study_facts
 
 SECTIONS, TABLES, PAGE = "sections", "tables", "report.html"

@@ -9,7 +9,7 @@ import xarray as xr
 import zarr
 
 from repsim.core.files import DOCUMENT
-from repsim.studies.continuation import RUNS
+from repsim.studies.completeness import RUNS
 
 NAME, MARK = "measured_rdm", "measured_rdm_sha256"
 

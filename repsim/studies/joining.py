@@ -12,7 +12,7 @@ from repsim.core.provenance import versions
 from repsim.datasets.pooling import How
 from repsim.datasets.reduction import reduce as reduce_recording
 from repsim.datasets.store import open_recording, save_recording
-from repsim.studies.continuation import RUNS, SUMMARY
+from repsim.studies.completeness import RUNS, SUMMARY
 from repsim.studies.workers import occupied
 
 

@@ -25,7 +25,7 @@ from repsim.datasets.recordings import layers, networks
 from repsim.datasets.results import restored, storable
 from repsim.datasets.studies import open_study
 from repsim.inference.summaries import table
-from repsim.studies.continuation import RUNS, SUMMARY
+from repsim.studies.completeness import RUNS, SUMMARY
 from repsim.studies.facts import Facts, study_facts
 from repsim.studies.fingerprints import (
     PAGE,

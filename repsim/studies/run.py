@@ -24,7 +24,7 @@ from repsim.studies.cell import (
     train_cell,
 )
 from repsim.studies.conditions import Condition
-from repsim.studies.continuation import RUNS, SUMMARY, finished, merge
+from repsim.studies.completeness import RUNS, SUMMARY, finished, merge
 from repsim.studies.materials import carried, check_data, classes_of, load, tensors
 from repsim.studies.plugins import import_modules
 from repsim.studies.progress import ProgressFiles, study_bar

@@ -24,7 +24,7 @@ import torch
 import xarray as xr
 
 import repsim
-from repsim.measures.kernels.products import LeftFactor
+from repsim.measures.kernels.hsic_sums import LeftFactor
 
 LAYERS = 20
 CASES = {

@@ -20,7 +20,7 @@ import torch
 import xarray as xr
 
 import repsim
-from repsim.measures.kernels.products import operations
+from repsim.measures.kernels.hsic_sums import operations
 from repsim.probes.linear import LinearProbe
 
 Row = dict[str, Any]

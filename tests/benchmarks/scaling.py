@@ -23,7 +23,7 @@ import xarray as xr
 
 import repsim
 from repsim.datasets.store import zarr_format
-from repsim.measures.kernels.products import operations
+from repsim.measures.kernels.hsic_sums import operations
 from repsim.measures.kernels.streamed import number_of_spans, passes, reads
 
 H100 = {"TF32": 495e12, "float32": 67e12}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from repsim.learning.passes import Cut, forward, is_lean
-from repsim.learning.placed_errors import loss_and_error
+from repsim.learning.whole_step import loss_and_error
 from repsim.learning.rule import Rule
 from repsim.learning.rule_info import Info
 

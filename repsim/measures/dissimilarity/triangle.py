@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.spatial.distance import squareform
 
-from repsim.measures.kernels.products import LeftFactor, intel
+from repsim.measures.kernels.hsic_sums import LeftFactor, intel
 
 _BANDS = (64, 192)
 """Fewest and most rows of a band: narrow ones waste less left of the diagonal."""

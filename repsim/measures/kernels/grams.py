@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from repsim.measures.kernels.centred import Centred
-from repsim.measures.kernels.products import (
+from repsim.measures.kernels.hsic_sums import (
     TILE,
     Advance,
     LeftFactor,

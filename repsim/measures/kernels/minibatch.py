@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from repsim.measures.kernels.centred import at_least, working_dtype
-from repsim.measures.kernels.products import (
+from repsim.measures.kernels.hsic_sums import (
     Advance,
     LeftFactor,
     Sums,

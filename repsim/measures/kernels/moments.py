@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from repsim.measures.kernels.centred import WIDE, cached_rows, grouped, membership
-from repsim.measures.kernels.products import LeftFactor, Sums, block_squares
+from repsim.measures.kernels.hsic_sums import LeftFactor, Sums, block_squares
 
 
 class Moments:

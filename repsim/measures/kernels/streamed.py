@@ -13,7 +13,7 @@ from repsim.core import cluster
 from repsim.core.free_memory import available_memory
 from repsim.measures.kernels.centred import at_least, working_dtype
 from repsim.measures.kernels.moments import Moments
-from repsim.measures.kernels.products import Advance, Sums
+from repsim.measures.kernels.hsic_sums import Advance, Sums
 from repsim.measures.magnitudes import MODEST, shifted
 from repsim.measures.matrices import Matrix, read
 

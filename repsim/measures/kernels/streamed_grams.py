@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from repsim.measures.kernels.centred import CACHED, at_least
-from repsim.measures.kernels.products import Advance, Sums, pair_products
+from repsim.measures.kernels.hsic_sums import Advance, Sums, pair_products
 from repsim.measures.kernels.streamed import BLOCK, Blocks
 from repsim.measures.magnitudes import shifted
 from repsim.measures.matrices import Matrix

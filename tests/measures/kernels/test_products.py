@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from repsim.measures.kernels.products import LeftFactor
+from repsim.measures.kernels.hsic_sums import LeftFactor
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
