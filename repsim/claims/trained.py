@@ -27,9 +27,9 @@ from repsim.learning.rule_info import Diverged
 from repsim.learning.schedules import Stochastic
 from repsim.probes import LinearProbe
 from repsim.probes.standardising import standardised
-from repsim.studies.cell import MEASURED, is_complete, train_cell
+from repsim.studies.cell import MEASURED, train_cell
+from repsim.studies.completeness import TRAINING, is_complete
 from repsim.studies.conditions import Condition
-from repsim.studies.completeness import TRAINING
 from repsim.studies.spec import Spec, make_spec
 from repsim.training.loop import Callback
 

@@ -28,12 +28,12 @@ from repsim.learning.closed_form import Chains, lean_chains
 from repsim.learning.losses import LossFunction, resolve
 from repsim.learning.optimisers import Factory, make_optimizer, name_of, rate
 from repsim.learning.passes import Cut, parts
-from repsim.learning.whole_step import gradients, true_errors, used_errors
 from repsim.learning.randomness import is_random, isolated
 from repsim.learning.rule_info import Common, Diverged, Info
 from repsim.learning.rule_state import check_network, check_state
 from repsim.learning.schedules import Schedule
 from repsim.learning.segments import Segment
+from repsim.learning.whole_step import gradients, true_errors, used_errors
 
 
 class Rule:

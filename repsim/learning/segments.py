@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from repsim.learning.losses import one_hot
 from repsim.learning.passes import Cut, Pass, is_lean, run, trained
-from repsim.learning.whole_step import loss_and_error, place_error
 from repsim.learning.randomness import isolated
+from repsim.learning.whole_step import loss_and_error, place_error
 
 if TYPE_CHECKING:
     from repsim.learning.rule import Rule

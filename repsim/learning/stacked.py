@@ -15,13 +15,13 @@ from repsim.learning.closed_form import ACTIVATIONS, Affine, Normalisation, is_p
 from repsim.learning.losses import one_hot
 from repsim.learning.optimisers import make_optimizer
 from repsim.learning.passes import parts
-from repsim.learning.whole_step import loss_and_error
 from repsim.learning.rule import Rule
 from repsim.learning.rules.backpropagation import Backpropagation
 from repsim.learning.rules.synthetic import (
     SyntheticGradient,
     UnconditionedSyntheticGradient,
 )
+from repsim.learning.whole_step import loss_and_error
 
 STACKED = (Backpropagation, SyntheticGradient, UnconditionedSyntheticGradient)
 """Rules that can be stacked."""

@@ -18,13 +18,12 @@ from repsim.core.devices import device_named
 from repsim.core.seeding import derived_seed
 from repsim.core.threads import one_thread
 from repsim.datasets.results import storable
-from repsim.datasets.store import is_complete as store_complete
 from repsim.datasets.store import remove_recording
 from repsim.learning.rule import Rule
 from repsim.learning.rule_info import Diverged
 from repsim.networks.feedforward import BatchNorm
-from repsim.studies.conditions import Condition
 from repsim.studies.completeness import TRAINING
+from repsim.studies.conditions import Condition
 from repsim.studies.materials import build_network, classes_of, load, tensors
 from repsim.studies.plugins import import_modules
 from repsim.studies.spec import Spec
@@ -73,12 +72,6 @@ def recorded(test: xr.Dataset, examples: int) -> xr.Dataset:
         rank[of_class] = np.arange(of_class.size)
     first = np.lexsort((label, rank))[:examples]
     return test.isel(example=first[np.lexsort((first, label[first]))])
-
-
-def is_complete(store: Path, condition: str, seed: int) -> bool:
-    """Return whether a cell's recording and training record are both whole."""
-    group = f"{condition}/{seed}"
-    return store_complete(store, group) and store_complete(store, f"{group}/{TRAINING}")
 
 
 @one_thread()

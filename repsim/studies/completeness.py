@@ -19,14 +19,15 @@ def finished(out: Path, spec: Spec) -> bool:
     whole = merge(out, spec)
     there = spec_from_json(path.read_text())
     return (whole.conditions, whole.seeds) == (there.conditions, there.seeds) and all(
-        _whole(out / RUNS / condition.label / str(seed))
+        is_complete(out / RUNS, condition.label, seed)
         for condition in whole.parsed
         for seed in whole.seeds
     )
 
 
-def _whole(cell: Path) -> bool:
+def is_complete(store: Path, condition: str, seed: int) -> bool:
     """Return whether a cell's recording and training record were both closed."""
+    cell = store / condition / str(seed)
     return all(
         attributes(folder).get("complete") == 1 for folder in (cell, cell / TRAINING)
     )

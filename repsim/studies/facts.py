@@ -80,8 +80,8 @@ def study_facts(store: Path) -> Facts:
 
 def attributes(folder: Path) -> dict[str, Any]:
     """Return what a zarr group says of itself; nothing where there is none."""
-    path = folder / DOCUMENT
-    if not path.is_file():
+    try:
+        document = json.loads((folder / DOCUMENT).read_text())
+        return dict(document["attributes"])
+    except (OSError, ValueError, KeyError, TypeError):  # none, or one cut short
         return {}
-    attributes = json.loads(path.read_text()).get("attributes", {})
-    return dict(attributes)

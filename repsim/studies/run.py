@@ -19,12 +19,17 @@ from repsim.core.provenance import versions
 from repsim.datasets.studies import open_study
 from repsim.studies.cell import (
     build,
-    is_complete,
     recorded,
     train_cell,
 )
+from repsim.studies.completeness import (
+    RUNS,
+    SUMMARY,
+    finished,
+    is_complete,
+    merge,
+)
 from repsim.studies.conditions import Condition
-from repsim.studies.completeness import RUNS, SUMMARY, finished, merge
 from repsim.studies.materials import carried, check_data, classes_of, load, tensors
 from repsim.studies.plugins import import_modules
 from repsim.studies.progress import ProgressFiles, study_bar

@@ -15,7 +15,7 @@ import xarray as xr
 from repsim import run_study
 from repsim.datasets.recordings import networks
 from repsim.datasets.studies import open_study
-from repsim.studies.cell import is_complete
+from repsim.studies.completeness import is_complete
 
 SMALL = {"depth": 2, "width": 8, "steps": 12, "examples": 40, "progress": False}
 

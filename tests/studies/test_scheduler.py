@@ -15,7 +15,7 @@ import xarray as xr
 from repsim import run_study
 from repsim.cli import main
 from repsim.datasets.recordings import networks
-from repsim.studies.cell import is_complete
+from repsim.studies.completeness import is_complete
 from repsim.studies.workers import claimed, on_scheduler
 
 distributed = pytest.importorskip("distributed")

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from repsim.learning.optimisers import rate
-from repsim.learning.whole_step import loss_and_error
 from repsim.learning.rule import Rule
 from repsim.learning.rule_info import Common, Info
+from repsim.learning.whole_step import loss_and_error
 
 
 class ForwardForward(Rule):

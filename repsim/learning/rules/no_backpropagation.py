@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from repsim.learning.passes import Cut, forward, is_lean
-from repsim.learning.whole_step import loss_and_error
 from repsim.learning.rule import Rule
 from repsim.learning.rule_info import Info
+from repsim.learning.whole_step import loss_and_error
 
 
 class NoBackpropagation(Rule):

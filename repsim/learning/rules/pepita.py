@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from repsim.core.modes import kept_buffers, kept_modes
 from repsim.learning.optimisers import rate
-from repsim.learning.whole_step import loss_and_error
 from repsim.learning.rule import Rule
 from repsim.learning.rule_info import Common, Info
 from repsim.learning.rules.feedback import KNOWN
+from repsim.learning.whole_step import loss_and_error
 
 
 class Pepita(Rule):

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from repsim.core.messages import whole
 from repsim.core.modes import kept_buffers
 from repsim.learning.optimisers import rate
-from repsim.learning.whole_step import loss_and_error
 from repsim.learning.rule import Rule
 from repsim.learning.rule_info import Common, Info
+from repsim.learning.whole_step import loss_and_error
 
 States = dict[str, Tensor]
 """Hidden block → its activity."""

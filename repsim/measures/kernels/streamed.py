@@ -12,8 +12,8 @@ import torch
 from repsim.core import cluster
 from repsim.core.free_memory import available_memory
 from repsim.measures.kernels.centred import at_least, working_dtype
-from repsim.measures.kernels.moments import Moments
 from repsim.measures.kernels.hsic_sums import Advance, Sums
+from repsim.measures.kernels.moments import Moments
 from repsim.measures.magnitudes import MODEST, shifted
 from repsim.measures.matrices import Matrix, read
 
