@@ -41,10 +41,11 @@ class Log:
     --------
     >>> class Kept(Log):
     ...     def tell(self, step, values, picture):
-    ...         print(step, values, picture)
-    >>> moment = xr.Dataset({"h": (("step", "example", "unit"), np.eye(6)[None])})
-    >>> Kept()(0, moment)  # doctest: +ELLIPSIS
-    0 {'cka with the start/h': 1.0} [[[...
+    ...         print(step, {k: round(v, 3) for k, v in values.items()})
+    >>> values = np.random.default_rng(0).normal(size=(1, 6, 3))
+    >>> moment = xr.Dataset({"h": (("step", "example", "unit"), values)})
+    >>> Kept()(0, moment)
+    0 {'cka with the start/h': 1.0}
     """
 
     def __init__(
@@ -119,7 +120,8 @@ class TextLog(Log):
     Examples
     --------
     >>> log = TextLog(sys.stdout)
-    >>> log(0, xr.Dataset({"h": (("step", "example", "unit"), np.eye(6)[None])}))
+    >>> values = np.random.default_rng(0).normal(size=(1, 6, 3))
+    >>> log(0, xr.Dataset({"h": (("step", "example", "unit"), values)}))
     after 0 updates: cka with the start: h 1.00
     """
 

@@ -199,6 +199,9 @@ def _finish(
 ) -> None:
     high = bool((stack.values > options.get("vmax", np.inf)).any())
     width, height = grid.figure.get_size_inches()
+    # One narrow column leaves no room between its names and the colour bar.
+    width = max(width, 2.8)
+    grid.figure.set_size_inches(width, height)
     left, right, edge = 0.45 / width, 1 - 0.95 / width, 0.3 / height
     grid.figure.subplots_adjust(
         left=left, right=right, top=1 - edge, bottom=edge / 3, wspace=0.05, hspace=0.25

@@ -46,6 +46,7 @@ def replay(
     >>> import repsim
     >>> net = repsim.networks.mlp(4, hidden=[3, 3], classes=2, seed=0)
     >>> rule = repsim.learning.make("sg", net)
+    >>> import torch
     >>> x, y = torch.rand(16, 4), torch.arange(16) % 2
     >>> replay(rule, (x, y), np.array([[0, 1, 0], [-1, -1, -1]]), batch_size=8)
     >>> rule.steps

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _left() -> list[str]:
+def _children() -> list[multiprocessing.Process]:
     """Return processes of ours that still run; joblib keeps its own for later."""
-    names = (child.name for child in multiprocessing.active_children())
-    return [name for name in names if not name.startswith("LokyProcess")]
+    children = multiprocessing.active_children()
+    return [child for child in children if not child.name.startswith("LokyProcess")]
 
 
 def _rule(name: str, depth: int = 4, **options: Any) -> repsim.learning.Rule:
@@ -54,7 +54,7 @@ def test_it_learns_and_is_replayed_to_the_last_bit(
 ) -> None:
     rule, again = (_rule(name, **options) for _ in "ab")
     log = _train(rule, workers=workers)
-    assert _left() == []
+    assert _children() == []
     assert float(log.accuracy[-1]) > (0.5 if name == "dni" else 0.9)
     assert rule.steps == 120 and log.attrs["workers"] == workers
     late = log.staleness
@@ -128,13 +128,13 @@ def test_a_dead_worker_ends_the_run_at_the_checkpoint() -> None:
     rule, twin = _rule("local"), _rule("local")
 
     def kill(step: int, losses: Any) -> None:
-        multiprocessing.active_children()[0].kill()
+        _children()[0].kill()
 
     with pytest.raises(
         ValueError, match=r"worker \d of 2, .* exit code -9; the rule is"
     ):
         _train(rule, callbacks=[kill])
-    assert _left() == []
+    assert _children() == []
     assert rule.steps == 60
     _train(twin, 60)
     assert _same(rule, twin)
@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         _train(rule, callbacks=[interrupt])
-    assert _left() == [] and rule.steps == 60
+    assert _children() == [] and rule.steps == 60
 
 
 def test_a_loss_that_is_nan_in_one_segment_is_one_sentence() -> None:
@@ -166,11 +166,11 @@ def test_a_loss_that_is_nan_in_one_segment_is_one_sentence() -> None:
             rule, (x, y), 120, workers=2, eval_every=60, progress=False,
             diagnostics=False, callbacks=[poison],
         )  # fmt: skip
-    assert _left() == [] and rule.steps == 60
+    assert _children() == [] and rule.steps == 60
     exploding = _rule("sg", optimizer=torch.optim.SGD, lr=1e30)
     with pytest.raises(repsim.learning.Diverged, match="up to 'output'; try a smaller"):
         _train(exploding)
-    assert _left() == [] and exploding.steps == 0
+    assert _children() == [] and exploding.steps == 0
 
 
 def test_an_impossible_order_is_refused() -> None:

@@ -14,7 +14,7 @@ from repsim.core import cluster
 from repsim.core.messages import unknown
 from repsim.core.threads import calm
 from repsim.measures.catalogue import register
-from repsim.measures.kernels import grams, products, streamed, streamed_grams
+from repsim.measures.kernels import grams, hsic_sums, streamed, streamed_grams
 from repsim.measures.kernels.centred import Centred
 from repsim.measures.kernels.minibatch import batch_hsic, check_batch
 from repsim.measures.matrices import (
@@ -277,7 +277,7 @@ def hsic_matrix(
             )
     chosen = plan(xs, ys, kernel=kernel)
     p, q = ([int(x.shape[1]) for x in side] for side in (xs, ys or []))
-    work = products.operations(int(xs[0].shape[0]), p, q or None, chosen.space)
+    work = hsic_sums.operations(int(xs[0].shape[0]), p, q or None, chosen.space)
     with (
         tqdm(
             desc=f"HSIC, {chosen.space} space{chosen.told}", disable=not progress
@@ -296,7 +296,7 @@ def hsic_matrix(
             x = Centred.of(every, split, precision, device, chosen.space)
             exponents, constant = x.exponents, x.constant
             if chosen.space == "feature":
-                sums = products.feature_sums(x, split, bar.update)
+                sums = hsic_sums.feature_sums(x, split, bar.update)
             elif kernel == "linear":
                 sums = grams.linear_sums(x, split, bar.update)
             else:
@@ -355,8 +355,8 @@ def _plan(
 ) -> Plan:
     """Return the plan for sides of these sizes, the same at every step."""
     every = [*p, *(q or ())]
-    sample = products.operations(n, p, q, "sample")
-    feature = products.operations(n, p, q, "feature")
+    sample = hsic_sums.operations(n, p, q, "sample")
+    feature = hsic_sums.operations(n, p, q, "feature")
     fits = n * sum(every) * 8 <= budget
     if sample < feature and (fits or not stored):
         return Plan("sample", False, 1)

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 from repsim import measures
 from repsim.measures import cka, hsic
-from repsim.measures.kernels import grams, minibatch, products, streamed
+from repsim.measures.kernels import grams, hsic_sums, minibatch, streamed
 from repsim.measures.kernels.centred import Centred
 
 
@@ -134,7 +134,7 @@ def test_both_spaces_agree(rng: np.random.Generator) -> None:
     xs[1][:, :3] += xs[0]
     for split in (None, 1):
         wide = Centred.of(xs, split, "float64", "cpu")
-        feature = products.feature_sums(wide, split, lambda _: None)
+        feature = hsic_sums.feature_sums(wide, split, lambda _: None)
         sample = grams.linear_sums(wide, split, lambda _: None)
         blocks, _, _ = streamed.streamed_sums(
             xs, split, "float64", "cpu", lambda _: None
@@ -318,7 +318,7 @@ def test_own_squares_of_equal_layers_are_those_one_by_one(
     xs = [rng.normal(size=(300, 7)) for _ in range(3)]
     group = Centred.of(xs, None, "float64", "cpu").groups[0]
     one = [float((x.T @ x).square().sum()) for x in group.parts()]
-    np.testing.assert_allclose(products.own_squares(group), one, rtol=1e-13)
+    np.testing.assert_allclose(hsic_sums.own_squares(group), one, rtol=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -351,13 +351,13 @@ def test_the_accelerator_gives_the_same_numbers(rng: np.random.Generator) -> Non
 
 def test_little_work_is_done_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    whole = products.feature_sums
+    whole = hsic_sums.feature_sums
 
     def watched(*arguments: Any) -> Any:
         seen.append(torch.get_num_threads())
         return whole(*arguments)
 
-    monkeypatch.setattr(products, "feature_sums", watched)
+    monkeypatch.setattr(hsic_sums, "feature_sums", watched)
     x = np.random.default_rng(0).normal(size=(500, 3))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
