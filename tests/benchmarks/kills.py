@@ -25,7 +25,7 @@ import torch
 import xarray as xr
 
 import repsim
-from repsim.studies.cell import is_complete
+from repsim.studies.completeness import is_complete
 
 STUDY: dict[str, Any] = {
     "conditions": ["bp", "sg"],

@@ -14,7 +14,7 @@ from repsim.core.threads import calm
 from repsim.measures.dissimilarity import rsa_pairs, triangle
 from repsim.measures.dissimilarity.batched import small_rdms
 from repsim.measures.dissimilarity.distances import METRICS, condensed
-from repsim.measures.kernels import products
+from repsim.measures.kernels import hsic_sums
 
 SHAPES = [(3, 2), (3, 7), (40, 5), (130, 20), (257, 3)]
 
@@ -148,7 +148,7 @@ def test_every_routine_of_the_product_is_right_in_float32(
     expected = pdist(x.double().numpy(), metric)
     vendors = condensed(x, metric)[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "WORTH", 1 << 60)
+        patch.setattr(hsic_sums, "WORTH", 1 << 60)
         torches = condensed(x, metric)[0]
         patch.setattr(triangle, "WORTH", 1 << 60)
         plain = condensed(x, metric)[0]
