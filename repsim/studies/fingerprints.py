@@ -70,7 +70,7 @@ def _code() -> list[bytes]:
     """Return the code that makes the page from its sections."""
     here = Path(__file__).parent
     pages = sorted(p for p in here.glob("templates/*") if p.is_file())
-    return [p.read_bytes() for p in (*pages, here / "report.py")]
+    return [p.read_bytes() for p in (*pages, here / "pages.py", here / "report.py")]
 
 
 def _asked(out: Path) -> str:
