@@ -90,6 +90,7 @@ def _train(name: str, recorded: str, *, compiled: bool) -> list[Any]:
             if kind == "checkpoint":
                 call = lambda: checkpoint(animal.run, use_reentrant=False)  # noqa: E731
             if kind == "compile" and compiled:
+                torch.compiler.reset()  # the limit of recompilations is the process's
                 animal.network = torch.compile(network, backend="eager")
             with torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
                 out = call()
