@@ -37,6 +37,8 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """Leave out what needs the network, an accelerator or patience unless asked."""
+    # The longest one first, or a worker waits for it at the end.
+    items.sort(key=lambda item: item.name != "test_types_are_strict")
     asked = config.getoption("markexpr")
     for item in items:
         for marker in ("network", "slow"):

@@ -12,8 +12,10 @@ import pytest
 import xarray as xr
 
 import repsim
+from repsim.analyses import sources
 from repsim.cli.commands import main
 from repsim.probes import LinearProbe, probe_layers
+from repsim.studies import fingerprints
 
 QUICK = [
     "--depth", "2", "--width", "8", "--steps", "12", "--seeds", "2", "--lr", "0.003",
@@ -66,8 +68,13 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_report_of_any_tree_and_of_measured_rdms(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    few = {name: sources()[name] for name in ("learning_curves", "measured_geometry")}
+    monkeypatch.setattr(fingerprints, "sources", lambda: few)
     store = folder / "runs.zarr"
     examples = repsim.open_recording(store / "bp" / "0").sizes["example"]
     np.save(tmp_path / "brain.npy", np.arange(examples * (examples - 1) / 2))

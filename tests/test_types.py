@@ -1,0 +1,24 @@
+"""Strict types, of the package and of the tests, beside the other tests in time."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import repsim
+
+ROOT = Path(__file__).parent.parent
+# mypy does not follow the hooks of an editable installation.
+EDITABLE = Path(repsim.__file__).is_relative_to(ROOT / "repsim")
+
+
+@pytest.mark.skipif(
+    EDITABLE or find_spec("mypy") is None, reason="run as in tox -e types"
+)
+def test_types_are_strict() -> None:
+    for what in ([], ["--explicit-package-bases", "tests"]):
+        command = [sys.executable, "-P", "-m", "mypy", *what]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
