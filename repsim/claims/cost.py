@@ -30,11 +30,8 @@ BESIDE = {"C10b": 2, "C10c": 2, "C12": 1, "C14": 1}
 
 def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:
     """Return how many networks claims train, and how long everything takes."""
-    scale, seeds, rates = (
-        lab.settings.scale,
-        len(lab.seeds),
-        len(lab.settings.scale.grid),
-    )
+    scale, seeds, few = lab.settings.scale, len(lab.seeds), len(lab.few_seeds)
+    rates = len(scale.grid) + (len(scale.grid) > 2)  # One beyond an end, as it happens.
     uses = {label for claim in claims for label in claim.uses}
     trained = uses - {"untrained", OWN, FEEDS}
     tuned = {"sg" if label == "sg_shared" else label for label in trained}
@@ -44,7 +41,7 @@ def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:
     if any(claim.id == "C12" for claim in claims) and scale.long_steps:
         rounds.append((1, scale.depth, scale.long_steps))
     if OWN in uses:
-        each = 4 * (rates + seeds)
+        each = 4 * (rates + few)
         rounds += [(each, depth, scale.curve_steps) for depth in scale.depths]
     if FEEDS in uses:
         each = 4 * (rates + seeds) + seeds

@@ -31,6 +31,9 @@ from repsim.learning.rule_info import Diverged
 TUNING_SEED = 10_000
 """Added to the first seed: learning rates are chosen on networks used nowhere else."""
 
+BEYOND = 4
+"""At most so many rates are tried beyond an end of the grid."""
+
 Numbers = dict[str, Any]
 Runs = list[xr.Dataset]
 Score = Literal["loss", "area"]
@@ -63,6 +66,11 @@ class Lab:
     def seeds(self) -> list[int]:
         """The seeds of every stochastic experiment."""
         return list(range(self.settings.seed, self.settings.seed + self.settings.seeds))
+
+    @property
+    def few_seeds(self) -> list[int]:
+        """The seeds of experiments that need few; see `Size.few_seeds`."""
+        return self.seeds[: self.settings.few]
 
     @property
     def split(self) -> int:
@@ -139,23 +147,33 @@ class Lab:
     ) -> dict[str, dict[float, float]]:
         """Return what is tuned by condition and rate, lower is better.
 
-        inf where it diverged.
+        inf where it diverged. A condition that is best at an end of the grid gets
+        rates beyond it, until it is not: all rules by one procedure.
         """
-        rates = self.settings.scale.grid
+        rates = list(self.settings.scale.grid)
         own = {"sg_shared": "sg", "untrained": "bp"}
         labels = [own.get(label, label) for label in labels] + list(labels)
         unique = [label for label in dict.fromkeys(labels) if label not in own]
         seed = self.settings.seed + TUNING_SEED
-        cells = [
-            self.cell(label, lr, seed, **{**changes, "measured": False})
-            for label in unique
-            for lr in rates
-        ]
-        results = iter(self.numbers(cells))
-        table = {
-            label: {lr: _score(next(results), by) for lr in rates} for label in unique
+        table: dict[str, dict[float, float]] = {label: {} for label in unique}
+        todo = dict.fromkeys(unique, rates)
+        while any(todo.values()):
+            cells = [
+                self.cell(label, lr, seed, **{**changes, "measured": False})
+                for label in unique
+                for lr in todo[label]
+            ]
+            results = iter(self.numbers(cells))
+            for label, row in table.items():
+                row |= {lr: _score(next(results), by) for lr in todo[label]}
+            todo = {
+                label: further(row) if len(row) < len(rates) + BEYOND else []
+                for label, row in table.items()
+            }
+        ordered = {label: dict(sorted(row.items())) for label, row in table.items()}
+        return {
+            label: ordered[own.get(label, label)] for label in dict.fromkeys(labels)
         }
-        return {label: table[own.get(label, label)] for label in dict.fromkeys(labels)}
 
     def cells(self, label: str) -> list[Cell]:
         """Return a condition's networks, one a seed, at its tuned rate."""
@@ -242,6 +260,20 @@ class Lab:
         steps = max(int(both[better][0]["step"][at]), 1)
         cells[better] = [replace(cell, steps=steps) for cell in cells[better]]
         return cells
+
+
+def further(row: Mapping[float, float]) -> list[float]:
+    """Return the next rate beyond the end that is best, none where the best is inside.
+
+    The spacing goes on as it is at that end. Fewer than three rates are a choice, not
+    a grid: they stay.
+    """
+    rates = sorted(row)
+    best = rates.index(min(rates, key=row.__getitem__))
+    if len(rates) < 3 or 0 < best < len(rates) - 1:
+        return []
+    end, second, third = rates[:3] if best == 0 else rates[:-4:-1]
+    return [float(f"{end * second / third:.3g}")]
 
 
 def _keep(function: Callable[..., Any], call: Sequence[Any], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -103,8 +104,9 @@ def test_cost_and_cuts_are_stated_before_the_start(
 def test_networks_are_counted_once() -> None:
     claims = [registered()[name] for name in ("C10", "C10b", "C13")]
     networks, seconds = cost.estimate(Lab(Settings(quick=True), Path()), claims)
-    # bp, sg, sg_every and dfa: three rates and five seeds each; bp and sg once more.
-    assert networks == 4 * (3 + 5) + 2 * 5 and seconds > 0
+    # bp, sg, sg_every and dfa: three rates, one beyond an end and five seeds each; bp
+    # and sg once more.
+    assert networks == 4 * (3 + 1 + 5) + 2 * 5 and seconds > 0
     said = cost.sentence(3, 3600 * 20, 2)
     assert "3 networks, about 10 hours on 2 cores" in said and "goes on" in said
 
@@ -164,6 +166,31 @@ def test_rates_are_tuned_alike_on_other_networks(tiny: None, tmp_path: Path) -> 
     assert {int(s.name.split("-")[1]) for s in stores} == {lab.TUNING_SEED}
     areas = work.grid(["bp"], "area")["bp"]
     assert all(-1 <= value <= 0 for value in areas.values())
+
+
+def test_a_grid_grows_until_the_best_rate_is_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = {"bp": 0.1, "sg": 1e-3, "none": 0.0, "dfa": 1e-2}
+    asked: list[float] = []
+
+    def numbers(self: Lab, cells: list[trained.Cell]) -> list[dict[str, Any]]:
+        asked.extend(cell.lr for cell in cells)
+        return [
+            {"loss": [abs(math.log10(max(best[c.label], 1e-9) / c.lr))]} for c in cells
+        ]
+
+    monkeypatch.setattr(Lab, "numbers", numbers)
+    work = Lab(Settings(quick=True, size=(("grid", (3e-3, 1e-2, 3e-2)),)), tmp_path)
+    grid = work.grid(list(best))
+    assert list(grid["dfa"]) == [3e-3, 1e-2, 3e-2]
+    assert list(grid["bp"]) == [3e-3, 1e-2, 3e-2, 0.1, 0.3]
+    assert list(grid["sg"]) == [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
+    # Lower is better for ever: it ends after four.
+    assert list(grid["none"]) == [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
+    assert len(asked) == sum(map(len, grid.values()))
+    assert work.tuned(list(best)) == {"bp": 0.1, "sg": 1e-3, "none": 3e-5, "dfa": 1e-2}
+    assert lab.further({1e-3: 2.0, 1e-2: 1.0}) == []  # Two are a choice.
 
 
 def test_initial_weights_are_shared_only_where_asked(tiny: None) -> None:

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import delayed
 from torch import Tensor, nn
 
 from repsim import learning
@@ -53,16 +52,14 @@ from repsim.learning.rule import Rule
     ],
     holds_for={"away": "the corollary holds from any predictor"},
     seconds=lambda settings: (
-        (4.0 + 0.006 * settings.scale.learned_steps) * settings.seeds
+        (4.0 + 0.006 * settings.scale.learned_steps) * settings.few
     ),
 )
 def deep_linear_converges(lab: Lab) -> Evidence:
     """Measure the distance from the optimum with exact and with learned predictors."""
     steps = lab.settings.scale.learned_steps
-    cells = [(depth, seed) for depth in (3, 10) for seed in lab.seeds]
-    runs = lab.parallel(
-        delayed(_deep)(lab.rule, depth, seed, steps) for depth, seed in cells
-    )
+    cells = [(depth, seed) for depth in (3, 10) for seed in lab.few_seeds]
+    runs = lab.each(_deep, [(lab.rule, depth, seed, steps) for depth, seed in cells])
     measured: dict[str, list[float]] = {}
     shown: dict[str, np.ndarray] = {}
     for run in runs:
@@ -107,7 +104,7 @@ def _deep(name: str, depth: int, seed: int, steps: int) -> dict[str, Any]:
             "rises with exact tracking": float((np.diff(exact) > 1e-14).sum()),
             STRAYS: apart,
         },
-        "paths": {f"depth {depth}, {title}": path for title, path in paths.items()},
+        "paths": {f"depth {depth}, {k}": path.tolist() for k, path in paths.items()},
     }
 
 

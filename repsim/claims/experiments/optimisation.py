@@ -174,10 +174,10 @@ def learning_curves(lab: Lab) -> Evidence:
         for net in nets
         for name in ("bp", "sg")
         for key in [(net["depth"], net["activation"], name)]
-        for seed in lab.seeds
+        for seed in lab.few_seeds
     ]
     numbers = iter(lab.numbers(cells))
-    curves = {key: [next(numbers) for _ in lab.seeds] for key in keys}
+    curves = {key: [next(numbers) for _ in lab.few_seeds] for key in keys}
     measured: dict[str, Values] = {
         f"train accuracy, depth {depth}, {activation}, {name}": final(
             values, "accuracy"
