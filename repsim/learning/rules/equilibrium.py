@@ -11,6 +11,7 @@ from typing import ClassVar, Unpack
 
 from torch import nn
 
+from repsim.core.messages import flag
 from repsim.learning.optimisers import rate
 from repsim.learning.rule_info import Common, Info
 from repsim.learning.rules.predictive_coding import PredictiveCoding
@@ -26,8 +27,11 @@ class EquilibriumPropagation(PredictiveCoding):
         \frac{\partial F_\beta}{\partial W}(s^{\beta}) -
         \frac{\partial F_{-\beta}}{\partial W}(s^{-\beta}) \Big)
 
-    which tends to the exact gradient as β falls and the settling ends. The difference
-    of the prediction errors over 2β stands for the error at a block's output.
+    which tends to the exact gradient as β falls and the settling ends: with three
+    phases, the free one and a nudge either way, up to a term in β²; with two, the free
+    one and one nudge (over β), in β. The free phase is the forward pass, whose
+    prediction errors are zero, so it costs no settling. The difference of the
+    prediction errors stands for the error at a block's output.
 
     Parameters
     ----------
@@ -35,6 +39,9 @@ class EquilibriumPropagation(PredictiveCoding):
         As in `Rule`.
     beta : float
         β, positive.
+    centred : bool
+        Whether the estimate has three phases, as in Laborieux et al. 2021; two without,
+        as in Scellier and Bengio 2017.
     iterations, step_size
         As in `predictive_coding`.
 
@@ -74,14 +81,18 @@ class EquilibriumPropagation(PredictiveCoding):
         network: nn.Module,
         *,
         beta: float = 0.1,
+        centred: bool = True,
         iterations: int = 20,
         step_size: float = 0.1,
         **options: Unpack[Common],
     ) -> None:
         super().__init__(network, iterations=iterations, step_size=step_size, **options)
         self.beta = self.options["beta"] = rate(beta, "beta")
+        self.centred = self.options["centred"] = flag(centred, "centred")
 
     def nudges(self) -> list[tuple[float, float]]:
-        """Return both ways."""
+        """Return both ways, or the one; at the free equilibrium F has no gradient."""
+        if not self.centred:
+            return [(self.beta, 1 / self.beta)]
         weight = 1 / (2 * self.beta)
         return [(self.beta, weight), (-self.beta, -weight)]

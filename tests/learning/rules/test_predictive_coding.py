@@ -49,6 +49,36 @@ def test_two_nudges_are_the_slow_references(first_update: Any, slow_error: Any) 
     made.step(*expected)
 
 
+def test_one_nudge_is_the_slow_references(first_update: Any, slow_error: Any) -> None:
+    options = {"beta": 0.5, "iterations": 5, "step_size": 0.2}
+    made = first_update("equilibrium", centred=False, **options)
+    expected = []
+    for x, y in made.examples():
+        up = _layers(made.slow, slow_error, x, y, 0.5)
+        expected.append([(2 * weight, 2 * bias) for weight, bias in up])
+    made.step(*expected)
+
+
+def test_three_phases_are_wrong_by_the_nudge_squared_and_two_by_the_nudge() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(9, 6, generator=generator).double(), torch.arange(9) % 3
+
+    def gradient(name: str, **options: Any) -> Any:
+        net = networks.mlp(6, [5, 4], 3, "tanh", False, seed=0).double()
+        learning.make(name, net, **options).accumulate(x, y)
+        grads = [p.grad for p in net.parameters()]
+        return torch.cat([g.flatten() for g in grads if g is not None])
+
+    exact = gradient("bp")
+    for centred, order in ((True, 4.0), (False, 2.0)):
+        near, far = (
+            (gradient("equilibrium", beta=b, centred=centred, iterations=200) - exact)
+            for b in (0.02, 0.04)
+        )
+        ratio = float(far.norm() / near.norm())
+        assert abs(ratio / order - 1) < 0.05, (centred, ratio)
+
+
 def test_small_nudges_and_long_settling_are_backpropagation() -> None:
     x, y = torch.randn(9, 6, dtype=torch.float64), torch.arange(9) % 3
     rules = [
@@ -81,3 +111,5 @@ def test_statistics_move_once_and_wrong_options_are_refused(name: str) -> None:
         learning.make(name, net, step_size=-1)
     with pytest.raises(ValueError, match="Expected `beta` to be a positive"):
         learning.make("equilibrium", net, beta=0)
+    with pytest.raises(TypeError, match="Expected `centred` to be True or False"):
+        learning.make("equilibrium", net, centred=1)
