@@ -10,6 +10,9 @@ from repsim.learning.factory import unregister as unregister
 from repsim.learning.implied_loss import ReconstructedLoss as ReconstructedLoss
 from repsim.learning.implied_loss import reconstructed_loss as reconstructed_loss
 from repsim.learning.passes import Cut as Cut
+from repsim.learning.recurrent import (
+    RecurrentSyntheticGradient as RecurrentSyntheticGradient,
+)
 from repsim.learning.rule import Rule as Rule
 from repsim.learning.rule_info import Diverged as Diverged
 from repsim.learning.rule_info import Info as Info
@@ -21,6 +24,7 @@ __all__ = [
     "Diverged",
     "Info",
     "ReconstructedLoss",
+    "RecurrentSyntheticGradient",
     "Rule",
     "Segment",
     "error_diagnostics",
