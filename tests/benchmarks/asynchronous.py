@@ -1,0 +1,153 @@
+"""Updates a second: segments in processes of their own, one process, a pipeline.
+
+    OMP_NUM_THREADS=1 python -P tests/benchmarks/asynchronous.py --width 256 512
+
+`sg` with one synthetic gradient in the middle, in one process and in two that do not
+wait for each other (`repsim.train(workers=2)`), beside backpropagation in one process
+and as a pipeline of two (torch.distributed.pipelining: 1F1B, four micro-batches, gloo).
+Wall time, because waiting is what is measured: each process has one thread, so the
+machine must have two free cores. A rate is further updates over further seconds of a
+longer run, so that starting processes does not count; methods in turn, medians over the
+rounds.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+
+import repsim
+
+WARM = 5
+"""Updates of the pipeline that are not timed: its first one sends shapes round."""
+
+
+def network(width: int, depth: int) -> nn.Sequential:
+    """Return the network that all are timed on."""
+    return repsim.networks.mlp(784, [width] * depth, seed=0)
+
+
+def data(batch: int) -> tuple[Tensor, Tensor]:
+    """Return 20 batches of noise."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(20 * batch, 784, generator=generator)
+    return x, torch.randint(0, 10, (len(x),), generator=generator)
+
+
+def trained(
+    name: str, workers: int | None, width: int, given: argparse.Namespace
+) -> tuple[float, Any]:
+    """Return the updates a second of `repsim.train`, and the longer run's record."""
+    seconds, log = [], None
+    for steps in (given.steps // 4, given.steps):
+        rule = repsim.learning.make(name, network(width, given.depth))
+        began = time.perf_counter()
+        log = repsim.train(
+            rule, data(given.batch_size), steps=steps, batch_size=given.batch_size,
+            eval_every=[steps], diagnostics=False, progress=False, workers=workers,
+        )  # fmt: skip
+        seconds.append(time.perf_counter() - began)
+    return (given.steps - given.steps // 4) / (seconds[1] - seconds[0]), log
+
+
+def stage(rank: int, place: str, width: int, given: Any, told: Any) -> None:
+    """Train one half of a pipeline; the first tells the updates a second."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{place}", rank=rank, world_size=2
+    )
+    blocks = list(network(width, given.depth).children())
+    half = given.depth // 2
+    own = nn.Sequential(*(blocks[:half] if rank == 0 else blocks[half:]))
+    optimizer = torch.optim.Adam(own.parameters(), lr=1e-3, fused=True)
+    schedule = Schedule1F1B(
+        PipelineStage(own, rank, 2, torch.device("cpu")),
+        4,
+        loss_fn=nn.functional.cross_entropy,
+    )
+    x, y = data(given.batch_size)
+    for step in range(given.steps + WARM):
+        if step == WARM:
+            distributed.barrier()
+            began = time.perf_counter()
+        rows = torch.arange(given.batch_size) + step % 20 * given.batch_size
+        if rank == 0:
+            schedule.step(x[rows])
+        else:
+            schedule.step(target=y[rows])
+        optimizer.step()
+        optimizer.zero_grad()
+    distributed.barrier()
+    if rank == 0:
+        told.put(given.steps / (time.perf_counter() - began))
+    distributed.destroy_process_group()
+
+
+def pipelined(width: int, given: argparse.Namespace) -> float:
+    """Return the updates a second of backpropagation as a pipeline of two."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        told, place = context.SimpleQueue(), str(Path(folder) / "meet")
+        halves = [
+            context.Process(target=stage, args=(rank, place, width, given, told))
+            for rank in range(2)
+        ]
+        for half in halves:
+            half.start()
+        for half in halves:
+            half.join()
+        if any(half.exitcode for half in halves):
+            sys.exit("A process of the pipeline failed; see above.")
+        return float(told.get())
+
+
+def main() -> None:
+    """Run the command of the module's docstring."""
+    parser = argparse.ArgumentParser(description="Updates a second, asynchronously.")
+    parser.add_argument("--width", type=int, nargs="+", default=[512])
+    parser.add_argument("--depth", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| width | method | updates/s: median [lowest, highest] | to bp |")
+    print("| --- | --- | --- | --- |")
+    for width in given.width:
+        found: dict[str, list[float]] = {}
+        stale: Counter[int] = Counter()
+        for _ in range(given.rounds):
+            for title, name, workers in (
+                ("bp, one process", "bp", None),
+                ("sg, one process", "sg", None),
+                ("sg, two processes, nobody waits", "sg", 2),
+            ):
+                rate, log = trained(name, workers, width, given)
+                found.setdefault(title, []).append(rate)
+                if workers:
+                    stale.update(log["staleness"].values[0].tolist())
+            rate = pipelined(width, given)
+            found.setdefault("bp, a pipeline of two", []).append(rate)
+        base = statistics.median(found["bp, one process"])
+        for title, rates in found.items():
+            middle = statistics.median(rates)
+            print(
+                f"| {width} | {title} | {middle:.0f} "
+                f"[{min(rates):.0f}, {max(rates):.0f}] | {middle / base:.2f} |"
+            )
+        whole = sum(stale.values())
+        shares = ", ".join(f"{k}: {n / whole:.2f}" for k, n in sorted(stale.items()))
+        print(f"\nWidth {width}, batches that a message came late, by share: {shares}.")
+
+
+if __name__ == "__main__":
+    main()
