@@ -349,7 +349,7 @@ class SyntheticGradient(Rule):
             self.stand_alone()
         elif self.stack is None and stacked:
             self.build(self.shapes)
-            self._segments = []
+            self._segments = None
         for name, predictor in self.predictors.items():
             predictor.load_state_dict(state[name])
 
