@@ -4,20 +4,22 @@
 
 Plain is a module, a loss, `backward` and fused Adam. CPU time of one thread, rules
 interleaved and rotated in every round, medians over the rounds; the spread is that of
-the ratio to plain within a round.
+the ratio to plain within a round. `--page` puts the table between the markers `steps`
+of a Markdown page.
 """
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import repsim
+from repsim.claims.render import replaced
 from repsim.learning.stacked import StackedRules
 
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -93,13 +95,18 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=10, help="steps a block")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--page", type=Path, help="a Markdown page to put it in")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     lines = ["| width | step | ms | ratio to plain |", "| --- | --- | --- | --- |"]
     for width in options.width:
         lines += measure(width, options)
-    sys.stdout.write("\n".join(lines) + "\n")
+    text = "\n".join(lines)
+    print(text)
+    if options.page:
+        page = replaced(options.page.read_text(), "steps", text)
+        options.page.write_text(page)
 
 
 if __name__ == "__main__":
