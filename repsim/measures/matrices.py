@@ -71,6 +71,8 @@ def as_tensor(rows: Any) -> torch.Tensor:
     if not isinstance(rows, torch.Tensor):
         rows = _from_numpy(np.asarray(rows))
     tensor: torch.Tensor = rows.detach()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
     known = tensor.dtype in MANTISSA
@@ -110,6 +112,9 @@ def checked(x: Matrix, name: str, least: int = 2, nan: Nan = "raise") -> torch.T
         )
         raise ValueError(msg)
     if isinstance(x, torch.Tensor):
+        if x.is_meta:
+            msg = f"Expected `{name}` to hold numbers, but got a tensor on device meta."
+            raise ValueError(msg)
         real = not x.is_complex()
     else:
         kind: np.dtype[Any] = np.dtype(cast(Any, x.dtype))

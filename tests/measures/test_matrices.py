@@ -55,6 +55,18 @@ def test_nan_is_an_option_of_every_measure_and_of_compare() -> None:
         measures.cka(infinite.b, a, nan="omit")
 
 
+def test_a_tensor_without_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="hold numbers, but got a tensor on device"):
+        measures.cka(torch.empty(4, 2, device="meta"), np.ones((4, 2)))
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize")
+def test_quantised_numbers_are_read() -> None:
+    x = torch.arange(12.0).reshape(6, 2).square()
+    y = torch.quantize_per_tensor(x, 0.5, 0, torch.qint32)
+    assert measures.cka(y, x) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     "x, message",
     [
