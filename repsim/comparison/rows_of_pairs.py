@@ -1,11 +1,14 @@
-"""All pairs of stored layers on the workers of a cluster, a row of pairs a task."""
+"""All pairs of stored layers on the workers of a cluster, a row or a pair a task."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from repsim.comparison.operands import LayerSource
 from repsim.core import cluster
+from repsim.datasets.recordings import is_stored
 from repsim.measures.catalogue import Measure
 from repsim.measures.matrices import note_constant
 
@@ -69,3 +72,29 @@ def _agreed(noted: list[list[Any]]) -> list[Any]:
         next((c for c in one if c is not None), None)
         for one in zip(*noted, strict=True)
     ]
+
+
+def pairs_on_workers(
+    one_pair: Callable[..., xr.Dataset],
+    a: xr.Dataset,
+    b: xr.Dataset,
+    names_a: list[str],
+    names_b: list[str],
+    *how: Any,
+) -> xr.Dataset | None:
+    """Return one_pair(names, a, b, *how) of every pair, read where it is computed.
+
+    None without a cluster, or where a recording is in memory.
+    """
+    client = cluster.active()
+    if client is None or not (is_stored(a, names_a) and is_stored(b, names_b)):
+        return None
+    pairs = [(x, y) for x in names_a for y in names_b]
+    found = cluster.spread(client, one_pair, pairs, a, b, *how)
+    rows = [found[i : i + len(names_b)] for i in range(0, len(found), len(names_b))]
+    options: dict[str, Any] = {"coords": "minimal", "compat": "override"}
+    options |= {"data_vars": "minimal", "join": "override", "combine_attrs": "override"}
+    cells: xr.Dataset = xr.concat(
+        [xr.concat(row, "layer_b", **options) for row in rows], "layer_a", **options
+    )
+    return cells

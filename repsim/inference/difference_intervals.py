@@ -9,14 +9,14 @@ import xarray as xr
 from scipy import stats
 
 from repsim.inference.designs import Design
-from repsim.inference.intervals import (
+from repsim.inference.jackknife import Estimates, interval, scale
+from repsim.inference.left_out import (
     closed_form,
     label_groups,
     labels_of,
     leave_groups_out,
     random_groups,
 )
-from repsim.inference.jackknife import Estimates, interval, scale
 from repsim.inference.place_spread import without_each
 from repsim.measures.catalogue import Measure
 

@@ -1,31 +1,30 @@
 """How far a measure would move with other examples, classes, units or seeds."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from repsim.core import cluster
-from repsim.core.messages import unknown, whole
+from repsim.comparison.rows_of_pairs import pairs_on_workers
+from repsim.core.messages import whole
 from repsim.core.provenance import repsim_version
-from repsim.datasets.recordings import is_stored, matrix_layers
-from repsim.inference import closed_forms as alignment
-from repsim.inference import rsa_influence as geometry
-from repsim.inference.common_steps import Layers, as_list
-from repsim.inference.jackknife import (
-    Estimates,
-    grouped_interval,
-    interval,
-    scale,
+from repsim.inference.common_steps import Layers
+from repsim.inference.jackknife import Estimates, grouped_interval, interval, scale
+from repsim.inference.layer_pairs import layer_names, layer_pair
+from repsim.inference.left_out import (
+    closed_form,
+    label_groups,
+    labels_of,
+    leave_groups_out,
+    random_groups,
 )
-from repsim.inference.layer_pairs import LayerPair, exact_copies, layer_pair
 from repsim.inference.seed_intervals import over_networks, two_factors
 from repsim.inference.unit_intervals import over_units
+from repsim.inference.unusual_examples import warn_of_copies, warn_of_one_example
 from repsim.measures.catalogue import Choice, Measure, named
-from repsim.measures.magnitudes import array_near_one
 
 NO_POPULATION = ("mutual_knn",)
 """Measures whose neighbourhoods shrink as examples come: there is no value to cover."""
@@ -139,9 +138,13 @@ def confidence(
     factors = (over,) if isinstance(over, str) else tuple(over)
     if len(factors) == 1 and factors[0] not in ("seed", "unit"):
         same = {"level": level, "over": factors[0], "parts": parts, "seed": seed}
-        apart = cells_apart(a, b, chosen, layers, layers_b, same | options)
-        if apart is not None:
-            return apart
+        if isinstance(a, xr.Dataset) and isinstance(b, xr.Dataset | None):
+            other = a if b is None else b
+            names = layer_names(a, other, layers, layers_b)
+            how = chosen, same | options
+            apart = pairs_on_workers(_pair_alone, a, other, *names, *how)
+            if apart is not None:
+                return apart
     plan = _Plan(chosen, options, layers, layers_b, parts, seed)
     if factors == ("seed",):
         labelled, how = over_networks(a, b, chosen, layers, layers_b, options)
@@ -263,8 +266,8 @@ class _Plan:
         n = pair.a.sizes["example"]
         which = None
         if factor == "example":
-            _warn_of_copies(pair)
-            _warn_of_one_example(pair)
+            warn_of_copies(pair)
+            warn_of_one_example(pair)
             parts = random_groups(n, min(self.parts, n), self.seed)
         else:
             labels = labels_of(pair.a, factor)
@@ -285,166 +288,6 @@ class _Plan:
         if which is not None:
             estimates = replace(estimates, shares=np.bincount(which) / n)
         return (estimates, template), f"jackknife over {len(parts)} groups of examples"
-
-
-def closed_form(
-    measure: Measure, options: dict[str, Any], which: np.ndarray | None = None
-) -> Callable[..., Estimates] | None:
-    """Return the jackknife form of a measure with these options, if there is one."""
-    if measure.name == "cka" and set(options) <= {"debiased", "kernel", "bandwidth"}:
-        kept = {k: v for k, v in options.items() if k != "debiased"}
-        if options.get("debiased", True) and which is None:
-            return lambda xs, ys: alignment.leave_one_out(xs, ys, **kept)
-        if options.get("debiased", True) and which is not None:
-            groups = which
-            return lambda xs, ys: alignment.leave_group_out(xs, ys, groups, **kept)
-    if measure.name == "rsa" and set(options) <= {"metric", "method"}:
-        metric = options.get("metric", "correlation")
-        method = options.get("method", "spearman")
-        if metric in geometry.METRICS and method in geometry.METHODS:
-            return lambda xs, ys: geometry.leave_one_out(
-                xs, ys, metric=metric, method=method, which=which
-            )
-    return None
-
-
-def labels_of(run: xr.Dataset, over: str) -> np.ndarray:
-    """Return a coordinate of the examples."""
-    known = [str(n) for n, c in run.coords.items() if c.dims == ("example",)]
-    if over not in known:
-        factors = dict.fromkeys(["example", "seed", "unit", *known])
-        raise ValueError(unknown("over", over, list(factors)))
-    return np.asarray(run[over].values)
-
-
-def _warn_of_copies(pair: LayerPair) -> None:
-    """Warn where examples are not independent of each other."""
-    first = [x for side in pair.matrices(-1) for x in side]
-    copies = exact_copies(first)
-    if copies:
-        warnings.warn(
-            f"{copies} of {len(first[0])} examples are exact copies of others, but are "
-            "counted as independent, so that intervals are too narrow; leave copies "
-            "out, or name a coordinate that they share, as in over='stimulus'.",
-            UserWarning,
-            stacklevel=4,
-        )
-    if "sequence" in pair.a.coords and pair.a["sequence"].dims == ("example",):
-        warnings.warn(
-            "Tokens of one sequence are not independent of each other, but are counted "
-            "so, so that intervals are too narrow; take over='sequence'.",
-            UserWarning,
-            stacklevel=4,
-        )
-
-
-def _warn_of_one_example(pair: LayerPair) -> None:
-    """Warn of an example that is most of a layer, as a unit with rare large values."""
-    outliers = {}
-    for side, names in zip(
-        pair.matrices(-1), (pair.layers_a, pair.layers_b), strict=True
-    ):
-        for x, name in zip(side, names, strict=True):
-            which = outlying(x)
-            if len(which):
-                outliers[name] = which
-    if outliers:
-        name, which = next(iter(outliers.items()))
-        many = len(which)
-        what = "One example holds" if many == 1 else f"{many} examples hold"
-        warnings.warn(
-            f"{what} more than a fifth of the variance of "
-            f"{', '.join(outliers)} (position {which[0]} in {name}), as where a unit "
-            "has rare large values: such intervals cover far less than they say, in "
-            "samples without such an example too; look at the unit, or take a measure "
-            "of ranks (rsa).",
-            UserWarning,
-            stacklevel=4,
-        )
-
-
-def outlying(x: np.ndarray) -> np.ndarray:
-    """Return the few examples that are far from all others and hold a fifth of it all.
-
-    At most one in twenty, the farthest first; none where they hold less. Of a unit that
-    is large in 1 % of examples a sample of 1,000 has ten, none of them that much alone.
-    """
-    nothing = np.empty(0, dtype=np.intp)
-    if len(x) < 20:
-        return nothing
-    x, _ = array_near_one(x)
-    size = np.linalg.norm(x - np.median(x, axis=0), axis=1)
-    order = np.argsort(-size, kind="stable")[: len(x) // 20]
-    # Not the median: of a rectified unit half of the examples are at 0 anyhow.
-    far = order[size[order] > 4 * np.quantile(size, 0.75)]
-    share = (size[far] ** 2).sum() / max(float((size**2).sum()), np.finfo(float).tiny)
-    return far if share > 0.2 else nothing
-
-
-def random_groups(n: int, count: int, seed: int) -> list[np.ndarray]:
-    """Return examples dealt at random into groups of nearly one size."""
-    order = np.random.default_rng(seed).permutation(n)
-    return [np.sort(part) for part in np.array_split(order, min(count, n))]
-
-
-def label_groups(labels: np.ndarray, name: str) -> list[np.ndarray]:
-    """Return examples grouped by what they are labelled with."""
-    kinds, which = np.unique(labels, return_inverse=True)
-    if len(kinds) < 3:
-        msg = (
-            f"Expected at least three values of {name!r} to generalise over, but got "
-            f"{len(kinds)}; take over='example'."
-        )
-        raise ValueError(msg)
-    return [np.flatnonzero(which == kind) for kind in range(len(kinds))]
-
-
-def leave_groups_out(
-    measure: Callable[[np.ndarray], np.ndarray],
-    value: np.ndarray,
-    n: int,
-    groups: list[np.ndarray],
-) -> Estimates:
-    """Return a measure of all but each group of examples."""
-    everything = np.arange(n)
-    without = []
-    with warnings.catch_warnings():
-        # What the measure warns of on all examples it would say again of each part.
-        warnings.simplefilter("ignore", UserWarning)
-        for group in groups:
-            without.append(measure(np.delete(everything, group)))
-    return Estimates(value, np.stack(without))
-
-
-def cells_apart(
-    a: object,
-    b: object,
-    measure: Measure,
-    layers: Layers,
-    layers_b: Layers,
-    given: dict[str, Any],
-) -> xr.Dataset | None:
-    """Return the intervals of stored recordings from a cluster, a pair a task."""
-    b = a if b is None else b
-    if not isinstance(a, xr.Dataset) or not isinstance(b, xr.Dataset):
-        return None
-    listed = as_list(layers)
-    names_a = matrix_layers(a, listed)
-    names_b = matrix_layers(b, listed if layers_b is None else layers_b, "layers_b")
-    if not is_stored(a, names_a) or not is_stored(b, names_b):
-        return None
-    client = cluster.active()
-    if client is None:
-        return None
-    pairs = [(x, y) for x in names_a for y in names_b]
-    found = cluster.spread(client, _pair_alone, pairs, a, b, measure, given)
-    rows = [found[i : i + len(names_b)] for i in range(0, len(found), len(names_b))]
-    options: dict[str, Any] = {"coords": "minimal", "compat": "override"}
-    options |= {"data_vars": "minimal", "join": "override", "combine_attrs": "override"}
-    cells: xr.Dataset = xr.concat(
-        [xr.concat(row, "layer_b", **options) for row in rows], "layer_a", **options
-    )
-    return cells
 
 
 def _pair_alone(

@@ -1,6 +1,6 @@
 """Two recordings of the same examples, and the layers of each that are compared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +28,18 @@ def layer_pair(
             )
             raise TypeError(msg)
     assert isinstance(a, xr.Dataset) and isinstance(b, xr.Dataset)
-    listed = as_list(layers)
-    names_a = matrix_layers(a, listed)
-    names_b = matrix_layers(b, listed if layers_b is None else layers_b, "layers_b")
+    names_a, names_b = layer_names(a, b, layers, layers_b)
     how = cluster.reading()
     return LayerPair(a[names_a].load(**how), b[names_b].load(**how), names_a, names_b)
+
+
+def layer_names(
+    a: xr.Dataset, b: xr.Dataset, layers: Layers, layers_b: Layers
+) -> tuple[list[str], list[str]]:
+    """Return which layers of both sides are compared."""
+    listed = as_list(layers)
+    others = listed if layers_b is None else layers_b
+    return matrix_layers(a, listed), matrix_layers(b, others, "layers_b")
 
 
 @dataclass(frozen=True)
@@ -86,11 +93,3 @@ class LayerPair:
             for run, names in ((self.a, self.layers_a), (self.b, self.layers_b))
         )
         return left, right
-
-
-def exact_copies(layers: Sequence[np.ndarray]) -> int:
-    """Return how many examples equal an earlier one in every layer (not all zero)."""
-    rows = np.concatenate([np.ascontiguousarray(x) for x in layers], axis=1)
-    rows = np.ascontiguousarray(rows[np.ptp(rows, axis=1) > 0])
-    seen = {row.tobytes() for row in rows}
-    return len(rows) - len(seen)

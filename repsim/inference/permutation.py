@@ -19,9 +19,9 @@ from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference.closed_forms import Kernel
 from repsim.inference.common_steps import Layers, as_list, directed
 from repsim.inference.designs import false_discovery
-from repsim.inference.layer_pairs import exact_copies
 from repsim.inference.rsa_influence import METHODS, Ranked
 from repsim.inference.shifts import SHIFTED, Inner, Shifts, reached, reciprocal
+from repsim.inference.unusual_examples import exact_copies
 from repsim.measures.catalogue import Choice, Measure
 from repsim.measures.dissimilarity import rdm
 from repsim.measures.magnitudes import array_near_one

@@ -29,11 +29,10 @@ import repsim
 from repsim import inference
 from repsim.inference import closed_forms, rsa_influence
 from repsim.inference.designs import design
-from repsim.inference.intervals import outlying
 from repsim.inference.jackknife import Estimates, grouped_interval, interval, scale
-from repsim.inference.layer_pairs import exact_copies
 from repsim.inference.layer_profiles import compare_means
 from repsim.inference.place_spread import place_spread
+from repsim.inference.unusual_examples import exact_copies, outlying
 
 Sides = tuple[np.ndarray, np.ndarray]
 Draw = Callable[[int, np.random.Generator], Sides]

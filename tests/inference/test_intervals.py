@@ -11,8 +11,8 @@ from scipy import stats
 import repsim
 from repsim.inference import confidence, unit_intervals
 from repsim.inference.closed_forms import leave_group_out
-from repsim.inference.intervals import outlying
 from repsim.inference.jackknife import scale, stretched
+from repsim.inference.unusual_examples import outlying
 
 
 def as_run(x: np.ndarray, **more: np.ndarray) -> xr.Dataset:
