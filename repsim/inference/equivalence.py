@@ -113,7 +113,9 @@ def equivalence_test(
             estimates = without_each(values, networks.plan, similarity=similarity)
             ends = interval(estimates, scale(None), 1 - 2 * level)
             error = ends.standard_error[0]
-            p = stats.t.cdf((estimates.value[0] - bound) / error, ends.freedom[0])
+            with np.errstate(divide="ignore"):  # networks that are all the same
+                t = (estimates.value[0] - bound) / error
+            p = stats.t.cdf(t, ends.freedom[0])
             cells.append([estimates.value[0], ends.low[0], ends.high[0], error, p])
     shape = (len(networks.moments), len(networks.layers), 5)
     table = np.array(cells).reshape(shape)

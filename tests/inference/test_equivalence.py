@@ -1,5 +1,7 @@
 """Alike within a bound, and how many networks it takes to tell rules apart."""
 
+import warnings
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -60,6 +62,20 @@ def test_p_and_interval_agree(rng: np.random.Generator) -> None:
         t = (float(one["difference"]) - bound) / float(one["standard_error"])
         # Four to eight degrees of freedom, whatever the kurtosis.
         assert stats.t.cdf(t, 12) - 1e-6 <= float(one["p_value"]) or t > 0
+
+
+def test_networks_that_are_all_the_same_are_alike_within_any_bound() -> None:
+    x = np.random.default_rng(0).normal(size=(25, 4))
+    runs = {
+        f"{rule}/{i}": xr.Dataset({"h": (("example", "h_unit"), x)})
+        for rule in "ab"
+        for i in range(4)
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = equivalence_test(xr.DataTree.from_dict(runs), "a", "b", bound=0.01)
+    numbers = [float(found[k].item()) for k in ("difference", "low", "high", "p_value")]
+    assert np.allclose(numbers, 0, atol=1e-9) and bool(found["equivalent"].all())
 
 
 def test_seeds_needed_foresees_what_tests_see() -> None:
