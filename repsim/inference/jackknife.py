@@ -226,3 +226,32 @@ def pair_variance(row_squares: np.ndarray, squares: np.ndarray, n: int) -> np.nd
     first = np.maximum((row_squares - squares) / (n * (n - 1) * (n - 2)), 0.0)
     second = squares / (n * (n - 1))
     return np.asarray(2 * np.maximum(second - 2 * first, 0.0) / (n * (n - 1)))
+
+
+def pairs_across(values: np.ndarray) -> np.ndarray:
+    """Return the variance that pairs add to the mean of values, (a, b, …) a pair.
+
+    What is left of a table once its rows and columns have told, over its freedom.
+    """
+    p, q = values.shape[:2]
+    if min(p, q) < 2:
+        return np.zeros(values.shape[2:])
+    rows, columns = values.mean(1, keepdims=True), values.mean(0, keepdims=True)
+    rest = values - rows - columns + rows.mean(0, keepdims=True)
+    return np.asarray((rest**2).sum((0, 1)) / ((p - 1) * (q - 1) * p * q))
+
+
+def pairs_within(values: np.ndarray) -> np.ndarray:
+    """Return the same of the mean over pairs of one kind, (a, a, …), none with itself.
+
+    The table is U-centred: off its diagonal rows and columns add up to zero.
+    """
+    n = len(values)
+    if n < 4:
+        return np.zeros(values.shape[2:])
+    same = np.eye(n, dtype=bool).reshape(n, n, *[1] * (values.ndim - 2))
+    off = np.where(same, 0.0, values)
+    sums = off.sum(0)
+    total = sums.sum(0) / ((n - 1) * (n - 2))
+    rest = np.where(same, 0.0, off - (sums[:, None] + sums) / (n - 2) + total)
+    return np.asarray((rest**2).sum((0, 1)) / (n * (n - 3)) * 2 / (n * (n - 1)))

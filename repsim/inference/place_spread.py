@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repsim.inference.designs import Design
-from repsim.inference.jackknife import Estimates
+from repsim.inference.jackknife import Estimates, pairs_across, pairs_within
 
 FLOOR = 0.01
 """Share of a network's similarity with itself below which a mean has no direction."""
@@ -82,11 +82,9 @@ def without_each(values: np.ndarray, plan: Design, *, similarity: bool) -> Estim
         without.append([sign * _difference(values[part], apart[part], plan.is_b[rest])])
     cross = values[np.ix_(a, b)]
     if apart[np.ix_(a, b)].all():
-        cross = cross - cross.mean(0) - cross.mean(1, keepdims=True) + cross.mean()
-        cells = (len(a) - 1) * (len(b) - 1)
-        pairs = (cross**2).sum() / (cells * len(a) * len(b))
+        pairs = float(pairs_across(cross))
         for k in (a, b):
-            pairs += _pairs_within(values[np.ix_(k, k)]) / 4
+            pairs += float(pairs_within(values[np.ix_(k, k)])) / 4
     else:
         pairs = 0.0
     return Estimates(
@@ -112,11 +110,9 @@ def noise_of_vectors(
     # Products of two networks' own noise: their mean square is the squared size of
     # the covariance, whatever its shape.
     within = sum(
-        _pairs_within(vectors[np.ix_(k, k)]) * len(k) * (len(k) - 1) / 2 for k in groups
+        pairs_within(vectors[np.ix_(k, k)]) * len(k) * (len(k) - 1) / 2 for k in groups
     )
-    cross = vectors[np.ix_(*groups)]
-    cross = cross - cross.mean(0) - cross.mean(1, keepdims=True) + cross.mean()
-    across = (cross**2).sum() / ((len(groups[0]) - 1) * (len(groups[1]) - 1))
+    across = pairs_across(vectors[np.ix_(*groups)]) * len(groups[0]) * len(groups[1])
     squared = float(within + 2 * across) / 4
     if not (variance > 0 and squared > 0):
         return None
@@ -272,15 +268,3 @@ def _deviation(values: np.ndarray, sides: dict[str, np.ndarray]) -> float:
         return np.nan
     free = sum(len(d) - 1 for d in deviations)
     return float(np.sqrt(sum(float(d @ d) for d in deviations) / free))
-
-
-def _pairs_within(values: np.ndarray) -> float:
-    """Return the variance that pairs add to the mean over pairs of one rule."""
-    n = len(values)
-    if n < 4:
-        return 0.0
-    off = np.where(np.eye(n, dtype=bool), 0.0, values)
-    sums = off.sum(1)
-    off = off - (sums[:, None] + sums) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
-    np.fill_diagonal(off, 0.0)
-    return float((off**2).sum() / (n * (n - 3)) * 2 / (n * (n - 1)))

@@ -10,7 +10,13 @@ from scipy import stats
 
 from repsim.comparison.all_pairs import compare
 from repsim.inference.common_steps import Layers, as_list
-from repsim.inference.jackknife import Estimates, interval, scale
+from repsim.inference.jackknife import (
+    Estimates,
+    interval,
+    pairs_across,
+    pairs_within,
+    scale,
+)
 from repsim.measures.catalogue import Measure
 
 LEAST = 3
@@ -98,7 +104,21 @@ def _without_each(values: np.ndarray, apart: np.ndarray, *, same: bool) -> Estim
         for j in range(len(all_b)):
             without.append(mean(all_a, np.arange(len(all_b)) != j))
     samples = () if same else apart.shape
-    return Estimates(mean(all_a, all_b), np.stack(without), None, samples)
+    whole, pairs = mean(all_a, all_b), pairs_of_networks(values, apart, same=same)
+    return Estimates(whole, np.stack(without), pairs, samples)
+
+
+def pairs_of_networks(
+    values: np.ndarray, apart: np.ndarray, *, same: bool
+) -> np.ndarray:
+    """Return the variance that pairs add, which the jackknife over networks doubles.
+
+    Nothing where pairs with a shared beginning are left out of the table.
+    """
+    missing = ~apart & ~np.eye(len(apart), dtype=bool) if same else ~apart
+    if missing.any():
+        return np.zeros(values.shape[2:])
+    return pairs_within(values) if same else pairs_across(values)
 
 
 @dataclass(frozen=True)
@@ -156,13 +176,18 @@ def two_factors(
     first = interval(keep, forward, level)
     count = len(networks)
     sizes = (count,) if same else apart.shape
+    table = np.full((*apart.shape, *keep.value.shape), np.nan)
+    for (i, j), one in cells.items():
+        table[i, j] = one.value
+        if same:
+            table[j, i] = one.value
+    without = np.stack([one.value for one in networks])
+    pairs = pairs_of_networks(table, apart, same=same)
     second = interval(
-        Estimates(
-            keep.value, np.stack([one.value for one in networks]), None,
-            () if same else apart.shape,
-        ),
-        forward, level,
-    )  # fmt: skip
+        Estimates(keep.value, without, pairs, () if same else apart.shape),
+        forward,
+        level,
+    )
     # What is left of a value without an example and a network once both have told.
     both = np.zeros(keep.value.shape)
     z = forward.forward

@@ -6,12 +6,13 @@ examples are debiased by leaving out i = j, so are units.
 """
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from repsim.inference.jackknife import Estimates
+from repsim.inference.jackknife import Estimates, pairs_across, pairs_within
 from repsim.inference.layer_pairs import LayerPair
 from repsim.measures.catalogue import Measure
 from repsim.measures.magnitudes import array_near_one
@@ -56,19 +57,26 @@ def over_units(
     most_b = max(y.shape[1] for y in ys)
     shape = template.shape
     value = np.full(shape, np.nan).reshape(-1, *shape[-2:])
+    pairs = np.full(value.shape, np.nan)
     without = np.full((most_a + most_b, *value.shape), np.nan)
     for s, cells in enumerate(tables):
         for i, row in enumerate(cells):
-            for j, (whole, left, right) in enumerate(row):
+            for j, cell in enumerate(row):
+                whole, left, right = cell.whole, cell.left, cell.right
+                pairs[s, i, j] = cell.pairs
                 if same_run and pair.layers_a[i] == pair.layers_b[j]:
                     # The same units on both sides: one, whatever units there are.
                     whole, left, right = 1.0, left * 0 + 1, right * 0 + 1
+                    pairs[s, i, j] = 0.0
                 value[s, i, j] = whole
                 # Layers of other sizes: repeated in the mean and the squares alike.
                 without[:most_a, s, i, j] = _padded(left, whole, most_a)
                 without[most_a:, s, i, j] = _padded(right, whole, most_b)
     estimates = Estimates(
-        value.reshape(shape), without.reshape(-1, *shape), None, (most_a, most_b)
+        value.reshape(shape),
+        without.reshape(-1, *shape),
+        pairs.reshape(shape),
+        (most_a, most_b),
     )
     _warn_of_few(estimates, template)
     return (estimates, template), "closed-form jackknife over the units of both layers"
@@ -89,15 +97,26 @@ def _padded(values: np.ndarray, whole: float, count: int) -> np.ndarray:
     return np.asarray(out + whole + (own - 1) / (count - 1) * (middle - whole))
 
 
-def _cell(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return unit-debiased CKA, and without each unit of x and of y."""
+@dataclass(frozen=True)
+class _Cell:
+    """Unit-debiased CKA, without each unit of x and of y, and what pairs add."""
+
+    whole: float
+    left: np.ndarray
+    right: np.ndarray
+    pairs: float
+
+
+def _cell(x: np.ndarray, y: np.ndarray) -> _Cell:
+    """Return unit-debiased CKA of two layers."""
     x, y = (
         side - side.mean(0) for side in (array_near_one(x)[0], array_near_one(y)[0])
     )
-    xy, by_x, by_y = _products(x, y)
-    xx, x_by, x_own = _own(x)
-    yy, y_by, y_own = _own(y)
-    p, q = x.shape[1], y.shape[1]
+    xy, xx, yy = _products(x, y), _products(x, x), _products(y, y)
+    # A unit with itself tells nothing of two.
+    np.fill_diagonal(xx, 0)
+    np.fill_diagonal(yy, 0)
+    p, q = xy.shape
 
     def ratio(both: Any, a: Any, b: Any, p: int, q: int) -> Any:
         both = both / (p * q)
@@ -105,39 +124,31 @@ def _cell(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         with np.errstate(invalid="ignore", divide="ignore"):
             return both / np.sqrt(np.where(norms > 0, norms, np.nan))
 
-    norm_x, norm_y = xx - x_own.sum(), yy - y_own.sum()
-    # Without unit u the pairs (u, v) and (v, u) go, and (u, u) was out before.
-    rest_x = norm_x - 2 * (x_by - x_own)
-    rest_y = norm_y - 2 * (y_by - y_own)
-    whole = float(ratio(xy, norm_x, norm_y, p, q))
-    left = ratio(xy - by_x, rest_x, norm_y, p - 1, q)
-    right = ratio(xy - by_y, norm_x, rest_y, p, q - 1)
+    total, norm_x, norm_y = (float(table.sum()) for table in (xy, xx, yy))
+    whole = float(ratio(total, norm_x, norm_y, p, q))
+    # Without unit u the pairs (u, v) and (v, u) go.
+    rest_x, rest_y = norm_x - 2 * xx.sum(1), norm_y - 2 * yy.sum(1)
+    left = ratio(total - xy.sum(1), rest_x, norm_y, p - 1, q)
+    right = ratio(total - xy.sum(0), norm_x, rest_y, p, q - 1)
     # A layer of one direction left has no norm: its unit then tells nothing.
     left, right = (np.where(np.isfinite(v), v, whole) for v in (left, right))
-    bounded = float(np.clip(whole, -1, 1)) if np.isfinite(whole) else np.nan
-    return bounded, np.clip(left, -1, 1), np.clip(right, -1, 1)
+    if not np.isfinite(whole):
+        return _Cell(np.nan, left, right, np.nan)
+    means = norm_x / (p * (p - 1)), norm_y / (q * (q - 1))
+    pairs = pairs_across(xy) / (means[0] * means[1])
+    for table, mean in ((xx, means[0]), (yy, means[1])):
+        pairs = pairs + (whole / (2 * mean)) ** 2 * pairs_within(table)
+    bounded = float(np.clip(whole, -1, 1))
+    return _Cell(bounded, np.clip(left, -1, 1), np.clip(right, -1, 1), float(pairs))
 
 
-def _products(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return n(n-3) times debiased HSIC, and its parts by unit of x and unit of y."""
+def _products(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return n(n-3) times debiased HSIC of every unit of x with every unit of y."""
     n = len(x)
     a, b = x**2, y**2
-    cross = (x.T @ y) ** 2
-    of_x, of_y = a.sum(0), b.sum(0)
-    factor = 1 + 2 / (n - 2)
-    corner = (n - 1) * (n - 2)
-    by_x = cross.sum(1) - factor * (a.T @ b.sum(1)) + of_x * of_y.sum() / corner
-    by_y = cross.sum(0) - factor * (b.T @ a.sum(1)) + of_y * of_x.sum() / corner
-    return float(by_x.sum()), by_x, by_y
-
-
-def _own(x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return a layer's HSIC with itself, by unit, and of each unit with itself."""
-    n = len(x)
-    total, by, _ = _products(x, x)
-    squares = (x**2).sum(0)
-    own = squares**2 - (1 + 2 / (n - 2)) * (x**4).sum(0)
-    return total, by, own + squares**2 / ((n - 1) * (n - 2))
+    table = (x.T @ y) ** 2 - (1 + 2 / (n - 2)) * (a.T @ b)
+    table += np.outer(a.sum(0), b.sum(0)) / ((n - 1) * (n - 2))
+    return np.asarray(table)
 
 
 def _warn_of_few(found: Estimates, template: xr.DataArray) -> None:

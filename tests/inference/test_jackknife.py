@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from repsim.inference.jackknife import Estimates, interval, pair_variance, scale
+from repsim.inference.jackknife import (
+    Estimates,
+    interval,
+    pair_variance,
+    pairs_across,
+    pairs_within,
+    scale,
+)
 
 
 def test_pair_variance_is_that_of_products_and_not_of_sums(
@@ -20,6 +27,25 @@ def test_pair_variance_is_that_of_products_and_not_of_sums(
             np.fill_diagonal(g, 0)
             found.append(pair_variance((g.sum(1) ** 2).sum(), (g**2).sum(), n))
         assert np.mean(found) == pytest.approx(truth, abs=0.25 / n**2)
+
+
+def test_what_pairs_add_is_what_least_squares_leave(rng: np.random.Generator) -> None:
+    table = rng.normal(size=(4, 5, 2))
+    rows, columns = np.repeat(np.eye(4), 5, 0), np.tile(np.eye(5), (4, 1))
+    design = np.hstack([rows, columns])
+    fit = design @ np.linalg.pinv(design) @ table.reshape(20, 2)
+    squares = ((table.reshape(20, 2) - fit) ** 2).sum(0)
+    np.testing.assert_allclose(pairs_across(table), squares / (3 * 4) / 20)
+
+    n, one = 6, rng.normal(size=(6, 6, 2))
+    one = one + one.swapaxes(0, 1)
+    i, j = np.triu_indices(n, 1)
+    design = np.eye(n)[i] + np.eye(n)[j]
+    fit = design @ np.linalg.pinv(design) @ one[i, j]
+    squares = ((one[i, j] - fit) ** 2).sum(0)
+    pairs = n * (n - 1) / 2
+    np.testing.assert_allclose(pairs_within(one), squares / (pairs - n) / pairs)
+    assert not pairs_within(one[:3, :3]).any() and not pairs_across(table[:1]).any()
 
 
 @pytest.mark.parametrize("bounds", [None, (0.0, 1.0), (0.0, np.inf), (-np.inf, 1.0)])
