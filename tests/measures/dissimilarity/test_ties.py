@@ -273,3 +273,26 @@ def test_the_probe_sees_ties_that_no_row_shows() -> None:
     exact = np.round(pdist(x, "sqeuclidean"), 9)
     np.testing.assert_array_equal(rankdata(values), rankdata(exact))
     assert distances.condensed(torch.as_tensor(x), "cosine")[1] == 0
+
+
+def test_one_tie_of_unrelated_pairs_is_no_matter(rng: np.random.Generator) -> None:
+    # Rows 0 and 1 differ by a vector, rows 2 and 3 by the same in another order.
+    x = rng.normal(size=(120, 40)).astype(np.float32)
+    x[:4, 20:], x[1], x[3] = 0, x[0], x[2]
+    x[1, 20:] = rng.normal(size=20)
+    x[3, 20:] = np.roll(x[1, 20:], 3)
+    exact = pdist(x.astype(np.float64))
+    pairs = list(combinations(range(120), 2))
+    one, other = pairs.index((0, 1)), pairs.index((2, 3))
+    assert exact[one] == pytest.approx(exact[other], rel=1e-12)
+    exact[other] = exact[one]
+    model = exact + rng.normal(size=len(exact))
+    run = xr.Dataset({"h": (("example", "h_unit"), x)})
+    found = repsim.rdms(run, metric="euclidean")[0].values
+    right = spearmanr(exact, model).statistic
+    assert repsim.compare_rdms(found, model) == pytest.approx(right, abs=1e-6)
+    # As far as a tie that is split moves it, were it the largest distance of all.
+    split = rankdata(exact)
+    split[[one, other]] += [0.5, -0.5]
+    moved = abs(np.corrcoef(split, rankdata(model))[0, 1] - right)
+    assert 0 < moved < 12 / len(exact) ** 2
