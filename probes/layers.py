@@ -391,6 +391,8 @@ def _over_splits(rows: list[dict[str, Any]], ratio: float) -> dict[str, Any]:
             summary[name] = values.sum(axis=0)
             continue
         summary[name] = values.mean(axis=0)
+        if name == "control_sd":
+            continue
         variance = values.var(axis=0, ddof=1)
         summary[f"{name}_se"] = np.sqrt((1 / len(rows) + ratio) * variance)
     return summary

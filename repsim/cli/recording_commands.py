@@ -136,6 +136,9 @@ def probe(
         str | None,
         typer.Option(help="`shuffled` labels, or a coordinate that groups examples."),
     ] = None,
+    control_draws: Annotated[
+        int, typer.Option(help="Draws of the control on each split.")
+    ] = 1,
     groups: Annotated[
         str | None,
         typer.Option(
@@ -191,6 +194,7 @@ def probe(
         seed=seed,
         progress=not quiet and sys.stderr.isatty(),
         control=True if control == "shuffled" else control,
+        control_draws=control_draws,
     )
 
     def draw(result: Any) -> Any:

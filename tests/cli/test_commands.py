@@ -239,6 +239,9 @@ def test_probe_takes_the_options_of_probe_layers(
     )
     assert found["attrs"]["groups"] == "stimulus"
     assert "accuracy_se" in found["data_vars"]
+    drawn = said("--control", "shuffled", "--control-draws", "3", "--repeats", "2")
+    assert {"control_sd", "selectivity_se"} < set(drawn["data_vars"])
+    assert "control_sd_se" not in drawn["data_vars"]
     ages = said("--target", "age", "--task", "regression", "--groups", "stimulus")
     assert "r2" in ages["data_vars"]
     assert _run("probe", path, "--standardise", "unit") == 2
