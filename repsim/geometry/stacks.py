@@ -20,13 +20,9 @@ from repsim.geometry.profiles import class_margin as class_margin
 from repsim.geometry.profiles import rdm_distance as rdm_distance
 from repsim.measures.dissimilarity import MINIMUM, dissimilarities, whole_rows
 from repsim.measures.dissimilarity.batched import is_small, small_rdms
-from repsim.measures.dissimilarity.distances import (
-    METRICS,
-    Metric,
-    OutOfRange,
-    narrowed,
-)
+from repsim.measures.dissimilarity.distances import METRICS, Metric
 from repsim.measures.dissimilarity.given import aligned, in_order, n_examples
+from repsim.measures.dissimilarity.rounded import OutOfRange, narrowed
 from repsim.measures.dissimilarity.triangle import n_pairs
 from repsim.measures.matrices import Nan, as_tensor, check_finite
 

@@ -13,13 +13,8 @@ from repsim.core.messages import unknown
 from repsim.measures import catalogue as registry
 from repsim.measures.dissimilarity.comparators import METHODS, Method, similarities
 from repsim.measures.dissimilarity.covariance import Whitening, checked, whitener
-from repsim.measures.dissimilarity.distances import (
-    METRICS,
-    Metric,
-    OutOfRange,
-    condensed,
-    narrowed,
-)
+from repsim.measures.dissimilarity.distances import METRICS, Metric, condensed
+from repsim.measures.dissimilarity.rounded import OutOfRange, narrowed
 from repsim.measures.dissimilarity.triangle import n_pairs
 from repsim.measures.matrices import (
     Matrix,

@@ -18,7 +18,7 @@ from repsim.measures.dissimilarity.covariance import (
     noise_covariance,
     whitener,
 )
-from repsim.measures.dissimilarity.distances import shift
+from repsim.measures.dissimilarity.rounded import shift
 from repsim.measures.dissimilarity.triangle import lengths, triangle
 from repsim.measures.matrices import Nan, as_tensor, check_finite
 
