@@ -3,34 +3,34 @@
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import squareform
 from tqdm.auto import tqdm
 
 from repsim.comparison.all_pairs import compare
 from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix, matrix_layers
-from repsim.inference.closed_forms import Kernel
 from repsim.inference.common_steps import Layers, as_list, directed
 from repsim.inference.designs import false_discovery
-from repsim.inference.rsa_influence import METHODS, Ranked
-from repsim.inference.shifts import SHIFTED, Inner, Shifts, reached, reciprocal
+from repsim.inference.reordered import (
+    Shuffled,
+    by_features,
+    by_order,
+    inner_products,
+    kernel_of,
+)
+from repsim.inference.shifts import SHIFTED, Shifts, reached
 from repsim.inference.unusual_examples import exact_copies
 from repsim.measures.catalogue import Choice, Measure
-from repsim.measures.dissimilarity import rdm
 from repsim.measures.magnitudes import array_near_one
 
 _CELLS = 2**27
 """Numbers of matrices over pairs of examples that are held at a time (1 GiB)."""
-
-Shuffled = Callable[[np.ndarray], np.ndarray]
-"""An order of the second side's examples -> the statistic of all pairs of layers."""
 
 
 def permutation_test(
@@ -153,7 +153,7 @@ def permutation_test(
         p_value, mean = _in_blocks(
             xs, ys, chosen, options, orders, shifts, sign, progress
         )
-        if chosen.name == "hsic" and _kernel(chosen, options) == "linear":
+        if chosen.name == "hsic" and kernel_of(chosen, options) == "linear":
             mean = np.ldexp(mean, -2 * np.add.outer(by_a, by_b))
         parts.append((p_value, mean))
     values = [
@@ -277,30 +277,22 @@ def _in_blocks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return p-values and means of all pairs, as many layers at a time as fit."""
     if _in_features(xs, ys, measure, options, len(orders), shifts):
-        return _null(_featured(xs, ys, measure, options), orders, sign, progress)
+        return _null(by_features(xs, ys, measure, options), orders, sign, progress)
     width = max(1, _CELLS // (2 * len(xs[0]) ** 2))
     rows = []
     for i in range(0, len(xs), width):
         row = []
         for j in range(0, len(ys), width):
             left, right = xs[i : i + width], ys[j : j + width]
-            inner = _inner(left, right, measure, options)
+            inner = inner_products(left, right, measure, options)
             if inner is not None and shifts is not None:
                 row.append(shifts.null(*inner, sign, progress))
                 continue
-            shuffled = _shuffled(left, right, measure, options, inner)
+            shuffled = by_order(left, right, measure, options, inner)
             row.append(_null(shuffled, orders, sign, progress))
         rows.append([np.concatenate(part, 1) for part in zip(*row, strict=True)])
     p, mean = (np.concatenate(part, 0) for part in zip(*rows, strict=True))
     return p, mean
-
-
-def _kernel(measure: Measure, options: dict[str, Any]) -> str:
-    """Return the kernel of CKA or HSIC, or nothing where options say otherwise."""
-    known = set(options) <= {"kernel", "debiased", "bandwidth"}
-    if measure.name not in ("cka", "hsic") or not known:
-        return ""
-    return str(options.get("kernel", "linear"))
 
 
 def _in_features(
@@ -317,7 +309,7 @@ def _in_features(
     the products themselves: four of them, by trial; for shifts once in n orders, with
     the transform about as much as forty.
     """
-    if _kernel(measure, options) != "linear":
+    if kernel_of(measure, options) != "linear":
         return False
     n, layers = len(xs[0]), len(xs) + len(ys)
     features = n * sum(x.shape[1] for x in xs) * sum(y.shape[1] for y in ys)
@@ -326,156 +318,3 @@ def _in_features(
         each = 40.0 * n * n * layers + n * n * len(xs) * len(ys)
         kernels = each * len(shifts.starts) / permutations
     return features < kernels or 2 * n * n > _CELLS
-
-
-def _featured(
-    xs: Sequence[np.ndarray],
-    ys: Sequence[np.ndarray],
-    measure: Measure,
-    options: dict[str, Any],
-) -> Shuffled:
-    r"""Return linear CKA or HSIC from products of features.
-
-    With centred features the debiased sum is :math:`\|X^T Y\|^2 - (1 + 2/(n-2))
-    \sum_i a_i b_i + \sum a \sum b / ((n-1)(n-2))`, a and b the rows' squares; only
-    the first two feel the order.
-    """
-    n = len(xs[0])
-    left, right = ([x - x.mean(0) for x in side] for side in (xs, ys))
-    debiased = bool(options.get("debiased", True))
-
-    def joined(
-        side: list[np.ndarray],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        starts = np.cumsum([0] + [x.shape[1] for x in side[:-1]])
-        squares = np.stack([(x**2).sum(1) for x in side], 1)
-        return np.concatenate(side, 1), starts, squares
-
-    x, starts_x, a = joined(left)
-    y, starts_y, b = joined(right)
-    ends = np.outer(a.sum(0), b.sum(0)) / ((n - 1) * (n - 2))
-
-    def sums(order: np.ndarray) -> np.ndarray:
-        cross = x.T @ y[order]
-        cross *= cross
-        total = np.add.reduceat(np.add.reduceat(cross, starts_x, 0), starts_y, 1)
-        if debiased:
-            total = total - (1 + 2 / (n - 2)) * (a.T @ b[order]) + ends
-        return np.asarray(total)
-
-    norms = []
-    for side in (left, right):
-        own = []
-        for one in side:
-            square = float((np.square(one.T @ one)).sum())
-            if debiased:
-                rows = (one**2).sum(1)
-                square -= (1 + 2 / (n - 2)) * float(rows @ rows)
-                square += float(rows.sum()) ** 2 / ((n - 1) * (n - 2))
-            own.append(square)
-        norms.append(np.array(own))
-    if measure.name == "hsic":
-        scale = np.full(ends.shape, n * (n - 3.0) if debiased else (n - 1.0) ** 2)
-    else:
-        scale = np.sqrt(np.maximum(np.outer(*norms), 0.0))
-    factor = reciprocal(scale)
-    return lambda order: sums(order) * factor
-
-
-def _inner(
-    xs: Sequence[np.ndarray],
-    ys: Sequence[np.ndarray],
-    measure: Measure,
-    options: dict[str, Any],
-) -> Inner | None:
-    """Return the statistic as products of symmetric matrices, where it is that."""
-    kernel, debiased = _kernel(measure, options), options.get("debiased", True)
-    if kernel == "linear" or (kernel and debiased):
-        return _aligned(xs, ys, measure.name, options)
-    if measure.name == "rsa" and set(options) <= {"metric", "method"}:
-        return _ranked(xs, ys, options)
-    return None
-
-
-def _shuffled(
-    xs: Sequence[np.ndarray],
-    ys: Sequence[np.ndarray],
-    measure: Measure,
-    options: dict[str, Any],
-    inner: Inner | None,
-) -> Shuffled:
-    """Return the statistic as a function of the second side's order."""
-    if inner is not None:
-        return _moved(*inner)
-    return lambda order: measure.all_pairs(xs, [y[order] for y in ys], **options)
-
-
-def _aligned(
-    xs: Sequence[np.ndarray],
-    ys: Sequence[np.ndarray],
-    name: str,
-    options: dict[str, Any],
-) -> Inner:
-    """Return CKA or HSIC, of which only the cross term feels the order."""
-    n = len(xs[0])
-    kernel, bandwidth = options.get("kernel", "linear"), options.get("bandwidth", 1.0)
-    debiased = options.get("debiased", True)
-
-    def centred(x: np.ndarray) -> np.ndarray:
-        if debiased:
-            return Kernel(x, kernel, bandwidth).rows(0, n)
-        x = x - x.mean(0)
-        return np.asarray(x @ x.T)
-
-    left, right = ([centred(x) for x in side] for side in (xs, ys))
-    if name == "hsic":
-        size = n * (n - 3) if debiased else (n - 1) ** 2
-        scale = np.full((len(left), len(right)), float(size))
-    else:
-        norms = [np.array([np.linalg.norm(k) for k in side]) for side in (left, right)]
-        scale = np.outer(norms[0], norms[1])
-    return left, right, scale
-
-
-def _ranked(
-    xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], options: dict[str, Any]
-) -> Inner | None:
-    """Return RSA, whose ranks an order of the examples only moves; None with gaps."""
-    method = options.get("method", "spearman")
-    metric = options.get("metric", "correlation")
-    if method not in METHODS:
-        return None
-    prepare, _ = METHODS[method]
-    sides, spreads = [], []
-    for side in (xs, ys):
-        matrices, sizes = [], []
-        for x in side:
-            entries = rdm(x, metric=metric)
-            if not np.isfinite(entries).all():
-                return None
-            made = prepare(entries)
-            values = made.values if isinstance(made, Ranked) else made
-            matrices.append(squareform(values, checks=False))
-            sizes.append(made.spread if isinstance(made, Ranked) else 1.0)
-        sides.append(matrices)
-        spreads.append(sizes)
-    pairs = len(entries)
-    if method == "rho-a":
-        scale = np.full((len(xs), len(ys)), (pairs**2 - 1) / (12 * pairs**2))
-    else:
-        scale = np.outer(np.array(spreads[0]), np.array(spreads[1]))
-    return sides[0], sides[1], scale * 2 * pairs
-
-
-def _moved(
-    left: Sequence[np.ndarray], right: Sequence[np.ndarray], scale: np.ndarray
-) -> Shuffled:
-    """Return inner products of symmetric matrices, the right ones' rows moved."""
-    factor = reciprocal(scale)
-    stack = np.stack([k.ravel() for k in left])
-
-    def statistic(order: np.ndarray) -> np.ndarray:
-        moved = [stack @ k[order][:, order].ravel() for k in right]
-        return np.asarray(np.stack(moved, 1) * factor)
-
-    return statistic
