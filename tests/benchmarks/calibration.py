@@ -155,7 +155,8 @@ def by_measure(label: str, n: int, p: int) -> Trial:
         return {
             "truth": truth,
             "estimate": float(found["estimate"].item()),
-            "standard_error": float(found["standard_error"].item()),
+            "less its bias": float((found["estimate"] - found["bias"]).item()),
+            "standard error": float(found["standard_error"].item()),
             "covers": low <= truth <= high,
             "refused": np.isnan(low),
         }
@@ -395,7 +396,7 @@ def null_model(rng: np.random.Generator) -> Trial:
 def model_interval(rng: np.random.Generator) -> Trial:
     """Whether a model's interval over RDMs and examples covers."""
     basis = rng.normal(size=(4, 4))
-    many = rng.normal(size=(500, 4))
+    many = rng.normal(size=(2_000, 4))
     rows = measured(rng, many, 4)
     truth = np.mean([repsim.compare_rdms(row, pdist(many @ basis)) for row in rows])
 
