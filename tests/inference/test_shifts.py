@@ -8,7 +8,7 @@ import xarray as xr
 from scipy import stats
 
 import repsim
-from repsim.inference import permutation, permutation_test, shifts
+from repsim.inference import permutation, permutation_test, reordered, shifts
 from repsim.inference.closed_forms import Kernel
 from repsim.inference.shifts import Shifts
 
@@ -87,7 +87,7 @@ def test_large_sides_take_few_operations(monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(permutation, "_moved", refuse)
+    monkeypatch.setattr(reordered, "_moved", refuse)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 200))
     runs = recording(x), recording(x[:, :150] + 5 * rng.normal(size=(300, 150)))
