@@ -52,9 +52,10 @@ def main() -> None:
     """
     warnings.showwarning = _warn
     if getattr(repsim, "__version__", None) != versions()["repsim"]:
+        found = repsim.__file__ or next(iter(repsim.__path__))
         msg = (
             "Error: expected repsim-toolkit, but Python finds another project's "
-            f"`repsim` at {repsim.__file__}; `pip uninstall repsim repsim-toolkit`, "
+            f"`repsim` at {found}; `pip uninstall repsim repsim-toolkit`, "
             "then install repsim-toolkit again."
         )
         typer.echo(msg, err=True)
