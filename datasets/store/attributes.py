@@ -1,5 +1,6 @@
 """Attributes and coordinates in the form that zarr, netCDF and JSON all keep."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -68,3 +69,9 @@ def example_coordinates(run: xr.Dataset) -> dict[str, np.ndarray]:
             check_name(str(name), "coordinate")
         coordinates[str(name)] = coordinate(str(name), np.asarray(values.values))
     return coordinates
+
+
+def mask_hash(mask: np.ndarray) -> str:
+    """Return what tells one mask (example, token) from another."""
+    packed = np.packbits(mask).tobytes()
+    return hashlib.sha256(str(mask.shape).encode() + packed).hexdigest()[:16]

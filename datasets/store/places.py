@@ -168,6 +168,13 @@ class Lock:
             self._finalize()
 
 
+class NoLock(Lock):
+    """Of a process that writes where another one holds the lock for both."""
+
+    def __init__(self) -> None:
+        self._held = None
+
+
 def refused(error: OSError, path: Path, state: str) -> OSError:
     """Return the sentence for what the system refused, of the error's own class."""
     reason = os.strerror(error.errno) if error.errno else str(error)

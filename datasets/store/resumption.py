@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,13 @@ def resumed_writer(
     attrs: Mapping[str, Any],
     examples: int | None = None,
     codec: Codec | None = None,
+    make: Callable[..., Writer] = Writer,
 ) -> Writer:
     """Return a writer that continues what lies at `path`, or begins it."""
     lock = Lock(path)
+    make = partial(make, path, examples=examples, codec=codec)
     try:
-        return _resumed(path, root, start, due, choices, attrs, examples, codec, lock)
+        return _resumed(path, root, start, due, choices, attrs, make, lock)
     except (LookupError, TypeError, ArithmeticError, RuntimeError) as error:
         lock.release()
         msg = (
@@ -65,15 +68,14 @@ def _resumed(
     due: Callable[[int], bool],
     choices: Sequence[str],
     attrs: Mapping[str, Any],
-    examples: int | None,
-    codec: Codec | None,
+    make: Callable[..., Writer],
     lock: Lock,
 ) -> Writer:
     if not (path / DOCUMENT).is_file() or _is_bare(path):
         _clear_aborted(path)
         prepare(path, root)
         lock.release()  # there may have been no folder yet to hold it
-        return Writer(path, examples=examples, attrs=attrs, codec=codec)
+        return make(attrs=attrs)
     for part in () if is_elsewhere(path) else path.rglob("*"):
         refuse_link(part)  # through which a stranger's store would write elsewhere
     stored = dict(read_document(path).get("attributes", {}))
@@ -101,9 +103,7 @@ def _resumed(
     except OSError as error:
         state = f"the complete steps before {start} are kept"
         raise refused(error, path, state) from error
-    writer = Writer(
-        path, examples=examples, capacity=most, attrs=attrs, codec=codec, lock=lock
-    )
+    writer = make(capacity=most, attrs=attrs, lock=lock)
     if live:
         writer.adopt(live, kept, {**attrs, **stored})
     return writer

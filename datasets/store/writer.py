@@ -94,8 +94,11 @@ class Writer:
             self._marks.pop()
             self._index -= 1
             self._submit_marks()
-            for name in self._arrays:
-                self._submit(partial(clear_objects, self.path / name, self._index))
+            self._clear(self._index)
+
+    def _clear(self, index: int) -> None:
+        for name in self._arrays:
+            self._submit(partial(clear_objects, self.path / name, index))
 
     def put(
         self,
@@ -144,6 +147,16 @@ class Writer:
         moment = self._gathering.blocks
         for name, blocks in moment.items():
             self._complete(name, blocks)
+        self._enter(moment, order, coords, attrs)
+
+    def _enter(
+        self,
+        moment: Mapping[str, Blocks],
+        order: Sequence[str],
+        coords: Mapping[str, np.ndarray],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        """Write the documents of what is new, and at last the commit mark."""
         if self._step is not None and self._index >= self._capacity:
             self._grow()
         fresh = self._described(moment)
@@ -242,18 +255,27 @@ class Writer:
             raise self._told(error) from error
 
     def _told(self, error: OSError) -> OSError:
+        return refused(error, self.path, self._kept())
+
+    def _kept(self) -> str:
         if not self._committed:
-            return refused(error, self.path, "nothing of it was complete")
+            return "nothing of it was complete"
         held, last = len(self._committed), self._committed[-1]
-        kept = f"{held} complete steps are kept, and resume=True, start={last} goes on"
-        return refused(error, self.path, kept)
+        return f"{held} complete steps are kept, and resume=True, start={last} goes on"
+
+    @property
+    def _moment(self) -> tuple[int, ...]:
+        return (self._index,) if self._step is not None else ()
+
+    def _place(self, rows: int, place: int) -> tuple[int, ...]:
+        """Return where a block of so many rows stands among all of the moment."""
+        return (place,)
 
     def _emit(self, name: str, block: np.ndarray, rows: int) -> None:
         place = self._emitted.get(name, 0)
         self._emitted[name] = place + 1
-        tail = (0,) * (block.ndim - 1)
-        index = (self._index,) if self._step is not None else ()
-        target = self.path / name / object_name((*index, place, *tail))
+        at = (*self._moment, *self._place(rows, place), *(0,) * (block.ndim - 1))
+        target = self.path / name / object_name(at)
         codec = self._codec
         self._submit(lambda: write_block(target, block, rows, codec), block.nbytes)
 

@@ -167,6 +167,8 @@ class Axes:
         if isinstance(module, nn.MultiheadAttention) and key == "1":
             heads = ("head",) if ndim == 4 else ()
             return ("example", *heads, "query", "key") if ndim > 2 else None
+        if not other and (dims := _own_axes(module)) is not None:
+            return dims if len(dims) == ndim else None
         if other and key.partition(".")[0] != "input":
             return None
         around = [self.modules[p] for p in _around(path) if p in self.modules]
@@ -237,6 +239,9 @@ def told_axis(axes: Axes, name: str) -> int | None:
     if said is not None:
         return said.index("example")
     module = axes.modules[name]
+    dims = _own_axes(module)
+    if dims is not None and len(dims) == 3:
+        return dims.index("example")
     own = batch_first(module)
     return None if own is None else 0 if own else 1
 
@@ -268,6 +273,21 @@ def misfit(name: str, shape: tuple[int, ...], size: int, axis: int | None) -> st
         f"axes={{{name!r}: {example!r}}}, leave it out with "
         f"layers=[…, '!{_path(name)}'], or pass on_error='skip'."
     )
+
+
+def _own_axes(module: nn.Module | None) -> tuple[str, ...] | None:
+    """Return what a module, or the last one of a sequence, says of its output's axes.
+
+    In the words of `axes`, as its attribute: `output_axes = "example token unit"`.
+    """
+    while isinstance(module, nn.Sequential) and len(module):
+        if hasattr(module, "output_axes"):
+            break
+        module = module[-1]
+    said = getattr(module, "output_axes", None)
+    if not isinstance(said, str):
+        return None
+    return parsed({type(module).__name__: said})[type(module).__name__]
 
 
 def batch_first(module: nn.Module) -> bool | None:

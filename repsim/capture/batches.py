@@ -1,7 +1,7 @@
 """Inputs of every accepted form as batches with labels, a size and a hash."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -330,3 +330,19 @@ class InputsHash:
             return ""
         parts = [f"{k} {h.hexdigest()}" for k, h in sorted(self._hashes.items())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def inputs_hash(batches: Iterable[Batch]) -> str:
+    """Return the hash of all inputs of some batches."""
+    digest = InputsHash()
+    for batch in batches:
+        digest.update(batch.inputs)
+    return digest.hexdigest()
+
+
+def known_rows(batches: Sequence[Batch] | None, reduce: object) -> int | None:
+    """Return how many rows the batches will give, or None where only passes tell."""
+    sizes = [None] if batches is None else [b.size for b in batches]
+    if None in sizes or reduce == "tokens":
+        return None
+    return sum(size for size in sizes if size is not None)

@@ -19,6 +19,15 @@ class Header:
         self.attrs = attrs
         self._warned = False
 
+    def cut(self, rows: slice) -> None:
+        """Keep the ids and labels of some of the examples."""
+        if self._examples is None:
+            self._examples = np.arange(rows.start, rows.stop)
+        else:
+            self._examples = self._examples[rows]
+        if self._labels is not None:
+            self._labels = self._labels[rows]
+
     def coords(
         self,
         rows: int,

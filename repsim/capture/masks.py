@@ -1,10 +1,8 @@
 """Which positions of a batch count: said, or the batch's attention mask."""
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
@@ -39,6 +37,11 @@ class Masks:
         self._now: Tensor | None = None
         self._decoder: Tensor | None = None
         self.other: dict[str, int] = {}  # layer -> positions that no mask fits
+
+    def cut(self, rows: slice) -> None:
+        """Keep the rows of some of the examples, where the mask is an array."""
+        if self._said is not None and not callable(self._said):
+            self._said = self._said[rows]
 
     def begin(self, batch: Batch, start: int, size: int | None) -> None:
         """Take up the mask of a batch whose first example has this number."""
@@ -88,12 +91,6 @@ def _boolean(given: Any) -> Tensor | None:
         return None
     array = as_array(given)
     return torch.from_numpy(array != 0) if array.ndim == 2 else None
-
-
-def hash_of(mask: np.ndarray) -> str:
-    """Return what tells one mask from another."""
-    packed = np.packbits(mask).tobytes()
-    return hashlib.sha256(str(mask.shape).encode() + packed).hexdigest()[:16]
 
 
 def is_ragged(tensor: Found) -> bool:

@@ -15,10 +15,11 @@ from repsim.capture.axes import AxesSaid
 from repsim.capture.batches import (
     Batch,
     Forward,
-    InputsHash,
     as_array,
     batches_of,
     inputs_axis,
+    inputs_hash,
+    known_rows,
 )
 from repsim.capture.distributed import part_of, shard_again
 from repsim.capture.errors import Signals, needed_labels, of_loss, of_rule
@@ -32,6 +33,7 @@ from repsim.capture.learnt import (
     check_watchable,
 )
 from repsim.capture.masks import MaskSaid
+from repsim.capture.opening import Place
 from repsim.capture.origin import provenance
 from repsim.capture.rows import Reduce
 from repsim.capture.schedule import Schedule
@@ -42,16 +44,12 @@ from repsim.capture.session import (
     check_names,
     check_ready,
     network_of,
-    open_sink,
 )
 from repsim.core.messages import whole
 from repsim.datasets.pooling import check_how, how_named
-from repsim.datasets.store.memory import MemorySink
-from repsim.datasets.store.places import locate
 from repsim.datasets.store.reader import read
-from repsim.datasets.store.resumption import resumed_writer
 from repsim.datasets.store.shared import SharedSink
-from repsim.datasets.store.sinks import Nowhere, Sink
+from repsim.datasets.store.sinks import Sink
 from repsim.datasets.store.zarr_format import Codec
 
 Errors = Literal[True, "mean", "sum"] | Callable[[Any, Any], Tensor] | None
@@ -195,13 +193,11 @@ class Recorder:
         if self._learns:
             head["batches"] = TRAINING
         else:
-            head["inputs_sha256"] = _hash_of(self._batches)
+            head["inputs_sha256"] = inputs_hash(self._batches)
         self._header = Header(labels, examples, head)
         if labels is not None:
             _spread(labels, self._batches)
-        sizes = [b.size for b in self._batches]
-        known = None if None in sizes else sum(s for s in sizes if s is not None)
-        known = None if reduce == "tokens" or self._learns else known
+        known = None if self._learns else known_rows(self._batches, reduce)
         self._session = Session(
             self._network,
             choices,
@@ -213,43 +209,44 @@ class Recorder:
             on_error=on_error,
         )
         self._learnt = self._session.watching(errors) if self._learns else None
-        self._part = part_of(model, self._network, passes=not self._learns)
-        self._place = None if store is None else locate(store, group, storage_options)
-        self._sink: Sink
-        codec = Codec(level)
+        self._part = part_of(
+            model, self._network, passes=not self._learns, stored=store is not None
+        )
         check_names(choices, stored=store is not None)
-        if store is None and (resume or codec != Codec()):
-            msg = "Expected `store` along with resume=True or `level`."
-            raise ValueError(msg)
-        if self._part != "writes":
-            self._sink = Nowhere() if store is not None else MemorySink(known, head)
-        elif resume:
-            self._sink = resumed_writer(
-                *locate(store, group, storage_options),
-                start=start,
-                due=self._schedule.due,
-                choices=list(choices),
-                attrs=head,
-                examples=known,
-                codec=codec,
+        self._place = Place(
+            store,
+            group,
+            storage_options,
+            due=self._schedule.due if resume else None,
+            start=start,
+            codec=Codec(level),
+        )
+        self._sink: Sink
+        if self._part == "shares":
+            rows = known if log is None else None
+            self._sink, shared = self._place.shared(
+                self._session, self._header, None if log else self._batches, rows
             )
+            self._batches = list(shared or self._batches)
         else:
-            self._sink = open_sink(
-                store,
-                group,
-                attrs=head,
-                examples=known,
-                codec=codec,
-                storage_options=storage_options,
+            self._sink = self._place.sink(
+                self._part, self._session, self._header, known
             )
         self._log = log
         self._shared: SharedSink | None = None
-        if log is not None and not isinstance(self._sink, Nowhere):
+        if log is not None and self._writes:
             self._sink = self._shared = SharedSink(self._sink)
         self._session.use(self._sink)
         self._recorded: int | None = None
         self._open = self._closed = self._under_way = False
         self.failure: Exception | None = None
+
+    @property
+    def _writes(self) -> bool:
+        """Whether this process is the one that completes the recording."""
+        return self._part == "writes" or (
+            self._part == "shares" and torch.distributed.get_rank() == 0
+        )
 
     def __repr__(self) -> str:
         """Return network, layers, updates and whether it is open, in a line."""
@@ -430,7 +427,7 @@ class Recorder:
         """Yield the batches of the update just made; the first tell what came."""
         learnt.rest()
         batches = list(learnt.taken())
-        self._header.attrs.setdefault("inputs_sha256", _hash_of(batches))
+        self._header.attrs.setdefault("inputs_sha256", inputs_hash(batches))
         yield from batches
 
     def close(self, *, complete: bool = True) -> None:
@@ -469,9 +466,10 @@ class Recorder:
         Dataset
             The complete moments, along `step`.
         """
-        if self._place is None or (self._part == "writes" and self.failure is None):
+        path = self._place.path
+        if path is None or (self._writes and self.failure is None):
             return self._sink.dataset()
-        return read(self._place[0])
+        return read(path)
 
     def _signals(
         self,
@@ -513,13 +511,6 @@ class Recorder:
                 "start() before and its close() after."
             )
             raise ValueError(msg)
-
-
-def _hash_of(batches: Iterable[Batch]) -> str:
-    digest = InputsHash()
-    for batch in batches:
-        digest.update(batch.inputs)
-    return digest.hexdigest()
 
 
 def _check_learnable(

@@ -14,17 +14,16 @@ from repsim.capture.distributed import is_sharded
 from repsim.capture.header import Header
 from repsim.capture.hooks import Hooks, recording
 from repsim.capture.learnt import LearntBatch, LearntBatches
-from repsim.capture.masks import Masks, MaskSaid, hash_of
+from repsim.capture.masks import Masks, MaskSaid
 from repsim.capture.moment import Moment
 from repsim.capture.rows import Reduce
 from repsim.capture.selection import Choice, Found, named_layers
 from repsim.capture.trial import followed
 from repsim.core.messages import unknown
+from repsim.datasets.store.attributes import mask_hash
 from repsim.datasets.store.memory import MemorySink
-from repsim.datasets.store.places import RESERVED, check_name, locate, prepare
+from repsim.datasets.store.places import RESERVED, check_name
 from repsim.datasets.store.sinks import Sink
-from repsim.datasets.store.writer import Writer
-from repsim.datasets.store.zarr_format import Codec
 
 OnError = Literal["raise", "skip"]
 
@@ -74,6 +73,10 @@ class Session:
     def use(self, sink: Sink) -> None:
         """Record into another sink from now on."""
         self._sink = self._moment.sink = sink
+
+    def cut(self, rows: slice) -> None:
+        """Record some of the examples only, those that the batches hold from now on."""
+        self._masks.cut(rows)
 
     def outputs(self, batch: Batch) -> xr.Dataset:
         """Return what the layers say of one batch; inside `undisturbed`."""
@@ -151,7 +154,7 @@ class Session:
         attrs = {"inputs_sha256": digest.hexdigest(), **head.attrs}
         masks = moment.joined_masks()
         if "mask" in masks:
-            attrs["mask_sha256"] = hash_of(masks["mask"])
+            attrs["mask_sha256"] = mask_hash(masks["mask"])
         if self._reduce is not None or not moment.widths:
             masks = {}
         if masks and "batches" in head.attrs:
@@ -330,23 +333,3 @@ def check_ready(network: nn.Module) -> None:
                 "uninitialised; run one batch through it first."
             )
             raise ValueError(msg)
-
-
-def open_sink(
-    store: Any,
-    group: str | None,
-    *,
-    attrs: Mapping[str, Any],
-    examples: int | None,
-    codec: Codec | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-) -> Sink:
-    """Return a sink in memory, or one that writes to a new place in a store."""
-    if store is None:
-        if group is not None:
-            msg = f"Expected `store` along with `group`, but got only {group!r}."
-            raise ValueError(msg)
-        return MemorySink(examples, attrs)
-    path, root = locate(store, group, storage_options)
-    prepare(path, root)
-    return Writer(path, examples=examples, attrs=attrs, codec=codec)

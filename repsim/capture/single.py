@@ -1,20 +1,30 @@
 """Forward hooks → activations: look at a pass, or record a network once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from torch import Tensor, nn
 
 from repsim.capture.axes import AxesSaid
-from repsim.capture.batches import Forward, as_array, batches_of, inputs_axis
-from repsim.capture.distributed import is_sharded, meet, part_of, shard_again
+from repsim.capture.batches import (
+    Batch,
+    Forward,
+    as_array,
+    batches_of,
+    inputs_axis,
+    inputs_hash,
+    known_rows,
+)
+from repsim.capture.distributed import StoreRanks, part_of, shard_again
 from repsim.capture.header import Header
 from repsim.capture.hooks import Hooks, recording
 from repsim.capture.isolation import eager, undisturbed
 from repsim.capture.live import Live
 from repsim.capture.masks import MaskSaid
+from repsim.capture.opening import Place
 from repsim.capture.origin import provenance
 from repsim.capture.rows import Reduce
 from repsim.capture.selection import Found, Layers, select, unwrap
@@ -24,14 +34,10 @@ from repsim.capture.session import (
     check_names,
     check_ready,
     network_of,
-    open_sink,
 )
 from repsim.core.messages import whole
 from repsim.datasets.pooling import check_how
-from repsim.datasets.store.memory import MemorySink
-from repsim.datasets.store.places import locate
 from repsim.datasets.store.reader import read
-from repsim.datasets.store.sinks import Nowhere, Sink
 
 
 @contextmanager
@@ -221,26 +227,29 @@ def record(
     )
     head = provenance(model, network, reduce=reduce, attrs=attrs, axes=axes)
     axis = inputs_axis(batches, axes, labels, examples)
-    follows = part_of(model, network) == "follows"
-    sink: Sink
-    if follows:
-        sink = MemorySink(known, head) if store is None else Nowhere()
+    part = part_of(model, network, stored=store is not None)
+    place, header = Place(store, group, storage_options), Header(labels, examples, head)
+    stream: Iterable[Batch] = batches_of(batches, whole=forward is not None, axis=axis)
+    if part == "shares":
+        held = None
+        if isinstance(batches, Tensor | np.ndarray | Mapping | list):
+            stream = held = list(stream)
+            head["inputs_sha256"] = inputs_hash(held)
+        rows = known_rows(held, reduce)
+        sink, shared = place.shared(session, header, held, rows)
+        stream = shared or stream
     else:
-        sink = open_sink(
-            store, group, attrs=head, examples=known, storage_options=storage_options
-        )
+        sink = place.sink(part, session, header, known)
     session.use(sink)
     try:
         with undisturbed(network):  # a shuffling DataLoader draws numbers, too
-            stream = batches_of(batches, whole=forward is not None, axis=axis)
-            session.record(stream, step, Header(labels, examples, head))
+            session.record(iter(stream), step, header)
             shard_again(network)
         session.warn_unreached()
         sink.finish()
     finally:
         sink.close()
-    if store is not None and is_sharded(network):
-        meet()  # the first rank has written what all return
-        if follows:
-            return read(locate(store, group, storage_options)[0])
+    if part == "shares" and place.path is not None:
+        StoreRanks().exchange("closed")  # the first rank has written what all return
+        return read(place.path)
     return sink.dataset()

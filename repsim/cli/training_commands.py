@@ -9,6 +9,7 @@ import typer
 
 from repsim.cli.options import (
     Json,
+    Reduce,
     bad_usage,
     continues,
     say,
@@ -19,6 +20,9 @@ from repsim.cli.output import (
     plain_numbers,
     whole_numbers,
 )
+from repsim.core.files import local_folder
+from repsim.core.messages import unknown
+from repsim.core.reductions import HOWS
 
 
 def study(
@@ -141,7 +145,9 @@ def study(
                 from repsim.studies.workers import on_scheduler
 
                 there.enter_context(on_scheduler(scheduler))
-                out = out.absolute()  # workers may run in another folder
+                out = local_folder(
+                    out, "out"
+                ).absolute()  # workers may run in another folder
             page: Path | None = None
             if recordings:
                 from repsim.studies.joining import join_recordings
@@ -210,6 +216,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; default: beside the store.")
     ] = None,
+    reduce: Reduce = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -219,8 +226,10 @@ def report(
     """
     from repsim.studies.report import write_report
 
+    if reduce not in (None, *HOWS):
+        raise typer.BadParameter(unknown("--reduce", reduce, HOWS))
     with continues():
-        page = write_report(path, out, jobs=jobs, progress=not quiet)
+        page = write_report(path, out, reduce=reduce, jobs=jobs, progress=not quiet)
     say({"report": str(page)}, as_json, [f"report: {page}"])
 
 

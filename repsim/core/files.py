@@ -1,6 +1,7 @@
 """Files that others see whole or not at all."""
 
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -17,3 +18,19 @@ def write_whole(path: Path, data: bytes | str) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def local_folder(path: str | Path, what: str) -> Path:
+    """Return a path, or say what to do where an address of an object store came."""
+    text = str(path)
+    if re.match(r"[A-Za-z][A-Za-z0-9+]+:/", text):
+        scheme = text.partition(":")[0]
+        msg = (
+            f"Expected `{what}` to be a folder of this machine, as locks, tables and "
+            f"pages lie there, too, but got {text!r}; work in a folder, and copy the "
+            f'recordings, as by fsspec.filesystem("{scheme}").put("study/runs.zarr", '
+            f'"{scheme}://…/runs.zarr", recursive=True): repsim.open_study reads them '
+            "there."
+        )
+        raise ValueError(msg)
+    return Path(path)

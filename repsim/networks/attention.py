@@ -14,6 +14,8 @@ from repsim.networks.feedforward import activation_named, drawn_from
 class Patches(nn.Module):
     """Cut maps into patches and make a token of each, its place added."""
 
+    output_axes = "example token unit"
+
     def __init__(self, shape: Sequence[int], width: int, patch: int) -> None:
         super().__init__()
         self.project = nn.Conv2d(shape[0], width, patch, patch)
@@ -31,6 +33,8 @@ class Patches(nn.Module):
 
 class TransformerBlock(nn.Module):
     """Attention among tokens and two layers on each, both beside a way around."""
+
+    output_axes = "example token unit"
 
     def __init__(self, width: int, heads: int, activation: str) -> None:
         super().__init__()
@@ -53,6 +57,8 @@ class TransformerBlock(nn.Module):
 
 class MeanOverTokens(nn.Module):
     """Average a sequence."""
+
+    output_axes = "example unit"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean of the tokens, (n, units)."""

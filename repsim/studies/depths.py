@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from repsim import plot
-from repsim.core.files import write_whole
+from repsim.core.files import local_folder, write_whole
 from repsim.datasets.results import storable
 from repsim.studies.completeness import SUMMARY
 from repsim.studies.fingerprints import PAGE
@@ -45,7 +45,7 @@ def run_depths(
     its own, `out/depth_N`, as `run_study` and `write_report` leave it. Run again on
     the same folder, finished networks are kept, and depths are added to those there.
     """
-    depths, conditions, out = list(depths), list(conditions), Path(out)
+    depths, conditions, out = list(depths), list(conditions), local_folder(out, "out")
     if not depths or len(set(depths)) != len(depths):
         msg = f"Expected different depths, at least one, but got {depths}."
         raise ValueError(msg)

@@ -30,6 +30,7 @@ class Facts:
 
     store: Path
     cells: list[Cell]
+    reduce: str | None = None
 
     @property
     def conditions(self) -> list[str]:
@@ -51,11 +52,15 @@ class Facts:
         root = attributes(self.store)
         lines = [f"{c.condition}/{c.seed}/{c.mark}" for c in self.cells]
         lines.append(str(root.get("measured_rdm_sha256")))
+        lines += [f"reduce {self.reduce}"] if self.reduce else []
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def study_facts(store: Path) -> Facts:
-    """Return what a tree ``/<condition>/<seed>`` says of itself."""
+def study_facts(store: Path, reduce: str | None = None) -> Facts:
+    """Return what a tree ``/<condition>/<seed>`` says of itself.
+
+    `reduce` is what shall become of its maps and tokens.
+    """
     root = attributes(store)
     order = [str(name) for name in root.get("conditions", ())]
     cells = []
@@ -75,7 +80,7 @@ def study_facts(store: Path) -> Facts:
         number = int(cell.seed) if cell.seed.isdigit() else -1
         return known, cell.condition, number, cell.seed
 
-    return Facts(store, sorted(cells, key=place))
+    return Facts(store, sorted(cells, key=place), reduce)
 
 
 def attributes(folder: Path) -> dict[str, Any]:

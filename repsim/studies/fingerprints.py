@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from repsim.analyses import sources
-from repsim.core.files import DOCUMENT
+from repsim.core.files import DOCUMENT, local_folder
 from repsim.core.provenance import repsim_version
 from repsim.studies.completeness import RUNS, SUMMARY
 from repsim.studies.facts import Facts, study_facts
@@ -35,6 +35,7 @@ def page_mark(out: Path, marks: dict[str, tuple[str, str]]) -> str:
 
 def places(path: Path, out: str | Path | None) -> tuple[Path, Path]:
     """Return the store of recordings, and the folder to write."""
+    path = local_folder(path, "path")
     inner = path / RUNS
     store = inner if (inner / DOCUMENT).is_file() else path
     if not (store / DOCUMENT).is_file():
@@ -44,7 +45,7 @@ def places(path: Path, out: str | Path | None) -> tuple[Path, Path]:
         )
         raise FileNotFoundError(msg)
     if out is not None:
-        return store, Path(out)
+        return store, local_folder(out, "out")
     return store, path if store == inner else path.with_name(f"{path.stem}_report")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import zarr
 
-from repsim.core.files import DOCUMENT, write_whole
+from repsim.core.files import DOCUMENT, local_folder, write_whole
 from repsim.core.provenance import versions
 from repsim.datasets.pooling import How
 from repsim.datasets.reduction import reduce as reduce_recording
@@ -53,8 +53,9 @@ def join_recordings(
     Traceback (most recent call last):
     FileNotFoundError: Expected recordings in nothing.zarr, but found none...
     """
-    out = Path(out)
-    groups = [group for path in paths for group in _recordings(Path(path))]
+    out = local_folder(out, "out")
+    places = [local_folder(path, "paths") for path in paths]
+    groups = [group for place in places for group in _recordings(place)]
     out.mkdir(parents=True, exist_ok=True)
     summary = out / SUMMARY
     with occupied(out):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import joblib
 import matplotlib as mpl
@@ -20,8 +20,12 @@ from tqdm.auto import tqdm
 
 from repsim.analyses import Analysis, NotApplicable, collect
 from repsim.core.files import write_whole
+from repsim.core.messages import unknown
+from repsim.core.reductions import HOWS
 from repsim.core.threads import one_thread
+from repsim.datasets.pooling import How
 from repsim.datasets.recordings import layers, networks
+from repsim.datasets.reduction import reduce as reduced
 from repsim.datasets.results import restored, storable
 from repsim.datasets.studies import open_study
 from repsim.inference.summaries import table
@@ -53,6 +57,7 @@ def write_report(
     path: str | Path,
     out: str | Path | None = None,
     *,
+    reduce: str | None = None,
     jobs: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -68,6 +73,8 @@ def write_report(
         recordings at ``/<condition>/<seed>``.
     out : path or None
         Folder to write; None takes the study's own, ``<name>_report`` beside a store.
+    reduce : {"mean", "flatten", "last", "first", "tokens"} or None
+        What becomes of stored maps and tokens, as in `repsim.reduce`.
     jobs : int or None
         Processes; None takes the processor's cores.
     progress : bool
@@ -93,7 +100,9 @@ def write_report(
     FileNotFoundError: Expected a study at no/such/folder, but found none; run ...
     """
     store, out = places(Path(path), out)
-    facts = study_facts(store)
+    if reduce not in (None, *HOWS):
+        raise ValueError(unknown("reduce", reduce, HOWS))
+    facts = study_facts(store, reduce)
     if not facts.cells:
         msg = (
             f"Expected recordings at {store}/<condition>/<seed>, but found none; "
@@ -114,8 +123,7 @@ def write_report(
             tqdm(total=len(todo), desc="analyses", disable=not progress) as bar,
         ):
             calls = [
-                joblib.delayed(_section)(out, store, facts.mark, name, marks[name])
-                for name in todo
+                joblib.delayed(_section)(out, facts, name, marks[name]) for name in todo
             ]
             for section in run(calls) if calls else ():
                 held[section["name"]] = section
@@ -146,7 +154,7 @@ def preview(out: str | Path, name: str = "layer_similarity") -> list[Path]:
 
 
 @lru_cache(maxsize=1)
-def _opened(store: Path, mark: str) -> xr.DataTree:
+def _opened(store: Path, mark: str, how: str | None = None) -> xr.DataTree:
     """Return the study, opened once a process as long as it does not change.
 
     Zarr keeps no order of variables: recordings that do not say their layers' order get
@@ -155,7 +163,10 @@ def _opened(store: Path, mark: str) -> xr.DataTree:
     study = open_study(store)
     for key, run in networks(study).items():
         if "layers" not in run.attrs:
-            study["/".join(key)].attrs["layers"] = sorted(layers(run), key=_natural)
+            run = run.assign_attrs(layers=sorted(layers(run), key=_natural))
+            study["/".join(key)].dataset = run
+        if how is not None:
+            study["/".join(key)].dataset = reduced(run, cast(How, how))
     return study
 
 
@@ -166,7 +177,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 @one_thread()
 def _section(
-    out: Path, store: Path, study_mark: str, name: str, marks: tuple[str, str]
+    out: Path, facts: Facts, name: str, marks: tuple[str, str]
 ) -> dict[str, Any]:
     """Compute, draw and keep what the page shows of one analysis."""
     analysis = collect()[name]
@@ -187,7 +198,8 @@ def _section(
         "fingerprint": marks[1],
     }
     try:
-        result = _result(out, _opened(store, study_mark), name, analysis, marks[0])
+        study = _opened(facts.store, facts.mark, facts.reduce)
+        result = _result(out, study, name, analysis, marks[0])
     except NotApplicable as error:
         section["missing"] = str(error)
     else:
@@ -354,6 +366,7 @@ def _setting(facts: Facts, content: Mapping[str, Any]) -> str:
         parts.append(f"{spec['steps']} updates of {spec['batch_size']} examples")
         parts.append(f"recorded at {len(spec['record'])} moments")
     ways = [how for how in facts.all_have("reduce") if how != "none"]
+    ways += [facts.reduce] if facts.reduce and facts.reduce not in ways else []
     parts += [f"maps and tokens reduced by {how}" for how in ways]
     return " · ".join(str(part) for part in parts)
 

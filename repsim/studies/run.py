@@ -14,7 +14,7 @@ import xarray as xr
 import zarr
 
 from repsim import datasets
-from repsim.core.files import write_whole
+from repsim.core.files import local_folder, write_whole
 from repsim.core.provenance import versions
 from repsim.datasets.studies import open_study
 from repsim.studies.cell import (
@@ -129,7 +129,7 @@ def run_study(
     >>> list(study.children)
     ['bp']
     """
-    out = Path(out).absolute()  # workers may run in another folder
+    out = local_folder(out, "out").absolute()  # workers may run in another folder
     _refuse_file(out)
     if options.get("root") is not None:
         options["root"] = Path(options["root"]).absolute()

@@ -261,18 +261,19 @@ def _packing(steps: int) -> None:
     _say(f"zarr.json. It opens in {1e3 * opening:.0f} ms.")
 
 
-def tokens(rounds: int = 3, sequences: int = 4, count: int = 128) -> None:
+def tokens(rounds: int = 64, sequences: int = 4, count: int = 128) -> None:
     """Print the CPU time of recording a GPT-2 over that of its own forward pass."""
     from transformers import GPT2Config, GPT2Model
 
     torch.manual_seed(0)
     net = GPT2Model(GPT2Config(use_cache=False)).eval()  # 12 blocks of 768, 124 M
-    mask = torch.arange(count) < torch.randint(count // 4, count + 1, (sequences, 1))
     layers = [f"h.{i}" for i in range(12)]
-    ways: dict[str, Any] = {"last": "last", "masked mean": "mean", "every token": None}
+    ways: dict[str, Any] = {"last": "last", "masked mean": "mean", "tokens": "tokens"}
     times: dict[str, list[float]] = {name: [] for name in ("forward", *ways)}
-    held = {}
+    held = dict.fromkeys(ways, 0)
+    rows = dict.fromkeys(ways, 0)
     for _ in range(rounds):
+        mask = torch.arange(count) < torch.randint(32, count + 1, (sequences, 1))
         words = torch.randint(0, 50257, (sequences, count))
         batch = {"input_ids": words, "attention_mask": mask.long()}
         for name in times:
@@ -282,22 +283,38 @@ def tokens(rounds: int = 3, sequences: int = 4, count: int = 128) -> None:
                     net(**batch)
             else:
                 run = repsim.record(net, [batch], layers, reduce=ways[name])
-                held[name] = sum(v.nbytes for v in run.data_vars.values())
+                held[name] += sum(v.nbytes for v in run.data_vars.values())
+                rows[name] += run.sizes["example"]
             times[name].append(time.process_time() - begin)
-    _say(f"\nGPT-2 small, 12 blocks, {sequences} sequences of {count} tokens a batch,")
-    _say(f"medians of {rounds} batches in turns (least to most)\n")
-    _say("| recorded | CPU time over the forward pass | 256 sequences take |")
-    _say("| --- | --- | --- |")
+    _say(f"\nGPT-2 small, 12 blocks, {rounds * sequences} sequences of {count} tokens,")
+    _say(f"{sequences} a batch; sums over {rounds} batches in turns (one batch)\n")
+    _say("| recorded | CPU time over the forward pass | rows | float32 |")
+    _say("| --- | --- | --- | --- |")
     for name in ways:
         pairs = zip(times[name], times["forward"], strict=True)
         ratios = sorted(mine / plain for mine, plain in pairs)
         _say(
-            f"| {name} | {statistics.median(ratios):.2f} "
+            f"| {name} | {sum(times[name]) / sum(times['forward']):.2f} "
             f"({ratios[0]:.2f} to {ratios[-1]:.2f}) "
-            f"| {held[name] * 256 / sequences / 1e6:.0f} MB |"
+            f"| {rows[name]} | {held[name] / 1e6:.0f} MB |"
         )
-    plain = statistics.median(times["forward"])
-    _say(f"\nThe forward pass takes {plain:.1f} s of CPU.")
+    plain = sum(times["forward"])
+    _say(f"\nThe forward passes take {plain:.0f} s of CPU.")
+    _on_tokens(run.assign_coords(label=("example", run["position"].values // 32)))
+
+
+def _on_tokens(run: Any) -> None:
+    """Print what comparing, RDMs and probes on recorded tokens cost."""
+    jobs: dict[str, Callable[[], Any]] = {
+        "compare": lambda: repsim.compare(run),
+        "rdms": lambda: repsim.rdms(run),
+        "probe_layers": lambda: repsim.probes.probe_layers(run, groups="sequence"),
+    }
+    _say(f"\nOn the {run.sizes['example']} tokens of the last batch, 12 layers:")
+    for name, job in jobs.items():
+        begin = time.process_time()
+        job()
+        _say(f"{name} takes {time.process_time() - begin:.2f} s of CPU.")
 
 
 def _say(line: str) -> None:

@@ -1,7 +1,11 @@
 """One of two processes that train and record together: python rank.py KIND RANK DIR."""
 
+import os
+import signal
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,9 +22,9 @@ def main(kind: str, rank: int, folder: Path) -> None:
     )
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    fixed = torch.randn(10, 6)
+    fixed = torch.randn(11, 6)
     model = net
-    if kind == "ddp":
+    if kind in ("ddp", "killed"):
         model = nn.parallel.DistributedDataParallel(net)
     elif kind == "fsdp1":
         from torch.distributed.fsdp import FullyShardedDataParallel
@@ -51,13 +55,29 @@ def main(kind: str, rank: int, folder: Path) -> None:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
         return
+    if kind == "killed":
+        _killed(rank, model, net, fixed, folder)
+        return
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     store = folder / "run.zarr"
     recorder = None
     if not (folder / "plain").exists():
+        passed: list[int] = []
+        net[0].register_forward_pre_hook(
+            lambda module, args: (
+                None if module.training else passed.append(len(args[0]))
+            )
+        )
         recorder = repsim.Recorder(
-            model, fixed, every=2, store=store, batch_size=4
+            model,
+            fixed,
+            every=2,
+            store=store,
+            batch_size=4,
+            labels=[f"label {i % 3}" for i in range(11)],
+            examples=range(100, 111),
         ).start()
+        assert passed[-2:] == [4, 2], passed  # its share: 6 of 11, in batches
         learnt = repsim.Recorder(model, "training", every=2, errors="mean").start()
     for update in range(4):
         generator = torch.Generator().manual_seed(10 * update + rank)
@@ -80,9 +100,9 @@ def main(kind: str, rank: int, folder: Path) -> None:
     whole = folder / f"whole{recorder is None}.zarr"
     if kind == "sharded":
         run = repsim.record(model, fixed, store=whole)
-        assert run.sizes["example"] == 10
+        assert run.sizes["example"] == 11
         run = repsim.record(model, fixed)
-        assert run.sizes["example"] == 10
+        assert run.sizes["example"] == 11
     weights = [
         p.full_tensor() if hasattr(p, "full_tensor") else p for p in net.parameters()
     ]
@@ -91,6 +111,33 @@ def main(kind: str, rank: int, folder: Path) -> None:
         torch.save([w.detach() for w in weights], folder / name)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+
+
+def _killed(
+    rank: int, model: nn.Module, net: nn.Sequential, fixed: torch.Tensor, folder: Path
+) -> None:
+    """Train until the second rank is killed in its pass of the third moment."""
+    distributed.MOMENT = distributed.WRITTEN = 3.0
+    recorder = repsim.Recorder(model, fixed, every=2, store=folder / "run.zarr").start()
+    moments = 1
+
+    def pass_away(module: nn.Module, _: Any) -> None:
+        nonlocal moments
+        if not module.training:
+            moments += 1
+            if moments == 3 and rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    net[0].register_forward_pre_hook(pass_away)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            F.cross_entropy(model(torch.randn(5, 6)), torch.arange(5) % 3).backward()
+            recorder.step()
+        recorder.close()
+    text = [str(w.message) for w in said if "recorded" in str(w.message)]
+    (folder / "sentence").write_text("\n".join(text))
+    os._exit(0)  # torch's own farewell would wait for the other
 
 
 if __name__ == "__main__":

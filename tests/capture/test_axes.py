@@ -263,3 +263,28 @@ def test_a_named_tuple_is_asked_by_its_names() -> None:
     np.testing.assert_array_equal(run["cell@1"], 2 * x)
     with pytest.raises(ValueError, match="cell@0, cell@1, cell@h, cell@state, but got"):
         repsim.record(Net(), x, layers=["cell@c"])
+
+
+def test_a_module_tells_its_axes_where_all_sizes_are_equal() -> None:
+    net = repsim.networks.vit((1, 8, 8), depth=2, width=16, seed=0)
+    x = torch.randn(16, 1, 8, 8)
+    run = repsim.record(net, x)  # 16 examples, tokens and units, and no doubt
+    for layer in ("hidden_1", "hidden_2"):
+        assert run[layer].dims == ("example", f"{layer}_token", f"{layer}_unit")
+    with torch.no_grad():
+        np.testing.assert_allclose(run["hidden_1"], net[0](x), rtol=1e-4, atol=1e-5)
+
+    class Turned(Call):
+        output_axes = "token example unit"
+
+    turned = _net(a=Turned(lambda h: h.transpose(0, 1) + 1))
+    y = torch.randn(4, 4, 4)
+    seen = repsim.record(turned, y)["a"]
+    assert seen.dims == ("example", "a_token", "a_unit")
+    np.testing.assert_array_equal(seen, y + 1)
+
+    class Wrong(Call):
+        output_axes = "token unit"
+
+    with pytest.raises(ValueError, match="name every axis once and `example` among"):
+        repsim.record(_net(a=Wrong(lambda h: h + 1)), y)

@@ -92,6 +92,23 @@ def test_a_report_of_any_tree_and_of_measured_rdms(
     assert "found none; run `repsim study`" in capsys.readouterr().err
 
 
+def test_a_study_elsewhere_is_refused_before_anything_is_trained(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        ("study", "--out", "s3://bucket/study"),
+        ("study", "--out", "s3://bucket/study", "--depth", "1,2"),
+        ("study", "--from", "s3://bucket/runs.zarr", "--out", "here"),
+        ("report", "s3://bucket/runs.zarr"),
+    ):
+        assert _run(*command) != 0
+        said = " ".join(capsys.readouterr().err.split())
+        assert "to be a folder of this machine" in said, said
+        assert 'fsspec.filesystem("s3").put(' in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_study_leaves_every_file(folder: Path) -> None:
     content = json.loads((folder / "study.json").read_text())
     assert content["finished"] is True

@@ -73,17 +73,32 @@ def test_the_page_answers_first_and_stands_alone(folder: Path) -> None:
 
 def test_any_tree_of_recordings_has_a_report(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
+    dims = ("example", "b_token", "b_unit")
     nodes = {
         f"{rule}/{seed}": xr.Dataset(
-            {n: (("example", f"{n}_unit"), rng.normal(size=(12, 4))) for n in "ab"}
+            {
+                "a": (("example", "a_unit"), rng.normal(size=(12, 4))),
+                "b": (dims, rng.normal(size=(12, 3, 4))),
+            }
         )
         for rule in ("mine", "yours") for seed in range(2)
     }  # fmt: skip
     store = tmp_path / "runs.zarr"
     xr.DataTree.from_dict(nodes).to_zarr(store, consolidated=False)
-    page = write_report(store, jobs=1, progress=False)
+    with pytest.raises(ValueError, match="Unknown reduce 'median'"):
+        write_report(store, reduce="median", progress=False)
+    page = write_report(store, reduce="last", jobs=1, progress=False)
     assert page == tmp_path / "runs_report" / "report.html"
     text = page.read_text()
+    assert "maps and tokens reduced by last" in text
+    results = xr.open_zarr(
+        page.parent / "results.zarr", group="layer_similarity", consolidated=False
+    )
+    last = {key: run.assign(b=run["b"].isel(b_token=-1)) for key, run in nodes.items()}
+    expected = layer_similarity.compute(xr.DataTree.from_dict(last))
+    for name, values in expected.data_vars.items():
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(results[name], values, err_msg=name)
     assert "Do the layers of mine and yours represent the data differently?" in text
     assert "<strong>mine and yours</strong>: no conclusion, too few networks" in text
     assert "Learning curves: not shown." in text

@@ -1,0 +1,423 @@
+"""One recording on the disk, written by several processes, each its own examples."""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from repsim.datasets.store.attributes import mask_hash
+from repsim.datasets.store.places import NoLock
+from repsim.datasets.store.sinks import PARTIAL, Blocks, Layer
+from repsim.datasets.store.writer import Writer
+from repsim.datasets.store.zarr_format import Array, Codec, block_rows, object_name
+
+
+class Ranks(Protocol):
+    """How the processes hear of each other, beside the training that they share."""
+
+    rank: int
+    world: int
+
+    def exchange(self, said: str, *, opening: bool = False) -> list[str]:
+        """Return what every rank said, once all did; `Apart` where one does not."""
+
+    def say(self, said: str) -> None:
+        """Say what the others hear in their `exchange`, and wait for nobody."""
+
+    def wrote(self) -> None:
+        """Let the first rank know that one more moment of this rank is written."""
+
+    def lost(self) -> None:
+        """Let the first rank know that this rank writes no more."""
+
+    def await_written(self, moments: int) -> None:
+        """Wait until all ranks have written so many moments, or raise `Apart`."""
+
+
+class Apart(OSError):
+    """A rank that does not answer, or cannot write its part."""
+
+
+def share_of(rows: int, world: int, chunks: Sequence[int] = ()) -> int:
+    """Return how many consecutive examples one rank writes.
+
+    Objects hold examples of one rank, so that no two write the same object. A multiple
+    of a power of two has divisors of every order of magnitude to make objects of, at
+    the price of shares that are uneven by an eighth. Objects that lie there already
+    are not cut: the first rank writes all where there is one for all.
+    """
+    share = -(-rows // world)
+    grain = 2 ** max(0, share.bit_length() - 4)
+    for size in (grain, math.lcm(1, *chunks)):
+        share = -(-share // size) * size
+    return min(share, rows)
+
+
+def opened_together(
+    ranks: Ranks,
+    path: Path,
+    opened: Callable[[Callable[..., "Together"]], Writer],
+    *,
+    rows: int | None,
+    same: Mapping[str, Any],
+    codec: Codec | None = None,
+) -> "Together":
+    """Return this rank's writer of a place that the first rank opens for all.
+
+    `rows` is the number of examples, None where they cannot be divided: the first
+    rank writes all of them. `same` must be equal on every rank.
+    """
+    make = partial(Together, ranks=ranks)
+    first: Together | None = None
+    said: dict[str, Any] = {"same": dict(same)}
+    if ranks.rank == 0:
+        try:
+            first = opened(make)  # type: ignore[assignment]
+            assert isinstance(first, Together)
+            said |= first.state(rows)
+        except Exception as error:
+            ranks.say(json.dumps({"error": [type(error).__name__, str(error)]}))
+            raise
+    heard = [
+        json.loads(text) for text in ranks.exchange(json.dumps(said), opening=True)
+    ]
+    if "error" in heard[0]:
+        kind, sentence = heard[0]["error"]
+        kinds = {"FileExistsError": FileExistsError, "OSError": OSError}
+        raise kinds.get(kind, ValueError)(sentence)
+    for rank, other in enumerate(heard):
+        for what, value in heard[0]["same"].items():
+            if other["same"][what] != value:
+                if first is not None:
+                    first.close()
+                msg = (
+                    f"Expected the same {what} on every rank, each of which records a "
+                    f"part of them, but those of rank {rank} are others than those of "
+                    "rank 0; draw or choose them by one seed on all ranks."
+                )
+                raise ValueError(msg)
+    writer = first or make(path, examples=rows, codec=codec, lock=NoLock())
+    writer.divide(rows, heard[0])
+    return writer
+
+
+class Together(Writer):
+    """A writer of some of the examples; the first rank writes documents and marks.
+
+    A moment carries its commit mark once every rank has written its objects of it, so
+    that whichever process dies, the store shows moments that are whole.
+    """
+
+    def __init__(self, path: Path, *, ranks: Ranks, **options: Any) -> None:
+        super().__init__(path, **options)
+        self._ranks = ranks
+        self._first = ranks.rank == 0
+        self._rows: int | None = None
+        self._share: int | None = None
+        self._moments = 0
+        self._trouble: OSError | None = None
+        self._spoken = True
+        self._came: dict[str, int] = {}
+        self._said = ""
+        self._heard: dict[int, dict[str, Any]] = {}
+
+    def state(self, rows: int | None) -> dict[str, Any]:
+        """Return what the other ranks must know of what lies there."""
+        chunks = [a.chunks[1] for a in self._arrays.values()]
+        return {
+            "share": None
+            if rows is None
+            else share_of(rows, self._ranks.world, chunks),
+            "arrays": {n: a.document() for n, a in self._arrays.items()},
+            "steps": self.steps,
+            "attrs": self._attrs,
+        }
+
+    def divide(self, rows: int | None, state: Mapping[str, Any]) -> None:
+        """Take up this rank's share of so many examples, as the first rank says."""
+        self._rows, self._share = rows, state["share"]
+        if state["arrays"] and not self._first:
+            arrays = {n: Array.parse(d) for n, d in state["arrays"].items()}
+            self.adopt(arrays, state["steps"], state["attrs"])
+        self._gathering.examples = None  # those of a moment are this rank's
+
+    @property
+    def _divided(self) -> bool:
+        return self._share is not None and self._share < (self._rows or 0)
+
+    @property
+    def span(self) -> slice | None:
+        """The examples that this rank must pass, as many as every other; None: all.
+
+        Equal numbers make equal passes, which a network in shards depends on. The last
+        ranks pass some that an earlier one writes.
+        """
+        if self._share is None or self._rows is None or not self._divided:
+            return None
+        start = min(self._ranks.rank * self._share, self._rows - self._share)
+        return slice(start, start + self._share)
+
+    @property
+    def _skip(self) -> int | None:
+        """How many of the passed examples other ranks write; None: all."""
+        if self._first:
+            return 0
+        span = self.span
+        if span is None or self._share is None:
+            return None
+        skip = self._ranks.rank * self._share - span.start
+        return skip if skip < self._share else None
+
+    # what comes of this rank's pass
+
+    def begin(self, step: int | None) -> None:
+        """Start a moment."""
+        self._spoken, self._came = False, {}
+        super().begin(step)
+
+    def put(
+        self,
+        name: str,
+        rows: np.ndarray,
+        dims: tuple[str, ...],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        """Append this rank's rows to a layer."""
+        came = self._came.get(name, 0)
+        self._came[name] = came + len(rows)
+        skip = len(rows) if self._skip is None else max(0, self._skip - came)
+        super().put(name, rows[skip:], dims, attrs)
+
+    def drop(self, name: str) -> None:
+        """Forget one layer's rows in this moment, and the objects of this rank."""
+        if not self._divided:
+            super().drop(name)
+            return
+        self._came.pop(name, None)
+        written = self._emitted.pop(name, 0)
+        if written:
+            blocks = self._gathering.blocks[name]
+            tail = (0,) * len(self._gathering.layers[name].tail)
+            for place in range(written):
+                at = self._place(blocks.rows, place)
+                file = self.path / name / object_name((*self._moment, *at, *tail))
+                self._submit(partial(file.unlink, missing_ok=True))
+        self._gathering.drop(name, self._arrays)
+
+    def abandon(self) -> None:
+        """Forget the moment, and let the others know."""
+        super().abandon()
+        self._said = ""  # who has nothing to record hears nothing, so all is said again
+        if not self._spoken:
+            self._spoken = True
+            self._ranks.say(f"{self._step}|{json.dumps({'error': 'its pass failed'})}")
+
+    def commit(
+        self,
+        order: Sequence[str],
+        coords: Mapping[str, np.ndarray],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        """Complete this rank's part, and the moment once all ranks have."""
+        skip = len(coords["example"]) if self._skip is None else self._skip
+        own = {name: values[skip:] for name, values in coords.items()}
+        self._gathering.check(len(own["example"]))
+        heard = self._exchanged(own)
+        for name, blocks in self._gathering.blocks.items():
+            self._complete(name, blocks)
+        self._moments += 1
+        self._submit(self._ranks.wrote)
+        if self._first:
+            self._submit(partial(self._ranks.await_written, self._moments))
+        moment: Mapping[str, Blocks] = self._gathering.blocks
+        if self._divided:
+            moment = self._merged(heard)
+            if self._attrs is None:
+                coords = {name: _joined(name, heard) for name in own}
+                if "mask_sha256" in attrs:
+                    attrs = {**attrs, "mask_sha256": mask_hash(coords["mask"])}
+        elif not self._first:
+            moment = {}
+        self._enter(moment, order, coords, attrs)
+
+    # what the ranks tell each other
+
+    def _exchanged(self, own: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        """Return what each rank has of this moment; an error where one has nothing."""
+        facts: dict[str, Any] = {"rows": len(own["example"]), "layers": {}}
+        if self._trouble is not None:
+            facts = {"lost": str(self._trouble.__cause__ or self._trouble)}
+        elif self._divided:
+            for name, blocks in self._gathering.blocks.items():
+                layer = self._gathering.layers[name]
+                facts["layers"][name] = {
+                    "tail": layer.tail,
+                    "dtype": layer.dtype.str,
+                    "dims": layer.dims,
+                    "attrs": layer.attrs,
+                    "chunk": blocks.rows,
+                }
+            if self._attrs is None:
+                facts["coords"] = {name: _text(values) for name, values in own.items()}
+        said = json.dumps(facts)
+        self._spoken = True
+        try:  # what has not changed since the moment before is not said again
+            texts = self._ranks.exchange(
+                f"{self._step}|{'=' if said == self._said else said}"
+            )
+        except Apart as error:
+            raise self._told(error) from error
+        self._said = said
+        steps = []
+        for rank, text in enumerate(texts):
+            step, _, body = text.partition("|")
+            steps.append(step)
+            if body != "=":
+                self._heard[rank] = json.loads(body)
+        heard = [self._heard[rank] for rank in range(len(texts))]
+        self._check(heard, steps)
+        return heard
+
+    def _check(self, heard: list[dict[str, Any]], steps: list[str]) -> None:
+        for rank, facts in enumerate(heard):
+            if "lost" in facts:
+                if rank == self._ranks.rank and self._trouble is not None:
+                    raise self._trouble
+                raise self._told(Apart(f"rank {rank} cannot ({facts['lost']})"))
+            if "error" in facts:
+                self._said = ""
+                msg = (
+                    f"Expected rank {rank} to record its examples, but its pass "
+                    "failed; a warning or an error there says why."
+                )
+                raise ValueError(msg)
+        if len(set(steps)) > 1:
+            msg = (
+                "Expected all ranks to have made the same number of updates, but got "
+                f"{', '.join(steps)}; call step() on every rank after each update."
+            )
+            raise ValueError(msg)
+        layers: dict[str, dict[str, Any]] = {}
+        for rank, facts in enumerate(heard):
+            for name, layer in facts["layers"].items():
+                one = layers.setdefault(name, layer)
+                if any(one[key] != layer[key] for key in ("tail", "dtype", "dims")):
+                    msg = (
+                        f"Expected layer {name!r} to give {one['tail']} {one['dtype']} "
+                        f"for each example on every rank, but on rank {rank} it gave "
+                        f"{layer['tail']} {layer['dtype']}; pad inputs to one length, "
+                        "or pass `reduce`."
+                    )
+                    raise ValueError(msg)
+
+    def _merged(self, heard: list[dict[str, Any]]) -> dict[str, Blocks]:
+        """Return the moment of all ranks: a layer that one lacks is NaN there."""
+        moment: dict[str, Blocks] = {}
+        writing = [facts for facts in heard if facts["rows"]]
+        for facts in writing:
+            for name, told in facts["layers"].items():
+                empty = np.empty((0, *told["tail"]), told["dtype"])
+                fresh = Layer(empty, tuple(told["dims"]), told["attrs"])
+                layer = self._gathering.layers.setdefault(name, fresh)
+                lacks = any(name not in other["layers"] for other in writing)
+                if lacks or told["attrs"].keys() >= PARTIAL.keys():
+                    layer.attrs |= PARTIAL
+                moment[name] = Blocks(told["chunk"])
+                moment[name].total = self._rows or 0
+        return moment
+
+    # where what is written goes
+
+    def _block_rows(self, name: str, layer: Layer, came: int) -> int:
+        if not self._divided or name in self._arrays or self._share is None:
+            return super()._block_rows(name, layer, came)
+        most = block_rows(layer.row_bytes, self._share)
+        return max(d for d in range(1, most + 1) if self._share % d == 0)
+
+    def _complete(self, name: str, blocks: Blocks) -> None:
+        if not self._divided:
+            super()._complete(name, blocks)
+            return
+        rest = blocks.rest()
+        if rest is not None:
+            self._emit(name, rest, blocks.rows)
+
+    def _place(self, rows: int, place: int) -> tuple[int, ...]:
+        before = self._ranks.rank * (self._share or 0) if self._divided else 0
+        return (before // rows + place,)
+
+    def _clear(self, index: int) -> None:
+        """Nothing: the others write there already, and all is written over."""
+
+    def _submit(self, job: Callable[[], None], size: int = 0) -> None:
+        try:
+            super()._submit(job, size)
+        except OSError as error:  # said in the next moment, to all ranks at once
+            self._trouble = self._trouble or error
+
+    def _submit_document(self, name: str, array: Array) -> None:
+        if self._first:
+            super()._submit_document(name, array)
+
+    def _submit_attrs(self) -> None:
+        if self._first:
+            super()._submit_attrs()
+
+    def _submit_coords(self, coords: Mapping[str, np.ndarray]) -> None:
+        if self._first:
+            super()._submit_coords(coords)
+
+    def _submit_marks(self) -> None:
+        if self._first:
+            super()._submit_marks()
+        else:
+            self._committed = self.steps
+
+    def _told(self, error: OSError) -> OSError:
+        if not isinstance(error, Apart):
+            return super()._told(error)
+        return Apart(
+            f"Expected all ranks to write the recording at {self.path} together, but "
+            f"{error}; {self._kept()}."
+        )
+
+    def finish(self, complete: int = 1) -> None:
+        """Write what waits; the first rank packs and marks it complete."""
+        if self._first:
+            super().finish(complete)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Write what waits and end the background thread."""
+        if self._first:
+            super().close()
+            return
+        try:
+            self.flush()
+        except OSError:
+            self._ranks.lost()
+            raise
+        finally:
+            self._worker.close()
+
+
+def _text(values: np.ndarray) -> list[Any]:
+    """Return a coordinate as text: dtype, shape, bytes."""
+    values = values.astype(str) if values.dtype.kind == "O" else values
+    data = base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
+    return [values.dtype.str, list(values.shape), data]
+
+
+def _joined(name: str, heard: list[dict[str, Any]]) -> np.ndarray:
+    """Return a coordinate of all examples, from the parts that the ranks hold."""
+    parts = []
+    for facts in heard:
+        dtype, shape, data = facts["coords"][name]
+        parts.append(np.frombuffer(base64.b64decode(data), dtype).reshape(shape))
+    return np.concatenate(parts)
