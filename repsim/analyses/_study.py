@@ -119,21 +119,34 @@ def spread(values: xr.DataArray) -> str:
     return f"{numbers.mean():.3f} ± {numbers.std(ddof=1):.3f}"
 
 
-def view(name: str, cells: xr.DataArray, low: float, high: float) -> dict[str, Any]:
+def view(
+    name: str,
+    cells: xr.DataArray,
+    low: float,
+    high: float,
+    what: str = "layer",
+) -> dict[str, Any]:
     """Return one kind of heat maps for the page: numbers as far as they are shown."""
-    rounded = np.round(cells.transpose(..., "layer_a", "layer_b").values, 3)
+    rounded = np.round(cells.transpose(..., f"{what}_a", f"{what}_b").values, 3)
     values = rounded.astype(object)
     values[~np.isfinite(rounded)] = None  # JSON knows no NaN
     return {"name": name, "low": low, "high": high, "values": values.tolist()}
 
 
 def explorer(
-    choices: dict[str, list[Any]], result: xr.Dataset, views: list[dict[str, Any]]
+    choices: dict[str, list[Any]],
+    result: xr.Dataset | xr.DataArray,
+    views: list[dict[str, Any]],
+    what: str = "layer",
 ) -> dict[str, Any]:
-    """Return what the page's chooser of heat maps needs; choices in order of dims."""
+    """Return what the page's chooser of heat maps needs; choices in order of dims.
+
+    Cells lie along `<what>_a` and `<what>_b`, whose coordinates name them.
+    """
     return {
         "choices": [{"name": k, "options": v} for k, v in choices.items()],
-        "rows": [str(name) for name in result["layer_a"].values],
-        "columns": [str(name) for name in result["layer_b"].values],
+        "what": what,
+        "rows": [str(name) for name in result[f"{what}_a"].values],
+        "columns": [str(name) for name in result[f"{what}_b"].values],
         "views": views,
     }

@@ -12,11 +12,14 @@ from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import layers, networks
 from repsim.geometry.profiles import rdm_distance
-from repsim.geometry.stacks import rdms
+from repsim.geometry.stacks import rdms, squareform
 from repsim.plot.style import share_legend
 
 TITLE = "Dissimilarity matrices layer by layer (the paper's Figure 4)"
 ORDER = 45
+SHOWN = 40
+"""Examples of the matrices to choose from: some of each class, cells large enough."""
+
 _LINES = {
     "euclidean": {"metric": "euclidean"},
     "correlation": {"metric": "correlation"},
@@ -125,6 +128,34 @@ def details(result: xr.Dataset) -> str:
         "seeds, band: one standard deviation; dotted: splits (ticks where there is one "
         "after every layer)."
     )
+
+
+def interactive(result: xr.Dataset) -> Mapping[str, Any] | None:
+    """Return RDMs that the page lets its reader choose from: some examples of each."""
+    square = squareform(result["rdm"])
+    if square.sizes["example_a"] < 2:
+        return None
+    order = np.arange(square.sizes["example_a"])
+    if "label_a" in square.coords:
+        order = np.argsort(square["label_a"].values, kind="stable")
+    few = order[np.linspace(0, len(order) - 1, min(SHOWN, len(order))).astype(int)]
+    square = square.isel(example_a=few, example_b=few)
+    names = [str(k) for k in square["example_a"].values]
+    if "label_a" in square.coords:
+        labels = square["label_a"].values
+        names = [f"{k} (label {c})" for k, c in zip(names, labels, strict=True)]
+    square = square.drop_vars(["label_a", "label_b"], errors="ignore")
+    square = square.assign_coords(example_a=names, example_b=names)
+    top = float(np.nan_to_num(square.values).max()) or 1.0
+    views = [_study.view("correlation distance", square, 0.0, top, "example")]
+    conditions = [str(name) for name in square["condition"].values]
+    if len(conditions) > 1:
+        gap = square - square.isel(condition=0, drop=True)
+        far = float(np.nan_to_num(abs(gap.values)).max()) or 1.0
+        name = f"minus {conditions[0]}"
+        views.append(_study.view(name, gap, -far, far, "example"))
+    choices = {"rule": conditions, "layer": [str(n) for n in square["layer"].values]}
+    return _study.explorer(choices, square, views, "example")
 
 
 def summary(result: xr.Dataset) -> Mapping[str, Any]:

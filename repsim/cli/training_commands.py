@@ -145,9 +145,7 @@ def study(
                 from repsim.studies.workers import on_scheduler
 
                 there.enter_context(on_scheduler(scheduler))
-                out = local_folder(
-                    out, "out"
-                ).absolute()  # workers may run in another folder
+                out = local_folder(out, "out").absolute()  # for workers elsewhere
             page: Path | None = None
             if recordings:
                 from repsim.studies.joining import join_recordings

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import repsim
 from repsim import run_study
 from repsim.analyses import over_training
 from repsim.datasets.results import restored
@@ -61,6 +62,22 @@ def test_the_page_holds_the_results_numbers(folder: Path) -> None:
     np.testing.assert_allclose(held, result["cka"].values, atol=5e-4)
     gap = np.array(data["views"][1]["values"], dtype=float)
     np.testing.assert_allclose(gap[1], (result["cka"][1] - result["cka"][0]), atol=5e-4)
+
+
+def test_the_page_holds_rdms_to_choose_from(folder: Path) -> None:
+    rdm = kept(folder, "figure4")["rdm"]
+    data = explorer(folder, "figure4")
+    choices = {choice["name"]: choice["options"] for choice in data["choices"]}
+    assert list(choices) == ["rule", "layer"]
+    assert choices["layer"] == rdm["layer"].values.tolist()
+    ids = [int(row.partition(" ")[0]) for row in data["rows"]]
+    labels = [row.partition(" (label ")[2] for row in data["rows"]]
+    assert labels == sorted(labels) and len(ids) == 40
+    held = np.array(data["views"][0]["values"], dtype=float)
+    square = repsim.squareform(rdm).sel(example_a=ids, example_b=ids)
+    np.testing.assert_allclose(held, square.values, atol=5e-4)
+    gap = np.array(data["views"][1]["values"], dtype=float)
+    np.testing.assert_allclose(gap[1], (square[1] - square[0]).values, atol=5e-4)
 
 
 def test_the_mean_is_over_two_pairs_of_networks(folder: Path) -> None:
@@ -147,6 +164,14 @@ def test_it_works_in_a_browser(
     label = cells.nth(0).get_attribute("aria-label")
     expected = f"{cka.isel(step=0, layer_a=0, layer_b=0):.3f}".replace("-", "−")
     assert label == f"hidden_1 × hidden_1: {expected}"
+    rdms = page.locator("#explore-figure4")
+    rdms.locator("select[name=layer]").select_option("2")
+    square = repsim.squareform(kept(folder, "figure4")["rdm"])[1, 2]
+    few = explorer(folder, "figure4")["rows"]
+    a, b = (int(row.partition(" ")[0]) for row in few[:2])
+    expected = f"{square.sel(example_a=a, example_b=b):.3f}"
+    label = rdms.locator("svg rect[role=img]").nth(1).get_attribute("aria-label")
+    assert label == f"{few[0]} × {few[1]}: {expected}"
     box.locator("select[name=pair]").select_option("0")
     own = kept(folder, "over_training")["cka"].isel(condition=0, step=0)
     expected = f"{own.isel(layer_a=0, layer_b=0):.3f}".replace("-", "−")

@@ -74,7 +74,7 @@
     const [side, left, foot] = [Math.max(8, Math.min(36, 380 / Math.max(nx, ny))), 90, 70];
     const [width, height] = [left + nx * side + 80, ny * side + foot + 8];
     const svg = element(box, "svg", { viewBox: `0 0 ${width} ${height}`, role: "group",
-      "aria-label": `heat map of ${ny} by ${nx} layers` });
+      "aria-label": `heat map of ${ny} by ${nx} ${data.what}s` });
     const rects = data.rows.map((row, y) => data.columns.map((column, x) => {
       const rect = element(svg, "rect", { x: left + x * side,
         y: (ny - 1 - y) * side + 4, width: side, height: side, role: "img",
