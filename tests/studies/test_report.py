@@ -85,7 +85,7 @@ def test_any_tree_of_recordings_has_a_report(tmp_path: Path) -> None:
     }  # fmt: skip
     store = tmp_path / "runs.zarr"
     xr.DataTree.from_dict(nodes).to_zarr(store, consolidated=False)
-    with pytest.raises(ValueError, match="Unknown reduce 'median'"):
+    with pytest.raises(ValueError, match="Expected `reduce` to be one of"):
         write_report(store, reduce="median", progress=False)
     page = write_report(store, reduce="last", jobs=1, progress=False)
     assert page == tmp_path / "runs_report" / "report.html"
