@@ -98,22 +98,30 @@ class Settings:
             return []
         full = Settings(self.dataset, False, self.seeds, self.seed, self.rule)
         now, then = self.scale, full.scale
-        return [
+        beyond = ", and more beyond an end that is best" if len(now.grid) > 2 else ""
+        cuts = [
             f"networks of {now.depth} × {now.width} for {now.steps} updates instead of "
             f"{then.depth} × {then.width} for {then.steps}",
             f"learning curves to depth {now.depths[-1]} for {now.curve_steps} updates "
             f"instead of depth {then.depths[-1]} for {then.curve_steps}",
-            f"{len(now.grid)} learning rates to choose from instead of "
-            f"{len(then.grid)}, and more beyond an end that is best",
+            f"{_many(len(now.grid), 'learning rate')} to choose from instead of "
+            f"{len(then.grid)}{beyond}",
             f"artificial sets for {_of(now.toy_steps)} updates (linear, deep, deep "
             f"under the log loss of separable data) instead of {_of(then.toy_steps)}",
-            f"{now.toy_seeds[0]} seed of them instead of {then.toy_seeds[0]}",
-            f"{self.few} seeds in C5, C8, C9 and E3 instead of {self.seeds}",
+            f"{_many(now.toy_seeds[0], 'seed')} of them instead of {then.toy_seeds[0]}",
         ]
+        if self.few < self.seeds:
+            few = f"{_many(self.few, 'seed')} in C5, C8, C9 and E3"
+            cuts.append(f"{few} instead of {self.seeds}")
+        return cuts
 
 
 FEED_DEPTHS = (3, 6)
 """Hidden layers of the networks on which what feeds the layers is compared (D1)."""
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _of(steps: Iterable[int]) -> str:
