@@ -172,7 +172,8 @@ class RecurrentSyntheticGradient:
             If the loss of a window is NaN or infinite.
         """
         y = self._checked(x, y)
-        losses, errors = [], []
+        losses: list[Tensor] = []
+        errors: list[Tensor] = []
         for loss, error in self._windows(x, y):
             if not torch.isfinite(loss):
                 msg = (
