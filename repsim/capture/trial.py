@@ -31,6 +31,10 @@ def followed(
         return {}
     few_rows = 2 if count > 2 else 1
     parts = (slice(0, 2), slice(count - 3, count)) if count > 2 else _OF_TWO
+    # Of four examples or fewer the parts have some in common: others pass, too, lest
+    # rows that a network chose of those alone be taken for what all examples share.
+    if count < 5:
+        parts = (*parts, slice(0, 1) if count == 2 else slice(2, count))
     outputs: list[dict[str, Found]] = []
     for part in parts:
         seen: dict[str, Found] = {}
@@ -42,10 +46,14 @@ def followed(
         except Exception:  # whatever a network says to a part of its inputs
             return {}
         outputs.append(seen)
-    few, more = outputs
-    return {
+    few, more, *others = outputs
+    axes = {
         name: _axis(few[name], more[name], few_rows) for name in few if name in more
     }
+    for name in [n for n, axis in axes.items() if axis == SHARED]:
+        if not all(name in o and _same(few[name], o[name]) for o in others):
+            axes[name] = None
+    return axes
 
 
 def _keeping(seen: dict[str, Found]) -> Callable[[str, Found], None]:
@@ -63,7 +71,17 @@ def _axis(few: Found, more: Found, rows: int) -> int | None:
     pairs = zip(few.shape, more.shape, strict=True)
     grown = [(i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]]
     if not grown:
-        return SHARED if torch.equal(few, more) else None
+        return SHARED if _same(few, more) else None
     if len(grown) == 1 and grown[0][1] == (rows, rows + 1):
         return grown[0][0]
     return None
+
+
+def _same(a: Found, b: Found) -> bool:
+    """Whether two outputs are equal, and not only by having no rows."""
+    return (
+        isinstance(a, Tensor)
+        and isinstance(b, Tensor)
+        and torch.equal(a, b)
+        and (a.numel() > 0)
+    )

@@ -288,3 +288,17 @@ def test_a_module_tells_its_axes_where_all_sizes_are_equal() -> None:
 
     with pytest.raises(ValueError, match="name every axis once and `example` among"):
         repsim.record(_net(a=Wrong(lambda h: h + 1)), y)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 4, 9])
+def test_one_row_that_a_network_chose_is_not_shared_by_all(rows: int) -> None:
+    pick = Call(lambda x: torch.cat([x, x], 1)[x[:, 0] > 0])  # no rows of an input
+    net = _net(pick=pick, roi=nn.Linear(6, 2))
+    for one in range(rows):
+        x = -torch.rand(rows, 3)
+        x[one, 0] = 1.0
+        with pytest.raises(ValueError, match="'roi' to give one row for each of"):
+            repsim.record(net, x, "roi")
+    shared = _net(a=Call(lambda x: x), b=Call(lambda x: torch.ones(1, 5)))
+    run = repsim.record(shared, torch.rand(rows, 3))
+    np.testing.assert_array_equal(run["b"], np.ones((rows, 5)))
