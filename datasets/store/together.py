@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from repsim.datasets.store.attributes import mask_hash
 from repsim.datasets.store.places import NoLock
 from repsim.datasets.store.sinks import PARTIAL, Blocks, Layer
 from repsim.datasets.store.writer import Writer
@@ -239,8 +238,6 @@ class Together(Writer):
             moment = self._merged(heard)
             if self._attrs is None:
                 coords = {name: _joined(name, heard) for name in own}
-                if "mask_sha256" in attrs:
-                    attrs = {**attrs, "mask_sha256": mask_hash(coords["mask"])}
         elif not self._first:
             moment = {}
         self._enter(moment, order, coords, attrs)

@@ -1,14 +1,16 @@
 """Which positions of a batch count: said, or the batch's attention mask."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from repsim.capture.batches import Batch, as_array
 from repsim.capture.selection import Found
+from repsim.datasets.store.attributes import mask_hash
 
 MaskSaid = Any | Callable[[Any], Any] | None
 
@@ -37,6 +39,17 @@ class Masks:
         self._now: Tensor | None = None
         self._decoder: Tensor | None = None
         self.other: dict[str, int] = {}  # layer -> positions that no mask fits
+
+    def hash_of(self, batches: Sequence[Batch]) -> str | None:
+        """Return what tells the mask of these batches from another, if all have one."""
+        masks, start = [], 0
+        for batch in batches:
+            self.begin(batch, start, batch.size)
+            start += batch.size or 0
+            masks += [] if self._now is None else [self._now.numpy()]
+        if len(masks) < len(batches) or len({m.shape[1] for m in masks}) != 1:
+            return None
+        return mask_hash(np.concatenate(masks))
 
     def cut(self, rows: slice) -> None:
         """Keep the rows of some of the examples, where the mask is an array."""

@@ -111,6 +111,8 @@ class Moment:
 
     def take_signal(self, name: str, tensor: Tensor) -> None:
         """Take an error signal, whose axes are its layer's."""
+        if name.rpartition("@")[0] in self._routed:
+            return  # of some tokens, as many as there are examples only by chance
         order = self._axes.known.get(name.rpartition("@")[0], Order(0, ("unit",)))
         if len(order.rest) != tensor.ndim - 1 and order.example != SHARED:
             order = self._axes.with_example(name, tuple(tensor.shape), 0)
@@ -216,7 +218,8 @@ class Moment:
                 continue
             inner = tuple(given.shape[1:-1])
             source = index // max(1, int(np.prod(inner, dtype=np.int64)))
-            if len(own) == size and torch.equal(source, torch.arange(size)):
+            once = len(own) == size and torch.equal(source, torch.arange(size))
+            if once and name not in self._routed:
                 break  # one token of each: a class token, the last one
             self._routed.add(name)
             return index, inner

@@ -65,7 +65,7 @@ class Place:
         Where the batches cannot be divided all ranks pass them, and the first writes.
         """
         assert self.path is not None
-        whole = batches is None or not divisible(batches)
+        whole = batches is None or session.sequences_first or not divisible(batches)
         sink = opened_together(
             StoreRanks(),
             self.path,
@@ -78,9 +78,9 @@ class Place:
             codec=self._codec,
         )
         if sink.span is not None and batches is not None:
-            batches = rows_of(batches, sink.span)
             head.cut(sink.span)
-            session.cut(sink.span)
+            session.cut(sink.span, batches)
+            batches = rows_of(batches, sink.span)
         return sink, batches
 
     def _writer(

@@ -67,6 +67,7 @@ class Session:
         self.context: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._axis: int | None = None  # of the inputs, where modules tell it
         self._passes = 0
+        self._mask_hash: str | None = None  # of all examples, where these are some
         self._signalled: set[str] = set()
         self._told: set[str] = set()
 
@@ -74,8 +75,17 @@ class Session:
         """Record into another sink from now on."""
         self._sink = self._moment.sink = sink
 
-    def cut(self, rows: slice) -> None:
-        """Record some of the examples only, those that the batches hold from now on."""
+    @property
+    def sequences_first(self) -> bool:
+        """Whether inputs may have their examples second, as those of a module do."""
+        modules = (path for path in self._axes.modules if path)
+        return self._axes.inputs is None and any(
+            told_axis(self._axes, path) == 1 for path in modules
+        )
+
+    def cut(self, rows: slice, batches: Sequence[Batch]) -> None:
+        """Record some of the examples only; `batches` are those of all."""
+        self._mask_hash = self._masks.hash_of(batches)
         self._masks.cut(rows)
 
     def outputs(self, batch: Batch) -> xr.Dataset:
@@ -154,7 +164,7 @@ class Session:
         attrs = {"inputs_sha256": digest.hexdigest(), **head.attrs}
         masks = moment.joined_masks()
         if "mask" in masks:
-            attrs["mask_sha256"] = mask_hash(masks["mask"])
+            attrs["mask_sha256"] = self._mask_hash or mask_hash(masks["mask"])
         if self._reduce is not None or not moment.widths:
             masks = {}
         if masks and "batches" in head.attrs:

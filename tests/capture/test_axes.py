@@ -302,3 +302,37 @@ def test_one_row_that_a_network_chose_is_not_shared_by_all(rows: int) -> None:
     shared = _net(a=Call(lambda x: x), b=Call(lambda x: torch.ones(1, 5)))
     run = repsim.record(shared, torch.rand(rows, 3))
     np.testing.assert_array_equal(run["b"], np.ones((rows, 5)))
+
+
+def test_experts_of_a_batch_of_one_are_tokens_and_have_no_error_per_example() -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            flat = x.flatten(0, 1)
+            first = flat[:, 0] > 0
+            out = torch.empty_like(flat)
+            out[first], out[~first] = self.one(flat[first]), self.two(flat[~first])
+            return out.view_as(x)
+
+    torch.manual_seed(0)
+    net = _net(experts=Experts(), head=Call(lambda h: h.mean(1)))
+    x = -torch.rand(5, 3, 4)
+    x[[0, 0, 1, 2, 4], [0, 2, 1, 0, 1], 0] = (
+        1.0  # 4 of the first 4 inputs, 1 of the 5th
+    )
+    layers = ["experts.one", "experts.two"]
+    with repsim.Recorder(
+        net, [x[:4], x[4:]], layers, torch.zeros(5).long(),
+        errors=lambda output, _: output.sum(),
+    ) as recorder:  # fmt: skip
+        pass
+    run = recorder.dataset()
+    assert list(run.data_vars) == layers
+    with torch.no_grad():
+        for name, chosen in (("one", x[..., 0] > 0), ("two", x[..., 0] <= 0)):
+            rows = getattr(net.experts, name)(x)
+            rows[~chosen] = torch.nan
+            np.testing.assert_allclose(run[f"experts.{name}"][0], rows, rtol=1e-5)

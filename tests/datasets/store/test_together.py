@@ -114,7 +114,7 @@ def _moment(sink: Any, step: int, rows: int, span: slice, batch: int) -> None:
             sink.put(name, values[part], DIMS[name], {})
     coords = {"example": np.arange(rows)[span], "label": labels[span]}
     coords["mask"] = mask[span]
-    sink.commit(["wide", "deep"], coords, {"repsim_schema": 1, "mask_sha256": "part"})
+    sink.commit(["wide", "deep"], coords, {"repsim_schema": 1})
 
 
 def _on_all(world: int, work: Callable[[_Rank], None], patience: float = 20) -> Any:
