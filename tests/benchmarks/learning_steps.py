@@ -10,7 +10,7 @@ of a Markdown page.
 
 import argparse
 import statistics
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,11 @@ from torch import Tensor, nn
 import repsim
 from repsim.claims.render import replaced
 from repsim.learning.stacked import StackedRules
+
+# Beside this file, also where Python is told not to look there.
+sys.path.insert(0, str(Path(__file__).parent))
+
+import clock  # type: ignore[import-not-found]
 
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "bp": ("bp", {}),
@@ -71,10 +76,10 @@ def measure(width: int, options: argparse.Namespace) -> list[str]:
     labels = list(steps)
     for turn in range(options.rounds):
         for label in labels[turn % len(labels) :] + labels[: turn % len(labels)]:
-            began = time.process_time()
+            began = clock.now()
             for k in range(options.steps):
                 steps[label](x[k * n : (k + 1) * n], y[k * n : (k + 1) * n])
-            times[label].append((time.process_time() - began) / options.steps)
+            times[label].append((clock.now() - began) / options.steps)
     base = times["plain PyTorch"]
     rows = []
     for label, found in times.items():
@@ -96,8 +101,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps a block")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--page", type=Path, help="a Markdown page to put it in")
+    clock.add_option(parser)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    clock.use(options.threads)
     torch.set_flush_denormal(True)
     lines = ["| width | step | ms | ratio to plain |", "| --- | --- | --- | --- |"]
     for width in options.width:

@@ -23,7 +23,6 @@ import argparse
 import platform
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -31,12 +30,15 @@ from pathlib import Path
 
 import numpy as np
 import rsatoolbox
-import torch
 import xarray as xr
 from scipy.spatial.distance import pdist
-from threadpoolctl import threadpool_limits
 
 import repsim
+
+# Beside this file, also where Python is told not to look there.
+sys.path.insert(0, str(Path(__file__).parent))
+
+import clock  # type: ignore[import-not-found]
 
 LAYERS = 20
 Task = Callable[[], object]
@@ -61,9 +63,9 @@ def rotate(tasks: dict[str, Task], repeats: int) -> dict[str, tuple[float, objec
     for turn in range(repeats):
         for k in range(len(names)):
             name = names[(k + turn) % len(names)]
-            start = time.process_time()
+            start = clock.now()
             values[name] = tasks[name]()
-            seconds[name].append(time.process_time() - start)
+            seconds[name].append(clock.now() - start)
     return {name: (statistics.median(seconds[name]), values[name]) for name in names}
 
 
@@ -281,14 +283,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=["rdms", "sizes", "comparisons"])
     parser.add_argument("--into", type=Path, help="a page with marks for the tables")
+    clock.add_option(parser)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    threadpool_limits(1)
+    clock.use(given.threads)
     names = ("rsatoolbox", "scipy", "numpy", "torch")
     repsim.rdms(recording(activations(4, 2, 1)))  # What is imported when first used.
     told = ", ".join(f"{name} {version(name)}" for name in names)
-    told += f"; {given.repeats} rounds on {processor()}"
+    told += f"; {given.repeats} rounds on {processor()}; {clock.words()}"
     print(told)
     tables = {}
     if given.only in (None, "rdms"):
