@@ -29,7 +29,7 @@ from repsim.measures.kernels.hsic_sums import LeftFactor
 # Beside this file, also where Python is told not to look there.
 sys.path.insert(0, str(Path(__file__).parent))
 
-import clock  # type: ignore[import-not-found]
+import clock
 
 LAYERS = 20
 CASES = {

@@ -25,7 +25,7 @@ from repsim.learning.stacked import StackedRules
 # Beside this file, also where Python is told not to look there.
 sys.path.insert(0, str(Path(__file__).parent))
 
-import clock  # type: ignore[import-not-found]
+import clock
 
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "bp": ("bp", {}),

@@ -32,7 +32,7 @@ from repsim.probes import LinearProbe, probe_layers
 # Beside this file, also where Python is told not to look there.
 sys.path.insert(0, str(Path(__file__).parent))
 
-import clock  # type: ignore[import-not-found]
+import clock
 
 EXAMPLES, CLASSES, DEPTH = 10_000, 10, 20
 TRAINING = {50: 600, 512: 150}

@@ -24,9 +24,9 @@ import repsim
 # Beside this file, also where Python is told not to look there.
 sys.path.insert(0, str(Path(__file__).parent))
 
-import clock  # type: ignore[import-not-found]
-from learning_steps import plain  # type: ignore[import-not-found]
-from threads import pairs, recording  # type: ignore[import-not-found]
+import clock
+from learning_steps import plain
+from threads import pairs, recording
 
 Task = Callable[[], object]
 

@@ -38,7 +38,7 @@ import repsim
 # Beside this file, also where Python is told not to look there.
 sys.path.insert(0, str(Path(__file__).parent))
 
-import clock  # type: ignore[import-not-found]
+import clock
 
 LAYERS = 20
 Task = Callable[[], object]

@@ -32,7 +32,7 @@ from repsim.claims.render import replaced
 # Beside this file, also where Python is told not to look there.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cka_pairs import anatome  # type: ignore[import-not-found]
+from cka_pairs import anatome
 
 Task = Callable[[], object]
 
