@@ -141,8 +141,9 @@ def confidence(
         if isinstance(a, xr.Dataset) and isinstance(b, xr.Dataset | None):
             other = a if b is None else b
             names = layer_names(a, other, layers, layers_b)
-            how = chosen, same | options
-            apart = pairs_on_workers(_pair_alone, a, other, *names, *how)
+            apart = pairs_on_workers(
+                _pair_alone, a, other, *names, chosen, same | options
+            )
             if apart is not None:
                 return apart
     plan = _Plan(chosen, options, layers, layers_b, parts, seed)
