@@ -100,6 +100,9 @@ def _run(path: Path) -> dict[str, Any]:
     if {r["id"] for r in results} != set(registered()):
         command += " --claims " + ",".join(r["id"] for r in results)
     name = settings["dataset"] + ("_quick" if settings["quick"] else "")
+    for field, value in settings["size"]:  # Otherwise two sizes would share a page.
+        values = value if isinstance(value, list) else [value]
+        name += f"_{field}_{'_'.join(f'{v:g}' for v in values)}"
     return {"name": name, "about": about, "results": results, "command": command}
 
 

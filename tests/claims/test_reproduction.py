@@ -386,6 +386,14 @@ def test_pages_keep_the_prose(tmp_path: Path) -> None:
     details = (tmp_path / "claims" / "digits_quick.md").read_text()
     assert "## C3\n\n**holds**: Where everything" in details
     assert "| way moved in 100 steps | 0 | – | 0 | 0 | 1 |" in details
+    about = json.loads((found.path.parent / "about.json").read_text())
+    about["settings"]["size"] = [["grid", [0.003, 0.01]], ["width", 16]]
+    sized = tmp_path / "sized"
+    sized.mkdir()
+    (sized / "about.json").write_text(json.dumps(about))
+    (sized / "claims.json").write_text(found.path.read_text())
+    *_, beside = write_markdown(page, [found.path, sized / "claims.json"])
+    assert beside.name == "digits_quick_grid_0.003_0.01_width_16.md"
     fresh = tmp_path / "fresh" / "page.md"
     fresh.parent.mkdir()
     assert write_markdown(fresh, [found.path])[0] == fresh
