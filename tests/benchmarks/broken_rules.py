@@ -184,7 +184,9 @@ def table(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
             if holds and reason:
                 reasons.append(f"- {name}, {BROKEN[way][0]}: {reason}.")
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "\\* It must, because:", "", *reasons])
+    if reasons:
+        lines += ["", "\\* It must, because:", "", *reasons]
+    return "\n".join(lines)
 
 
 def _short(result: Mapping[str, Any] | None) -> str:
