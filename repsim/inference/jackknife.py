@@ -16,7 +16,7 @@ EDGE = 1e-12
 """How near to a bound, as a share of the range, an estimate may come."""
 
 NARROWEST = 1e-9
-WIDTH = 2.5
+WIDTH = 3.5
 """Standard errors of an unrelated pair within which a grouped scale is straight."""
 
 

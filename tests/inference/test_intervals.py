@@ -128,7 +128,7 @@ def test_groups_have_a_scale_stretched_by_their_noise(
     )  # fmt: skip
     estimates = leave_group_out([x], [y], which)
     assert estimates.pairs is not None
-    noise = 2.5 * np.sqrt(estimates.pairs[0, 0]) / (1 - whole**2)
+    noise = 3.5 * np.sqrt(estimates.pairs[0, 0]) / (1 - whole**2)
     u = np.arcsinh(np.arctanh(np.append(left, whole)) / noise)
     deviation = u[:-1] - u[:-1].mean()
     slope = 1 / (1 - whole**2) / np.hypot(np.arctanh(whole), noise)
