@@ -332,10 +332,6 @@ def equivalence(rng: np.random.Generator) -> Trial:
     return trial
 
 
-TURN = np.array([1.0, 1.0, 0.3, 0.3])
-"""How large the other rule's directions are."""
-
-
 def two_factors(over: tuple[str, ...], count: int, _: np.random.Generator) -> Trial:
     """Whether an interval over examples and seeds, or seeds alone, covers."""
     truth = float(of_many_networks(np.ones(4), 0.5) @ of_many_networks(np.ones(4), 0.8))
@@ -350,18 +346,21 @@ def two_factors(over: tuple[str, ...], count: int, _: np.random.Generator) -> Tr
     return trial
 
 
-def two_factor_difference(count: int, _: np.random.Generator) -> Trial:
-    """Whether the interval of a difference over both covers, of 40 examples."""
-    means = [of_many_networks(turn, 0.5) for turn in (np.ones(4), TURN)]
+def weighed_difference(
+    over: tuple[str, ...], count: int, low: float, _: np.random.Generator
+) -> Trial:
+    """Whether the interval of a difference covers where the other rule has two small
+    directions, over seeds alone or with 40 examples."""
+    turns = np.ones(4), np.array([1.0, 1.0, low, low])
+    means = [of_many_networks(turn, 0.5) for turn in turns]
     truth = float(((means[0] - means[1]) ** 2).sum()) / 2
 
     def trial(rng: np.random.Generator) -> dict[str, float]:
-        base = rng.normal(size=(40, 4))
-        sides = [weighing(rng, base * t, count, 0.5) for t in (np.ones(4), TURN)]
-        found = inference.seed_test(
-            as_study(dict(zip("ab", sides, strict=True))), "a", "b", permutations=40,
-            over=("example", "seed"),
-        ).squeeze()  # fmt: skip
+        base = rng.normal(size=(40 if "example" in over else 2_000, 4))
+        sides = [weighing(rng, base * turn, count, 0.5) for turn in turns]
+        study = as_study(dict(zip("ab", sides, strict=True)))
+        found = inference.seed_test(study, "a", "b", permutations=40, over=over)
+        found = found.squeeze()
         return {"seen": bool(found["low"] <= truth <= found["high"])}
 
     return trial
@@ -411,13 +410,14 @@ def model_interval(rng: np.random.Generator) -> Trial:
 OTHER: dict[str, tuple[float, Callable[[np.random.Generator], Trial]]] = {
     "interval of the difference, none": (0.95, functools.partial(difference, 0.0)),
     "interval of the difference, some": (0.95, functools.partial(difference, 0.6)),
-    "equivalence_test at its bound": (0.05, equivalence),
     **{
-        f"interval of the difference over example and seed, {k} + {k}": (
-            0.95, functools.partial(two_factor_difference, k)
+        f"the same over {' and '.join(over)}, {k} + {k}, directions {low}": (
+            0.95, functools.partial(weighed_difference, over, k, low)
         )
-        for k in (5, 10)
+        for over in (("seed",), ("example", "seed"))
+        for k, low in ((5, 0.3), (10, 0.3), (10, 0.7))
     },
+    "equivalence_test at its bound": (0.05, equivalence),
     **{
         f"confidence over {' and '.join(over)}, 5 + 5": (
             0.95, functools.partial(two_factors, over, 5)
