@@ -114,6 +114,31 @@ def test_examples_networks_and_both_are_left_out(
     assert found.attrs["over"] == ["example", "seed"]
 
 
+def test_over_networks_each_is_left_out(rng: np.random.Generator) -> None:
+    of, everything = networks(rng), np.arange(N)
+    variances, freedoms = [], []
+    for rule, count in COUNTS.items():
+        left = np.array(
+            [
+                slow(
+                    of | {rule: [*of[rule][:i], *of[rule][i + 1 :]]}, everything, "cka"
+                )
+                for i in range(count)
+            ]
+        )
+        deviation = left - left.mean()
+        variances.append((count - 1) / count * float((deviation**2).sum()))
+        excess = (deviation**4).mean() / (deviation**2).mean() ** 2 - 3
+        freedoms.append(2 / (max(excess, 0) / count + 2 / (count - 1)))
+    whole = slow(of, everything, "cka")
+    share = sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
+    freedom = sum(variances) ** 2 / share
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt(sum(variances))
+    found = seed_test(as_study([of]), "a", "b").squeeze()
+    assert float(found["low"]) == pytest.approx(whole - reach)
+    assert float(found["high"]) == pytest.approx(whole + reach)
+
+
 def test_groups_of_one_example_are_examples(rng: np.random.Generator) -> None:
     study = as_study([networks(rng)], size=1)
     alone = seed_test(study, "a", "b", over=("example", "seed"))
