@@ -5,10 +5,14 @@ one lies.
 """
 
 import sys
+from contextlib import suppress
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import lazy_loader as _lazy
@@ -44,19 +48,30 @@ def _expect_only_us() -> None:
 
 _expect_only_us()
 __version__ = _version()
-_named, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
 
 
-def __getattr__(name: str) -> Any:
-    value = _named(name)
-    _give_accessors()
-    return value
+class _AccessorsAfterXarray(MetaPathFinder):
+    """Give xarray's objects `.repsim` when xarray, slow to import, is imported."""
+
+    def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
+        if name != "xarray":
+            return None
+        with suppress(ValueError):  # another thread was first
+            sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def with_accessors(module: ModuleType) -> None:
+                execute(module)
+                import_module("repsim.accessors")
+
+            spec.loader.exec_module = with_accessors  # type: ignore[method-assign]
+        return spec
 
 
-def _give_accessors() -> None:
-    """Give xarray's objects `.repsim`, once xarray is there; it is slow to import."""
-    if "xarray" in sys.modules:
-        import_module("repsim.accessors")
-
-
-_give_accessors()
+if "xarray" in sys.modules:
+    import_module("repsim.accessors")
+else:
+    sys.meta_path.insert(0, _AccessorsAfterXarray())

@@ -1,6 +1,6 @@
 """`run.repsim`: what a notebook asks of recordings, results and studies.
 
-Registered by `import repsim` where xarray is loaded, else by the first name used.
+Registered by `import repsim` where xarray is loaded, else when it is.
 """
 
 from collections.abc import Iterable

@@ -86,7 +86,8 @@ def test_a_study_in_a_notebook(run: xr.Dataset) -> None:
 def test_it_is_there_whichever_is_imported_first() -> None:
     for code in (
         "import xarray as xr, repsim",
-        "import repsim; repsim.layers; import xarray as xr",
+        "import repsim, xarray as xr",
+        "from repsim.datasets.recordings import xr",
     ):
         code += "; assert xr.Dataset().repsim.layers == []; print('there')"
         done = subprocess.run(
