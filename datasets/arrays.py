@@ -30,6 +30,7 @@ def from_arrays(
     *,
     axes: str | Mapping[str, str] | None = None,
     mask: ArrayLike | None = None,
+    steps: ArrayLike | None = None,
     **attrs: Any,
 ) -> xr.Dataset:
     """Return a recording made of arrays that something else computed.
@@ -50,13 +51,16 @@ def from_arrays(
         ``"token example unit"`` or ``"example y x channel"``.
     mask : array of bool, shape (example, token), optional
         Which tokens count.
+    steps : int or array of int, shape (step,), optional
+        Numbers of updates: of one moment, or of several, which are then the first axis
+        of every array where `axes` does not say ``step``.
     **attrs
         Attributes to keep, such as ``rule="bp", seed=0, dataset="mnist"``.
 
     Returns
     -------
-    Dataset, dims (example, …)
-        A recording of one moment, as `repsim.record` returns it.
+    Dataset, dims ([step,] example, …)
+        A recording, as `repsim.record` (one moment) or a `Recorder` returns it.
 
     Raises
     ------
@@ -80,9 +84,11 @@ def from_arrays(
             f"{' without entries' if isinstance(arrays, Mapping) else ''}."
         )
         raise TypeError(msg)
+    moments = None if steps is None else _moments(steps)
+    over = moments is not None and moments.ndim == 1
     variables: dict[str, xr.Variable] = {}
     for name, values in arrays.items():
-        variables[str(name)] = _variable(str(name), values, axes)
+        variables[str(name)] = _variable(str(name), values, axes, over=over)
     n = {name: v.sizes["example"] for name, v in variables.items()}
     if len(set(n.values())) > 1:
         said = ", ".join(f"{name!r} {k}" for name, k in n.items())
@@ -93,6 +99,16 @@ def from_arrays(
         raise ValueError(msg)
     count = next(iter(n.values()))
     coords: dict[str, Any] = {"example": _ids(examples, count)}
+    if moments is not None:
+        for name, variable in variables.items():
+            if over and variable.sizes["step"] != len(moments):
+                msg = (
+                    f"Expected layer {name!r} to have {len(moments)} `steps` along its "
+                    f"axis step, but got {variable.sizes['step']}; name all axes with "
+                    'axes="step example unit".'
+                )
+                raise ValueError(msg)
+        coords["step"] = ("step", moments) if over else moments
     for what, given in (("label", labels), ("mask", mask)):
         if given is not None:
             coords[what] = _over_examples(what, given, count)
@@ -109,14 +125,37 @@ def from_arrays(
     return validate(run, "the arrays")
 
 
+def _moments(steps: ArrayLike) -> np.ndarray:
+    """Return numbers of updates, ascending."""
+    moments = np.asarray(_plain(steps))
+    if (
+        moments.dtype.kind not in "iu"
+        or moments.ndim > 1
+        or bool(np.any(np.diff(np.atleast_1d(moments)) <= 0))
+    ):
+        msg = (
+            "Expected `steps` to be whole numbers that ascend, but got "
+            f"{moments.dtype} {moments.tolist()}."
+        )
+        raise ValueError(msg)
+    return moments.astype(np.int64)
+
+
 def _variable(
-    name: str, values: Any, axes: str | Mapping[str, str] | None
+    name: str, values: Any, axes: str | Mapping[str, str] | None, *, over: bool
 ) -> xr.Variable:
     """Return one layer with named dims, examples first; float16 and float32 stay."""
     check_name(name)
     array = _numbers(name, values)
     said = axes if axes is None or isinstance(axes, str) else axes.get(name)
-    words = (said or AXES.get(array.ndim, "")).split()
+    usual = AXES.get(array.ndim - over, "")
+    words = (said or (f"step {usual}" if over and usual else usual)).split()
+    if over != ("step" in words):
+        msg = (
+            "Expected `steps` and an axis step in every layer, or neither, but got "
+            f"{'no such axis' if over else 'no `steps`'} in layer {name!r}."
+        )
+        raise ValueError(msg)
     if (
         len(words) != array.ndim
         or "example" not in words
@@ -133,8 +172,10 @@ def _variable(
             'axes="example y x channel", or reshape (x[:, None] for one unit).'
         )
         raise ValueError(msg)
-    dims = [w if w == "example" else f"{name}_{w}" for w in words]
-    return xr.Variable(dims, array).transpose("example", ...)
+    dims = [w if w in ("step", "example") else f"{name}_{w}" for w in words]
+    return xr.Variable(dims, array).transpose(
+        "step", "example", ..., missing_dims="ignore"
+    )
 
 
 def _numbers(name: str, values: Any) -> np.ndarray:

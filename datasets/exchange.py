@@ -66,7 +66,8 @@ def from_netcdf(path: str | Path, *, chunks: Any = None) -> xr.Dataset:
             mine = [s for s in signals if str(s).rpartition("@")[0] == name]
             order += [name, *mine]
         order += [s for s in signals if s not in order]
-        run = run[order].assign_attrs(attrs)
+        # A mask, whose tokens are no layer's dim, is no coordinate of the layers alone.
+        run = run[order].assign_coords(run.coords).assign_attrs(attrs)
     return validate(run, str(path))
 
 

@@ -16,7 +16,8 @@ from repsim.datasets.store import save_recording
 
 COORDINATES = {
     "label": "label", "labels": "label", "example": "example", "examples": "example",
-    "ids": "example", "mask": "mask", "attention_mask": "mask",
+    "ids": "example", "mask": "mask", "attention_mask": "mask", "step": "step",
+    "steps": "step",
 }  # fmt: skip
 """Names in a file that are no layers."""
 
@@ -42,8 +43,8 @@ def read_activations(
     Returns
     -------
     Dataset
-        A recording. Arrays called ``labels``, ``examples`` (or ``ids``) and ``mask``
-        become its coordinates.
+        A recording. Arrays called ``labels``, ``examples`` (or ``ids``), ``mask`` and
+        ``step`` become its coordinates; several steps are the layers' first axis.
 
     Raises
     ------
@@ -74,12 +75,19 @@ def read_activations(
         msg = f"Expected arrays in {source} ({kinds}), but found none."
         raise ValueError(msg)
     flat = {k: _vector(v) if k != "mask" else v for k, v in coords.items()}
+    if source.suffix == ".mat" and np.shape(flat.get("step")) == (1,):
+        # MATLAB has no scalars: several moments, of which there is one, or a moment?
+        ids = flat.get("example", flat.get("label"))
+        heads = {np.shape(a)[0] for a in activations.values()}
+        if ids is None or heads != {1} or len(ids) == 1:
+            flat["step"] = flat["step"][0]
     return from_arrays(
         activations,
         flat.get("label"),
         flat.get("example"),
         axes=axes,
         mask=flat.get("mask"),
+        steps=flat.get("step"),
         **attrs,
     )
 
@@ -185,7 +193,7 @@ def write_activations(run: xr.Dataset, path: str | Path) -> None:
         A recording.
     path : str or Path
         A new file or folder: ``.npz`` and ``.mat`` (layers, ``labels``, ``examples``,
-        ``step``), ``.csv`` (a long table), ``.nc``, or ``.zarr``.
+        ``mask``, ``step``), ``.csv`` (a long table), ``.nc``, or ``.zarr``.
 
     Raises
     ------
@@ -220,6 +228,7 @@ def write_activations(run: xr.Dataset, path: str | Path) -> None:
     for name, called in (
         ("label", "labels"),
         ("example", "examples"),
+        ("mask", "mask"),
         ("step", "step"),
     ):
         if name in run.coords:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+import xarray as xr
 
 import repsim
 from repsim.cli import main
@@ -42,6 +43,36 @@ def test_there_and_back(ending: str, tmp_path: Path, rng: np.random.Generator) -
     np.testing.assert_array_equal(again["example"].values, run["example"].values)
     np.testing.assert_array_equal(again["label"].values, run["label"].values)
     assert again.attrs["rule"] == "bp"
+
+
+@pytest.mark.parametrize("steps", [None, 7, [7], [0, 7, 20]])
+@pytest.mark.parametrize("ending", [".npz", ".mat", ".nc"])
+def test_moments_and_masks_come_back(
+    ending: str, steps: Any, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    lead = (len(steps),) if isinstance(steps, list) else ()
+    run = repsim.from_arrays(
+        {"fc": rng.normal(size=(*lead, 6, 3)), "t": rng.normal(size=(*lead, 6, 2, 4))},
+        labels=[0, 0, 1, 1, 2, 2], mask=rng.random((6, 2)) < 0.5, steps=steps,
+    )  # fmt: skip
+    write_activations(run, tmp_path / f"acts{ending}")
+    again = read_activations(tmp_path / f"acts{ending}")
+    xr.testing.assert_equal(again.load(), run)
+
+
+@pytest.mark.parametrize(
+    ("steps", "axes", "message"),
+    [
+        ([3, 1], None, "whole numbers that ascend, but got int64"),
+        ([0.5], None, "whole numbers that ascend, but got float64"),
+        ([0, 1], None, "'fc' to have 2 `steps` along its axis step, but got 6"),
+        ([0, 1], "example unit unit2", "but got no such axis in layer 'fc'"),
+        (3, "step example unit", "but got no `steps` in layer 'fc'"),
+    ],
+)
+def test_steps_that_do_not_fit(steps: Any, axes: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        repsim.from_arrays({"fc": np.ones((6, 2, 3))}, steps=steps, axes=axes)
 
 
 def test_csv_and_an_unknown_ending(tmp_path: Path) -> None:
