@@ -147,6 +147,8 @@ def study(
                 there.enter_context(on_scheduler(scheduler))
                 out = local_folder(out, "out").absolute()  # for workers elsewhere
             page: Path | None = None
+            if rdm and not recordings:
+                _check_rdms(rdm, depths, conditions, dataset, seeds, options)
             if recordings:
                 from repsim.studies.joining import join_recordings
 
@@ -185,6 +187,26 @@ def study(
         for name, value in accuracy.items()
     ]
     say(content, as_json, [*lines, f"report: {page}"])
+
+
+def _check_rdms(
+    files: list[Path],
+    depths: list[int],
+    conditions: tuple[str, ...],
+    dataset: str,
+    seeds: int,
+    options: dict[str, Any],
+) -> None:
+    """Refuse measured RDMs that do not fit before anything is trained."""
+    from repsim.studies.given_rdms import check_rdms
+    from repsim.studies.spec import make_spec
+
+    if len(depths) > 1:
+        msg = f"Expected one --depth with --rdm, but got {depths}; name one."
+        raise ValueError(msg)
+    depth = depths[0] if depths else None
+    spec = make_spec(conditions, dataset, seeds, **options, depth=depth)
+    check_rdms(files, spec)
 
 
 def _made(

@@ -10,6 +10,9 @@ import zarr
 
 from repsim.core.files import DOCUMENT
 from repsim.studies.completeness import RUNS
+from repsim.studies.materials import load
+from repsim.studies.plugins import import_modules
+from repsim.studies.spec import Spec
 
 NAME, MARK = "measured_rdm", "measured_rdm_sha256"
 
@@ -44,17 +47,9 @@ def add_rdms(paths: Sequence[str | Path], out: str | Path) -> xr.DataArray:
     Traceback (most recent call last):
     ValueError: Expected measured RDMs in .npy, .mat or .nc, but got brain.txt.
     """
-    rows = np.concatenate([condensed(read(Path(path)), str(path)) for path in paths])
+    rows = _rows(paths)
     store = Path(out) / RUNS
-    examples = _examples(store)
-    if rows.shape[1] != examples * (examples - 1) // 2:
-        wanted = examples * (examples - 1) // 2
-        msg = (
-            f"Expected measured RDMs of the {examples} recorded examples ({wanted} "
-            f"pairs), but got {rows.shape[1]} pairs; record those stimuli, in their "
-            "order."
-        )
-        raise ValueError(msg)
+    _expect_of(rows, _examples(store))
     rdms = xr.DataArray(rows, dims=("subject", "measured_pair"), name=NAME)
     mark = hashlib.sha256(rows.tobytes()).hexdigest()
     root = zarr.open_group(store, mode="r+")
@@ -64,6 +59,41 @@ def add_rdms(paths: Sequence[str | Path], out: str | Path) -> xr.DataArray:
         rdms.to_dataset().to_zarr(store, mode="a", consolidated=False, zarr_format=3)
         root.attrs[MARK] = mark
     return rdms
+
+
+def check_rdms(paths: Sequence[str | Path], spec: Spec) -> None:
+    """Refuse what `add_rdms` will refuse, before a study is trained for it."""
+    rows = _rows(paths)
+    if spec.reduce != "tokens":  # how many tokens there are, the recordings say
+        import_modules(spec.plugins)
+        _expect_of(rows, min(spec.examples, load(spec)[1].sizes["example"]))
+
+
+def _rows(paths: Sequence[str | Path]) -> np.ndarray:
+    """Return the RDMs of all files as (subject, pair)."""
+    held = [condensed(read(Path(path)), str(path)) for path in paths]
+    for path, rows in zip(paths, held, strict=True):
+        if rows.shape[1] != held[0].shape[1]:
+            msg = (
+                f"Expected RDMs of as many examples in every file, but got "
+                f"{_count(held[0])} in {paths[0]} and {_count(rows)} in {path}."
+            )
+            raise ValueError(msg)
+    return np.concatenate(held)
+
+
+def _count(rows: np.ndarray) -> int:
+    """Return of how many examples condensed RDMs are."""
+    return round((1 + (1 + 8 * rows.shape[-1]) ** 0.5) / 2)
+
+
+def _expect_of(rows: np.ndarray, examples: int) -> None:
+    if _count(rows) != examples:
+        msg = (
+            f"Expected measured RDMs of the {examples} recorded examples, but got some "
+            f"of {_count(rows)}; record those stimuli, in their order."
+        )
+        raise ValueError(msg)
 
 
 def read(path: Path) -> np.ndarray:

@@ -76,7 +76,7 @@ def test_rdms_lie_at_the_root_of_the_study(
     kept = xr.open_zarr(store, consolidated=False)["measured_rdm"]
     np.testing.assert_allclose(kept.values, subjects)
     np.save(tmp_path / "few.npy", np.ones(3))
-    with pytest.raises(ValueError, match=r"24 recorded examples \(276 pairs\)"):
+    with pytest.raises(ValueError, match="24 recorded examples, but got some of 3;"):
         add_rdms([tmp_path / "few.npy"], tmp_path)
 
 

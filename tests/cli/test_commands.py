@@ -109,6 +109,33 @@ def test_a_study_elsewhere_is_refused_before_anything_is_trained(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("examples", "more", "message"),
+    [
+        ([40], [], "of the 360 recorded examples, but got some of 40"),
+        ([40, 39], [], "but got 40 in brain0.npy and 39 in brain1.npy"),
+        ([], ["--rdm", "nope.npy"], "a file at nope.npy, but found none"),
+        ([360], ["--depth", "2,3"], "one --depth with --rdm, but got [2, 3]"),
+    ],
+)
+def test_measured_rdms_that_do_not_fit_are_told_before_training(
+    examples: list[int],
+    more: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = []
+    for i, n in enumerate(examples):
+        np.save(f"brain{i}.npy", np.arange(n * (n - 1) / 2))
+        files += ["--rdm", f"brain{i}.npy"]
+    assert _run("study", *QUICK, *files, *more, "--out", "s") > 0
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not Path("s").exists()
+
+
 def test_a_study_leaves_every_file(folder: Path) -> None:
     content = json.loads((folder / "study.json").read_text())
     assert content["finished"] is True
