@@ -58,7 +58,7 @@ EVERY = list(range(1, LAYERS + 1))
         ),
         *SYSTEM,
     ],
-    seconds=lambda settings: 0.005 * settings.scale.surface_steps * settings.few,
+    seconds=lambda settings: 0.005 * settings.scale.surface_steps * settings.seeds,
 )
 def better_near_the_output(lab: Lab) -> Evidence:
     """Measure reconstruction by layer: Figure 2."""
@@ -160,7 +160,7 @@ def _surfaces(lab: Lab) -> dict[str, Any]:
         (f"{kind}_2 {short}", kind, loss, seed)
         for kind in SETS
         for short, loss in (("mse", "mse"), ("log", "cross_entropy"))
-        for seed in lab.few_seeds
+        for seed in lab.seeds
     ]
     runs = lab.each(
         _watch, [(lab.rule, kind, loss, seed, moments) for _, kind, loss, seed in jobs]
