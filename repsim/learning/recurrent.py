@@ -41,8 +41,8 @@ class RecurrentSyntheticGradient:
 
     so that S learns the λ-return of what later windows send back: with λ = 0 what the
     next window sends, with its own prediction at the end; with λ = 1 the gradient of
-    all losses to come. No window waits for a later one. Traces take memory and time in
-    the cube of the state's size for every example, the plain rule in its square.
+    all losses to come. No window waits for a later one. Traces take memory in the cube
+    of the state's size for every example and time in its fourth power; λ = 0 has none.
 
     Parameters
     ----------
