@@ -91,6 +91,8 @@ def claim(result: xr.Dataset) -> str:
     parts = []
     for name in others:
         gap = abs(_gap(result).sel(condition=name)).mean(["layer_a", "layer_b"]).values
+        if len(gap) > 1 and not int(result["step"][0]):
+            gap[0] = 0  # nothing was learnt: other initial weights, no other rule
         k = int(np.nan_to_num(gap).argmax())
         step, value = int(result["step"].values[k]), float(gap[k])
         parts.append(f"{name} after {step} updates ({value:.3f} on average)")

@@ -243,7 +243,7 @@ def _words(result: xr.Dataset, rule: str, moment: str) -> str:
         at = np.flatnonzero(where["place"])
         said.append(
             f"they differ in place in {at.size} of {total} layers "
-            f"({ranges([names[i] for i in at], names)}; {_interval(one, at)})"
+            f"({ranges([names[i] for i in at], names)}; {_interval(one, at, True)})"
         )
     if where["spread"].any():
         at = np.flatnonzero(where["spread"])
@@ -261,8 +261,11 @@ def _words(result: xr.Dataset, rule: str, moment: str) -> str:
     return f"nothing found ({_interval(one, every)})"
 
 
-def _interval(one: xr.Dataset, at: np.ndarray) -> str:
-    """Return the largest difference of some layers with its interval."""
+def _interval(one: xr.Dataset, at: np.ndarray, tested: bool = False) -> str:
+    """Return the largest difference of some layers with its interval.
+
+    Where it was `tested` for place, also q, and which of both decides if they disagree.
+    """
     values = one["difference"].values[at]
     if not np.isfinite(values).any():
         return "no number"
@@ -271,8 +274,13 @@ def _interval(one: xr.Dataset, at: np.ndarray) -> str:
         f"{float(one[v].values[k]):.3f}".replace("-", "−")
         for v in ("difference", "low", "high")
     )
-    layer = one["layer"].values[k]
-    return f"largest difference in CKA {middle} [{low}, {high}] at {layer}"
+    said = f"largest difference in CKA {middle} [{low}, {high}]"
+    if tested:
+        said += f", q = {float(one['q_value'].values[k]):.2g},"
+    said += f" at {one['layer'].values[k]}"
+    if tested and one["low"].values[k] <= 0 <= one["high"].values[k]:
+        said += ", where the permutation test rejects and the interval alone would not"
+    return said
 
 
 def claim(result: xr.Dataset) -> str:

@@ -302,12 +302,17 @@ def _models(result: xr.Dataset) -> str:
         if np.isfinite(low) and np.isfinite(high)
         else ""
     )
-    return (
-        f"Of {result.sizes['model']} models {one['model'].item()} explains most: "
+    said = (
+        f"Of {result.sizes['model']} models {one['model'].item()!r} explains most: "
         f"{result.attrs['method']} {_text(one['estimate'])} [{_text(one['low'])}, "
         f"{_text(one['high'])}], p = {float(one['p_value']):.2g} against nothing."
-        f"{ceiling}"
     )
+    if result.sizes["model"] > 1:
+        p = result["p_difference"].values[best]
+        sure = int((np.delete(p, best) <= 1 - float(result.attrs["level"])).sum())
+        others = result.sizes["model"] - 1
+        said += f" It explains more than {sure} of {others} others beyond chance."
+    return said + ceiling
 
 
 def _recording(run: xr.Dataset) -> str:

@@ -306,7 +306,7 @@ def _write_page(
         setting=_setting(facts, said),
         verdicts=hero["verdicts"],
         conditions=_conditions(facts, said),
-        cautions=_of_networks(facts) + cautions,
+        cautions=_of_networks(facts) + _of_grids(said) + cautions,
         sections=sections,
         settings=said.get("spec", {}) | said.get("versions", {}),
         hero=next(iter(hero["figures"]), None),
@@ -438,3 +438,20 @@ def _of_networks(facts: Facts) -> list[str]:
             "together."
         )
     return said
+
+
+def _of_grids(said: Mapping[str, Any]) -> list[str]:
+    """Say which rates are the last of those tried: a better one may lie beyond."""
+    edges = []
+    for name, rows in said.get("tuning", {}).items():
+        tried = sorted(float(rate) for rate in rows)
+        rate = said.get("learning_rates", {}).get(name)
+        if len(tried) > 1 and rate in (tried[0], tried[-1]):
+            which = "smallest" if rate == tried[0] else "largest"
+            edges.append(f"{name} {rate:g}, the {which} of {as_text(tried)}")
+    if not edges:
+        return []
+    return [
+        f"Learning rates at the edge of those tried ({'; '.join(edges)}): one beyond "
+        "may train better; widen `grid`."
+    ]

@@ -80,7 +80,12 @@ def test_the_verdict_follows_from_the_numbers(study: xr.DataTree) -> None:
     assert verdict.startswith(where)
     one = found.sel(condition="sg", moment="equal steps", layer="hidden_2")
     middle, low, high = (float(one[k]) for k in ("difference", "low", "high"))
-    assert f"CKA {middle:.3f} [{low:.3f}, {high:.3f}] at hidden_2" in verdict
+    q = f"q = {float(one['q_value']):.2g}, at hidden_2"
+    assert f"CKA {middle:.3f} [{low:.3f}, {high:.3f}], {q}" in verdict
+    assert "the interval alone" not in verdict
+    wide = found.assign(low=found["low"] * 0 - 1)
+    words = "at hidden_2, where the permutation test rejects and the interval alone"
+    assert words in seeds.verdicts(wide)[0]
     assert seeds.claim(found).startswith("What differs from bp beyond seeds. sg: place")
     nothing = found.assign(q_value=found["q_value"] * 0 + 1)
     nothing["spread_q_value"] = nothing["q_value"]

@@ -121,7 +121,8 @@ def test_the_best_model_is_named() -> None:
     data = truth + 0.3 * rng.random((5, 66))
     found = inference.model_test(data, {"other": other, "truth": truth})
     said = repsim.summary(found)
-    assert said.startswith("Of 2 models truth explains most: spearman ")
+    assert said.startswith("Of 2 models 'truth' explains most: spearman ")
+    assert "It explains more than 1 of 1 others beyond chance." in said
     assert f"noise ceiling is {number(found.attrs['ceiling_low'])}" in said
 
 

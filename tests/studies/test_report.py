@@ -71,6 +71,16 @@ def test_the_page_answers_first_and_stands_alone(folder: Path) -> None:
     assert re.findall(r'<img[^>]*alt="(?!\S)', page) == []
 
 
+def test_rates_at_the_edge_of_their_grid_are_named(folder: Path) -> None:
+    told = json.loads((folder / "study.json").read_text())
+    rows = {"0.001": {}, "0.003": {}, "0.01": {}}
+    told["tuning"] = {"bp": rows, "sg": rows}
+    told["learning_rates"] = {"bp": 0.003, "sg": 0.01}
+    (caution,) = report._of_grids(told)
+    assert "(sg 0.01, the largest of 0.001, 0.003, 0.01)" in caution
+    assert report._of_grids({}) == []
+
+
 def test_any_tree_of_recordings_has_a_report(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     dims = ("example", "b_token", "b_unit")
