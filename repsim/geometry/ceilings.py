@@ -134,6 +134,8 @@ def on_scale(row: np.ndarray, method: str) -> np.ndarray:
     # No comparator sees the scale, and squares of any number shall be in range.
     row, keep = array_near_one(row)[0], ~np.isnan(row)
     out = np.full(len(row), np.nan)
+    if not keep.any():
+        return out
     if method in ("spearman", "rho-a", "kendall", "tau-a"):
         out[keep] = doubled(row[keep])
     elif method.endswith("pearson"):

@@ -110,6 +110,12 @@ def _without_missing(stacks: list[np.ndarray]) -> list[np.ndarray]:
     keep = ~np.logical_or.reduce([np.isnan(part).any(0) for part in stacks])
     if keep.all():
         return stacks
+    if keep.sum() < 3:
+        msg = (
+            "Expected at least three pairs of examples that are NaN in none of the "
+            f"RDMs, but got {keep.sum()} of {len(keep)}; leave out an RDM that is NaN."
+        )
+        raise ValueError(msg)
     warnings.warn(
         f"{np.count_nonzero(~keep)} of {len(keep)} pairs are NaN in one of the RDMs "
         "and were left out.",

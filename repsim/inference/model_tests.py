@@ -116,6 +116,13 @@ def model_test(
             'take over="example".'
         )
         raise ValueError(msg)
+    for name, part in (("rdms", stack), ("models", columns)):
+        if empty := int(np.isnan(part).all(1).sum()):
+            msg = (
+                f"Expected each of `{name}` to hold dissimilarities, but got "
+                f"{empty} of {len(part)} with NaN alone; leave them out."
+            )
+            raise ValueError(msg)
     table = _Table.of(stack, columns, method, n)
     return _labelled(table, data, candidates, method, factors, level)
 

@@ -105,3 +105,22 @@ def test_numbers_of_any_size(power: int, recording: Callable[..., xr.Dataset]) -
             # In the RDM's unit per unit of the model.
             found["coefficient"] *= 2.0 ** (power // 3 - power)
         xr.testing.assert_allclose(found, expected)
+
+
+def test_rdms_that_hold_nothing_together_are_told(rng: np.random.Generator) -> None:
+    a, b = rng.random((2, 66))
+    empty = np.full(66, np.nan)
+    message = "NaN in none of the RDMs, but got 0 of 66"
+    with pytest.raises(ValueError, match=message):
+        repsim.partial_rsa(empty, a, b)
+    with pytest.raises(ValueError, match=message):
+        repsim.rdm_regression(a, np.stack([empty, b]))
+    with (
+        pytest.warns(UserWarning, match="66 of 66 pairs are NaN"),
+        pytest.warns(UserWarning, match="1 of 1 ceilings are NaN"),
+    ):
+        found = repsim.noise_ceiling(np.stack([empty, a, b]))
+    assert np.isnan(found["lower"])
+    message = "`rdms` to hold dissimilarities, but got 1 of 3 with NaN alone"
+    with pytest.raises(ValueError, match=message):
+        repsim.inference.model_test(np.stack([empty, a, b]), {"a": a})
