@@ -30,7 +30,7 @@ from repsim.inference import closed_forms, rsa_influence
 from repsim.inference.designs import design
 from repsim.inference.jackknife import Estimates, grouped_interval, interval, scale
 from repsim.inference.layer_profiles import compare_means
-from repsim.inference.place_spread import place_spread
+from repsim.inference.place_spread import _means, _tail, place_spread
 from repsim.inference.unusual_examples import exact_copies, outlying
 
 # Its own folder, which a safe path leaves out.
@@ -288,6 +288,36 @@ def by_design(
     return trial
 
 
+def power() -> Iterator[Cell]:
+    """What the test of place loses to the plain difference where spreads are equal."""
+    for count in (5, 8):
+        labels = {"networks": f"{count} + {count}", "spreads": "1.0 and 1.0"}
+        yield Cell(labels, functools.partial(by_power, count))
+
+
+def by_power(count: int) -> Trial:
+    """Return which of the two finds a moved rule in one study."""
+    keys = [(rule, i) for rule in "ab" for i in range(count)]
+    plan = design(keys, [None] * len(keys), "b")
+    assignments = plan.assignments(2_002)
+
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        values = similarities(rng, (count, count), 0.3, (1.0, 1.0), False)
+        a, b, between = _means(values, plan.apart, assignments)
+        found = place_spread(
+            values, plan, assignments, similarity=True, inner=True
+        ).numbers
+        difference = _tail((a + b) / 2 - between) <= 0.05
+        place = found["p_value"] <= 0.05
+        return {
+            "plain difference": difference,
+            "place": place,
+            "lost": float(difference) - float(place),
+        }
+
+    return trial
+
+
 def other() -> Iterator[Cell]:
     """Differences, equivalence, two factors, units and models: stated and seen."""
     for what, (stated, simulation) in OTHER.items():
@@ -440,6 +470,7 @@ SIMULATIONS: dict[str, Callable[[], Iterator[Cell]]] = {
     "bootstrap": bootstrap,
     "data": data,
     "tests": tests,
+    "power": power,
     "other": other,
 }
 
