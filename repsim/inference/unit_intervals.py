@@ -72,8 +72,10 @@ def over_units(
                 # Layers of other sizes: repeated in the mean and the squares alike.
                 without[:most_a, s, i, j] = _padded(left, whole, most_a)
                 without[most_a:, s, i, j] = _padded(right, whole, most_b)
+    # A constant layer is like nothing, itself included.
+    value = np.where(np.isnan(template.values), np.nan, value.reshape(shape))
     estimates = Estimates(
-        value.reshape(shape),
+        value,
         without.reshape(-1, *shape),
         pairs.reshape(shape),
         (most_a, most_b),

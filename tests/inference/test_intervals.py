@@ -452,11 +452,13 @@ def test_over_seeds_leaves_out_shared_beginnings(rng: np.random.Generator) -> No
     assert float(within["estimate"]) == pytest.approx(np.mean(cells))
 
 
-def test_a_constant_layer_has_no_interval(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("over", ["example", "unit"])
+def test_a_constant_layer_has_no_interval(rng: np.random.Generator, over: str) -> None:
     a = as_run(rng.normal(size=(20, 3)), dead=np.ones((20, 3)))
     with pytest.warns(UserWarning, match="dead"):
-        found = confidence(a)
+        found = confidence(a, over=over)
     dead = found.sel(layer_a="dead")
+    assert bool(dead["estimate"].isnull().all())
     assert bool(dead["low"].isnull().all() and dead["high"].isnull().all())
     assert bool(found.sel(layer_a="h", layer_b="h")["low"].notnull())
 
