@@ -1,7 +1,7 @@
 """Many small objects into shards of up to 64 MiB, without decoding them."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,10 +12,11 @@ import zarr
 
 from repsim.core.files import DOCUMENT
 from repsim.datasets.store.elsewhere import (
-    fetch,
     for_zarr,
     make_folder,
     put,
+    reader_of,
+    remove_files,
     remove_tree,
 )
 from repsim.datasets.store.reader import described
@@ -27,7 +28,7 @@ from repsim.datasets.store.zarr_format import (
     write_document,
 )
 
-Sources = Iterator[tuple[tuple[int, ...], Path]]
+Sources = Iterator[tuple[tuple[int, ...], str]]
 
 SHARD_BYTES = 64 * 2**20
 _OVERHEAD = 16 + 16  # of one object in the index, and of an incompressible block
@@ -52,8 +53,8 @@ def compact(path: Path) -> None:
     for folder, array in layers.items():
         if array.shards is None:
             _pack(folder, array)
-        for file in folder.glob("c.*") if (folder / "c").is_dir() else ():
-            file.unlink()
+        if (folder / "c").is_dir():
+            remove_files(folder, "c.")
 
 
 def arrays_of(path: Path) -> Iterator[tuple[Path, Array]]:
@@ -102,8 +103,11 @@ def _pack(folder: Path, array: Array) -> None:
             target = folder.joinpath("c", *map(str, place))
             make_folder(target.parent)
             corner = [i * n for i, n in zip(place, per_shard, strict=True)]
-            sources = _objects(folder, corner, per_shard, grid)
-            _write_shard(target, per_shard, sources, "partial" in array.attrs)
+            sources = _objects(corner, per_shard, grid)
+            lacks = "partial" in array.attrs
+            _write_shard(
+                target, per_shard, sources, reader_of(folder, missing_ok=lacks)
+            )
     except OSError:
         remove_tree(folder / "c", missing_ok=True)  # give the disk its room back
         raise
@@ -130,15 +134,18 @@ def _objects_per_shard(array: Array, grid: list[int]) -> list[int]:
 
 
 def _write_shard(
-    target: Path, per_shard: list[int], sources: Sources, partial: bool
+    target: Path,
+    per_shard: list[int],
+    sources: Sources,
+    read: Callable[[str], bytes | None],
 ) -> None:
     index = np.full((*per_shard, 2), _MISSING, "<u8")
     offset = 0
     with target.open("wb") as shard:
-        for place, source in sources:
-            if partial and not source.exists():
+        for place, name in sources:
+            data = read(name)
+            if data is None:
                 continue
-            data = fetch(source)
             shard.write(data)
             index[place] = offset, len(data)
             offset += len(data)
@@ -149,14 +156,12 @@ def _write_shard(
         target.unlink()
 
 
-def _objects(
-    folder: Path, corner: list[int], per_shard: list[int], grid: list[int]
-) -> Sources:
-    """Yield the live objects of a shard: the place in it, and the file."""
+def _objects(corner: list[int], per_shard: list[int], grid: list[int]) -> Sources:
+    """Yield the live objects of a shard: the place in it, and the file's name."""
     for place in product(*(range(n) for n in per_shard)):
         index = [c + p for c, p in zip(corner, place, strict=True)]
         if all(i < n for i, n in zip(index, grid, strict=True)):
-            yield place, folder / object_name(index)
+            yield place, object_name(index)
 
 
 def unpack(folder: Path, array: Array, steps: int) -> None:
@@ -178,11 +183,11 @@ def unpack(folder: Path, array: Array, steps: int) -> None:
         corner = [i * n for i, n in zip(place, per_shard, strict=True)]
         with shard.open("rb") as file:
             table = _index(file, per_shard)
-            for inner, target in _objects(folder, corner, per_shard, _grid(array)):
+            for inner, name in _objects(corner, per_shard, _grid(array)):
                 offset, length = (int(v) for v in table[inner])
                 if offset != _MISSING and corner[0] + inner[0] < steps:
                     file.seek(offset)
-                    put(target, file.read(length))
+                    put(folder / name, file.read(length))
 
 
 def _index(file: BinaryIO, per_shard: list[int]) -> np.ndarray:

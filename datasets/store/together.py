@@ -4,6 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -268,6 +269,8 @@ class Together(Writer):
                 f"{self._step}|{'=' if said == self._said else said}"
             )
         except Apart as error:
+            with suppress(OSError):  # what is under way is told as complete or not
+                self._worker.flush()
             raise self._told(error) from error
         self._said = said
         steps = []

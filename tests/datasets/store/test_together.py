@@ -17,8 +17,6 @@ from repsim.datasets.store.resumption import resumed_writer
 from repsim.datasets.store.together import Apart, Together, opened_together, share_of
 from repsim.datasets.store.writer import Writer
 
-PATIENCE = 0.2
-
 
 class _Hall:
     """Where the ranks of a test meet."""
@@ -29,18 +27,25 @@ class _Hall:
         self.said: dict[tuple[int, int], str] = {}
         self.written = dict.fromkeys(range(world), 0)
         self.losers: set[int] = set()
+        self.someone_died = False
 
 
 class _Rank:
     """One rank, as repsim.capture.distributed.StoreRanks is one."""
 
-    def __init__(self, hall: _Hall, rank: int, patience: float = 20) -> None:
+    def __init__(self, hall: _Hall, rank: int) -> None:
         self.rank, self.world, self._hall, self._round = rank, hall.world, hall, 0
-        self._patience = patience
+
+    def die(self) -> None:
+        """Let nobody wait for this rank, as time would in the end."""
+        with self._hall.changed:
+            self._hall.someone_died = True
+            self._hall.changed.notify_all()
 
     def _wait(self, ready: Callable[[], bool], what: str) -> None:
         with self._hall.changed:
-            if not self._hall.changed.wait_for(ready, self._patience):
+            self._hall.changed.wait_for(lambda: ready() or self._hall.someone_died)
+            if not ready():
                 raise Apart(what)
 
     def exchange(self, said: str, *, opening: bool = False) -> list[str]:
@@ -117,16 +122,18 @@ def _moment(sink: Any, step: int, rows: int, span: slice, batch: int) -> None:
     sink.commit(["wide", "deep"], coords, {"repsim_schema": 1})
 
 
-def _on_all(world: int, work: Callable[[_Rank], None], patience: float = 20) -> Any:
+def _on_all(world: int, work: Callable[[_Rank], None]) -> Any:
     """Run what each rank does in a thread of its own; return the errors by rank."""
     hall = _Hall(world)
     errors: dict[int, BaseException] = {}
 
     def run(rank: int) -> None:
+        member = _Rank(hall, rank)
         try:
-            work(_Rank(hall, rank, patience))
+            work(member)
         except BaseException as error:
             errors[rank] = error
+            member.die()
 
     threads = [threading.Thread(target=run, args=(r,)) for r in range(world)]
     for thread in threads:
@@ -198,13 +205,14 @@ def test_a_dead_rank_leaves_the_moments_that_all_completed(tmp_path: Path) -> No
         _moment(writer, 0, rows, writer.span, 2)
         if rank.rank:
             writer.flush()
-            return  # its process has ended
+            rank.die()
+            return
         try:
             _moment(writer, 1, rows, writer.span, 2)
         finally:
             writer.close()
 
-    errors = _on_all(2, work, PATIENCE)
+    errors = _on_all(2, work)
     assert list(errors) == [0]
     assert str(errors[0]) == (
         f"Expected all ranks to write the recording at {path} together, but one is "
@@ -236,10 +244,12 @@ def test_a_moment_without_the_objects_of_one_rank_is_not_shown(tmp_path: Path) -
         if rank.rank:  # it says what it has, and dies before that is written
             writer._worker.submit = lambda *_: None  # type: ignore[method-assign]
         _moment(writer, 1, rows, writer.span, 2)
-        if not rank.rank:
+        if rank.rank:
+            rank.die()
+        else:
             writer.finish()
 
-    errors = _on_all(2, work, PATIENCE)
+    errors = _on_all(2, work)
     assert "one did not write; 1 complete steps are kept" in str(errors[0])
     assert repsim.open_recording(path)["step"].values.tolist() == [0]
 
