@@ -55,11 +55,11 @@ def coverage(rows: list[Row]) -> str:
 
 def grouped_coverage(rows: list[Row]) -> str:
     """Return the same of intervals over what was drawn independently."""
-    dependent = {row["data"] for row in rows if row["over"] == "group"}
-    honest = [
-        row for row in rows if row["over"] == "group" or row["data"] not in dependent
-    ]
-    return "Over independent examples or groups: " + coverage(honest)
+    groups = [row for row in rows if row["over"] == "group"]
+    dependent = {row["data"] for row in groups}
+    alone = [row for row in rows if row["data"] not in dependent]
+    said = {"groups": groups, "independent examples": alone}
+    return "\n".join(f"Over {k}: {coverage(some)}" for k, some in said.items() if some)
 
 
 def level(rows: list[Row]) -> str:
