@@ -1,61 +1,26 @@
 """One recording on the disk, written by several processes, each its own examples."""
 
-import base64
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from repsim.datasets.store.agreement import (
+    Apart,
+    Ranks,
+    Talk,
+    as_text,
+    joined,
+    share_of,
+)
 from repsim.datasets.store.places import NoLock
 from repsim.datasets.store.sinks import PARTIAL, Blocks, Layer
 from repsim.datasets.store.writer import Writer
 from repsim.datasets.store.zarr_format import Array, Codec, block_rows, object_name
-
-
-class Ranks(Protocol):
-    """How the processes hear of each other, beside the training that they share."""
-
-    rank: int
-    world: int
-
-    def exchange(self, said: str, *, opening: bool = False) -> list[str]:
-        """Return what every rank said, once all did; `Apart` where one does not."""
-
-    def say(self, said: str) -> None:
-        """Say what the others hear in their `exchange`, and wait for nobody."""
-
-    def wrote(self) -> None:
-        """Let the first rank know that one more moment of this rank is written."""
-
-    def lost(self) -> None:
-        """Let the first rank know that this rank writes no more."""
-
-    def await_written(self, moments: int) -> None:
-        """Wait until all ranks have written so many moments, or raise `Apart`."""
-
-
-class Apart(OSError):
-    """A rank that does not answer, or cannot write its part."""
-
-
-def share_of(rows: int, world: int, chunks: Sequence[int] = ()) -> int:
-    """Return how many consecutive examples one rank writes.
-
-    Objects hold examples of one rank, so that no two write the same object. A multiple
-    of a power of two has divisors of every order of magnitude to make objects of, at
-    the price of shares that are uneven by an eighth. Objects that lie there already
-    are not cut: the first rank writes all where there is one for all.
-    """
-    share = -(-rows // world)
-    grain = 2 ** max(0, share.bit_length() - 4)
-    for size in (grain, math.lcm(1, *chunks)):
-        share = -(-share // size) * size
-    return min(share, rows)
 
 
 def opened_together(
@@ -121,10 +86,8 @@ class Together(Writer):
         self._share: int | None = None
         self._moments = 0
         self._trouble: OSError | None = None
-        self._spoken = True
+        self._talk = Talk(ranks)
         self._came: dict[str, int] = {}
-        self._said = ""
-        self._heard: dict[int, dict[str, Any]] = {}
 
     def state(self, rows: int | None) -> dict[str, Any]:
         """Return what the other ranks must know of what lies there."""
@@ -177,7 +140,8 @@ class Together(Writer):
 
     def begin(self, step: int | None) -> None:
         """Start a moment."""
-        self._spoken, self._came = False, {}
+        self._talk.begin(step)
+        self._came = {}
         super().begin(step)
 
     def put(
@@ -212,10 +176,7 @@ class Together(Writer):
     def abandon(self) -> None:
         """Forget the moment, and let the others know."""
         super().abandon()
-        self._said = ""  # who has nothing to record hears nothing, so all is said again
-        if not self._spoken:
-            self._spoken = True
-            self._ranks.say(f"{self._step}|{json.dumps({'error': 'its pass failed'})}")
+        self._talk.give_up()
 
     def commit(
         self,
@@ -238,7 +199,7 @@ class Together(Writer):
         if self._divided:
             moment = self._merged(heard)
             if self._attrs is None:
-                coords = {name: _joined(name, heard) for name in own}
+                coords = {name: joined(name, heard) for name in own}
         elif not self._first:
             moment = {}
         self._enter(moment, order, coords, attrs)
@@ -261,59 +222,15 @@ class Together(Writer):
                     "chunk": blocks.rows,
                 }
             if self._attrs is None:
-                facts["coords"] = {name: _text(values) for name, values in own.items()}
-        said = json.dumps(facts)
-        self._spoken = True
-        try:  # what has not changed since the moment before is not said again
-            texts = self._ranks.exchange(
-                f"{self._step}|{'=' if said == self._said else said}"
-            )
+                facts["coords"] = {name: as_text(v) for name, v in own.items()}
+        try:
+            return self._talk.exchange(facts)
         except Apart as error:
+            if self._trouble is not None:
+                raise self._trouble from error
             with suppress(OSError):  # what is under way is told as complete or not
                 self._worker.flush()
             raise self._told(error) from error
-        self._said = said
-        steps = []
-        for rank, text in enumerate(texts):
-            step, _, body = text.partition("|")
-            steps.append(step)
-            if body != "=":
-                self._heard[rank] = json.loads(body)
-        heard = [self._heard[rank] for rank in range(len(texts))]
-        self._check(heard, steps)
-        return heard
-
-    def _check(self, heard: list[dict[str, Any]], steps: list[str]) -> None:
-        for rank, facts in enumerate(heard):
-            if "lost" in facts:
-                if rank == self._ranks.rank and self._trouble is not None:
-                    raise self._trouble
-                raise self._told(Apart(f"rank {rank} cannot ({facts['lost']})"))
-            if "error" in facts:
-                self._said = ""
-                msg = (
-                    f"Expected rank {rank} to record its examples, but its pass "
-                    "failed; a warning or an error there says why."
-                )
-                raise ValueError(msg)
-        if len(set(steps)) > 1:
-            msg = (
-                "Expected all ranks to have made the same number of updates, but got "
-                f"{', '.join(steps)}; call step() on every rank after each update."
-            )
-            raise ValueError(msg)
-        layers: dict[str, dict[str, Any]] = {}
-        for rank, facts in enumerate(heard):
-            for name, layer in facts["layers"].items():
-                one = layers.setdefault(name, layer)
-                if any(one[key] != layer[key] for key in ("tail", "dtype", "dims")):
-                    msg = (
-                        f"Expected layer {name!r} to give {one['tail']} {one['dtype']} "
-                        f"for each example on every rank, but on rank {rank} it gave "
-                        f"{layer['tail']} {layer['dtype']}; pad inputs to one length, "
-                        "or pass `reduce`."
-                    )
-                    raise ValueError(msg)
 
     def _merged(self, heard: list[dict[str, Any]]) -> dict[str, Blocks]:
         """Return the moment of all ranks: a layer that one lacks is NaN there."""
@@ -405,19 +322,3 @@ class Together(Writer):
             raise
         finally:
             self._worker.close()
-
-
-def _text(values: np.ndarray) -> list[Any]:
-    """Return a coordinate as text: dtype, shape, bytes."""
-    values = values.astype(str) if values.dtype.kind == "O" else values
-    data = base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
-    return [values.dtype.str, list(values.shape), data]
-
-
-def _joined(name: str, heard: list[dict[str, Any]]) -> np.ndarray:
-    """Return a coordinate of all examples, from the parts that the ranks hold."""
-    parts = []
-    for facts in heard:
-        dtype, shape, data = facts["coords"][name]
-        parts.append(np.frombuffer(base64.b64decode(data), dtype).reshape(shape))
-    return np.concatenate(parts)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from repsim.capture.selection import wrappers
-from repsim.datasets.store.together import Apart
+from repsim.datasets.store.agreement import Apart
 
 Part = Literal["writes", "shares", "follows", "rests"]
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import repsim
+from repsim.datasets.store.agreement import Apart, share_of
 from repsim.datasets.store.memory import MemorySink
 from repsim.datasets.store.resumption import resumed_writer
-from repsim.datasets.store.together import Apart, Together, opened_together, share_of
+from repsim.datasets.store.together import Together, opened_together
 from repsim.datasets.store.writer import Writer
 
 
