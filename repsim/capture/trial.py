@@ -30,11 +30,11 @@ def followed(
     if count is None or count < 2:
         return {}
     few_rows = 2 if count > 2 else 1
-    parts = (slice(0, 2), slice(count - 3, count)) if count > 2 else _OF_TWO
+    parts = [slice(0, 2), slice(count - 3, count)] if count > 2 else [*_OF_TWO]
     # Of four examples or fewer the parts have some in common: others pass, too, lest
     # rows that a network chose of those alone be taken for what all examples share.
     if count < 5:
-        parts = (*parts, slice(0, 1) if count == 2 else slice(2, count))
+        parts.append(slice(0, 1) if count == 2 else slice(2, count))
     outputs: list[dict[str, Found]] = []
     for part in parts:
         seen: dict[str, Found] = {}
