@@ -26,8 +26,17 @@ from repsim.inference.unit_intervals import over_units
 from repsim.inference.unusual_examples import warn_of_copies, warn_of_one_example
 from repsim.measures.catalogue import Choice, Measure, named
 
-NO_POPULATION = ("mutual_knn",)
-"""Measures whose neighbourhoods shrink as examples come: there is no value to cover."""
+NEVER = {
+    "mutual_knn": (
+        "has no value in the population, since its neighbourhoods shrink as examples "
+        "come"
+    ),
+    "svcca": (
+        "jumps where an example more or less changes how many directions it keeps, so "
+        "that leaving some out does not tell its spread"
+    ),
+}
+"""Measures that have no interval over examples, and why."""
 
 CROSS_VALIDATED = ("linear_predictivity",)
 """Measures of held-out examples: leaving some out deals other folds, whose noise the
@@ -204,12 +213,8 @@ class _Numbers:
         bias = np.abs(self.bias)
         # Round-off is no bias.
         worse = (bias > self.standard_error * most) & (bias > 1e-9)
-        if measure.name in NO_POPULATION:
-            worse = np.isfinite(self.measured)
-            reason = (
-                "has no value in the population, since its neighbourhoods shrink as "
-                "examples come"
-            )
+        if measure.name in NEVER:
+            worse, reason = np.isfinite(self.measured), NEVER[measure.name]
         else:
             reason = (
                 "is a plug-in estimate here: the estimated bias of "

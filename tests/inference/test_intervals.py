@@ -100,6 +100,15 @@ def test_no_interval_around_a_biased_value(rng: np.random.Generator) -> None:
     assert float(found["measured"]) == float(found["estimate"])
 
 
+def test_a_measure_that_jumps_has_no_interval(rng: np.random.Generator) -> None:
+    # Of related sides, too, where the jackknife sees no bias but by chance.
+    x = rng.normal(size=(100, 6))
+    y = x + 0.5 * rng.normal(size=(100, 6))
+    with pytest.warns(UserWarning, match="'svcca' jumps where an example more or less"):
+        found = confidence(as_run(x), as_run(y), "svcca", parts=10).squeeze()
+    assert np.isnan(float(found["low"])) and np.isfinite(float(found["measured"]))
+
+
 def grouped(
     rng: np.random.Generator, groups: int, size: int, noise: float
 ) -> tuple[xr.Dataset, xr.Dataset, float]:
