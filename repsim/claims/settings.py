@@ -58,12 +58,12 @@ _DEPTHS = (3, 10, 20, 50)
 SCALES = {
     ("digits", False): Size(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
     ("digits", True): Size(
-        8, 64, 400, 128, _HIGH, (3, 8), 100, (3000, 400, 1500), small_rate=1e-4,
+        8, 64, 400, 128, _HIGH, (3, 8), 100, (3000, 400, 3000), small_rate=1e-4,
         long_steps=0, feed_steps=200, toy_seeds=(1, 1), few_seeds=3,
     ),
     ("images", False): Size(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
     ("images", True): Size(
-        10, 64, 400, 128, _GRID, (3, 10), 200, (3000, 400, 1500), small_rate=1e-4,
+        10, 64, 400, 128, _GRID, (3, 10), 200, (3000, 400, 3000), small_rate=1e-4,
         long_steps=0, feed_steps=400, toy_seeds=(1, 1), few_seeds=3,
     ),
 }  # fmt: skip
