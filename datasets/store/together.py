@@ -17,6 +17,7 @@ from repsim.datasets.store.agreement import (
     joined,
     share_of,
 )
+from repsim.datasets.store.elsewhere import is_elsewhere
 from repsim.datasets.store.places import NoLock
 from repsim.datasets.store.sinks import PARTIAL, Blocks, Layer
 from repsim.datasets.store.writer import Writer
@@ -39,7 +40,7 @@ def opened_together(
     """
     make = partial(Together, ranks=ranks)
     first: Together | None = None
-    said: dict[str, Any] = {"same": dict(same)}
+    said: dict[str, Any] = {"same": {"store": str(path), **same}}
     if ranks.rank == 0:
         try:
             first = opened(make)  # type: ignore[assignment]
@@ -55,20 +56,35 @@ def opened_together(
         kind, sentence = heard[0]["error"]
         kinds = {"FileExistsError": FileExistsError, "OSError": OSError}
         raise kinds.get(kind, ValueError)(sentence)
-    for rank, other in enumerate(heard):
-        for what, value in heard[0]["same"].items():
-            if other["same"][what] != value:
-                if first is not None:
-                    first.close()
-                msg = (
-                    f"Expected the same {what} on every rank, each of which records a "
-                    f"part of them, but those of rank {rank} are others than those of "
-                    "rank 0; draw or choose them by one seed on all ranks."
-                )
-                raise ValueError(msg)
+    wrong = _other_than_first(heard)
+    if not wrong:
+        there = is_elsewhere(path) or path.is_dir()
+        seen = ranks.exchange("there" if there else "not there", opening=True)
+        blind = [rank for rank, text in enumerate(seen) if text != "there"]
+        if blind:
+            wrong = (
+                f"Expected every rank to see the folder {path}, but rank {blind[0]} "
+                "does not; give a place that all share."
+            )
+    if wrong:
+        if first is not None:
+            first.close()
+        raise ValueError(wrong)
     writer = first or make(path, examples=rows, codec=codec, lock=NoLock())
     writer.divide(rows, heard[0])
     return writer
+
+
+def _other_than_first(heard: Sequence[Mapping[str, Any]]) -> str:
+    """Return what is wrong where a rank was given other things than the first."""
+    for rank, other in enumerate(heard):
+        for what, value in heard[0]["same"].items():
+            if other["same"][what] != value:
+                return (
+                    f"Expected the same {what} on every rank, as each records a part, "
+                    f"but rank {rank} has others than rank 0; give all ranks the same."
+                )
+    return ""
 
 
 class Together(Writer):

@@ -332,10 +332,19 @@ def test_a_layer_that_one_rank_lacks_is_missing_there_alone(tmp_path: Path) -> N
     np.testing.assert_array_equal(run["deep"], expected)
 
 
+class Unseen(type(Path())):  # type: ignore[misc]
+    """A folder of another machine."""
+
+    def is_dir(self) -> bool:
+        return False
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("inputs", "same inputs on every rank, each of which records a part of them"),
+        ("inputs", "same inputs on every rank, as each records a part, but rank 1 has"),
+        ("store", "same store on every rank, as each records a part, but rank 1 has"),
+        ("shared", "every rank to see the folder {path}, but rank 1 does not; give a"),
         ("step", "the same number of updates, but got 0, 1; call step() on every rank"),
         ("tail", "layer 'wide' to give [3] <f4 for each example on every rank, but on"),
         ("taken", "but {path} is occupied; choose another, or continue it"),
@@ -353,7 +362,10 @@ def test_what_ranks_must_agree_on(wrong: str, message: str, tmp_path: Path) -> N
         if wrong == "taken":
             opened_together(rank, path, first, rows=rows, same={})
         other = {"inputs": 2} if wrong == "inputs" and rank.rank else {}
-        writer = _opened(rank, path, rows, **other)
+        mine = path.with_name("b.zarr") if wrong == "store" and rank.rank else path
+        if wrong == "shared" and rank.rank:
+            mine = Unseen(path)
+        writer = _opened(rank, mine, rows, **other)
         try:
             writer.begin(rank.rank if wrong == "step" else 0)
             width = 4 if wrong == "tail" and rank.rank else 3
