@@ -75,7 +75,7 @@ def read_activations(
         msg = f"Expected arrays in {source} ({kinds}), but found none."
         raise ValueError(msg)
     flat = {k: _vector(v) if k != "mask" else v for k, v in coords.items()}
-    if source.suffix == ".mat" and np.shape(flat.get("step")) == (1,):
+    if source.suffix == ".mat" and getattr(flat.get("step"), "shape", ()) == (1,):
         # MATLAB has no scalars: several moments, of which there is one, or a moment?
         ids = flat.get("example", flat.get("label"))
         heads = {np.shape(a)[0] for a in activations.values()}

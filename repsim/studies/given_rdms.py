@@ -84,7 +84,7 @@ def _rows(paths: Sequence[str | Path]) -> np.ndarray:
 
 def _count(rows: np.ndarray) -> int:
     """Return of how many examples condensed RDMs are."""
-    return round((1 + (1 + 8 * rows.shape[-1]) ** 0.5) / 2)
+    return int(round((1 + (1 + 8 * int(rows.shape[-1])) ** 0.5) / 2))
 
 
 def _expect_of(rows: np.ndarray, examples: int) -> None:
