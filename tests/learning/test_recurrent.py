@@ -181,7 +181,7 @@ def recalled(trace: float | None) -> float:
 
 def test_what_is_beyond_the_window_is_learnt_only_with_a_predictor() -> None:
     with torch.random.fork_rng(devices=[]):
-        assert recalled(None) < 0.65
+        assert recalled(None) < 0.75
         assert recalled(1.0) > 0.8
 
 
