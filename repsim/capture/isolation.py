@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from repsim.capture.plain_attributes import same_attributes
 from repsim.core.modes import kept_modes
+from repsim.core.switches import Shared
 
 
 @contextmanager
@@ -72,43 +73,32 @@ def _plain_autocast() -> Iterator[None]:
         torch.set_autocast_cache_enabled(cached)
 
 
-class _ModuleByModule:
+@contextmanager
+def _no_fast_path() -> Iterator[None]:
     """Keep torch's transformer from taking one kernel for many modules in eval mode.
 
     That one gives nested tensors where there is a padding mask; training never takes
-    it. The switch is the whole process's, so the first thread in turns it and the last
-    one out gives it back.
+    it.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before = True
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._before = torch.backends.mha.get_fastpath_enabled()
-                torch.backends.mha.set_fastpath_enabled(False)
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                torch.backends.mha.set_fastpath_enabled(self._before)
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
-_module_by_module = _ModuleByModule()
-
-
-@contextmanager
-def eager() -> Iterator[None]:
+def _uncompiled() -> AbstractContextManager[object]:
     """Run compiled modules as plain Python, so that hooks are called."""
     stance = getattr(torch.compiler, "set_stance", None)
-    compiling = "torch._dynamo" in sys.modules
-    with stance("force_eager") if stance and compiling else nullcontext():
-        yield
+    if stance is None or "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    turned: AbstractContextManager[object] = stance("force_eager")
+    return turned
+
+
+_module_by_module = Shared(_no_fast_path)
+eager = Shared(_uncompiled)
 
 
 @contextmanager
@@ -155,7 +145,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         same_attributes(model),
         _plain_autocast(),
         _module_by_module,
-        eager(),
+        eager,
         torch.no_grad(),
     ):
         yield

@@ -116,7 +116,7 @@ def tap(
     around = [inner.register_forward_pre_hook(enter, with_kwargs=True)]
     around.append(inner.register_forward_hook(leave, always_call=True))
     try:
-        with hooks, eager():
+        with hooks, eager:
             yield seen
     finally:
         for handle in around:

@@ -363,18 +363,38 @@ def test_autocast_casts_of_a_pass_do_not_reach_training() -> None:
 
 
 def test_recordings_in_threads_give_the_process_its_switches_back() -> None:
-    gate = threading.Barrier(2)
+    both, first_left = threading.Event(), threading.Event()
+    inside = threading.Event()
+    graphs = []
 
-    class Meeting(nn.Module):
+    def compiled(graph: torch.fx.GraphModule, _: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    class First(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            gate.wait(30)  # both are inside
+            inside.set()
+            assert both.wait(30)
+            return x
+
+    class Second(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            both.set()
+            assert first_left.wait(30)
             assert not torch.backends.mha.get_fastpath_enabled()
             return x
 
+    torch.compiler.reset()  # loads the compiler, whose switch is one of them
     with ThreadPoolExecutor(2) as pool:
-        nets = [nn.Sequential(Meeting()) for _ in range(2)]
-        list(pool.map(lambda net: repsim.record(net, _vectors(3)), nets))
+        first = pool.submit(repsim.record, nn.Sequential(First()), _vectors(3))
+        assert inside.wait(30)
+        second = pool.submit(repsim.record, nn.Sequential(Second()), _vectors(3))
+        first.result()
+        first_left.set()
+        second.result()
     assert torch.backends.mha.get_fastpath_enabled()
+    torch.compile(nn.Linear(6, 3), backend=compiled)(_vectors(3))
+    assert graphs
 
 
 def test_an_overridden_eval_is_not_called() -> None:
