@@ -170,6 +170,19 @@ def test_documents_that_claim_what_cannot_be(
         repsim.open_recording(store)
 
 
+def test_going_on_reads_no_more_marks_than_lie_there(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(5, 4))
+    path = tmp_path / "s.zarr"
+    with repsim.Recorder(net, INPUTS, every=1, store=path) as recorder:
+        recorder.step()
+    _edit(path / "step/zarr.json", shape=[2**40])  # more than any memory holds
+    with repsim.Recorder(
+        net, INPUTS, every=1, store=path, resume=True, start=1
+    ) as recorder:
+        recorder.step()
+    assert repsim.open_recording(path)["step"].values.tolist() == [0, 1, 2]
+
+
 def test_a_layer_of_a_trillion_units_is_told_when_it_is_read(store: Path) -> None:
     _edit(store / "a/zarr.json", shape=[3, 6, 10**12])
     run = repsim.open_recording(store)
