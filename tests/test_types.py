@@ -1,4 +1,4 @@
-"""Strict types, of the package and of the tests, beside the other tests in time."""
+"""Strict types and the form of docstrings, beside the other tests in time."""
 
 import subprocess
 import sys
@@ -22,3 +22,10 @@ def test_types_are_strict() -> None:
         command = [sys.executable, "-P", "-m", "mypy", *what]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(find_spec("numpydoc") is None, reason="run as in tox -e lint")
+def test_what_a_user_reaches_has_numpydoc() -> None:
+    command = [sys.executable, "-P", "tests/validate_docstrings.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

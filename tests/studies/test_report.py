@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 import xarray as xr
 
 from repsim import run_study
-from repsim.analyses import layer_similarity
+from repsim.analyses import layer_similarity, sources
 from repsim.datasets.results import restored, storable
-from repsim.studies import report
+from repsim.studies import fingerprints, report
 from repsim.studies.report import preview, render, write_report
 
 # Networks this small have units that never fire.
@@ -20,6 +21,16 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Constant over the examples",
     "ignore:.* pairs are NaN",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_analyses() -> Iterator[None]:
+    """Draw some of the sections; test_page_in_browser draws all."""
+    few = ("learning_curves", "layer_similarity", "seeds", "displacement")
+    kept = {name: sources()[name] for name in few}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fingerprints, "sources", lambda: kept)
+        yield
 
 
 @pytest.fixture(scope="module")
