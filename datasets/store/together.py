@@ -94,6 +94,8 @@ class Together(Writer):
     that whichever process dies, the store shows moments that are whole.
     """
 
+    _alone = False  # another rank may still be writing: whoever opens next clears it
+
     def __init__(self, path: Path, *, ranks: Ranks, **options: Any) -> None:
         super().__init__(path, **options)
         self._ranks = ranks

@@ -42,6 +42,9 @@ FIRST_CAPACITY = 64
 class Writer:
     """A sink that writes to a zarr group in the background."""
 
+    _alone = True
+    """Whether nobody else writes here, so that what was never complete is removed."""
+
     def __init__(
         self,
         path: Path,
@@ -227,7 +230,7 @@ class Writer:
         finally:
             self._worker.close()
             self._lock.release()
-            if is_aborted(self.path):
+            if self._alone and is_aborted(self.path):
                 remove_tree(self.path)  # nothing was ever complete
 
     def dataset(self) -> xr.Dataset:
