@@ -110,8 +110,10 @@ def test_a_recording_elsewhere_is_the_one_here(
 def test_record_writes_elsewhere(there: tuple[str, dict[str, Any]]) -> None:
     url, options = there
     net = nn.Sequential(nn.Linear(5, 4))
-    run = repsim.record(net, [X[:7], X[7:]], store=url, storage_options=options)
-    np.testing.assert_array_equal(run["0"], net(X).detach().numpy())
+    batches = [X[:7], X[7:]]
+    run = repsim.record(net, batches, store=url, storage_options=options)
+    expected = torch.cat([net(batch) for batch in batches])
+    np.testing.assert_array_equal(run["0"], expected.detach().numpy())
 
 
 def test_text_and_large_layers_elsewhere(
