@@ -26,6 +26,11 @@ from pathlib import Path
 from repsim.claims.render import replaced
 from repsim.core.provenance import versions
 
+# Beside this file, also where Python is told not to look there.
+sys.path.insert(0, str(Path(__file__).parent))
+
+import clock
+
 FOLDER = Path(__file__).parent
 OUT = "OUT"
 """Stands for a file that the script may keep its rounds in."""
@@ -54,11 +59,8 @@ ONCE: dict[str, list[str]] = {
 
 def machine() -> dict[str, str | int | None]:
     """Return what the numbers depend on."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": clock.processor(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "load": f"{os.getloadavg()[0]:.1f}",

@@ -21,9 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from rdm_memory import peak  # type: ignore[import-not-found]
 
 import repsim
+
+# Beside this file, also where Python is told not to look there.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rdm_memory import peak  # type: ignore[import-not-found]
 
 WIDTH = 512
 SIZES = (5_000, 50_000)

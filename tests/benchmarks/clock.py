@@ -5,7 +5,9 @@ wall clock sees, and only on a machine without other work.
 """
 
 import argparse
+import platform
 import time
+from pathlib import Path
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -35,3 +37,11 @@ def now() -> float:
 def words() -> str:
     """Return what the seconds are."""
     return "CPU s, one thread" if _threads == 1 else f"wall s, {_threads} threads"
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor()

@@ -20,7 +20,6 @@ its time divided by ours. ✓ and ✗ say whether a bound is held.
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import warnings
@@ -290,7 +289,7 @@ def main() -> None:
     names = ("rsatoolbox", "scipy", "numpy", "torch")
     repsim.rdms(recording(activations(4, 2, 1)))  # What is imported when first used.
     told = ", ".join(f"{name} {version(name)}" for name in names)
-    told += f"; {given.repeats} rounds on {processor()}; {clock.words()}"
+    told += f"; {given.repeats} rounds on {clock.processor()}; {clock.words()}"
     print(told)
     tables = {}
     if given.only in (None, "rdms"):
@@ -304,14 +303,6 @@ def main() -> None:
         print("\n".join(["", *lines]))
         if given.into is not None:
             write(given.into, name, [*lines, "", f"{told}."])
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -207,6 +207,7 @@ Plugin = Callable[..., str]
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin]:
     """Return what writes modules, imports them, and registers the rule of the last."""
+    monkeypatch.chdir(tmp_path)  # a plugin puts it on the path: not the checkout's
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def write(**texts: str) -> str:
