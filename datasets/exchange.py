@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from repsim.datasets.imports import expect_at_once
 from repsim.datasets.recordings import layers
 from repsim.datasets.store.attributes import attribute, example_coordinates
 from repsim.datasets.store.places import refused
@@ -71,19 +72,34 @@ def from_netcdf(path: str | Path, *, chunks: Any = None) -> xr.Dataset:
     return validate(run, str(path))
 
 
+def from_other(path: str | Path) -> xr.Dataset:
+    """Open a netCDF file of another tool, unless it claims more than memory holds."""
+    if find_spec("h5py"):
+        import h5py
+
+        if h5py.is_hdf5(path):
+            _check_claims(path)
+    data = xr.open_dataset(path)
+    if fault := memory_fault(data.nbytes):
+        data.close()
+        msg = f"Expected {path} to fit into memory, but it claims {fault}; free some."
+        raise ValueError(msg)
+    return data
+
+
 def _check_claims(path: str | Path) -> None:
-    """Refuse coordinates, which are read at once, that claim more than can be."""
+    """Refuse a file that claims more than can be, before anything of it is read."""
     import h5py
 
     with h5py.File(path) as file:
-        for name, kept in file.items():
-            if isinstance(kept, h5py.Dataset) and kept.ndim == 1 and kept.is_scale:
-                if fault := memory_fault(kept.size * kept.dtype.itemsize):
-                    msg = (
-                        f"Expected {name!r} in {path} to fit into memory, but it "
-                        f"claims {fault}; free some, or write the file again."
-                    )
-                    raise ValueError(msg)
+        try:
+            expect_at_once(file)
+        except ValueError as error:
+            msg = (
+                f"Expected {path} to fit into memory, but {error}; free some, or write "
+                "the file again."
+            )
+            raise ValueError(msg) from error
 
 
 def _expect_h5netcdf() -> None:

@@ -1,7 +1,7 @@
 """Files of other tools to recordings, and recordings to files of other tools."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import xarray as xr
 from repsim.core.messages import unknown
 from repsim.datasets.arrays import from_arrays
 from repsim.datasets.exchange import from_netcdf, to_dataframe
+from repsim.datasets.imports import READERS, read_file
 from repsim.datasets.recordings import layers
 from repsim.datasets.store import save_recording
 
@@ -67,7 +68,7 @@ def read_activations(
         raise FileNotFoundError(msg)
     if source.suffix == ".nc":
         return from_netcdf(source).load().assign_attrs(attrs)
-    arrays = dict(_folder(source)) if source.is_dir() else _file(source)
+    arrays = dict(_folder(source)) if source.is_dir() else read_file(source)
     coords = {COORDINATES[n]: a for n, a in arrays.items() if n in COORDINATES}
     activations = {n: a for n, a in arrays.items() if n not in COORDINATES}
     if not activations:
@@ -106,7 +107,7 @@ def _folder(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
         parts = list(file.relative_to(folder).with_suffix("").parts)
         if parts[-1] == "features" and len(parts) > 1:
             parts.pop()
-        arrays = _file(file)
+        arrays = read_file(file)
         whole = len(arrays) == 1 and file.suffix != ".npz"  # the file is the layer
         for name, array in arrays.items():
             inner = [] if whole else [name]
@@ -117,71 +118,6 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Return a key by which layer_2 comes before layer_10."""
     pieces = re.split(r"(\d+)", str(path))
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in pieces]
-
-
-def _file(file: Path) -> dict[str, Any]:
-    if file.suffix not in READERS:
-        raise ValueError(unknown("file's ending", file.suffix, [*READERS, ".nc"]))
-    try:
-        return READERS[file.suffix](file)
-    except Exception as error:  # whatever a reader makes of a stranger's bytes
-        said = " ".join(str(error).split())[:200]
-        msg = (
-            f"Expected {file} to hold arrays of numbers, but it cannot be read: {said} "
-            "(nothing that could run code, such as pickled objects, is opened)."
-        )
-        raise ValueError(msg) from error
-
-
-def _npy(file: Path) -> dict[str, Any]:
-    return {file.stem: np.load(file, allow_pickle=False)}
-
-
-def _npz(file: Path) -> dict[str, Any]:
-    with np.load(file, allow_pickle=False) as kept:
-        return dict(kept)
-
-
-def _mat(file: Path) -> dict[str, Any]:
-    from scipy.io import loadmat
-
-    try:
-        kept = loadmat(file)
-    except NotImplementedError:  # version 7.3 is HDF5, its axes the other way round
-        import h5py
-
-        with h5py.File(file) as opened:
-            return {
-                name: np.asarray(value).T
-                for name, value in opened.items()
-                if isinstance(value, h5py.Dataset)
-            }
-    return {
-        name: value
-        for name, value in kept.items()
-        if not name.startswith("__") and value.dtype.kind in "fiub"
-    }
-
-
-def _pt(file: Path) -> dict[str, Any]:
-    import torch
-
-    kept = torch.load(file, map_location="cpu", weights_only=True)
-    if isinstance(kept, torch.Tensor):
-        return {file.stem: kept}
-    if not isinstance(kept, Mapping):
-        msg = f"a tensor or a dict of tensors was expected, not {type(kept).__name__}"
-        raise TypeError(msg)
-    return {str(k): v for k, v in kept.items() if isinstance(v, torch.Tensor)}
-
-
-READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    ".npy": _npy,
-    ".npz": _npz,
-    ".mat": _mat,
-    ".pt": _pt,
-    ".pth": _pt,
-}
 
 
 def write_activations(run: xr.Dataset, path: str | Path) -> None:

@@ -12,13 +12,13 @@ import zarr
 
 from repsim.core.files import DOCUMENT
 from repsim.datasets.store.elsewhere import (
-    for_zarr,
     make_folder,
     put,
     reader_of,
     remove_files,
     remove_tree,
 )
+from repsim.datasets.store.guarded import guarded
 from repsim.datasets.store.reader import described
 from repsim.datasets.store.zarr_format import (
     Array,
@@ -85,7 +85,7 @@ def parsed(folder: Path, document: Mapping[str, Any]) -> Array:
 
 def committed(folder: Path) -> np.ndarray:
     """Return the steps that carry a commit mark, from the folder of `step`."""
-    array = zarr.open_array(for_zarr(folder), mode="r")
+    array = zarr.open_array(guarded(folder), mode="r")
     # Read by what lies there: what the document claims may be more than memory holds.
     places = (i for i in count() if not _is_there(folder, i))
     most = min(array.shape[0], next(places) * array.chunks[0])

@@ -7,6 +7,7 @@ empty folders, but an object appears in it whole or not at all.
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,10 +108,18 @@ def fetch(path: Path, most: int | None = None) -> bytes:
         fs, where = path.fs, path.path  # type: ignore[attr-defined]
         span = {} if most is None else {"start": 0, "end": most}
         return bytes(fs.cat_file(where, **span))
+    expect_file(path)
     if most is None:
         return path.read_bytes()
-    with path.open("rb") as opened:
-        return opened.read(most)
+    with path.open("rb") as opened:  # `read` makes room for all that it is asked for
+        return opened.read(min(most, os.fstat(opened.fileno()).st_size))
+
+
+def expect_file(path: str | Path) -> None:
+    """Raise where a path leads to a pipe or a device, which have no end."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise ValueError(f"{os.path.basename(path)} is a pipe or a device, no file")
 
 
 def reader_of(

@@ -1,6 +1,6 @@
 """Groups that xarray wrote, ours or a stranger's, opened as lazily and as warily."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,11 +10,13 @@ from xarray.backends import BackendArray, BackendEntrypoint, ZarrBackendEntrypoi
 from xarray.core import indexing
 
 from repsim.core.files import DOCUMENT
-from repsim.datasets.store.elsewhere import for_zarr
+from repsim.datasets.store.guarded import guarded
 from repsim.datasets.store.reader import (
     Opened,
     described,
     fits_memory,
+    lacking,
+    objects_of,
     path_of,
     truly_large,
 )
@@ -36,9 +38,10 @@ FAULTS = (
 class ToldArray(BackendArray):
     """One variable of xarray's, of which a damaged object is named."""
 
-    def __init__(self, array: Any, folder: Path) -> None:
+    def __init__(self, array: Any, folder: Path, outer: Sequence[int]) -> None:
         self._array = array
         self._folder = folder
+        self._outer = outer
         self.shape = array.shape
         self.dtype = array.dtype
 
@@ -50,6 +53,9 @@ class ToldArray(BackendArray):
 
     def _read(self, key: tuple[Any, ...]) -> Any:
         try:
+            touched = objects_of(key, self.shape, self._outer)
+            if fault := lacking(self._folder, touched):
+                raise ValueError(fault)
             if all(isinstance(k, slice | int | np.integer) for k in key):
                 wanted = self._array[indexing.BasicIndexer(key)]
             else:
@@ -78,14 +84,15 @@ class Foreign(BackendEntrypoint):
         """Open a group of zarr v3."""
         folder = path_of(filename_or_obj)
         run = ZarrBackendEntrypoint().open_dataset(
-            for_zarr(folder),
+            guarded(folder),
             drop_variables=drop_variables,
             consolidated=False,
             zarr_format=3,
         )
         for name, variable in run.variables.items():
             if not variable._in_memory:
-                told = ToldArray(variable._data, folder / str(name))
+                outer = variable.encoding.get("shards") or variable.encoding["chunks"]
+                told = ToldArray(variable._data, folder / str(name), outer)
                 variable._data = cast(Any, indexing.LazilyIndexedArray(told))
         return run
 

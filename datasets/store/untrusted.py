@@ -6,6 +6,7 @@ first value is read.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import numpy as np
 
 from repsim.core.free_memory import available_memory
 
-DOCUMENT_BYTES = 2**26
-"""No `zarr.json` is longer."""
+DOCUMENT_BYTES = 2**24
+"""No `zarr.json` is longer: a longer one takes a second to parse, and a gigabyte."""
 
 OBJECT_BYTES = 2**31
 """No object holds more; Blosc, too, can pack no more at once."""
@@ -31,6 +32,22 @@ CODECS = frozenset(
     "zstd".split()
 )
 """What unpacks numbers and text, and nothing else; pickles are not among them."""
+
+PLUGINS = frozenset(
+    f"numcodecs.{name}"
+    for name in "blosc bz2 gzip lz4 zlib zstd shuffle bitround delta "
+    "fixedscaleoffset quantize astype".split()
+)
+"""Those of numcodecs whose results cannot grow beyond what is told beforehand."""
+
+TEXT = frozenset(("vlen-bytes", "vlen-utf8"))
+TEXT_BYTES = 64
+"""Memory that one text takes at least: a reference, an object, and a copy."""
+
+INDEX_SUM = "crc32c"
+
+MOST_OBJECTS = 2**16
+"""Objects that an array may lack, as zarr lists all that it touches before it reads."""
 
 
 def array_fault(document: Mapping[str, Any]) -> str | None:
@@ -58,11 +75,16 @@ def _codecs_fault(
     if not isinstance(codecs, list) or not codecs:
         return f"the codecs {_short(codecs)}"
     for codec in codecs:
-        name = codec if isinstance(codec, str) else _within(codec, "name")
-        plugin = isinstance(name, str) and name.startswith("numcodecs.")
-        if not plugin and (not isinstance(name, str) or name not in CODECS):
-            return f"the codec {_short(name)}, none of {', '.join(sorted(CODECS))}"
+        name = codec_name(codec)
+        if name not in CODECS | PLUGINS or not _plain_types(codec):
+            what = _short(name if name not in PLUGINS else codec)
+            return f"the codec {what}, none of {', '.join(sorted(CODECS))}"
         if name == "sharding_indexed":
+            if len(codecs) > 1:
+                return "shards along with other codecs"
+            index = _within(codec, "configuration", "index_codecs")
+            if not _index_codecs(index):
+                return f"the codecs {_short(index)} for the index of shards"
             inner = _within(codec, "configuration", "chunk_shape")
             fits = _sizes(inner, 1, len(chunks)) and not inside
             if not fits or any(a % b for a, b in zip(chunks, inner, strict=True)):
@@ -76,6 +98,28 @@ def _codecs_fault(
     return None
 
 
+def codec_name(codec: object) -> str:
+    """Return the name of a codec; that of none is no codec's."""
+    name = codec if isinstance(codec, str) else _within(codec, "name")
+    return name if isinstance(name, str) else repr(name)
+
+
+def _plain_types(codec: object) -> bool:
+    """Whether the types that a filter names are those of numbers."""
+    settings = _within(codec, "configuration")
+    settings = settings if isinstance(settings, Mapping) else {}
+    keys = ("dtype", "astype", "encode_dtype", "decode_dtype")
+    named = [settings[key] for key in keys if settings.get(key) is not None]
+    return all(re.fullmatch(r"[<>|=]?[biufc]\d{1,2}", str(n)) for n in named)
+
+
+def _index_codecs(codecs: object) -> bool:
+    """Whether the index of a shard is what it is: numbers, perhaps a check sum."""
+    names = [codec_name(c) for c in codecs] if isinstance(codecs, list) else []
+    endian = names and _within(codecs, 0, "configuration", "endian")
+    return names in (["bytes"], ["bytes", INDEX_SUM]) and endian in (None, "little")
+
+
 def memory_fault(size: int) -> str | None:
     """Return what is wrong with reading so many bytes at once, or None."""
     if size <= SMALL or size <= available_memory() // 2:
@@ -83,32 +127,23 @@ def memory_fault(size: int) -> str | None:
     return f"{size} bytes, more than half of the memory that is free"
 
 
-def unpacked(head: bytes, codec: str) -> int | None:
-    """Return into how many bytes an object says that it unpacks, if it does."""
-    if codec == "blosc" and len(head) >= 16:
-        return int.from_bytes(head[4:8], "little")
-    if codec == "zstd" and head[:4] == b"\x28\xb5\x2f\xfd" and len(head) >= 18:
-        # RFC 8878, 3.1.1.1: flags, window, dictionary, and then the content's size.
-        flags = head[4]
-        single = flags >> 5 & 1
-        start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
-        length = (single, 2, 4, 8)[flags >> 6]
-        size = int.from_bytes(head[start : start + length], "little")
-        return size + 256 * (length == 2) if length else None
-    return None
+def item_bytes(data_type: object, *, known: bool = False) -> int | None:
+    """Return the bytes of one value, of text those of the least; None for no type.
 
-
-def item_bytes(data_type: object) -> int | None:
-    """Return the bytes of one value; of text, those of a reference to it."""
+    With `known` also None where they do not follow from the type's name.
+    """
+    guess = None if known else 8
     if isinstance(data_type, Mapping):
         length = _within(data_type, "configuration", "length_bytes")
-        return length if isinstance(length, int) and length > 0 else 8
+        return length if isinstance(length, int) and length > 0 else guess
     if not isinstance(data_type, str):
         return None
+    if data_type in ("string", "variable_length_bytes", "bytes"):
+        return None if known else TEXT_BYTES
     try:
         return max(1, np.dtype(data_type).itemsize)
     except (TypeError, ValueError):
-        return 8
+        return guess
 
 
 def refuse_link(path: Path) -> None:
@@ -139,9 +174,12 @@ def _names(value: object, count: int) -> bool:
     )
 
 
-def _within(value: object, *keys: str) -> Any:
+def _within(value: object, *keys: str | int) -> Any:
     for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, list) and key == 0:
+            value = value[0]
+        else:
+            value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 

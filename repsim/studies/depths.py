@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from repsim import plot
 from repsim.core.files import local_folder, write_whole
 from repsim.datasets.results import storable
+from repsim.datasets.store import opened
 from repsim.studies.completeness import SUMMARY
 from repsim.studies.fingerprints import PAGE
 from repsim.studies.report import (
@@ -135,9 +136,7 @@ def _accuracies(folders: Sequence[Path]) -> xr.Dataset:
     """Return the final test accuracies of all depths."""
     accuracies = {}
     for folder in folders:
-        store = xr.open_zarr(
-            folder / RESULTS, group="learning_curves", consolidated=False
-        )
+        store = opened(folder / RESULTS / "learning_curves", None)
         last = store["test_accuracy"].isel(step=-1, drop=True).load()
         accuracies[int(folder.name.removeprefix("depth_"))] = last
     along = xr.Variable("depth", list(accuracies))

@@ -9,6 +9,8 @@ import xarray as xr
 import zarr
 
 from repsim.core.files import DOCUMENT
+from repsim.datasets.exchange import from_other
+from repsim.datasets.imports import read_file
 from repsim.studies.completeness import RUNS
 from repsim.studies.materials import load
 from repsim.studies.plugins import import_modules
@@ -104,15 +106,11 @@ def read(path: Path) -> np.ndarray:
     if not path.is_file():
         msg = f"Expected a file at {path}, but found none."
         raise FileNotFoundError(msg)
-    if path.suffix == ".npy":
-        return np.asarray(np.load(path, allow_pickle=False))
-    if path.suffix == ".mat":
-        from scipy.io import loadmat
-
-        held = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
-    else:
-        with xr.open_dataset(path) as data:
+    if path.suffix == ".nc":
+        with from_other(path) as data:
             held = {str(k): v.values for k, v in data.data_vars.items()}
+    else:
+        held = read_file(path)
     numeric = {k: np.asarray(v) for k, v in held.items() if np.asarray(v).ndim > 0}
     numeric = {k: v for k, v in numeric.items() if v.dtype.kind in "fiu"}
     if len(numeric) != 1:

@@ -27,6 +27,7 @@ from repsim.datasets.pooling import How
 from repsim.datasets.recordings import layers, networks
 from repsim.datasets.reduction import reduce as reduced
 from repsim.datasets.results import restored, storable
+from repsim.datasets.store import opened
 from repsim.datasets.studies import open_study
 from repsim.inference.summaries import table
 from repsim.studies.completeness import RUNS, SUMMARY
@@ -250,8 +251,7 @@ def _result(
     store = out / RESULTS
     try:
         if zarr.open_group(store, mode="r", path=name).attrs["fingerprint"] == mark:
-            stored: xr.Dataset = xr.open_zarr(store, group=name, consolidated=False)
-            return restored(stored.load())
+            return restored(opened(store / name, None).load())
     except (FileNotFoundError, KeyError):
         pass
     result = analysis.compute(study)

@@ -1,9 +1,11 @@
 """What strangers' files cannot do: run code, write elsewhere, take all memory.
 
-    REPSIM_FUZZ=10000 pytest -s tests/datasets/store/test_untrusted.py -k mutated
+    REPSIM_FUZZ=10000 pytest -s --basetemp /dev/shm/fuzz \
+        tests/datasets/store/test_untrusted.py -k mutated
 
 mutates so many stores (100 where nothing is said) and prints how each kind ended;
 REPSIM_FUZZ_FIRST is the number of the first one, so that a long run can go in pieces.
+On a disk removing folders takes most of the time, in memory none.
 """
 
 import collections
@@ -28,8 +30,8 @@ import zarr
 from torch import nn
 
 import repsim
-from repsim.datasets.store.untrusted import array_fault, unpacked
-from repsim.datasets.store.zarr_format import Codec, checksum
+from repsim.datasets.store.untrusted import array_fault
+from repsim.datasets.store.zarr_format import checksum
 
 Tree = dict[str, bytes]
 
@@ -146,7 +148,7 @@ def test_what_is_no_recording_is_one_sentence(kind: str, tmp_path: Path) -> None
         ("a", {"dimension_names": None}, "dimension names None for 3 axes"),
         ("a", {"data_type": 3}, "the data type 3"),
         ("a", {"codecs": []}, "the codecs"),
-        ("a", {"codecs": [{"name": "numcodecs.pickle"}]}, "Unknown codec"),
+        ("a", {"codecs": [{"name": "numcodecs.pickle"}]}, "the codec 'numcodecs"),
         (
             "example",
             {
@@ -203,17 +205,6 @@ def test_shards_within_shards_and_endless_indices_are_refused(store: Path) -> No
     assert "shards of" in str(array_fault(document))
 
 
-@pytest.mark.parametrize("size", [5, 300, 70_000])
-def test_an_object_says_how_long_it_is(size: int) -> None:
-    import numcodecs
-
-    data = os.urandom(size)
-    assert unpacked(numcodecs.zstd.compress(data, 1)[:18].ljust(18), "zstd") == size
-    blosc = Codec().encode(np.frombuffer(data, np.uint8))
-    assert unpacked(blosc[:18], "blosc") == size
-    assert unpacked(data[:3], "zstd") is None
-
-
 def test_an_object_that_would_unpack_into_more_is_not_unpacked(store: Path) -> None:
     """A bomb: two gigabytes of zeros in a few kilobytes, its check sum right."""
     path = store / "example" / "c.0"
@@ -221,15 +212,6 @@ def test_an_object_that_would_unpack_into_more_is_not_unpacked(store: Path) -> N
     data[4:8] = (2**31 - 1).to_bytes(4, "little")
     path.write_bytes(bytes(data) + checksum(bytes(data)))
     with pytest.raises(ValueError, match="c.0 claims 2147483647 bytes where 48 belong"):
-        repsim.open_recording(store)
-
-
-def test_text_that_would_unpack_into_more_is_not_unpacked(store: Path) -> None:
-    path = next(p for p in (store / "label").rglob("*") if p.name == "0")
-    # Magic, one flag for a content size of eight bytes, the window, the size.
-    data = b"\x28\xb5\x2f\xfd\xc0\x50" + (2**50).to_bytes(8, "little") + bytes(8)
-    path.write_bytes(data + checksum(data))
-    with pytest.raises(ValueError, match="0 claims 1125899906842624 bytes, more than"):
         repsim.open_recording(store)
 
 
@@ -242,7 +224,7 @@ def test_a_netcdf_file_that_claims_more_than_memory_is_refused(tmp_path: Path) -
         file.create_dataset("a", (2**40,), "f4", chunks=(1024,)).dims[0].attach_scale(
             ids
         )
-    with pytest.raises(ValueError, match="Expected 'example' in .*k.nc to fit into me"):
+    with pytest.raises(ValueError, match="k.nc to fit .*' claims .* more than half"):
         repsim.open_recording(tmp_path / "k.nc")
 
 
@@ -497,7 +479,10 @@ def test_mutated_stores_open_or_are_told(tmp_path: Path) -> None:
         except Exception as error:
             pytest.fail(f"trial {trial}, {base}, {kind.__name__}: {error!r}")
         assert not Watch.noted, (trial, base, Watch.noted)
-        slowest = max(slowest, time.process_time() - began)
+        taken = time.process_time() - began
+        slowest = max(slowest, taken)
+        if taken > 1:
+            print(f"slow: trial {trial}, {base}, {kind.__name__}: {taken:.1f} s")
         ends[f"{base}, {kind.__name__[8:]}: {end}"] += 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
     print(f"\n{TRIALS} stores, slowest {slowest:.2f} s CPU, {peak / 1024:.0f} MB more")
