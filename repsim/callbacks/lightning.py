@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from repsim.callbacks.attached import Attached
 
 
-class LightningRecorder(Callback):
+class LightningRecorder(Callback):  # type: ignore[misc]
     """Record a `LightningModule` on fixed examples, as `repsim.Recorder` does.
 
     A step is one optimiser update, also under gradient accumulation. Only the first

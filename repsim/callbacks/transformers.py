@@ -13,7 +13,7 @@ from transformers import (
 from repsim.callbacks.attached import Attached
 
 
-class TransformersRecorder(TrainerCallback):
+class TransformersRecorder(TrainerCallback):  # type: ignore[misc]
     """Record the trained model on fixed examples, as `repsim.Recorder` does.
 
     A step is one optimiser update, also under gradient accumulation. Only the first

@@ -1,11 +1,18 @@
-"""One thread: what small matrices want, and what makes numbers repeatable."""
+"""How many threads compute: one for small matrices, one for each block of large."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
+from typing import TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits
+
+Item = TypeVar("Item")
+
+_given: ContextVar[int] = ContextVar("threads that torch had outside", default=1)
 
 
 @contextmanager
@@ -44,3 +51,46 @@ def calm(size: int, worth: int = 1 << 18) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let torch compute on one thread inside; `spread` still knows how many it had.
+
+    Its threads meet after each pass over the numbers, and wait longer for each other
+    than a pass takes, most of all where other processes want the cores, too.
+    """
+    before = torch.get_num_threads()
+    token = _given.set(max(_given.get(), before))
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _given.reset(token)
+
+
+def spread(make: Callable[[], Callable[[Item], object]], items: Iterable[Item]) -> None:
+    """Do what `make` returns for each item once, on as many threads as torch has.
+
+    Each calls `make` for a worker of its own, takes the next item when it has done one,
+    and computes alone: the arithmetic is the same on any number of threads.
+    """
+    queue = iter(items)
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        do = make()
+        for item in queue:
+            do(item)
+
+    with alone():
+        others = _given.get() - 1
+        if not others:
+            work()
+            return
+        with ThreadPoolExecutor(others) as pool:
+            started = [pool.submit(work) for _ in range(others)]
+            work()
+            for other in started:
+                other.result()

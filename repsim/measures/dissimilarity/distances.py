@@ -1,12 +1,14 @@
 """Distances between all pairs of rows, condensed, one file for all metrics."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Literal
 
 import numpy as np
 import torch
 from scipy.spatial.distance import pdist
 
+from repsim.core.threads import alone
 from repsim.measures.dissimilarity.batched import (
     DIRECTIONS,
     EPS,
@@ -83,12 +85,24 @@ def condensed(
     OutOfRange
         If the result's dtype does not hold the distances.
     """
+    # Sums of absolute differences are no product: torch's threads share their pairs.
+    with nullcontext() if metric == "cityblock" else alone():
+        return _condensed(x, metric, out, scaled, turn)
+
+
+def _condensed(
+    x: torch.Tensor,
+    metric: str,
+    out: np.ndarray | None,
+    scaled: bool,
+    turn: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> tuple[np.ndarray, int]:
     n = len(x)
     if out is None:
         out = np.empty(n_pairs(n), name_of(x))
-    alone = turn is None and x.device.type == "cpu" and is_small(n, x.shape[1], metric)
-    if alone and small_rdms(x.double().numpy()[None], metric, out[None])[0]:
-        return out, 0
+    if turn is None and x.device.type == "cpu" and is_small(n, x.shape[1], metric):
+        if small_rdms(x.double().numpy()[None], metric, out[None])[0]:
+            return out, 0
     if metric == "cityblock" and n <= PROBE and _few_blocks(x, out):
         return out, 0
     few = some_columns(x)

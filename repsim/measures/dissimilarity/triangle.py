@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.spatial.distance import squareform
 
+from repsim.core.threads import spread
 from repsim.measures.kernels.hsic_sums import LeftFactor, intel
 
 _BANDS = (64, 192)
@@ -62,15 +63,28 @@ def triangle(
     if out is None:
         out = np.empty(n_pairs(n), _dtype(rows))
     height = min(max(n // 8, _BANDS[0]), _BANDS[1])
-    bands = _bands(rows, scale, across, down, height)
-    at = 0
-    for start in range(0, n, height):
-        stop = min(start + height, n)
-        band = bands(start, stop)
-        for i in range(start + 1, min(stop + 1, n)):
-            end = at + n - i
-            out[at:end] = band[i - start - 1, i - start :]
-            at = end
+
+    def writer() -> Callable[[int], None]:
+        bands = _bands(rows, scale, across, down, height)
+
+        def write(start: int) -> None:
+            stop, at = min(start + height, n), start * n - start * (start + 1) // 2
+            band = bands(start, stop)
+            for i in range(start + 1, min(stop + 1, n)):
+                end = at + n - i
+                out[at:end] = band[i - start - 1, i - start :]
+                at = end
+
+        return write
+
+    # The longest bands come first, so that threads end together.
+    starts = range(0, n, height)
+    if rows.device.type == "cpu" and n * n * rows.shape[1] >= WORTH:
+        spread(writer, starts)
+    else:
+        write = writer()
+        for start in starts:
+            write(start)
     return out
 
 
