@@ -16,52 +16,69 @@ from repsim.capture import distributed
 
 
 def main(kind: str, rank: int, folder: Path) -> None:
-    """Train a network of this kind, with a recorder where `kind` asks for one."""
+    """Do what `kind` asks for in a process of two."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
+    if kind == "killed":
+        _killed(rank, *_networks(kind), folder)
+    elif kind in ("alone", "fsdp1"):
+        _refused(rank, *_networks(kind), folder)
+    else:
+        for recorded in (True, False):
+            _trained(kind, rank, folder, recorded)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def _networks(kind: str) -> tuple[nn.Module, nn.Sequential, torch.Tensor]:
+    """Return a network as wrapped for this kind, the one inside, and fixed inputs."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     fixed = torch.randn(11, 6)
-    model = net
     if kind in ("ddp", "killed"):
-        model = nn.parallel.DistributedDataParallel(net)
-    elif kind == "fsdp1":
+        return nn.parallel.DistributedDataParallel(net), net, fixed
+    if kind == "fsdp1":
         from torch.distributed.fsdp import FullyShardedDataParallel
 
-        model = FullyShardedDataParallel(net, device_id=torch.device("cpu"))
-    else:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        whole = FullyShardedDataParallel(net, device_id=torch.device("cpu"))
+        return whole, net, fixed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
-        mesh = init_device_mesh("cpu", (2,))
-        fully_shard(net[0], mesh=mesh)
-        fully_shard(net, mesh=mesh)
-    if kind in ("alone", "fsdp1"):
-        distributed.PATIENCE = 1.0
-        sentences = []
-        for call in (
-            lambda: repsim.Recorder(model, fixed),
-            lambda: repsim.record(model, fixed),
-            lambda: repsim.compare_models(model, batches=fixed, progress=False),
-        ):
-            if rank == 0:  # the other one knows nothing of it
-                try:
-                    call()
-                except ValueError as error:
-                    sentences.append(str(error))
-        if rank == 0:
-            (folder / "sentence").write_text("\n".join(sentences))
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-        return
-    if kind == "killed":
-        _killed(rank, model, net, fixed, folder)
-        return
+    mesh = init_device_mesh("cpu", (2,))
+    fully_shard(net[0], mesh=mesh)
+    fully_shard(net, mesh=mesh)
+    return net, net, fixed
+
+
+def _refused(
+    rank: int, model: nn.Module, net: nn.Sequential, fixed: torch.Tensor, folder: Path
+) -> None:
+    """Call on one rank what all must call, and keep what it says."""
+    distributed.PATIENCE = 1.0
+    sentences = []
+    for call in (
+        lambda: repsim.Recorder(model, fixed),
+        lambda: repsim.record(model, fixed),
+        lambda: repsim.compare_models(model, batches=fixed, progress=False),
+    ):
+        if rank == 0:  # the other one knows nothing of it
+            try:
+                call()
+            except ValueError as error:
+                sentences.append(str(error))
+    if rank == 0:
+        (folder / "sentence").write_text("\n".join(sentences))
+
+
+def _trained(kind: str, rank: int, folder: Path, recorded: bool) -> None:
+    """Train, with a recorder or without one, and keep the weights."""
+    model, net, fixed = _networks(kind)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     store = folder / "run.zarr"
     recorder = None
-    if not (folder / "plain").exists():
+    if recorded:
         passed: list[int] = []
         net[0].register_forward_pre_hook(
             lambda module, args: (
@@ -107,10 +124,8 @@ def main(kind: str, rank: int, folder: Path) -> None:
         p.full_tensor() if hasattr(p, "full_tensor") else p for p in net.parameters()
     ]
     if rank == 0:
-        name = "plain.pt" if recorder is None else "recorded.pt"
+        name = "recorded.pt" if recorded else "plain.pt"
         torch.save([w.detach() for w in weights], folder / name)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 def _killed(
