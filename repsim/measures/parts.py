@@ -27,18 +27,21 @@ class ByParts(Generic[Part]):
 
     The measure ignores the scale of a side: what is prepared was multiplied by a power
     of two that brings it near 1. With `ranks`, `prepare` is told its `rounding`.
+    `join` may be given several pairs at once, as `joins` with a list of them.
     """
 
     def __init__(
         self,
         prepare: Callable[..., Part],
-        join: Callable[..., float],
+        join: Callable[..., float] | None = None,
         *,
+        joins: Callable[..., Sequence[float] | np.ndarray] | None = None,
         symmetric: bool = True,
         ranks: bool = False,
     ) -> None:
         self._prepare = prepare
         self._join = join
+        self._joins = joins
         self._symmetric = symmetric
         self._ranks = ranks
 
@@ -49,6 +52,15 @@ class ByParts(Generic[Part]):
             options["rounding"] = Rounding.of(x, by)
         return self._prepare(scaled, **options)
 
+    def _together(
+        self, pairs: list[tuple[Part, Part]], **options: Any
+    ) -> Sequence[float] | np.ndarray:
+        """Return the value of every pair."""
+        if self._joins is not None:
+            return self._joins(pairs, **options)
+        assert self._join is not None
+        return [self._join(a, b, **options) for a, b in pairs]
+
     def one(
         self, x: Matrix, y: Matrix, least: int = 2, nan: Nan = "raise", **options: Any
     ) -> float:
@@ -56,8 +68,8 @@ class ByParts(Generic[Part]):
         a, b = raw_pair(x, y, least, nan)
         if warn_constant(a, b):
             return float("nan")
-        parts = (self._part(side, torch.float64, **options) for side in (a, b))
-        return self._join(*parts, **options)
+        left, right = (self._part(side, torch.float64, **options) for side in (a, b))
+        return float(self._together([(left, right)], **options)[0])
 
     def __call__(
         self,
@@ -82,13 +94,17 @@ class ByParts(Generic[Part]):
         half = ys is None and self._symmetric
         values = np.full((len(left), len(right)), np.nan)
         for i, a in enumerate(tqdm(left, disable=not progress)):
-            for j in range(i if half else 0, len(right)):
-                b = right[j]
-                if a is None or b is None:
-                    continue
-                values[i, j] = self._join(a, b, **options)
-                if half:
-                    values[j, i] = values[i, j]
+            if a is None:
+                continue
+            there = [
+                (j, b)
+                for j, b in enumerate(right)
+                if b is not None and (j >= i or not half)
+            ]
+            places = [j for j, _ in there]
+            values[i, places] = self._together([(a, b) for _, b in there], **options)
+            if half:
+                values[places, i] = values[i, places]
         return values
 
 

@@ -15,6 +15,10 @@ NEAR = 0.999
 """Above this cosine the arc cosine has lost digits that the chord still has."""
 
 
+TOGETHER = 2**22
+"""Numbers of the products that are decomposed in one call."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """One representation of norm 1, up to rotation."""
@@ -136,21 +140,51 @@ def _shape(x: torch.Tensor, *, alpha: float, rounding: Rounding | None = None) -
     return Shape(x / torch.linalg.vector_norm(x), rank if alpha == 0 else 0)
 
 
-def _angle(a: Shape, b: Shape, *, alpha: float) -> float:
-    """Return the angle between two shapes."""
+def _angles(pairs: list[tuple[Shape, Shape]], *, alpha: float) -> np.ndarray:
+    """Return the angle between the two shapes of every pair.
+
+    Decompositions of products of one shape are made in one call, and what comes back
+    from a device comes back once for all pairs, not once a pair.
+    """
     if alpha == 0:
-        refuse_full_rank("shape_distance(alpha=0)", len(a.z), a.rank, b.rank)
-    product = a.z.T @ b.z
-    cosine = float(torch.linalg.svdvals(product).sum())
-    if cosine < NEAR:
-        return float(np.arccos(cosine))
-    # Near 0 the angle comes from the chord between the aligned shapes.
-    u, _, vt = torch.linalg.svd(product, full_matrices=False)
+        for a, b in pairs:
+            name = "shape_distance(alpha=0)"
+            refuse_full_rank(name, len(a.z), a.rank, b.rank)
+    cosines: list[torch.Tensor] = [torch.empty(0)] * len(pairs)
+    for run in _alike([(a.z.shape[1], b.z.shape[1]) for a, b in pairs]):
+        products = torch.stack([pairs[i][0].z.T @ pairs[i][1].z for i in run])
+        sums = torch.linalg.svdvals(products).sum(dim=1)
+        for i, value in zip(run, sums, strict=True):
+            cosines[i] = value
+    cosine = torch.stack(cosines).double().cpu().numpy()
+    angles = np.arccos(np.minimum(cosine, 1.0))
+    near = np.flatnonzero(~(cosine < NEAR))
+    if len(near):
+        chords = [_squared_chord(*pairs[i]) for i in near]
+        squared = torch.stack(chords).double().cpu().numpy()
+        angles[near] = 2 * np.arcsin(np.minimum(np.sqrt(squared) / 2, 1.0))
+    return np.asarray(angles)
+
+
+def _squared_chord(a: Shape, b: Shape) -> torch.Tensor:
+    """Return the squared distance of two aligned shapes, which near 0 is exact."""
+    u, _, vt = torch.linalg.svd(a.z.T @ b.z, full_matrices=False)
     turned_a, turned_b = a.z @ u, b.z @ vt.T
     # What lies outside the common width has no partner and counts in full.
     apart = (turned_a - turned_b, a.z - turned_a @ u.T, b.z - turned_b @ vt)
-    squared = sum(float(part.square().sum()) for part in apart)
-    return 2 * float(np.arcsin(min(np.sqrt(squared) / 2, 1.0)))
+    return torch.stack([part.square().sum() for part in apart]).sum()
+
+
+def _alike(shapes: list[tuple[int, int]]) -> list[list[int]]:
+    """Return runs of products of one shape, of which a few fit beside each other."""
+    runs: dict[tuple[int, int], list[list[int]]] = {}
+    for i, shape in enumerate(shapes):
+        most = max(1, TOGETHER // max(1, shape[0] * shape[1]))
+        mine = runs.setdefault(shape, [[]])
+        if len(mine[-1]) >= most:
+            mine.append([])
+        mine[-1].append(i)
+    return [run for mine in runs.values() for run in mine]
 
 
 def _procrustes(x: torch.Tensor) -> Shape:
@@ -158,13 +192,13 @@ def _procrustes(x: torch.Tensor) -> Shape:
     return _shape(x, alpha=1.0)
 
 
-def _procrustes_angle(a: Shape, b: Shape) -> float:
-    """Return the angle between two shapes that were not whitened."""
-    return _angle(a, b, alpha=1.0)
+def _procrustes_angles(pairs: list[tuple[Shape, Shape]]) -> np.ndarray:
+    """Return the angle between the shapes of every pair, which were not whitened."""
+    return _angles(pairs, alpha=1.0)
 
 
-_PROCRUSTES = ByParts(_procrustes, _procrustes_angle)
-_SHAPE = ByParts(_shape, _angle, ranks=True)
+_PROCRUSTES = ByParts(_procrustes, joins=_procrustes_angles)
+_SHAPE = ByParts(_shape, joins=_angles, ranks=True)
 
 for _name, _function, _pairs in (
     ("procrustes_distance", procrustes_distance, _PROCRUSTES),

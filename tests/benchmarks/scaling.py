@@ -1,18 +1,23 @@
 """What CKA over stored recordings costs as it grows: on paper, and on workers here.
 
     python -P tests/benchmarks/scaling.py paper
-    python -P tests/benchmarks/scaling.py workers --examples 20000 200000
+    python -P tests/benchmarks/scaling.py workers --rows rows.json --into PAGE.md
 
 `paper` takes the package's own plan (`repsim.measures.kernels`): operations, bytes read
 and moved, memory of a worker, and where an H100 is no longer the limit. `workers`
 writes a recording, compares it on so many processes of this machine, and prints the
 processor time and peak memory of the workers, which other work on the machine changes
-little, beside the same numbers from dask arrays.
+little, beside the same numbers from dask arrays. Each row is fresh processes;
+`--repeats` takes the median of several, `--rows` keeps them, so that a run that was
+ended goes on, and `--wall` also shows wall times, for a machine without other work.
 """
 
 import argparse
 import json
+import os
 import resource
+import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,9 +27,15 @@ import numpy as np
 import xarray as xr
 
 import repsim
+from repsim.claims.render import replaced
 from repsim.datasets.store import zarr_format
 from repsim.measures.kernels.hsic_sums import operations
 from repsim.measures.kernels.streamed import number_of_spans, passes, reads
+
+# Beside this file, also where Python is told not to look there.
+sys.path.insert(0, str(Path(__file__).parent))
+
+import clock
 
 H100 = {"TF32": 495e12, "float32": 67e12}
 """Operations a second at most: NVIDIA H100 SXM data sheet, dense."""
@@ -75,14 +86,13 @@ def paper(budget: int, workers: int = 8) -> list[dict[str, Any]]:
     return rows
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """Print a table in Markdown."""
-    names = list(rows[0])
-    print("| " + " | ".join(names) + " |")  # noqa: T201
-    print("| " + " | ".join("---" for _ in names) + " |")  # noqa: T201
+def shown(rows: list[dict[str, Any]]) -> str:
+    """Return a table in Markdown."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "| " + "--- | " * len(rows[0])]
     for row in rows:
         cells = [v if isinstance(v, str) else f"{v:.3g}" for v in row.values()]
-        print("| " + " | ".join(cells) + " |")  # noqa: T201
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def written(folder: Path, n: int, layers: int, units: int) -> Path:
@@ -105,6 +115,14 @@ def usage() -> tuple[float, float]:
     return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
+def received() -> float:
+    """Return the MB that the loopback interface has carried, where that is known."""
+    known = Path("/proc/net/dev")
+    lines = known.read_text().splitlines() if known.exists() else []
+    loop = next((line.split(":")[1] for line in lines if line.strip()[:3] == "lo:"), "")
+    return float(loop.split()[0]) / 1e6 if loop else float("nan")
+
+
 def on_workers(path: Path, workers: int, form: str) -> dict[str, Any]:
     """Compare on fresh processes, and return what it cost them."""
     from distributed import Client, LocalCluster
@@ -116,7 +134,7 @@ def on_workers(path: Path, workers: int, form: str) -> dict[str, Any]:
         Client(local) as client,
     ):
         client.run(lambda: __import__("repsim").compare)
-        before = client.run(usage)
+        before, sent = client.run(usage), received()
         began = time.perf_counter()
         if form == "repsim":
             run = repsim.open_recording(path)
@@ -124,6 +142,7 @@ def on_workers(path: Path, workers: int, form: str) -> dict[str, Any]:
         else:
             by_dask(path)
         wall = time.perf_counter() - began
+        gathered = received() - sent
         after = client.run(usage)
     spent = [after[w][0] - before[w][0] for w in after]
     more = [after[w][1] - before[w][1] for w in after]
@@ -133,6 +152,7 @@ def on_workers(path: Path, workers: int, form: str) -> dict[str, Any]:
         "CPU s, all": sum(spent),
         "CPU s, busiest": max(spent),
         "peak MB a worker": max(more),
+        "MB between processes": gathered,
         "wall s": wall,
     }
 
@@ -151,6 +171,46 @@ def by_dask(path: Path) -> np.ndarray:
     return np.asarray(values / np.outer(own, own))
 
 
+Key = tuple[int, int, str]
+
+
+def measured(options: argparse.Namespace) -> dict[Key, list[dict[str, Any]]]:
+    """Return the runs of each row, those kept before and those still lacking."""
+    kept: list[dict[str, Any]] = []
+    if options.rows and options.rows.is_file():
+        kept = json.loads(options.rows.read_text())
+    runs: dict[Key, list[dict[str, Any]]] = {}
+    for one in kept:
+        runs.setdefault((one["n"], one["workers"], one["form"]), []).append(one)
+    with tempfile.TemporaryDirectory() as folder:
+        for n in options.examples:
+            path = Path(folder) / f"{n}.zarr"
+            for workers in options.workers:
+                for form in ("repsim", "dask"):
+                    mine = runs.setdefault((n, workers, form), [])
+                    while len(mine) < options.repeats:
+                        if not path.exists():
+                            written(Path(folder), n, options.layers, options.units)
+                        mine.append({"n": n, **on_workers(path, workers, form)})
+                        if options.rows:
+                            every = [one for runs_ in runs.values() for one in runs_]
+                            options.rows.write_text(json.dumps(every))
+    return runs
+
+
+def table(runs: dict[Key, list[dict[str, Any]]], wall: bool) -> list[dict[str, Any]]:
+    """Return a row of medians for each of them."""
+    names = ["CPU s, all", "CPU s, busiest", "peak MB a worker", "MB between processes"]
+    rows = []
+    for (n, workers, form), of in sorted(runs.items()):
+        row: dict[str, Any] = {"examples": f"{n:,}", "workers": str(workers)}
+        row["form"] = {"repsim": "repsim", "dask": "dask arrays"}[form]
+        for name in [*names, *(["wall s"] if wall else [])]:
+            row[name] = statistics.median(one[name] for one in of)
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
     """Print the table asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -160,23 +220,24 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--units", type=int, default=128)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--wall", action="store_true")
+    parser.add_argument("--rows", type=Path, help="a JSON file to keep runs in")
+    parser.add_argument("--into", type=Path, help="a Markdown page")
     options = parser.parse_args()
     if options.what == "paper":
-        rows = paper(int(options.budget * 2**30))
+        text = shown(paper(int(options.budget * 2**30)))
     else:
-        rows = []
-        with tempfile.TemporaryDirectory() as folder:
-            for n in options.examples:
-                path = written(Path(folder), n, options.layers, options.units)
-                for workers in options.workers:
-                    for form in ("repsim", "dask"):
-                        one = on_workers(path, workers, form)
-                        rows.append({"examples": str(n), **one})
-    if options.json:
-        print(json.dumps(rows))  # noqa: T201
-    else:
-        show(rows)
+        text = shown(table(measured(options), options.wall))
+        text += (
+            f"\n\n{options.layers} layers × {options.units}, float32; medians of "
+            f"{options.repeats}; {clock.processor()}, {os.cpu_count()} cores."
+        )
+    print(text)  # noqa: T201
+    if options.into:
+        title = f"scaling {options.what}{', wall' if options.wall else ''}"
+        page = options.into.read_text()
+        options.into.write_text(replaced(page, title, text))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import minimize_scalar
 
-from repsim.measures import cca, procrustes_distance, shape_distance
+from repsim import measures
+from repsim.measures import cca, procrustes_distance, shape, shape_distance
 
 
 def normal(x: np.ndarray) -> np.ndarray:
@@ -91,3 +93,27 @@ def test_full_whitening_of_full_rank_is_refused(rng: np.random.Generator) -> Non
     with pytest.raises(ValueError, match="rank below n − 1 = 8"):
         shape_distance(x, x, alpha=0.0)
     assert shape_distance(x, x, alpha=0.5) < 1e-12
+
+
+def test_pairs_come_back_together_and_are_those_one_by_one(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of twenty pairs two waits for the device, not two a pair."""
+    xs = [rng.normal(size=(30, units)) for units in (4, 4, 7, 4, 40)]
+    xs.append(xs[0] + 1e-6 * rng.normal(size=(30, 4)))  # near: by its chord
+    one = np.array([[procrustes_distance(x, y) for y in xs] for x in xs])
+    fetched: list[tuple[int, ...]] = []
+    before = torch.Tensor.cpu
+
+    def counted(tensor: torch.Tensor) -> torch.Tensor:
+        fetched.append(tuple(tensor.shape))
+        return before(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", counted)
+    together = measures.get("procrustes_distance").all_pairs(xs)
+    np.testing.assert_allclose(together, one, atol=1e-9)
+    assert fetched.count((6,)) == 1  # the first row's six cosines, once
+    assert len(fetched) <= 2 * len(xs)
+    monkeypatch.setattr(shape, "TOGETHER", 20)  # one product at a time
+    alone = measures.get("procrustes_distance").all_pairs(xs)
+    np.testing.assert_allclose(alone, together, atol=1e-12)

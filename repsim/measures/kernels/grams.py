@@ -56,8 +56,9 @@ def kernel_sums(
 class Radial:
     """exp(−d²/2σ²) less its value at the median distance."""
 
-    def __init__(self, median: float, bandwidth: float) -> None:
-        self.exponent = -0.5 / (bandwidth * median) ** 2 if median > 0 else np.nan
+    def __init__(self, median: torch.Tensor, bandwidth: float) -> None:
+        exponent = -0.5 / (bandwidth * median) ** 2
+        self.exponent = torch.where(median > 0, exponent, torch.nan)
         self.middle = float(np.exp(-0.5 / bandwidth**2))
         self.top = 1.0 - self.middle
 
@@ -74,8 +75,8 @@ class Linear:
 
     top = 1.0
 
-    def __init__(self, median: float) -> None:
-        self.slope = -1 / median if median > 0 else np.nan
+    def __init__(self, median: torch.Tensor) -> None:
+        self.slope = torch.where(median > 0, -1 / median, torch.nan)
 
     def apply(
         self, tile: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
@@ -93,19 +94,28 @@ def squared_distances(
     tile.add_(columns[None, :].to(tile.dtype)).clamp_(min=0)
 
 
-def median_distance(x: torch.Tensor, norms: torch.Tensor) -> float:
-    """Return the median distance between two different examples."""
+def median_distance(x: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """Return the median distance between two different examples, where they are."""
     n, parts = len(x), []
     for i in range(0, n, TILE):
         tile = LeftFactor(x[i : i + TILE]).times(x[i:])
         tile = tile.float() if tile.dtype == torch.bfloat16 else tile
         squared_distances(tile, norms[i : i + TILE], norms[i:])
         upper = torch.ones_like(tile, dtype=torch.bool).triu_(1)
-        parts.append(tile[upper].cpu().numpy())
-    values = np.concatenate(parts)
+        parts.append(tile[upper])
+    return middle(torch.cat(parts)).double().sqrt().mean()
+
+
+def middle(values: torch.Tensor, device: str | None = None) -> torch.Tensor:
+    """Return the two numbers in the middle of some; the processor's own way is NumPy's.
+
+    Twice as fast as torch's there; elsewhere nothing leaves the device.
+    """
     low, high = (len(values) - 1) // 2, len(values) // 2
-    middle = np.partition(values, (low, high))[[low, high]].astype(np.float64)
-    return float(np.sqrt(middle).mean())
+    if (device or values.device.type) == "cpu":
+        places = [low, high]
+        return torch.from_numpy(np.partition(values.numpy(), places)[places])
+    return torch.stack([values.kthvalue(k + 1).values for k in (low, high)])
 
 
 def _tiled(
@@ -114,10 +124,14 @@ def _tiled(
     kernels: Sequence[Radial | Linear] | None,
     advance: Advance,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sum products of all pairs of kernels over one triangle of tiles."""
+    """Sum products of all pairs of kernels over one triangle of tiles.
+
+    Sums stay where the tiles are: each number fetched would wait for all before it.
+    """
     layers, norms = x.layers, x.norms
     count, n = norms.shape
-    off, sums = np.zeros((count, count)), np.zeros((count, n))
+    off = torch.zeros(count, count, dtype=torch.float64, device=norms.device)
+    sums = torch.zeros(count, n, dtype=torch.float64, device=norms.device)
     buffer = torch.empty(
         count * min(TILE, n) ** 2, dtype=layers[0].dtype, device=layers[0].device
     )
@@ -135,10 +149,10 @@ def _tiled(
             if i == j:
                 tiles.diagonal(dim1=1, dim2=2).zero_()
             if kernels is not None:
-                sums[:, rows] += tiles.sum(dim=2).double().cpu().numpy()
+                sums[:, rows] += tiles.sum(dim=2).double()
                 if i != j:
-                    sums[:, columns] += tiles.sum(dim=1).double().cpu().numpy()
+                    sums[:, columns] += tiles.sum(dim=1).double()
             part = pair_products(tiles.reshape(count, -1), split)
             off += part if i == j else 2 * part
             advance(1)
-    return off, sums
+    return off.cpu().numpy(), sums.cpu().numpy()

@@ -113,7 +113,9 @@ class Sums:
 
 def feature_sums(x: Centred, split: int | None, advance: Advance) -> Sums:
     """Return the sums of linear kernels by products of units, ⟨K, L⟩ = ‖XᵀY‖²."""
-    squares = np.zeros((x.count, x.count))
+    # Added up where the products are: one number fetched is a wait for all before it.
+    shape = (x.count, x.count)
+    squares = torch.zeros(shape, dtype=torch.float64, device=x.norms.device)
     if split is None:
         for i, a in enumerate(x.groups):
             units = LeftFactor(a.x.T)
@@ -122,7 +124,7 @@ def feature_sums(x: Centred, split: int | None, advance: Advance) -> Sums:
                 part = (part + part.T) / 2 if a is b else part
                 squares[a.layers, b.layers] = part
                 squares[b.layers, a.layers] = part.T
-                advance(part.size)
+                advance(part.numel())
     else:
         for a in x.groups:
             units = LeftFactor(a.x.T)
@@ -130,54 +132,57 @@ def feature_sums(x: Centred, split: int | None, advance: Advance) -> Sums:
                 if a.layers.start < split <= b.layers.start:
                     part = block_squares(units.times(b.x.T), a.ends, b.ends)
                     squares[a.layers, b.layers] = part
-                    advance(part.size)
+                    advance(part.numel())
         for group in x.groups:
-            squares[group.numbers, group.numbers] = own_squares(group)
+            squares.diagonal()[group.layers] = own_squares(group)
     norms = x.norms.cpu().numpy()
     diagonal = norms @ norms.T
-    return Sums.centred(norms.shape[1], squares - diagonal, diagonal, norms.sum(1))
+    off = squares.cpu().numpy() - diagonal
+    return Sums.centred(norms.shape[1], off, diagonal, norms.sum(1))
 
 
-def pair_products(flat: torch.Tensor, split: int | None) -> np.ndarray:
+def pair_products(flat: torch.Tensor, split: int | None) -> torch.Tensor:
     """Return inner products of rows: of all pairs, or across the split and of each."""
     if split is None:
-        return np.asarray((flat @ flat.T).double().cpu().numpy())
-    products = np.zeros((len(flat), len(flat)))
-    products[:split, split:] = (flat[:split] @ flat[split:].T).cpu().numpy()
+        return (flat @ flat.T).double()
+    shape = (len(flat), len(flat))
+    products = torch.zeros(shape, dtype=torch.float64, device=flat.device)
+    products[:split, split:] = flat[:split] @ flat[split:].T
     for i, row in enumerate(flat):
-        products[i, i] = float(row @ row)
+        products[i, i] = row @ row
     return products
 
 
 def block_squares(
     product: torch.Tensor, rows: Sequence[int], columns: Sequence[int]
-) -> np.ndarray:
+) -> torch.Tensor:
     """Return the sum of squares of every block of a product, which is overwritten."""
     squared = product.float() if product.dtype == torch.bfloat16 else product
     squared = squared.square_()
     thin = (squared @ membership(columns, squared)).double()
-    return np.asarray((membership(rows, thin).T @ thin).cpu().numpy())
+    return membership(rows, thin).T @ thin
 
 
-def own_squares(group: Group) -> np.ndarray:
+def own_squares(group: Group) -> torch.Tensor:
     """Return ‖XᵀX‖² of every layer of a group, in one call where all are narrow."""
     parts = group.parts()
     (n, width), same = parts[0].shape, len({part.shape[1] for part in parts}) == 1
     if len(parts) == 1 or not same or width > min(n, TILE // 4):
-        return np.array([own_square(part) for part in parts])
+        return torch.stack([own_square(part) for part in parts])
     rows = group.x.float() if group.x.dtype == torch.bfloat16 else group.x
     layers = rows.T.reshape(len(parts), width, n)
     own = torch.bmm(layers, layers.transpose(1, 2))
     lengths = torch.linalg.vector_norm(own, dim=2).double()
-    return np.asarray(lengths.square().sum(dim=1).cpu().numpy())
+    return lengths.square().sum(dim=1)
 
 
-def own_square(x: torch.Tensor) -> float:
+def own_square(x: torch.Tensor) -> torch.Tensor:
     """Return ‖XᵀX‖² = ‖XXᵀ‖², by the smaller of the two, one triangle of blocks."""
     # torch rounds products of bfloat16 to it; over few of them this does not average.
     x = x.float() if x.dtype == torch.bfloat16 and min(x.shape) <= TILE // 2 else x
     wide = x.T if x.shape[1] <= x.shape[0] else x
-    total, step = 0.0, max(128, min(4 * TILE, -(-len(wide) // 4)))
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    step = max(128, min(4 * TILE, -(-len(wide) // 4)))
     for start in range(0, len(wide), step):
         part, rest = wide[start : start + step], wide[start + step :]
         rows = LeftFactor(part)
@@ -187,10 +192,10 @@ def own_square(x: torch.Tensor) -> float:
     return total
 
 
-def _square(x: torch.Tensor) -> float:
+def _square(x: torch.Tensor) -> torch.Tensor:
     """Return the sum of squares, added up in float64 over rows."""
     x = x.float() if x.dtype == torch.bfloat16 else x
-    return float(torch.linalg.vector_norm(x, dim=1).double().square().sum())
+    return torch.linalg.vector_norm(x, dim=1).double().square().sum()
 
 
 def operations(n: int, p: Sequence[int], q: Sequence[int] | None, space: str) -> float:

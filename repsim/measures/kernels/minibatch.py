@@ -95,5 +95,5 @@ def _batch_sums(
     diagonals = tiles.diagonal(dim1=1, dim2=2)
     norms = diagonals.double().clone().cpu().numpy()
     diagonals.zero_()
-    off = pair_products(tiles.view(count, -1), split)
+    off = pair_products(tiles.view(count, -1), split).cpu().numpy()
     return Sums.centred(n, off, norms @ norms.T, norms.sum(axis=1))

@@ -205,8 +205,7 @@ class Moments:
     def sums(self) -> Sums:
         """Return what HSIC needs, of the pairs kept."""
         self.shift(-self._sum / max(self.examples, 1))
-        count = len(self.widths)
-        squares = np.zeros((count, count))
+        squares = torch.zeros_like(self._norm_norm)
         for (rows, columns), product in zip(self._tiles, self._products, strict=True):
             ends = (self._local_ends(rows), self._local_ends(columns))
             part = block_squares(product.clone(), *ends)
@@ -214,9 +213,8 @@ class Moments:
             squares[rows, columns] = part
             squares[columns, rows] = part.T
         diagonal = self._norm_norm.cpu().numpy()
-        return Sums.centred(
-            self.examples, squares - diagonal, diagonal, self._norm.cpu().numpy()
-        )
+        off = squares.cpu().numpy() - diagonal
+        return Sums.centred(self.examples, off, diagonal, self._norm.cpu().numpy())
 
     def _local_ends(self, layers: slice) -> list[int]:
         """Return where layers end among their own columns."""

@@ -38,14 +38,15 @@ def streamed_grams(
     layers = [_Layer(source, precision, device) for source in sources]
     rows = tile_rows(n, [int(source.shape[1]) for source in sources], budget)
     kind = torch.float64 if precision == "float64" else torch.float32
-    off, norms = np.zeros((count, count)), np.zeros((count, n))
+    off = torch.zeros(count, count, dtype=torch.float64, device=device)
+    sizes = torch.zeros(count, n, dtype=torch.float64, device=device)
     for start in range(0, n, rows):
         stop = min(n, start + rows)
         grams = torch.empty(count, stop - start, n, dtype=kind, device=device)
         for i, layer in enumerate(layers):
             own = torch.cat([block.clone() for _, block in layer.blocks(start, stop)])
             size = torch.linalg.vector_norm(own, dim=1, dtype=torch.float64)
-            norms[i, start:stop] = size.square().cpu().numpy()
+            sizes[i, start:stop] = size.square()
             for begin, block in layer.blocks(0, n):
                 grams[i, :, begin : begin + len(block)] = own @ block.T
             within = torch.arange(stop - start, device=device)
@@ -54,7 +55,9 @@ def streamed_grams(
         parts = grams.flatten(1).split(CACHED, dim=1)  # type: ignore[no-untyped-call]
         for part in parts:
             off += pair_products(part, split)
-    sums = Sums.centred(n, off, norms @ norms.T, norms.sum(axis=1))
+    norms = sizes.cpu().numpy()
+    products = off.cpu().numpy()
+    sums = Sums.centred(n, products, norms @ norms.T, norms.sum(axis=1))
     exponents = np.array([layer.exponent for layer in layers])
     return sums, exponents, norms.sum(axis=1) == 0
 
