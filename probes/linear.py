@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from repsim.core.devices import device_named
+from repsim.core.devices import device_named, multiplying
 from repsim.probes.logistic.conditioning import Conditioned, condition
 from repsim.probes.logistic.solver import Solution, minimise
 
@@ -181,9 +181,10 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             way = condition(
                 features, places, k, shares, 1 / (self.C * total), self.fit_intercept
             )
-            solution = minimise(
-                way.problem, way.start(start), tol=self.tol, max_iter=left
-            )
+            with multiplying("float32", device):
+                solution = minimise(
+                    way.problem, way.start(start), tol=self.tol, max_iter=left
+                )
             left -= solution.n_iter
             if solution.converged or left <= 0 or features.dtype == torch.float64:
                 return solution._replace(n_iter=self.max_iter - left), way

@@ -26,7 +26,7 @@ from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import same_examples
 from repsim.measures.catalogue import Choice, Measure, named
 from repsim.measures.kernels.sketched import sketched_cka
-from repsim.measures.kernels.streamed import within
+from repsim.measures.kernels.streamed import on_device, within
 
 Recordings: TypeAlias = xr.Dataset | xr.DataTree
 
@@ -42,6 +42,7 @@ def compare(
     device: str = "auto",
     progress: bool = False,
     memory: int | None = None,
+    device_memory: int | None = None,
     **options: Any,
 ) -> xr.DataArray:
     """Compare every layer of one recording with every layer of another.
@@ -58,9 +59,10 @@ def compare(
     layers, layers_b : str, iterable of str or None
         Which layers of each side; None means all of them, and for `layers_b` those
         of `layers` where it is given.
-    precision : {"float64", "float32", "bfloat16"} or None
+    precision : {"float64", "float32", "tf32", "bfloat16"} or None
         Of the products; None is the recording's own (float32 for half types), or
-        float64 where the measure needs it.
+        float64 where the measure needs it. "tf32" rounds what is multiplied to 10 bits,
+        as a GPU's fast float32 products do, whatever torch's global switch says.
     device : str
         Where to compute; "auto" is the accelerator if there is one.
     progress : bool
@@ -69,6 +71,9 @@ def compare(
         Bytes that the sums of layers read from a store may take; less means that they
         are read more often. None takes an eighth of what is free. The attributes say
         the plan: `space`, `reads`, `passes`, `bytes`.
+    device_memory : int or None
+        Bytes that linear kernels may hold on the device; layers that need more go there
+        by blocks. None takes half of what a GPU has free, and all of the CPU's.
     **options
         The measure's own, as in `repsim.cka`; linear CKA also takes `batch`. With
         `nan="omit"` the examples that hold NaN in any layer compared are left out,
@@ -120,7 +125,9 @@ def compare(
     how: dict[str, Any] = {}
     client = cluster.active() if left.stored and right.stored else None
     memory = None if memory is None else whole(memory, "memory", 2**20)
-    with once(), within(memory):
+    if device_memory is not None:
+        device_memory = whole(device_memory, "device_memory", 2**20)
+    with once(), within(memory, on_device(device, device_memory)):
         for moment in tqdm(moments, disable=not progress or len(moments) == 1):
             xs = left.sources(moment)
             ys = None if right is left else right.sources(moment)

@@ -11,12 +11,14 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 
-_HERE = threading.local()
+_WORKING: ContextVar[bool] = ContextVar("working", default=False)
+"""Whether this is a task's work; a thread that helps it is given the same context."""
 
 
 def active() -> Any | None:
@@ -112,17 +114,16 @@ def _same(value: _Held) -> _Held:
 @contextmanager
 def _working() -> Iterator[None]:
     """Do a task as if there were no cluster."""
-    before = working()
-    _HERE.working = True
+    before = _WORKING.set(True)
     try:
         yield
     finally:
-        _HERE.working = before
+        _WORKING.reset(before)
 
 
 def working() -> bool:
     """Whether this thread does a task for a cluster."""
-    return bool(getattr(_HERE, "working", False))
+    return _WORKING.get()
 
 
 def reading() -> dict[str, str]:

@@ -38,6 +38,7 @@ Nan: TypeAlias = Literal["raise", "omit"]
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
+    "tf32": torch.float32,
     "bfloat16": torch.bfloat16,
 }
 """The precisions by name."""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
+from repsim.core.devices import multiplying
 from repsim.core.messages import unknown
 from repsim.measures import catalogue as registry
 from repsim.measures.dissimilarity.comparators import METHODS, Method, similarities
@@ -231,7 +232,10 @@ def rsa_pairs(
         raise ValueError(unknown("method", method, METHODS))
     empty: list[int] = []
     total = len(xs) + (0 if ys is None else len(ys))
-    with tqdm(total=total, desc="RDMs", disable=not progress) as bar:
+    with (
+        tqdm(total=total, desc="RDMs", disable=not progress) as bar,
+        multiplying("float32", device),
+    ):
         both = [
             None
             if rows is None

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from repsim.core.devices import device_named
+from repsim.core.devices import device_named, multiplying
 from repsim.core.messages import unknown
 from repsim.measures.dissimilarity.covariance import (
     Whitening,
@@ -121,22 +121,23 @@ def crossnobis(
         turn = whitener(sigmas[0])
         parts = [turn(part, centre=whole) for part in parts]
         sigmas = None
-    if sigmas is None and not isinstance(noise, str):
-        values = (
-            _distances(torch.stack(parts))
-            if whole
-            else _unbalanced(parts, codes, len(names), [(None, slice(None))])
-        )
-    else:
-        pairs = list(_whitenings(parts, codes, sigmas))
-        if whole:
-            both = [
-                _distances(turn(torch.stack([parts[f], parts[g]])))
-                for turn, (f, g) in pairs
-            ]
-            values = np.mean(both, axis=0)
+    with multiplying("float32", where):
+        if sigmas is None and not isinstance(noise, str):
+            values = (
+                _distances(torch.stack(parts))
+                if whole
+                else _unbalanced(parts, codes, len(names), [(None, slice(None))])
+            )
         else:
-            values = _unbalanced(parts, codes, len(names), pairs)
+            pairs = list(_whitenings(parts, codes, sigmas))
+            if whole:
+                both = [
+                    _distances(turn(torch.stack([parts[f], parts[g]])))
+                    for turn, (f, g) in pairs
+                ]
+                values = np.mean(both, axis=0)
+            else:
+                values = _unbalanced(parts, codes, len(names), pairs)
     if exponent:
         values = _scaled_back(values, exponent, precision)
     values = values.astype(precision, copy=False)

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from repsim.core import cluster
+from repsim.core.devices import multiplying
 from repsim.core.messages import unknown
 from repsim.core.threads import calm
 from repsim.measures.catalogue import register
@@ -271,7 +272,10 @@ def hsic_matrix(
     check_examples(int(xs[0].shape[0]), 4 if debiased else 2)
     if batch is not None:
         check_batch(batch, int(xs[0].shape[0]), kernel)
-        with tqdm(desc="HSIC, batches", disable=not progress) as bar:
+        with (
+            tqdm(desc="HSIC, batches", disable=not progress) as bar,
+            multiplying(precision, device),
+        ):
             return batch_hsic(
                 every, split, batch, precision, device, debiased, bar.update
             )
@@ -283,6 +287,7 @@ def hsic_matrix(
             desc=f"HSIC, {chosen.space} space{chosen.told}", disable=not progress
         ) as bar,
         calm(int(work), ALONE),
+        multiplying(precision, device),
     ):
         if chosen.streamed and chosen.space == "sample":
             sums, exponents, constant = streamed_grams.streamed_grams(
@@ -342,6 +347,8 @@ def plan(
     p, q = (tuple(int(x.shape[1]) for x in side) for side in (xs, ys or []))
     every = [*xs, *(ys or [])]
     stored = any(getattr(source, "stored", False) for source in every)
+    # What does not fit beside its products on the device goes there by blocks, too.
+    stored = stored or not streamed.fits_device(every)
     n, right = int(xs[0].shape[0]), None if ys is None else q
     if max(*p, *q, 0) <= n and streamed.can_spread(every) and cluster.active():
         # Sums over units are small beside the examples, which stay where they are.
@@ -389,12 +396,14 @@ def describe(
         held = sum(math.prod(x.shape) * x.dtype.itemsize for x in every)
         how |= {"streamed": 1, "passes": chosen.passes, "bytes": held * chosen.reads}
         how["memory"] = streamed.budget()
+    if (limit := streamed.device_limit()) is not None:
+        how["device_memory"] = limit
     return how
 
 
 _SHARED: dict[str, Any] = {
     "larger_is_more_similar": True,
-    "precisions": ("float64", "float32", "bfloat16"),
+    "precisions": ("float64", "float32", "tf32", "bfloat16"),
     "describe": describe,
 }
 register(

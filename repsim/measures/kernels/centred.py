@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from repsim.core.devices import to_tf32
 from repsim.measures.magnitudes import MODEST, near_one
 from repsim.measures.matrices import DTYPES, Matrix, check_finite, is_constant, read
 
@@ -87,7 +88,7 @@ class Centred:
             group = Group(memory.T if by_unit else memory, layers, ends)
             for i, out in zip(group.numbers, group.parts(), strict=True):
                 exponents[i], constant[i] = _fill(
-                    out, norms[i], sources[i], kind, precision == "bfloat16"
+                    out, norms[i], sources[i], kind, precision
                 )
             groups.append(group)
         return cls(groups, norms, exponents, constant)
@@ -96,6 +97,17 @@ class Centred:
 def at_least(precision: str, n: int) -> str:
     """Return the precision, float64 for few examples."""
     return "float64" if n <= FEW else precision
+
+
+def rounded(x: torch.Tensor, precision: str) -> torch.Tensor:
+    """Return the numbers that a precision keeps, in their own dtype.
+
+    What a device would round anyway, here to the nearest, so that norms are those of
+    the numbers that are multiplied.
+    """
+    if precision == "bfloat16":
+        return x.bfloat16().to(x.dtype)
+    return to_tf32(x) if precision == "tf32" else x
 
 
 def working_dtype(
@@ -150,7 +162,7 @@ def _fill(
     norms: torch.Tensor,
     source: Matrix,
     kind: torch.dtype,
-    rounded: bool,
+    precision: str,
 ) -> tuple[int, bool]:
     """Write one layer, centred, into its columns; return k of its 2ᵏ and flatness."""
     raw = read(source, check=False).to(out.device)
@@ -164,8 +176,7 @@ def _fill(
     mean = (torch.cat(sums).sum(dim=0, keepdim=True) / len(raw)).to(kind)
     for span in spans:
         part = (raw[span] - first).sub_(mean)
-        if rounded:
-            part = part.bfloat16().to(kind)
+        part = rounded(part, precision)
         torch.linalg.vector_norm(part, dim=1, dtype=torch.float64, out=norms[span])
         out[span] = part
     norms.square_()
@@ -180,6 +191,6 @@ def _fill(
     wide, first_by = near_one(raw.double(), torch.float64)
     wide = wide - wide[:1]
     wide, by = near_one(wide - wide.mean(dim=0, keepdim=True), torch.float64)
-    out.copy_(wide.bfloat16() if rounded else wide)
+    out.copy_(rounded(wide.to(kind), precision))
     torch.linalg.vector_norm(out, dim=1, dtype=torch.float64, out=norms).square_()
     return first_by + by, False

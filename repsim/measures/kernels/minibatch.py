@@ -6,7 +6,7 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from repsim.measures.kernels.centred import at_least, working_dtype
+from repsim.measures.kernels.centred import at_least, rounded, working_dtype
 from repsim.measures.kernels.hsic_sums import (
     Advance,
     LeftFactor,
@@ -69,7 +69,7 @@ def batch_hsic(
         moved, exponents = blocks.exponents - exponents, blocks.exponents.copy()
         values = np.ldexp(values, 2 * np.add.outer(moved, moved))
         block -= block.mean(dim=0, keepdim=True)
-        block = block.bfloat16() if precision == "bfloat16" else block
+        block = rounded(block, precision)
         sums = _batch_sums(block.to(dtype), ends, split, buffer)
         values += len(block) / n * sums.hsic(debiased)[0]
         traces -= sums.totals

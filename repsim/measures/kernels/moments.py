@@ -11,7 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from repsim.measures.kernels.centred import WIDE, cached_rows, grouped, membership
+from repsim.measures.kernels.centred import (
+    WIDE,
+    cached_rows,
+    grouped,
+    membership,
+    rounded,
+)
 from repsim.measures.kernels.hsic_sums import LeftFactor, Sums, block_squares
 
 
@@ -24,7 +30,7 @@ class Moments:
         split: int | None = None,
         dtype: torch.dtype = torch.float64,
         device: str | torch.device = "cpu",
-        rounded: bool = False,
+        precision: str = "float64",
     ) -> None:
         self.widths = [int(width) for width in widths]
         self.split = split
@@ -32,7 +38,7 @@ class Moments:
         self.exponents = np.zeros(len(self.widths), dtype=int)
         """k of each layer, of which 2ᵏ times is summed."""
         self._dtype = dtype
-        self._rounded = rounded
+        self._precision = precision
         self._ends = np.cumsum(self.widths).tolist()
         total, count = self._ends[-1], len(self.widths)
         self._inside = membership(
@@ -90,9 +96,7 @@ class Moments:
         units = self._units
         origin, inside = self._origin.to(x.dtype), self._inside.to(x.dtype)
         for span in cached_rows(x):
-            part = x[span] - origin
-            if self._rounded:
-                part = part.bfloat16().to(x.dtype)
+            part = rounded(x[span] - origin, self._precision)
             units[:, span] = part.T
             norm = part.square() @ inside
             self._sum += part.sum(dim=0)

@@ -1,8 +1,9 @@
 """Layers that are read block by block, in memory that does not grow with n."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from repsim.core import cluster
+from repsim.core.devices import devices_of, free_on
 from repsim.core.free_memory import available_memory
 from repsim.measures.kernels.centred import at_least, working_dtype
 from repsim.measures.kernels.hsic_sums import Advance, Sums
@@ -31,16 +33,52 @@ BLOCK = 2**28
 
 
 _ASKED: ContextVar[int | None] = ContextVar("memory", default=None)
+_DEVICE: ContextVar[int | None] = ContextVar("device_memory", default=None)
 
 
 @contextmanager
-def within(memory: int | None) -> Iterator[None]:
-    """Keep sums and products of what is read by blocks within so many bytes."""
-    before = _ASKED.set(memory)
+def within(memory: int | None, device_memory: int | None = None) -> Iterator[None]:
+    """Keep sums and products of what is read by blocks within so many bytes.
+
+    And all that lies on the device, blocks and sums, within `device_memory`.
+    """
+    asked, device = _ASKED.set(memory), _DEVICE.set(device_memory)
     try:
         yield
     finally:
-        _ASKED.reset(before)
+        _ASKED.reset(asked)
+        _DEVICE.reset(device)
+
+
+def on_device(device: str, asked: int | None) -> int | None:
+    """Return the bytes that a device may hold: as asked, or half of what it has free.
+
+    A power of two, so that a plan does not hang on what else runs; None for the CPU.
+    """
+    if asked is not None:
+        return asked
+    free = free_on(device)
+    return None if free is None else int(2 ** int(np.log2(max(free // 2, LEAST))))
+
+
+def device_limit() -> int | None:
+    """Return the bytes that the device may hold in this comparison, if it is told."""
+    return _DEVICE.get()
+
+
+def fits_device(sources: Sequence[Matrix]) -> bool:
+    """Whether all layers and what is made of them fit: thrice their numbers."""
+    limit = device_limit()
+    if limit is None:
+        return True
+    n, widths = int(sources[0].shape[0]), [int(s.shape[1]) for s in sources]
+    return 3 * 8 * n * sum(widths) <= limit
+
+
+def block_bytes() -> int:
+    """Return the bytes of one block: two are there at once, and one turned about."""
+    limit = device_limit()
+    return BLOCK if limit is None else min(BLOCK, limit // 8)
 
 
 def budget() -> int:
@@ -49,11 +87,11 @@ def budget() -> int:
     Where nobody says, an eighth of the memory that is free, as a power of two: so that
     a plan does not hang on what else runs; on a cluster that of the smallest worker.
     """
-    asked = _ASKED.get() or BUDGET
-    if asked is not None:
-        return asked
-    free = cluster.worker_memory() or available_memory()
-    return int(max(LEAST, 2 ** int(np.log2(max(free // 8, 1)))))
+    asked, limit = _ASKED.get() or BUDGET, device_limit()
+    if asked is None:
+        free = cluster.worker_memory() or available_memory()
+        asked = int(max(LEAST, 2 ** int(np.log2(max(free // 8, 1)))))
+    return asked if limit is None else min(asked, limit // 2)
 
 
 @dataclass(frozen=True)
@@ -83,7 +121,10 @@ def streamed_sums(
         sum_up = partial(span_moments, one.split, dtype, precision, device)
         read_here = [sources[i] for i in one.layers]
         if client is None:
-            part, scales = sums_of(sum_up((0, n), read_here, advance))
+            moments = on_devices(
+                one.split, dtype, precision, device, read_here, advance
+            )
+            part, scales = sums_of(moments)
         else:
             spans = spans_of(read_here, one.split)
             part, scales = cluster.reduced(
@@ -97,6 +138,35 @@ def streamed_sums(
         traces[one.layers] = -part.totals
         exponents[one.layers] = scales
     return Sums.centred(n, off, diagonal, traces), exponents, traces == 0
+
+
+def on_devices(
+    split: int | None,
+    dtype: torch.dtype,
+    precision: str,
+    device: str,
+    sources: Sequence[Matrix],
+    advance: Advance,
+) -> Moments:
+    """Return the sums over all examples, of which each device takes its share."""
+    places, n = devices_of(device), int(sources[0].shape[0])
+    edges = [round(n * i / len(places)) for i in range(len(places) + 1)]
+    spans = list(zip(edges, edges[1:], strict=False))
+
+    def share(place: str, span: tuple[int, int]) -> Moments:
+        return span_moments(split, dtype, precision, place, span, sources, advance)
+
+    if len(places) == 1:
+        return share(places[0], spans[0])
+    with ThreadPoolExecutor(len(places)) as threads:
+        jobs = [
+            threads.submit(copy_context().run, share, place, span)
+            for place, span in zip(places, spans, strict=True)
+        ]
+        first, *rest = [job.result() for job in jobs]
+    for other in rest:
+        first.merge(other)
+    return first
 
 
 def span_moments(
@@ -114,7 +184,7 @@ def span_moments(
         split,
         dtype,
         device,
-        rounded=precision == "bfloat16",
+        precision=precision,
     )
     blocks = Blocks(sources, precision, device, span=span)
     for block in blocks:
@@ -202,7 +272,8 @@ class Blocks:
         begin, end = self._span
         width = sum(int(source.shape[1]) for source in self._sources)
         kind = torch.float64 if self._precision == "float64" else torch.float32
-        rows = max(256, min(end - begin, BLOCK // (width * kind.itemsize)))
+        most = block_bytes() // (width * kind.itemsize)
+        rows = max(256, min(end - begin, most))
         edges = self._edges or [*range(begin, end, rows), end]
         rows = int(np.diff(edges).max())
         out = torch.empty(rows, width, dtype=kind, device=self._device)
@@ -213,10 +284,11 @@ class Blocks:
         firsts = [
             x if x.dtype.itemsize >= kind.itemsize else x.to(kind) for x in firsts
         ]
-        for start, stop in zip(edges, edges[1:], strict=False):
+        spans = list(zip(edges, edges[1:], strict=False))
+        for (start, stop), parts in zip(spans, self._ahead(spans), strict=True):
             block, column = out[: stop - start], 0
-            for i in range(len(self._sources)):
-                part = self._read(i, start, stop).to(self._device)
+            for i, read_part in enumerate(parts):
+                part = read_part.to(self._device, non_blocking=True)
                 into = block[:, column : column + part.shape[1]]
                 column += part.shape[1]
                 # Differences from the first row are exact for near numbers, and
@@ -227,6 +299,31 @@ class Blocks:
                 torch.sub(wider, firsts[i], out=into)
                 self._bring_near_one(i, into, wider, firsts[i])
             yield block
+
+    def _ahead(self, spans: list[tuple[int, int]]) -> Iterator[list[torch.Tensor]]:
+        """Yield the parts of each block, while a thread reads those of the next one.
+
+        Where the device is another one they lie in pinned memory, from which it takes
+        them while the last block is multiplied.
+        """
+        if len(spans) == 1 or not any(getattr(s, "stored", 0) for s in self._sources):
+            for span in spans:
+                yield self._parts(*span)
+            return
+        context = copy_context()
+        with ThreadPoolExecutor(1, thread_name_prefix="repsim-reader") as reader:
+            coming = reader.submit(context.run, self._parts, *spans[0])
+            for following in spans[1:]:
+                parts = coming.result()
+                coming = reader.submit(context.run, self._parts, *following)
+                yield parts
+            yield coming.result()
+
+    def _parts(self, start: int, stop: int) -> list[torch.Tensor]:
+        """Read rows of every layer."""
+        parts = [self._read(i, start, stop) for i in range(len(self._sources))]
+        pinned = torch.device(self._device).type == "cuda"
+        return [part.pin_memory() for part in parts] if pinned else parts
 
     def _bring_near_one(
         self, i: int, into: torch.Tensor, x: torch.Tensor, first: torch.Tensor

@@ -1,0 +1,202 @@
+"""Blocks that are read ahead, and what a device may hold."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import repsim
+from repsim.core import devices
+from repsim.measures import kernels
+from repsim.measures.kernels import grams, streamed
+from repsim.measures.kernels.centred import Centred
+
+
+def _run(n: int = 3000, layers: int = 4, units: int = 48) -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(n, 8))
+    return xr.Dataset(
+        {
+            f"l{i}": (
+                ("example", f"l{i}_unit"),
+                np.tanh(base @ rng.normal(size=(8, units)) + 0.3 * i),
+            )
+            for i in range(layers)
+        }
+    )
+
+
+# device_memory
+
+
+def test_what_is_larger_than_the_device_goes_there_by_blocks() -> None:
+    run = _run()
+    whole = repsim.compare(run, precision="float64")
+    parts = repsim.compare(run, precision="float64", device_memory=2**21)
+    np.testing.assert_allclose(parts, whole, atol=1e-10)
+    assert "streamed" not in whole.attrs
+    assert parts.attrs["streamed"] == 1
+    assert parts.attrs["device_memory"] == 2**21
+    less = repsim.compare(run, precision="float64", device_memory=2**20)
+    np.testing.assert_allclose(less, whole, atol=1e-10)
+
+
+def test_blocks_and_sums_stay_within_what_the_device_may_hold() -> None:
+    sources = [v.values for v in _run(20_000).data_vars.values()]
+    with streamed.within(None, 2**24):
+        assert streamed.budget() <= 2**23
+        blocks = list(streamed.Blocks(sources, "float64", "cpu"))
+        assert max(b.numel() * 8 for b in blocks) <= 2**21
+        assert sum(map(len, blocks)) == 20_000
+        assert not streamed.fits_device(sources)
+    with streamed.within(None, 2**30):
+        assert streamed.fits_device(sources)
+    assert streamed.device_limit() is None
+    assert streamed.fits_device(sources)
+
+
+def test_what_a_device_may_hold_follows_from_what_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert streamed.on_device("cpu", None) is None
+    monkeypatch.setattr(streamed, "free_on", lambda device: 80 * 10**9)
+    assert streamed.on_device("cuda", None) == 2**35
+    assert streamed.on_device("cuda", 2**21) == 2**21
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        (3, ValueError, "`device_memory` to be .*, but got 3"),
+        (
+            2.5e9,
+            TypeError,
+            "`device_memory` to be a whole number, but got 2500000000.0",
+        ),
+    ],
+)
+def test_a_budget_that_cannot_be(
+    asked: int, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        repsim.compare(_run(10), device_memory=asked)
+
+
+# blocks ahead
+
+
+class _Watched:
+    """A layer that says when it is read, and waits for what it is told to."""
+
+    stored, chunk, dtype = True, 1, np.dtype(np.float64)
+
+    def __init__(self, n: int = 1000) -> None:
+        self.values = np.random.default_rng(0).normal(size=(n, 2))
+        self.shape = self.values.shape
+        self.read: list[tuple[int, str]] = []
+        self.second = threading.Event()
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        self.read.append((rows.start, threading.current_thread().name))
+        if rows.start == 256:
+            self.second.set()
+        if rows.start == 768 and len(self.values) == 1001:
+            raise ValueError("Expected a file, but got none.")
+        return self.values[rows]
+
+
+def test_the_next_block_is_read_while_the_last_one_is_multiplied() -> None:
+    layer = _Watched()
+    edges = [0, 256, 512, 768, 1000]
+    taken = []
+    for block in streamed.Blocks([layer], "float64", "cpu", edges):
+        # Only a thread can have read it: this one has not asked for it yet.
+        assert layer.second.wait(60)
+        taken.append(block.clone())
+    joined = torch.cat(taken).numpy()
+    np.testing.assert_allclose(joined, layer.values - layer.values[0], atol=1e-12)
+    assert {name.rpartition("_")[0] for _, name in layer.read} == {"repsim-reader"}
+    assert not [t for t in threading.enumerate() if t.name.startswith("repsim-reader")]
+
+
+def test_what_the_thread_raises_is_raised_here() -> None:
+    layer = _Watched(1001)
+    with pytest.raises(ValueError, match="Expected a file, but got none"):
+        list(streamed.Blocks([layer], "float64", "cpu", [0, 256, 512, 768, 1001]))
+    blocks = iter(streamed.Blocks([layer], "float64", "cpu", [0, 256, 512]))
+    next(blocks)
+    blocks.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name.startswith("repsim-reader")]
+
+
+def test_several_devices_share_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _run()
+    one = repsim.compare(run, precision="float64", device_memory=2**21)
+    monkeypatch.setattr(streamed, "devices_of", lambda device: 3 * ["cpu"])
+    spans: list[tuple[int, int]] = []
+    before = streamed.span_moments
+
+    def noted(*args: object, **options: object) -> object:
+        spans.append(args[4])  # type: ignore[arg-type]
+        return before(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(streamed, "span_moments", noted)
+    three = repsim.compare(run, precision="float64", device_memory=2**21)
+    np.testing.assert_allclose(three, one, atol=1e-12)
+    assert sorted(spans)[:3] == [(0, 1000), (1000, 2000), (2000, 3000)]
+
+
+# precision and synchronisation
+
+
+def test_tf32_errs_less_than_it_may() -> None:
+    exact = repsim.compare(_run(2000), precision="float64")
+    tf32 = repsim.compare(_run(2000), precision="tf32", device="cpu")
+    error = float(abs(tf32 - exact).max())
+    assert 0 < error < 1.4e-5
+    assert tf32.attrs["precision"] == "tf32"
+    by_blocks = repsim.compare(_run(2000), precision="tf32", device_memory=2**20)
+    assert 0 < float(abs(by_blocks - exact).max()) < 1.4e-5
+    few = repsim.compare(_run(100), precision="tf32")
+    np.testing.assert_allclose(few, repsim.compare(_run(100)), atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [7, 8, 100_001])
+def test_the_middle_is_found_on_the_device(size: int) -> None:
+    values = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(
+        grams.middle(values, "cuda"), grams.middle(values, "cpu")
+    )
+    assert float(grams.middle(values).mean()) == pytest.approx(float(np.median(values)))
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf", "distance"])
+@pytest.mark.parametrize("n", [300, 1500])
+def test_numbers_come_back_once_and_not_once_a_pair_or_tile(
+    kernel: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xs = [v.values for v in _run(n, layers=12).data_vars.values()]
+    fetched = []
+    for name in ("cpu", "item", "__float__", "__bool__", "tolist"):
+        before = getattr(torch.Tensor, name)
+
+        def counted(tensor: torch.Tensor, _before=before) -> object:  # type: ignore[no-untyped-def]
+            fetched.append(1)
+            return _before(tensor)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    kernels.cka_pairs(xs, kernel=kernel, precision="float32")  # type: ignore[arg-type]
+    # A few a layer (is it finite, is it constant), of 78 pairs and 6 tiles none.
+    assert len(fetched) < 5 * len(xs)
+
+
+def test_a_layer_is_copied_once_where_it_is_centred() -> None:
+    x = torch.rand(500, 20, dtype=torch.float64)
+    made = Centred.of([x.numpy()], None, "float64", "cpu").layers[0]
+    np.testing.assert_allclose(made, x - x.mean(dim=0), atol=1e-14)
+
+
+def test_devices_are_those_of_the_machine() -> None:
+    assert streamed.devices_of is devices.devices_of
