@@ -11,6 +11,7 @@ from torch import Tensor
 
 from repsim.capture.axes import SHARED, Axes, Order, misfit
 from repsim.capture.batches import Batch
+from repsim.capture.copies import Copies
 from repsim.capture.masks import Masks, is_ragged, matched, padded
 from repsim.capture.rows import Reduce, as_rows, dims_of
 from repsim.capture.selection import Choice, Found
@@ -54,6 +55,7 @@ class Moment:
         self._counts: dict[str, int] = {}
         self._last: dict[str, tuple[Any, ...]] = {}
         self._open: list[tuple[str, Tensor]] = []
+        self._copies = Copies()
         self._batch: Batch | None = None
         self._chosen: Tensor | None = None
 
@@ -64,6 +66,7 @@ class Moment:
 
     def end_batch(self) -> None:
         """Count what the batch brought."""
+        self._copies.wait()
         rows = self.size or 0
         if self._reduce == "tokens" and rows:
             if self._chosen is None:
@@ -82,6 +85,7 @@ class Moment:
 
     def complete(self) -> None:
         """Fill with NaN what some batches passed by."""
+        self._copies.wait()
         for name, count in list(self._counts.items()):
             if count < self.done:
                 self._guarded(name, partial(self._fill, name))
@@ -274,11 +278,15 @@ class Moment:
             elif "token" in axes:
                 self.widths.add(rows.shape[1 + axes.index("token")])
                 self._say_the_cost(name, rows)
-            values, attrs = as_rows(name, rows)
+            values, attrs = as_rows(name, rows, self._copies.start)
             dims = dims_of(name, axes or ("unit",), self._taken)
             self._last[name] = values.shape[1:], values.dtype, dims, attrs
             self._fill(name)
-            self.sink.put(name, values, dims, attrs)
+            put = partial(self.sink.put, name, values, dims, attrs)
+            if self._copies.under_way:
+                self._copies.then(partial(self._guarded, name, put))
+            else:
+                put()
         except MemoryError as error:
             size = rows.numel() * rows.element_size() / 1e12
             msg = (

@@ -1,6 +1,6 @@
 """A layer's output as rows of a recording: named dims, NumPy."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ from repsim.datasets.pooling import How
 Reduce = How | None
 
 
-def as_rows(name: str, rows: Tensor) -> tuple[np.ndarray, dict[str, Any]]:
+def as_rows(
+    name: str, rows: Tensor, copy: Callable[[Tensor], Tensor] = Tensor.cpu
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Return rows as a NumPy array that may share memory with them.
 
     NumPy has no bfloat16: such values are kept exactly, as float32; integers as
@@ -35,7 +37,7 @@ def as_rows(name: str, rows: Tensor) -> tuple[np.ndarray, dict[str, Any]]:
         wide = not rows.is_floating_point() and rows.dtype is not torch.bool
         rows = rows.to(torch.float64 if wide else torch.float32)
     rows = rows.resolve_conj().resolve_neg()
-    return rows.cpu().numpy(), attrs
+    return copy(rows).numpy(), attrs
 
 
 def dims_of(name: str, axes: Sequence[str], taken: Collection[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from repsim.core import cluster
-from repsim.core.devices import device_named
+from repsim.core.devices import device_named, multiplying
 from repsim.core.messages import unknown
 from repsim.core.provenance import repsim_version
 from repsim.core.threads import calm
@@ -122,7 +122,7 @@ def rdms(
     empty: list[str] = []
     where = device_named(device)
     widest = max(run.variables[name].size for name in names) // (n * (steps or 1))
-    with calm(n * widest):
+    with calm(n * widest), multiplying("float32", where):
         for s in tqdm(range(steps or 1), desc="RDMs", disable=not progress):
             layers_now = {}
             for k, name in enumerate(names):

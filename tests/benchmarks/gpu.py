@@ -20,6 +20,7 @@ import torch
 import xarray as xr
 
 import repsim
+from repsim.core.devices import multiplying
 from repsim.measures.kernels.hsic_sums import operations
 from repsim.probes.linear import LinearProbe
 
@@ -126,13 +127,19 @@ def main() -> None:
     options = parser.parse_args()
     device, repeats, cut = options.device, options.repeats, 20 if options.small else 1
     size = 512 if options.small else 8192
+    with multiplying("float32", device):
+        single = peak(device, torch.float32, size, repeats)
+    with multiplying("tf32", device):
+        fast = peak(device, torch.float32, size, repeats)
     best = {
-        "float32": peak(device, torch.float32, size, repeats),
+        "float32": single,
+        "tf32": fast,
         "bfloat16": peak(device, torch.bfloat16, size, repeats),
     }
     copied = bandwidth(device, size, repeats)
     calls = [
         (cka(device, "float32", 10_000 // cut, 20, 512), "float32"),
+        (cka(device, "tf32", 10_000 // cut, 20, 512), "tf32"),
         (cka(device, "bfloat16", 10_000 // cut, 20, 512), "bfloat16"),
         (cka(device, "float32", 2_000 // cut, 20, 4096), "float32"),
         (rdm(device, "correlation", 3_000 // cut, 20, 512), "float32"),

@@ -889,3 +889,13 @@ def test_the_worker_keeps_order_bounds_its_backlog_and_stops_after_an_error() ->
         line.submit(lambda: done.append(4))
     line.close()
     assert done == [1, 2]
+
+
+@pytest.mark.parametrize("shape", ["normal", "rectified"])
+def test_bfloat16_takes_no_more_room_than_its_bits(shape: str) -> None:
+    """NumPy has no bfloat16, and zeros behind it shuffle and pack into nothing."""
+    values = torch.randn(256, 512, generator=torch.Generator().manual_seed(0))
+    half = (values.relu() if shape == "rectified" else values).bfloat16()
+    as_stored = len(layout.Codec().encode(half.float().numpy()))
+    as_bits = len(layout.Codec().encode(half.view(torch.int16).numpy()))
+    assert as_stored < 1.01 * as_bits < 2 * half.numel()
