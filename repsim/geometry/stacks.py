@@ -132,13 +132,15 @@ def rdms(
                 if present is None:
                     check_finite(x, what)
                 layers_now[k] = x, present
+            tried: set[int] = set()
             if noise is None and where.type == "cpu":
-                _together(layers_now, metric, values[s])
+                tried = _together(layers_now, metric, values[s])
             for k, (x, present) in layers_now.items():
                 given: dict[str, Any] = {
                     "metric": metric,
                     "noise": noise,
                     "present": present,
+                    "tried": k in tried,
                 }
                 try:
                     near = narrowed(x, getattr(torch, values.dtype.name), where)
@@ -178,8 +180,11 @@ def _together(
     layers: dict[int, tuple[torch.Tensor, torch.Tensor | None]],
     metric: str,
     out: np.ndarray,
-) -> None:
-    """Write the RDMs of small layers, those of one width at once, and take them out."""
+) -> set[int]:
+    """Write the RDMs of small layers, those of one width at once, and take them out.
+
+    Returns those that are small but not plain.
+    """
     widths: dict[int, list[int]] = {}
     for k, (x, present) in layers.items():
         if present is None and is_small(len(x), x.shape[1], metric):
@@ -193,6 +198,7 @@ def _together(
             if plain:
                 out[k] = row
                 del layers[k]
+    return {k for group in widths.values() for k in group if k in layers}
 
 
 def _precision(run: xr.Dataset, names: list[str]) -> str:

@@ -104,6 +104,7 @@ def dissimilarities(
     out: np.ndarray | None = None,
     *,
     scaled: bool = False,
+    tried: bool = False,
     present: torch.Tensor | None = None,
 ) -> tuple[np.ndarray, int]:
     """Return condensed distances in `x`'s dtype, and how many rows are undefined."""
@@ -127,7 +128,7 @@ def dissimilarities(
             f"metric={metric!r}; drop one of them."
         )
         raise ValueError(msg)
-    return condensed(x, metric, out, scaled=scaled, turn=turn)
+    return condensed(x, metric, out, scaled=scaled, tried=tried, turn=turn)
 
 
 def whole_rows(x: torch.Tensor, what: str) -> torch.Tensor:

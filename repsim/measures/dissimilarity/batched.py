@@ -63,8 +63,11 @@ def _small(x: np.ndarray, metric: str, out: np.ndarray) -> np.ndarray:
                 means = x.sum(2) / units
                 rows = x - means[..., None]
             squares = np.einsum("lij,lij->li", rows, rows)
+            if not (means * means * units <= 256 * squares).all():
+                # The mean of large numbers is rounded, and left another, small one.
+                rows = rows - rows.sum(2, keepdims=True) / units
+                squares = np.einsum("lij,lij->li", rows, rows)
             plain &= (squares.min(1) > 1 / _RANGE) & (squares.max(1) < _RANGE)
-            plain &= (means * means * units <= 256 * squares).all(1)
             rows = rows / np.sqrt(squares)[..., None]
         rows = rows - rows.sum(1, keepdims=True) / n
         squares = np.einsum("lij,lij->li", rows, rows)
@@ -88,7 +91,7 @@ def _small(x: np.ndarray, metric: str, out: np.ndarray) -> np.ndarray:
         right[..., :-2] = rows
         right[..., -2] = squares
         matrices = left @ right.swapaxes(1, 2)
-        values = matrices.reshape(layers, -1).take(_upper(n), axis=1)
+        values = matrices.reshape(layers, -1).take(upper(n), axis=1)
         ordered = np.sort(values[:, _probed(n)] if n > PROBE else values, axis=1)
         plain &= ~(ordered[:, 1:] - ordered[:, :-1] <= room).any(1)
         # Rows that nearly coincide are subtracted, elsewhere.
@@ -132,7 +135,7 @@ def _two_values(x: np.ndarray, axis: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _upper(n: int) -> np.ndarray:
+def upper(n: int) -> np.ndarray:
     """Return the places of all pairs, in scipy's order, in a flat square."""
     i, j = np.triu_indices(n, 1)
     return np.asarray(i * n + j)

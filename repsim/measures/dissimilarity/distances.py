@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import pdist, squareform
 
 from repsim.core.threads import alone
 from repsim.measures.dissimilarity.batched import (
@@ -16,6 +16,7 @@ from repsim.measures.dissimilarity.batched import (
     SMALL,
     is_small,
     small_rdms,
+    upper,
 )
 from repsim.measures.dissimilarity.rounded import (
     blocks,
@@ -34,7 +35,7 @@ from repsim.measures.dissimilarity.ties import (
     tied,
     whole,
 )
-from repsim.measures.dissimilarity.triangle import n_pairs, triangle
+from repsim.measures.dissimilarity.triangle import AT_ONCE, n_pairs, triangle
 
 Metric = Literal[
     "correlation", "cosine", "euclidean", "sqeuclidean", "cityblock", "mahalanobis"
@@ -55,6 +56,7 @@ def condensed(
     out: np.ndarray | None = None,
     *,
     scaled: bool = False,
+    tried: bool = False,
     turn: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[np.ndarray, int]:
     """Return the distances of all pairs of rows, and how many rows have none.
@@ -70,6 +72,8 @@ def condensed(
     scaled : bool
         Whether a common factor, a power of two, may be left out: of numbers whose
         squares no float holds.
+    tried : bool
+        Whether `small_rdms` was asked already, and left these rows to us.
     turn : callable, optional
         Applied to the distinct rows first: whitening.
 
@@ -87,7 +91,7 @@ def condensed(
     """
     # Sums of absolute differences are no product: torch's threads share their pairs.
     with nullcontext() if metric == "cityblock" else alone():
-        return _condensed(x, metric, out, scaled, turn)
+        return _condensed(x, metric, out, scaled, tried, turn)
 
 
 def _condensed(
@@ -95,12 +99,15 @@ def _condensed(
     metric: str,
     out: np.ndarray | None,
     scaled: bool,
+    tried: bool,
     turn: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> tuple[np.ndarray, int]:
     n = len(x)
     if out is None:
         out = np.empty(n_pairs(n), name_of(x))
-    if turn is None and x.device.type == "cpu" and is_small(n, x.shape[1], metric):
+    small = turn is None and x.device.type == "cpu"
+    small = small and is_small(n, x.shape[1], metric)
+    if small and not tried:
         if small_rdms(x.double().numpy()[None], metric, out[None])[0]:
             return out, 0
     if metric == "cityblock" and n <= PROBE and _few_blocks(x, out):
@@ -122,6 +129,8 @@ def _condensed(
         values, exponent = np.empty(0), 0
     elif grid is not None:
         values, exponent = _exact(grid[0], metric, away), grid[1]
+    elif small and (part := _without(x, metric, away, kinds is not None)) is not None:
+        values, exponent = part, 0
     else:
         values, exponent = _rounded(
             x, few, metric, away, out if kinds is None else None
@@ -136,6 +145,26 @@ def _condensed(
     if values is not out:
         out[:] = values
     return out, int(away.sum())
+
+
+def _without(
+    x: torch.Tensor, metric: str, away: np.ndarray, fewer: bool
+) -> np.ndarray | None:
+    """Return the distances of a small layer that is plain but for dead or equal rows.
+
+    None where it is not, or has none of them (`fewer`: equal ones were taken out).
+    """
+    n, left = len(x), np.flatnonzero(~away)
+    if not (fewer or len(left) < n) or len(left) < 2:
+        return None
+    values = np.empty((1, n_pairs(len(left))))
+    if not small_rdms(x.double().numpy()[None, left], metric, values)[0]:
+        return None
+    if len(left) == n:
+        return values[0]
+    square = np.full((n, n), np.nan)
+    square[np.ix_(left, left)] = squareform(values[0], checks=False)
+    return np.asarray(square.ravel().take(upper(n)))
 
 
 def _exact(rows: torch.Tensor, metric: str, away: np.ndarray) -> np.ndarray:
@@ -256,12 +285,15 @@ def _spread(
     values: np.ndarray, kind: np.ndarray, away: np.ndarray, out: np.ndarray
 ) -> None:
     """Write the distances of all rows, given those of the kinds of rows."""
-    square = np.zeros((len(away), len(away)), out.dtype)
-    i, j = np.triu_indices(len(away), 1)
-    square[i, j] = square[j, i] = values
+    square = squareform(values.astype(out.dtype, copy=False), checks=False)
+    square = square.reshape(len(away), len(away))  # SciPy takes no pairs for one pair.
     square[away, away] = np.nan
+    n = len(kind)
+    if n <= AT_ONCE:
+        out[:] = square[np.ix_(kind, kind)].ravel().take(upper(n))
+        return
     at = 0
-    for k in range(len(kind) - 1):
-        stop = at + len(kind) - k - 1
+    for k in range(n - 1):
+        stop = at + n - k - 1
         out[at:stop] = square[kind[k]].take(kind[k + 1 :])
         at = stop

@@ -18,7 +18,7 @@ from repsim.measures.kernels.hsic_sums import LeftFactor, intel
 _BANDS = (64, 192)
 """Fewest and most rows of a band: narrow ones waste less left of the diagonal."""
 
-_SQUARE = 400
+AT_ONCE = 400
 """Rows up to which the whole square is small enough to be made at once."""
 
 WORTH = 1 << 26
@@ -58,7 +58,7 @@ def triangle(
     n, rows = len(rows), rows.contiguous()
     if down is None:
         down = torch.zeros_like(across)
-    if rows.device.type == "cpu" and n <= _SQUARE and n * n * rows.shape[1] < WORTH:
+    if rows.device.type == "cpu" and n <= AT_ONCE and n * n * rows.shape[1] < WORTH:
         return _at_once(rows, scale, across, down, out)
     if out is None:
         out = np.empty(n_pairs(n), _dtype(rows))
