@@ -161,7 +161,7 @@ def _without(
     if not small_rdms(x.double().numpy()[None, left], metric, values)[0]:
         return None
     if len(left) == n:
-        return values[0]
+        return np.asarray(values[0])
     square = np.full((n, n), np.nan)
     square[np.ix_(left, left)] = squareform(values[0], checks=False)
     return np.asarray(square.ravel().take(upper(n)))
