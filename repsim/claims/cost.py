@@ -35,7 +35,9 @@ def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:
     uses = {label for claim in claims for label in claim.uses}
     trained = uses - {"untrained", OWN, FEEDS}
     tuned = {"sg" if label == "sg_shared" else label for label in trained}
-    shared = len(tuned) * rates + len(trained) * seeds
+    often = {label for claim in claims if claim.id != "E7" for label in claim.uses}
+    shared = len(tuned) * rates + len(trained & often) * seeds
+    shared += len(trained - often) * few
     shared += seeds * sum(BESIDE.get(claim.id, 0) for claim in claims)
     rounds = [(shared, scale.depth, scale.steps)]
     if any(claim.id == "C12" for claim in claims) and scale.long_steps:
@@ -44,7 +46,7 @@ def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:
         each = 4 * (rates + few)
         rounds += [(each, depth, scale.curve_steps) for depth in scale.depths]
     if FEEDS in uses:
-        each = 4 * (rates + seeds) + seeds
+        each = 4 * (rates + few) + few
         rounds += [(each, depth, scale.feed_steps) for depth in FEED_DEPTHS]
     networks = sum(number for number, _, _ in rounds)
     seconds = sum(claim.seconds(lab.settings) for claim in claims)

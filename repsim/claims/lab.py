@@ -183,20 +183,24 @@ class Lab:
         self,
         labels: Sequence[str],
         rates: Mapping[str, float] | None = None,
+        seeds: Sequence[int] | None = None,
         **changes: Any,
     ) -> dict[str, list[Numbers]]:
         """Return the numbers of conditions, one a seed each, at their tuned rates.
 
+        Of all seeds unless some are given.
+
         Raises `Diverged` where a network did.
         """
         rates = self.tuned(labels) if rates is None else rates
+        seeds = self.seeds if seeds is None else seeds
         cells = [
             self.cell(label, rates[label], seed, **changes)
             for label in labels
-            for seed in self.seeds
+            for seed in seeds
         ]
         results = iter(self._whole(cells))
-        return {label: [next(results) for _ in self.seeds] for label in labels}
+        return {label: [next(results) for _ in seeds] for label in labels}
 
     def _whole(self, cells: Sequence[Cell]) -> list[Numbers]:
         """Return the numbers of cells; Diverged where one has none."""

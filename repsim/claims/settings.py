@@ -46,8 +46,9 @@ class Size:
     long_steps: int = 20_000
     feed_steps: int = 2000
     few_seeds: int = 0
-    """At most so many seeds where all come out alike (C5) or none is judged (E3); 0 is
-    as many as elsewhere. C9 needs five: three leave its interval around zero."""
+    """At most so many seeds where all come out alike (C5), none is judged (E3, E7) or
+    effects are far above their spread (D1); 0 is as many as elsewhere. C9 needs five:
+    three leave its interval around zero."""
 
 
 _WIDE = (1e-4, 3e-4, 1e-3, 3e-3)
@@ -111,7 +112,7 @@ class Settings:
             f"{_many(now.toy_seeds[0], 'seed')} of them instead of {then.toy_seeds[0]}",
         ]
         if self.few < self.seeds:
-            few = f"{_many(self.few, 'seed')} in C5 and E3"
+            few = f"{_many(self.few, 'seed')} in C5, D1, E3 and E7"
             cuts.append(f"{few} instead of {self.seeds}")
         return cuts
 

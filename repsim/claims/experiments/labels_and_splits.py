@@ -150,9 +150,10 @@ def table_of_the_predecessor(lab: Lab) -> Evidence:
             "measured": False,
             "decay": FEED_DECAY,
         }
+        few = lab.few_seeds
         rates = lab.tuned(FEEDS, **net)
-        ends = lab.study(FEEDS, rates, **net)
-        rarely = lab.study(["sg_every"], rates, p_update=P_UPDATE, **net)
+        ends = lab.study(FEEDS, rates, few, **net)
+        rarely = lab.study(["sg_every"], rates, few, p_update=P_UPDATE, **net)
         ends[f"sg_every, p_update {P_UPDATE:g}"] = rarely["sg_every"]
         for name, numbers in ends.items():
             error[name, depth] = 1 - np.array(final(numbers, "test_accuracy"))
