@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -123,17 +124,20 @@ def train_missing(cell: Cell, root: str | None, folder: Path) -> Cell:
     folder.mkdir(parents=True, exist_ok=True)
     store, evaluated = cell.store(folder), max(cell.steps // 20, 1)
     try:
-        train_cell(
-            cell.spec(root),
-            cell.condition(),
-            cell.seed,
-            cell.lr if cell.steps else STILL,
-            store,
-            batch_norm="after",
-            evaluate=[*range(0, cell.steps, evaluated), cell.steps],
-            prepared=cell.prepared,
-            finish=_measure if cell.measured else None,
-        )
+        with warnings.catch_warnings():
+            # A segment may rest at the first update; its rate falls later all the same.
+            warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")
+            train_cell(
+                cell.spec(root),
+                cell.condition(),
+                cell.seed,
+                cell.lr if cell.steps else STILL,
+                store,
+                batch_norm="after",
+                evaluate=[*range(0, cell.steps, evaluated), cell.steps],
+                prepared=cell.prepared,
+                finish=_measure if cell.measured else None,
+            )
     except Diverged as error:
         shutil.rmtree(store, ignore_errors=True)
         write_whole(_diverged(cell, folder), str(error))
