@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import TypeVar
 
@@ -39,21 +39,6 @@ def _libraries() -> ThreadpoolController:
 
 
 @contextmanager
-def calm(size: int, worth: int = 1 << 18) -> Iterator[None]:
-    """Compute on one thread where matrices of `size` entries repay no second one."""
-    before = torch.get_num_threads()
-    if size >= worth or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        with _libraries().limit(limits=1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def alone() -> Iterator[None]:
     """Let torch compute on one thread inside; `spread` still knows how many it had.
 
@@ -70,6 +55,16 @@ def alone() -> Iterator[None]:
         _given.reset(token)
 
 
+@contextmanager
+def calm(size: int = 0, worth: int = 1 << 18) -> Iterator[None]:
+    """Compute on one thread where matrices of `size` entries repay no second one."""
+    if size >= worth or torch.get_num_threads() == 1:
+        yield
+        return
+    with alone(), _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
 def spread(make: Callable[[], Callable[[Item], object]], items: Iterable[Item]) -> None:
     """Do what `make` returns for each item once, on as many threads as torch has.
 
@@ -80,17 +75,15 @@ def spread(make: Callable[[], Callable[[Item], object]], items: Iterable[Item]) 
 
     def work() -> None:
         torch.set_num_threads(1)
+        _given.set(1)
         do = make()
         for item in queue:
             do(item)
 
-    with alone():
+    with alone(), _libraries().limit(limits=1, user_api="blas"):
         others = _given.get() - 1
-        if not others:
-            work()
-            return
-        with ThreadPoolExecutor(others) as pool:
-            started = [pool.submit(work) for _ in range(others)]
-            work()
+        with ThreadPoolExecutor(max(others, 1)) as pool:
+            started = [pool.submit(copy_context().run, work) for _ in range(others)]
+            copy_context().run(work)
             for other in started:
                 other.result()

@@ -121,8 +121,7 @@ def rdms(
     values = np.zeros((steps or 1, len(names), n_pairs(n)), kind)
     empty: list[str] = []
     where = device_named(device)
-    widest = max(run.variables[name].size for name in names) // (n * (steps or 1))
-    with calm(n * widest), multiplying("float32", where):
+    with calm(), multiplying("float32", where):
         for s in tqdm(range(steps or 1), desc="RDMs", disable=not progress):
             layers_now = {}
             for k, name in enumerate(names):
