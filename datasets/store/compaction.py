@@ -85,7 +85,7 @@ def parsed(folder: Path, document: Mapping[str, Any]) -> Array:
 
 def committed(folder: Path) -> np.ndarray:
     """Return the steps that carry a commit mark, from the folder of `step`."""
-    array = zarr.open_array(guarded(folder), mode="r")
+    array = zarr.open_array(guarded(folder), mode="r", zarr_format=3)
     # Read by what lies there: what the document claims may be more than memory holds.
     places = (i for i in count() if not _is_there(folder, i))
     most = min(array.shape[0], next(places) * array.chunks[0])

@@ -84,7 +84,7 @@ class Foreign(BackendEntrypoint):
         """Open a group of zarr v3."""
         folder = path_of(filename_or_obj)
         run = ZarrBackendEntrypoint().open_dataset(
-            guarded(folder),
+            cast(Any, guarded(folder)),
             drop_variables=drop_variables,
             consolidated=False,
             zarr_format=3,

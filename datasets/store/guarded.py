@@ -67,7 +67,7 @@ class GuardedStore(WrapperStore[Store]):
         claim = self._claims.get(folder)
         if claim is None:
             raise ValueError(f"{key} is of no array that zarr.json describes")
-        data = memoryview(found.as_numpy_array()).cast("B")
+        data = found.as_numpy_array().data.cast("B")
         if claim.inner is None:
             fault = claim.object_fault(data)
         elif byte_range is None:

@@ -41,10 +41,8 @@ def _accelerator() -> str:
 def free_on(device: str | torch.device) -> int | None:
     """Return the bytes that are free on an accelerator; None where torch can't say."""
     where = torch.device(device)
-    module = getattr(torch, where.type, None)
-    if where.type not in ("cuda", "xpu") or not hasattr(module, "mem_get_info"):
-        return None
-    return int(module.mem_get_info(where)[0])
+    asked = getattr(getattr(torch, where.type, None), "mem_get_info", None)
+    return None if asked is None else int(asked(where)[0])
 
 
 def devices_of(device: str) -> list[str]:

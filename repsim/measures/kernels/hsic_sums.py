@@ -173,7 +173,8 @@ def own_squares(group: Group) -> torch.Tensor:
     layers = rows.T.reshape(len(parts), width, n)
     own = torch.bmm(layers, layers.transpose(1, 2))
     lengths = torch.linalg.vector_norm(own, dim=2).double()
-    return lengths.square().sum(dim=1)
+    squares: torch.Tensor = lengths.square().sum(dim=1)
+    return squares
 
 
 def own_square(x: torch.Tensor) -> torch.Tensor:
@@ -195,7 +196,8 @@ def own_square(x: torch.Tensor) -> torch.Tensor:
 def _square(x: torch.Tensor) -> torch.Tensor:
     """Return the sum of squares, added up in float64 over rows."""
     x = x.float() if x.dtype == torch.bfloat16 else x
-    return torch.linalg.vector_norm(x, dim=1).double().square().sum()
+    rows: torch.Tensor = torch.linalg.vector_norm(x, dim=1).double()
+    return rows.square().sum()
 
 
 def operations(n: int, p: Sequence[int], q: Sequence[int] | None, space: str) -> float:

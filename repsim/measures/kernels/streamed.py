@@ -311,11 +311,15 @@ class Blocks:
                 yield self._parts(*span)
             return
         context = copy_context()
+
+        def parts_of(span: tuple[int, int]) -> list[torch.Tensor]:
+            return context.run(self._parts, *span)
+
         with ThreadPoolExecutor(1, thread_name_prefix="repsim-reader") as reader:
-            coming = reader.submit(context.run, self._parts, *spans[0])
+            coming = reader.submit(parts_of, spans[0])
             for following in spans[1:]:
                 parts = coming.result()
-                coming = reader.submit(context.run, self._parts, *following)
+                coming = reader.submit(parts_of, following)
                 yield parts
             yield coming.result()
 
