@@ -1,8 +1,10 @@
 """Processes that share the work of a study, and who may write into its folder."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -110,15 +112,42 @@ def on_scheduler(address: str | None) -> Iterator[None]:
         )
         raise ImportError(msg) from error
     try:
+        _expect_answer(address)
         client = Client(address, timeout=CONNECT)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TimeoutError) as error:
         msg = (
-            f"Expected a dask scheduler at {address!r}, but got {error}; start one "
+            f"Expected a dask scheduler at {address!r}, but got "
+            f"{str(error) or 'no answer'}; start one "
             "with `dask scheduler`, and workers with `dask worker ADDRESS`."
         )
         raise ValueError(msg) from error
     with client, joblib.parallel_config("dask", client=client, n_jobs=-1):
         yield
+
+
+def _expect_answer(address: str) -> None:
+    """Raise TimeoutError unless a scheduler says who it is.
+
+    A client's own timeout ends with the connection: of one that is taken up and never
+    answered it would wait for ever.
+    """
+    from dask.utils import parse_timedelta
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    seconds = parse_timedelta(CONNECT)
+
+    async def ask() -> None:
+        secret = Security().get_connection_args("client")
+        async with rpc(address, timeout=seconds, connection_args=secret) as scheduler:
+            await scheduler.identity()
+
+    async def within() -> None:
+        await asyncio.wait_for(ask(), seconds)
+
+    # A loop of its own: the caller may be in one, as a notebook is.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, within()).result()
 
 
 @contextmanager

@@ -2,16 +2,20 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import xarray as xr
 
+import repsim
 from repsim import run_study
 from repsim.cli import main
 from repsim.datasets.recordings import networks
@@ -74,6 +78,90 @@ def test_a_scheduler_that_is_not_there_is_told(
         main()
     assert left.value.code == 2
     assert "Expected a dask scheduler" in capsys.readouterr().err
+
+
+class Late:
+    """A way to a scheduler on which every message takes its time, or all are lost."""
+
+    def __init__(self, address: str, seconds: float) -> None:
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        self._there, self._seconds = (host, int(port)), seconds
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.address = f"tcp://127.0.0.1:{self._door.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near = self._door.accept()[0]
+                self._open.append(near)
+                if self._seconds < float("inf"):
+                    far = socket.create_connection(self._there)
+                    self._open.append(far)
+                    for ends in ((near, far), (far, near)):
+                        threading.Thread(
+                            target=self._carry, args=ends, daemon=True
+                        ).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(2**16):
+                time.sleep(self._seconds)
+                target.sendall(data)
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End it."""
+        for one in (self._door, *self._open):
+            one.close()
+
+
+@pytest.fixture
+def local() -> Iterator[Any]:
+    """Return a cluster in this process."""
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address=":0",
+        worker_dashboard_address=None,
+    ) as cluster:
+        yield cluster
+
+
+def test_a_scheduler_that_answers_late_gives_the_same(
+    local: Any, tmp_path: Path
+) -> None:
+    here = run_study(out=tmp_path / "here", jobs=1, **SMALL)
+    slow = Late(local.scheduler_address, 0.05)
+    there = run_study(out=tmp_path / "there", scheduler=slow.address, **SMALL)
+    _same(there, here)
+    runs = [
+        repsim.open_recording(tmp_path / name / "runs.zarr/bp/0")
+        for name in ("here", "there")
+    ]
+    expected = repsim.compare(runs[0])
+    with distributed.Client(slow.address, set_as_default=True):
+        cells = repsim.compare(runs[1])
+    xr.testing.assert_allclose(cells, expected, rtol=1e-10, atol=1e-10)
+    slow.close()
+
+
+def test_a_scheduler_that_never_answers_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("repsim.studies.workers.CONNECT", "1s")
+    silent = Late("tcp://127.0.0.1:9", float("inf"))
+    with pytest.raises(ValueError, match="Expected a dask .* but got no answer; start"):
+        run_study(out=tmp_path / "s", scheduler=silent.address, **SMALL)
+    silent.close()
+    # Nothing was trained, and the folder is free for the next.
+    assert not is_complete(tmp_path / "s" / "runs.zarr", "bp", 0)
 
 
 def test_two_workers_never_write_one_cell(tmp_path: Path) -> None:
