@@ -44,6 +44,16 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     return path
 
 
+def at_hand(dataset: str, root: str | os.PathLike[str] | None = None) -> bool:
+    """Return whether a data set's files lie on the disk, so that nothing is fetched."""
+    entry = registry()[dataset]
+    folder = data_root(root) / entry["folder"]
+    return all(
+        (folder / name).is_file() or (folder / name.removesuffix(".gz")).is_file()
+        for name in entry["files"]
+    )
+
+
 def read(dataset: str, name: str, root: Path, entry: Mapping[str, Any]) -> bytes:
     """Return a file's content without gzip, once its hash has matched.
 

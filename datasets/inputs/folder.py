@@ -15,8 +15,9 @@ def from_folder(folder: str | Path, split: str = "train") -> xr.Dataset:
 
     Images lie in a folder a class, ``train/<class>/*.png`` and ``test/<class>/*.png``
     or ``<class>/*.png``; arrays in ``train.npz`` and ``test.npz`` or one ``*.npz``,
-    each with `x` (example, …) and `y` (example,). Where train and test are not parted,
-    a fifth of each class, drawn with a fixed seed, is test data.
+    each with `x` (example, …) and `y` (example,), where floating-point `y`, also
+    (example, output), are numbers to predict. Where train and test are not parted, a
+    fifth (of each class), drawn with a fixed seed, is test data.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
             msg = f"Expected {path} to hold `x` and `y`, but got {there}."
             raise ValueError(msg)
         x, y = held["x"], held["y"]
-    if len(x) != len(y) or x.ndim < 2 or y.ndim != 1:
+    if len(x) != len(y) or x.ndim < 2 or y.ndim != 1 + (y.ndim > 1 and _numbers(y)):
         msg = (
             f"Expected `x` (example, …) and `y` (example,) in {path}, but got "
             f"{x.shape} and {y.shape}."
@@ -108,12 +109,18 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
+def _numbers(y: np.ndarray) -> bool:
+    """Return whether targets are numbers to predict, no classes."""
+    return bool(y.dtype.kind == "f")
+
+
 def _part(labels: np.ndarray, split: str) -> np.ndarray:
     """Return the positions of one part, each class parted in the same ratio."""
     rng = np.random.default_rng(0)
     held = np.zeros(len(labels), dtype=bool)
-    for value in np.unique(labels):
-        at = rng.permutation(np.flatnonzero(labels == value))
+    codes = np.zeros(len(labels)) if _numbers(labels) else labels
+    for value in np.unique(codes):
+        at = rng.permutation(np.flatnonzero(codes == value))
         held[at[: max(1, round(HELD_OUT * len(at)))]] = True
     return np.flatnonzero(held == (split == "test"))
 
@@ -127,20 +134,25 @@ def _dataset(
     if x.ndim not in (2, 3, 4):
         msg = f"Expected `x` with two to four dims in {folder}, but got {x.shape}."
         raise ValueError(msg)
-    names = [str(v) for v in np.unique(y)] if classes is None else classes
-    # Labels count the classes, whatever numbers stand in the file.
-    labels = np.unique(y, return_inverse=True)[1] if classes is None else y
+    attrs = {
+        "name": folder.name, "split": split, "source": str(folder),
+        "licence": "unknown",
+    }  # fmt: skip
+    if _numbers(y):
+        labels = y.astype(np.float32)
+    else:
+        attrs["classes"] = classes or [str(v) for v in np.unique(y)]
+        # Labels count the classes, whatever numbers stand in the file.
+        labels = np.unique(y, return_inverse=True)[1] if classes is None else y
+        labels = labels.astype(np.int64)
     return xr.Dataset(
         {
             "features" if x.ndim == 2 else "image": (
                 wanted,
                 x.astype(np.float32) / np.float32(scale),
             ),
-            "label": ("example", labels.astype(np.int64)),
+            "label": (("example", "output")[: labels.ndim], labels),
         },
         coords={"example": np.arange(len(x), dtype=np.int64)},
-        attrs={
-            "name": folder.name, "split": split, "classes": names,
-            "source": str(folder), "licence": "unknown",
-        },
-    )  # fmt: skip
+        attrs=attrs,
+    )

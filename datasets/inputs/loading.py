@@ -9,7 +9,7 @@ import xarray as xr
 
 from repsim.core.messages import unknown
 from repsim.core.registry import Registry
-from repsim.datasets.inputs import images, toy
+from repsim.datasets.inputs import images, tables, toy
 from repsim.datasets.inputs.fetching import registry
 from repsim.datasets.inputs.folder import from_folder
 
@@ -25,15 +25,15 @@ def names() -> list[str]:
     Returns
     -------
     list of str
-        `digits` (needs no network), the fetched image sets, the artificial sets, and
-        what was registered.
+        `digits` (needs no network), the fetched image sets, the artificial sets,
+        `diabetes` (numbers to predict; needs no network), and what was registered.
 
     Examples
     --------
     >>> names()[:2]
     ['digits', 'mnist']
     """
-    return ["digits", *registry(), *toy.names(), *_own]
+    return ["digits", *registry(), *toy.names(), *tables.NAMES, *_own]
 
 
 def register(name: str, loader: Loader) -> None:
@@ -122,7 +122,8 @@ def load(
         ``train.npz`` and ``test.npz``.
     split : {"train", "test"}
         The source's own split; for digits a fixed stratified one (seed 0, 360
-        test examples), for the artificial sets two separate draws.
+        test examples), for diabetes a fixed one (seed 0, 110), for the artificial
+        sets two separate draws.
     root : path or None
         Folder of the fetched sets in torchvision's layout, as in
         `root/MNIST/raw/train-images-idx3-ubyte` (also with `.gz`); None means the
@@ -135,9 +136,9 @@ def load(
     -------
     Dataset
         `image` (example, y, x[, channel]) float32 in [0, 1] or `features`
-        (example, feature) float32; `label` (example) int64; `example` int64 ids,
-        the index in the source (of that split); attrs name, split, classes,
-        source, licence.
+        (example, feature) float32; `label` (example) int64, or floating-point numbers
+        to predict; `example` int64 ids, the index in the source (of that split);
+        attrs name, split, classes, source, licence.
 
     Raises
     ------
@@ -169,6 +170,8 @@ def load(
         data = toy.make(kind, int(dims), split)
     elif name == "digits":
         data = images.digits(split)
+    elif name in tables.NAMES:
+        data = tables.diabetes(split)
     else:
         data = images.fetched(name, split, root)
     return data if limit is None else data.isel(example=slice(limit))
@@ -191,8 +194,8 @@ def to_tensors(
     -------
     x : Tensor, shape (example, feature) or (example, channel, y, x)
         Inputs in float32.
-    y : Tensor, shape (example,)
-        Labels in int64.
+    y : Tensor, shape (example,) or (example, output)
+        Labels in int64, or numbers to predict in float32, a column an output.
 
     Raises
     ------
@@ -217,8 +220,11 @@ def to_tensors(
         values = values.reshape(len(values), -1)
     # A copy: the tensors must not write into the data set, nor it into them.
     x = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
-    y = torch.from_numpy(np.array(data["label"].values, dtype=np.int64))
-    return x, y
+    label = data["label"].values
+    if label.dtype.kind == "f":  # numbers to predict, no classes
+        columns = np.array(label, dtype=np.float32).reshape(len(label), -1)
+        return x, torch.from_numpy(columns)
+    return x, torch.from_numpy(np.array(label, dtype=np.int64))
 
 
 def _channels_first(image: xr.DataArray) -> np.ndarray:

@@ -9,7 +9,9 @@ import xarray as xr
 
 from repsim.analyses import NotApplicable
 from repsim.core.provenance import made_by
+from repsim.core.scores import Score
 from repsim.datasets.recordings import networks
+from repsim.inference.matching import scored_by
 
 UNTRAINED = "untrained"
 
@@ -30,6 +32,41 @@ def training(study: xr.DataTree) -> xr.Dataset:
         for of in records.values()
     ]
     return xr.concat(conditions, xr.Variable("condition", list(records)), join="outer")
+
+
+def score(study: xr.DataTree) -> Score:
+    """Return what the networks are scored by."""
+    try:
+        return scored_by(study)
+    except ValueError as error:
+        raise NotApplicable(str(error)) from error
+
+
+def target(study: xr.DataTree, run: xr.Dataset) -> xr.DataArray | str:
+    """Return what probes read: the label, or the study's targets of several outputs."""
+    if "label" in run.coords:
+        return "label"
+    if "target" in study.data_vars and "sequence" not in run.coords:
+        return study["target"].load()
+    msg = "Expected recordings with a `label` coordinate, but they have none."
+    raise NotApplicable(msg)
+
+
+def is_numeric(study: xr.DataTree, run: xr.Dataset) -> bool:
+    """Return whether what the networks learn are numbers, no classes.
+
+    What a study trained says so; of recordings made elsewhere, labels stored as
+    floating-point numbers count as classes where they are 0 … k − 1.
+    """
+    if "task" in run.attrs:
+        return str(run.attrs["task"]) == "regression"
+    if "label" not in run.coords:
+        return "target" in study.data_vars
+    label = run["label"].values
+    if label.dtype.kind != "f":
+        return False
+    kinds = np.unique(label)
+    return not np.array_equal(kinds, np.arange(len(kinds)))
 
 
 def splits(study: xr.DataTree) -> dict[str, list[str]]:

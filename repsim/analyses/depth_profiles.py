@@ -26,6 +26,7 @@ WORDS = {
     "rdm_to_last": "distance of the RDM to the last layer's",
     "displacement": "displacement of the weights",
     "probe_accuracy": "held-out accuracy of a ridge probe",
+    "probe_r2": "held-out R² of a ridge probe",
 }
 UNITS = {
     "class_margin": " (1 − r)",
@@ -55,11 +56,17 @@ def _profile(
     distance = rdm_distance(geometry, metric="correlation")
     # Of the last layer it is zero by definition, and its round-off tells nothing.
     curves = {"rdm_to_last": distance.where(distance["layer"] != distance["layer"][-1])}
-    if "label" in run.coords:
+    kin = _study.kin(run)
+    if _study.is_numeric(study, run):
+        if probes:
+            target = _study.target(study, run)
+            ridge = probe_layers(run, target, task="regression", groups=kin)
+            r2 = ridge["r2"]
+            curves["probe_r2"] = r2.mean("output") if "output" in r2.dims else r2
+    elif "label" in run.coords:
         curves["class_margin"] = class_margin(geometry)
         if probes:
             # A ridge probe has a closed form: logistic ones would take a minute here.
-            kin = _study.kin(run)
             ridge = probe_layers(run, estimator=RidgeClassifier(), groups=kin)
             curves["probe_accuracy"] = ridge["accuracy"]
     branch = study[f"{condition}/{seed}"].children

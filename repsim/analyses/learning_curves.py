@@ -1,33 +1,43 @@
-"""Loss and accuracy while training: geometry is compared knowing how well each does."""
+"""Loss and score while training: geometry is compared knowing how well each does."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import seaborn as sns
 import xarray as xr
 from matplotlib.figure import Figure
 
-from repsim.analyses import _study
+from repsim.analyses import NotApplicable, _study
+from repsim.core.scores import score_of
 from repsim.plot.style import palette, panels
 
 TITLE = "Learning curves"
 ORDER = 10
+NEAR = 0.02
+"""Final scores farther apart (of their size, where they are no shares) are told."""
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Return loss, training and test accuracy over (condition, seed, step)."""
+    """Return loss, training and test score over (condition, seed, step)."""
     record = _study.training(study)
-    wanted = ["loss", "accuracy", "test_accuracy"]
+    score = _study.score(study)
+    if score.test not in record:
+        msg = f"Expected training records with `{score.test}`, but they have none."
+        raise NotApplicable(msg)
+    wanted = ["loss", score.name, score.test]
     result = record[[name for name in wanted if name in record]]
-    return result.assign_attrs(_study.provenance(analysis="learning_curves"))
+    attrs = _study.provenance(analysis="learning_curves", **score.attrs)
+    return result.assign_attrs(attrs)
 
 
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
-    """Return one figure: loss, training accuracy and test accuracy over updates."""
+    """Return one figure: loss, training score and test score over updates."""
+    score = score_of(result.attrs)
     titles = {
         "loss": "training loss",
-        "accuracy": "training accuracy",
-        "test_accuracy": "test accuracy",
+        score.name: f"training {score.words}",
+        score.test: f"test {score.words}",
     }
     names = [name for name in titles if name in result]
     figure, axes = panels(len(names), width=4.2, height=3.4)
@@ -49,29 +59,36 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
         ax.set(title=titles[name], xlabel="updates", ylabel="")
         if name == "loss":
             ax.set_yscale("log")
-        else:
-            ax.set_ylim(0, 1.02)
+        elif score.share:
+            # A share that is explained may begin far below zero.
+            ax.set_ylim(max(-1.0, min(0.0, float(frame[name].min()))), 1.02)
     sns.despine(figure)
     return {"learning_curves": figure}
 
 
+def _final(result: xr.Dataset) -> xr.DataArray:
+    return result[score_of(result.attrs).test].isel(step=-1)
+
+
 def claim(result: xr.Dataset) -> str:
     """Return how well each condition does in the end."""
-    final = result["test_accuracy"].isel(step=-1).mean("seed")
+    score, final = score_of(result.attrs), _final(result).mean("seed")
     names = final["condition"].values
     each = [f"{name} {float(final.sel(condition=name)):.3f}" for name in names]
-    return f"Final test accuracy: {_study.listed(each)}"
+    way = "" if score.larger_is_better else f" ({score.direction})"
+    return f"Final test {score.words}{way}: {_study.listed(each)}"
 
 
 def cautions(result: xr.Dataset) -> list[str]:
-    """Say where conditions are compared at unequal accuracy."""
-    final = result["test_accuracy"].isel(step=-1).mean("seed")
+    """Say where conditions are compared at unequal score."""
+    score, final = score_of(result.attrs), _final(result).mean("seed")
     gap = float(final.max() - final.min())
-    if gap <= 0.02:
+    if gap <= NEAR * score.unit(final.values):
         return []
+    plural = "accuracies" if score.name == "accuracy" else f"values of {score.words}"
     return [
-        f"Final test accuracies are up to {gap:.3f} apart: the comparison at equal "
-        "accuracy is the fairer one."
+        f"Final test {plural} are up to {gap:.3f} apart: the comparison at equal "
+        f"{score.words} is the fairer one."
     ]
 
 
@@ -81,30 +98,34 @@ def caption(result: xr.Dataset) -> str:
 
 
 def details(result: xr.Dataset) -> str:
-    """Return how to read it, with each condition's final test accuracy."""
-    final = result["test_accuracy"].isel(step=-1)
+    """Return how to read it, with each condition's final test score."""
+    score, final = score_of(result.attrs), _final(result)
     said = "; ".join(
         f"{name}: {_study.spread(final.sel(condition=name))}"
         for name in final["condition"].values
     )
+    below = ""
+    if score.share and bool((result[score.test] < -1).any()):
+        below = f" Values of {score.words} below −1 are not drawn."
     return (
-        "Loss and accuracy at the recorded updates; line: mean over seeds, band: the "
-        "range of seeds (loss) or one standard deviation. Final test accuracy (mean ± "
-        f"sd over seeds): {said}. "
-        "Representations at unequal accuracy answer another question than at equal "
-        "accuracy; read the pictures below with these numbers in mind."
+        f"Loss and {score.words} ({score.direction}) at the recorded updates; line: "
+        "mean over seeds, band: the range of seeds (loss) or one standard deviation."
+        f"{below} Final test {score.words} (mean ± sd over seeds): {said}. "
+        f"Representations at unequal {score.words} answer another question than at "
+        f"equal {score.words}; read the pictures below with these numbers in mind."
     )
 
 
 def summary(result: xr.Dataset) -> Mapping[str, Any]:
-    """Return mean and spread of the final test accuracy by condition."""
-    final = result["test_accuracy"].isel(step=-1)
-    return {
-        str(name): {
-            "mean": float(final.sel(condition=name).mean()),
-            "sd": float(final.sel(condition=name).std(ddof=1))
-            if int(final.sel(condition=name).notnull().sum()) > 1
-            else None,
+    """Return mean and spread of the final test score by condition."""
+    score, final = score_of(result.attrs), _final(result)
+    numbers = {}
+    for name in final["condition"].values:
+        one = final.sel(condition=name)
+        several = int(np.isfinite(one.values).sum()) > 1
+        numbers[str(name)] = {
+            "mean": float(one.mean()),
+            "sd": float(one.std(ddof=1)) if several else None,
+            "score": f"test {score.words}",
         }
-        for name in final["condition"].values
-    }
+    return numbers

@@ -22,6 +22,9 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     margins: dict[str, dict[str, xr.DataArray]] = {}
     reference = next(iter(networks(study)))[0]
     for (condition, seed), run in networks(study).items():
+        if _study.is_numeric(study, run):
+            msg = "What these networks learn are numbers: there are no classes."
+            raise NotApplicable(msg)
         if "label" not in run.coords:
             msg = "Expected recordings with a `label` coordinate, but they have none."
             raise NotApplicable(msg)

@@ -1,4 +1,4 @@
-"""Do rules differ by more than seeds of one rule do? At equal steps and accuracy."""
+"""Do rules differ by more than seeds of one rule do? At equal steps and score."""
 
 import warnings
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from repsim.analyses import NotApplicable, _study
+from repsim.core.scores import Score, score_of
 from repsim.datasets.recordings import networks
 from repsim.inference import at_accuracy, describe, false_discovery, findings, seed_test
 from repsim.inference.sentences import ranges
@@ -19,11 +20,11 @@ from repsim.plot.style import layer_axis, panels
 TITLE = "Do rules differ by more than seeds do?"
 ORDER = 1
 
-MOMENTS = ("equal steps", "equal accuracy")
+STEPS = "equal steps"
 LEVEL = 0.05
 _SURE, _SPREAD = "#d55e00", "#fff2a8"
 NEAR = 0.01
-"""Test accuracies farther apart are not called equal."""
+"""Test scores farther apart (of their size, if no shares) are not called equal."""
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
@@ -33,7 +34,8 @@ def compute(study: xr.DataTree) -> xr.Dataset:
         msg = f"Expected at least two conditions, but the study has {conditions[0]!r}."
         raise NotApplicable(msg)
     reference, *others = conditions
-    rows = [_against(study, reference, other) for other in others]
+    score = _study.score(study)
+    rows = [_against(study, reference, other, score) for other in others]
     result = xr.concat(rows, xr.Variable("condition", others), combine_attrs="drop")
     attrs = [row.attrs for row in rows]
     able = xr.DataArray([one["smallest_p"] <= LEVEL for one in attrs], dims="condition")
@@ -51,17 +53,17 @@ def compute(study: xr.DataTree) -> xr.Dataset:
         place_statistic=attrs[0]["place_statistic"],
         larger_is_more_similar=attrs[0]["larger_is_more_similar"],
         rates=[rates.get(name, "") for name in conditions],
-        note=attrs[0]["note"], **_study.split_attrs(study),
+        note=attrs[0]["note"], **score.attrs, **_study.split_attrs(study),
     )  # fmt: skip
     result.attrs["sentences"] = [
         sentence
         for one, other in zip(attrs, others, strict=True)
-        for sentence in _sentences(result.sel(condition=other), one)
+        for sentence in _sentences(result.sel(condition=other), one, score)
     ]
     return result
 
 
-def _against(study: xr.DataTree, a: str, b: str) -> xr.Dataset:
+def _against(study: xr.DataTree, a: str, b: str, score: Score) -> xr.Dataset:
     """Return one comparison at both moments."""
     pair = xr.DataTree.from_dict(
         {
@@ -74,11 +76,11 @@ def _against(study: xr.DataTree, a: str, b: str) -> xr.Dataset:
             )
         }
     )
-    moments = {MOMENTS[0]: pair}
+    moments = {STEPS: pair}
     try:
-        moments[MOMENTS[1]] = at_accuracy(pair)
+        moments[f"equal {score.words}"] = at_accuracy(pair)
     except ValueError:
-        # Without steps or test accuracies there is one moment to compare at.
+        # Without steps or test scores there is one moment to compare at.
         pass
     tests = []
     for moment in moments.values():
@@ -89,7 +91,8 @@ def _against(study: xr.DataTree, a: str, b: str) -> xr.Dataset:
                 test = seed_test(moment, a, b, level=LEVEL)
             except ValueError as error:
                 raise NotApplicable(str(error)) from None
-        tests.append(test.drop_vars("step", errors="ignore").assign(_taken(moment)))
+        taken = _taken(moment, score)
+        tests.append(test.drop_vars("step", errors="ignore").assign(taken))
     result = xr.concat(
         tests, xr.Variable("moment", list(moments)), combine_attrs="drop"
     )
@@ -97,22 +100,22 @@ def _against(study: xr.DataTree, a: str, b: str) -> xr.Dataset:
     return result
 
 
-def _taken(study: xr.DataTree) -> dict[str, tuple[str, list[float]]]:
-    """Return the mean step and accuracy at which two rules were compared."""
+def _taken(study: xr.DataTree, score: Score) -> dict[str, tuple[str, list[float]]]:
+    """Return the mean step and score at which two rules were compared."""
     steps: dict[str, list[float]] = {}
     scores: dict[str, list[float]] = {}
     for (condition, seed), run in networks(study).items():
         step = run.attrs.get("matched_step", _last_step(run))
-        score = run.attrs.get("matched_accuracy")
+        value = run.attrs.get(f"matched_{score.name}")
         branch = study[f"{condition}/{seed}"].children
         log = branch["training"].to_dataset() if "training" in branch else xr.Dataset()
-        if score is None and "test_accuracy" in log:
-            score = float(log["test_accuracy"].values[-1])
+        if value is None and score.test in log:
+            value = float(log[score.test].values[-1])
         steps.setdefault(condition, []).append(step)
-        scores.setdefault(condition, []).append(np.nan if score is None else score)
+        scores.setdefault(condition, []).append(np.nan if value is None else value)
     return {
         "step": ("rule", [float(np.mean(of)) for of in steps.values()]),
-        "accuracy": ("rule", [float(np.mean(of)) for of in scores.values()]),
+        score.name: ("rule", [float(np.mean(of)) for of in scores.values()]),
     }
 
 
@@ -120,7 +123,7 @@ def _last_step(run: xr.Dataset) -> float:
     return float(run["step"].values.max()) if "step" in run.coords else np.nan
 
 
-def _sentences(result: xr.Dataset, attrs: dict[str, Any]) -> list[str]:
+def _sentences(result: xr.Dataset, attrs: dict[str, Any], score: Score) -> list[str]:
     """Return what one comparison found, at each moment that can find anything."""
     moments = [str(moment) for moment in result["moment"].values]
     if attrs["smallest_p"] > LEVEL:
@@ -129,18 +132,19 @@ def _sentences(result: xr.Dataset, attrs: dict[str, Any]) -> list[str]:
     for moment in moments:
         one = result.sel(moment=moment)
         where = moment.capitalize()
-        if np.isfinite(one["accuracy"].values).all():
+        reached = one[score.name].values
+        if np.isfinite(reached).all():
             rules = zip(
                 (attrs["rule_a"], attrs["rule_b"]),
-                one["accuracy"].values,
+                reached,
                 one["step"].values,
                 strict=True,
             )
             taken = [f"{rule} {a:.3f} at step {s:.0f}" for rule, a, s in rules]
-            gap = float(np.ptp(one["accuracy"].values))
-            if moment == "equal accuracy" and gap > NEAR:
+            gap = float(np.ptp(reached))
+            if moment != STEPS and gap > NEAR * score.unit(reached):
                 taken.append(f"not equal: the nearest recorded are {gap:.3f} apart")
-            where += f" (test accuracy {', '.join(taken)})"
+            where += f" (test {score.words} {', '.join(taken)})"
         sentences.append(f"{where}: {describe(one.assign_attrs(attrs))}")
     return sentences
 
@@ -322,6 +326,8 @@ def caption(result: xr.Dataset) -> str:
 
 def details(result: xr.Dataset) -> str:
     """Return the conclusions, and how to read the figure."""
+    score = score_of(result.attrs)
+    best = "highest" if score.larger_is_better else "lowest"
     return (
         "\n".join(result.attrs["sentences"])
         + "\nDebiased linear CKA of matching layers between networks, all in pairs "
@@ -332,8 +338,8 @@ def details(result: xr.Dataset) -> str:
         "rules and moments of this figure, and one test over all layers rejects too. "
         "A round mark says place (the rules' mean representations differ, whatever "
         "their spread), a square spread (networks of one rule vary more), a diamond "
-        "both. Equal accuracy compares each network at the recorded step whose test "
-        "accuracy is nearest to the highest that all networks of the two "
+        f"both. Equal {score.words} compares each network at the recorded step whose "
+        f"test {score.words} is nearest to the {best} that all networks of the two "
         f"rules reach. {result.attrs['note']}"
     )
 

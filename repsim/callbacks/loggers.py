@@ -91,9 +91,11 @@ class Log:
             for name, value in zip(names, np.diagonal(same.values), strict=True)
         }
         if self.probe and "label" in one.coords:
-            read = probe_layers(one)["accuracy"]
+            read = probe_layers(one)
+            kind = "accuracy" if "accuracy" in read else "r2"
             values |= {
-                f"probe accuracy/{name}": float(read.sel(layer=name)) for name in names
+                f"probe {kind}/{name}": float(read[kind].sel(layer=name))
+                for name in names
             }
         return values, self._drawn(compare(one, None, self.measure))
 

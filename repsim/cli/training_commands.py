@@ -27,14 +27,27 @@ from repsim.core.reductions import HOWS
 
 def study(
     dataset: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Name of the data set, module:function, or a folder of images/arrays."
+            help="Name of the data set (default: digits), module:function, or a folder "
+            "of images/arrays."
         ),
-    ] = "digits",
+    ] = None,
     network: Annotated[
-        str, typer.Option(help="mlp, cnn, resnet, vit, or module:function.")
-    ] = "mlp",
+        str | None,
+        typer.Option(help="mlp (default), cnn, resnet, vit, or module:function."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="atlas: all rules on mlp, cnn and vit, digits and MNIST (where at "
+            "hand), a study each and one page; --rules, --network, --dataset (lists), "
+            "--seeds and --steps make it smaller."
+        ),
+    ] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Say what --preset would cost, and end.")
+    ] = False,
     reduce: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +100,20 @@ def study(
         float | None,
         typer.Option(help="Learning rate; default: tuned for each condition."),
     ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="cross_entropy, mse or module:function; default: by the labels, mse "
+            "where they are floating-point numbers (regression)."
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="accuracy, r2, rmse, mae or module:function, f(output, y) -> number; "
+            "default: accuracy, or r2 for numbers."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     jobs: Annotated[
         int | None, typer.Option(help="Processes; default: all cores.")
@@ -107,6 +134,20 @@ def study(
     """
     from repsim.studies.spec import DEFAULT_CONDITIONS
 
+    if cost and preset is None:
+        msg = "Expected --cost with --preset, but got it alone; add --preset atlas."
+        raise typer.BadParameter(msg)
+    if preset is not None:
+        given = {
+            "rules": listed(rules), "networks": listed(network),
+            "datasets": listed(dataset), "depth": whole_numbers(depth, "depth"),
+            "seeds": seeds, "seed": seed, "root": root, "width": width, "steps": steps,
+            "activation": activation, "batch_size": batch_size, "lr": lr,
+            "device": device, "plugins": plugin or [],
+        }  # fmt: skip
+        _atlas(preset, out, given, cost=cost, jobs=jobs, quiet=quiet, as_json=as_json)
+        return
+    dataset, network = dataset or "digits", network or "mlp"
     conditions = DEFAULT_CONDITIONS if rules is None else tuple(rules.split(","))
     depths = whole_numbers(depth, "depth")
     done: list[Path] = []
@@ -131,6 +172,8 @@ def study(
         "steps": steps,
         "batch_size": batch_size,
         "lr": lr,
+        "loss": loss,
+        "metric": metric,
         "device": device,
         "plugins": plugin or [],
     }
@@ -175,18 +218,52 @@ def study(
 
             page = write_report(out, jobs=jobs, progress=not quiet)
     if len(depths) > 1 and not recordings:
-        table = results["test_accuracy"].mean("seed").to_pandas().round(3).to_string()
+        (reached,) = results.data_vars.values()
+        table = reached.mean("seed").to_pandas().round(3).to_string()
         pages = f"report: {out / 'report.html'}"
         say(plain_numbers(results), as_json, [table, pages])
         return
     content = json.loads((out / "study.json").read_text())
-    accuracy = content["summary"].get("learning_curves", {})
+    reached = content["summary"].get("learning_curves", {})
     lines = [
-        f"{name}: test accuracy {value['mean']:.3f}"
+        f"{name}: {value.get('score', 'test score')} {value['mean']:.3f}"
         + (f" ± {value['sd']:.3f}" if value["sd"] is not None else "")
-        for name, value in accuracy.items()
+        for name, value in reached.items()
     ]
     say(content, as_json, [*lines, f"report: {page}"])
+
+
+def _atlas(
+    preset: str,
+    out: Path,
+    given: dict[str, Any],
+    *,
+    cost: bool,
+    jobs: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Say what an atlas costs, and make it."""
+    from joblib import cpu_count
+
+    from repsim.studies.atlas import plan_atlas, run_atlas
+
+    if preset != "atlas":
+        raise typer.BadParameter(unknown("--preset", preset, ["atlas"]))
+    depths = given.pop("depth")
+    if len(depths) > 1:
+        msg = f"Expected one --depth with --preset, but got {depths}; name one."
+        raise typer.BadParameter(msg)
+    given["depth"] = depths[0] if depths else None
+    with continues():
+        with bad_usage(unless=[]):
+            plan = plan_atlas(out, **given)
+        for line in plan.lines(jobs or cpu_count()):
+            typer.echo(line, err=not cost)
+        if cost:
+            return
+        page = run_atlas(plan, jobs=jobs, progress=not quiet)
+    say({"report": str(page)}, as_json, [f"report: {page}"])
 
 
 def _check_rdms(

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from repsim.core.scores import ACCURACY, Score, score_of
 from repsim.datasets.recordings import networks
 
 
@@ -10,23 +11,24 @@ def at_accuracy(study: xr.DataTree, accuracy: float | None = None) -> xr.DataTre
     """Return a study of single moments at which all networks are equally accurate.
 
     Of every network the recorded step is taken whose test accuracy is nearest to the
-    target, the earliest where several are equally near.
+    target, the earliest where several are equally near. Networks that were scored by
+    another metric (the training records' attribute `metric`) are matched by that one.
 
     Parameters
     ----------
     study : DataTree
         /<condition>/<seed>, each with a `training` record that holds
-        `test_accuracy` at recorded steps.
+        `test_accuracy`, or `test_<metric>`, at recorded steps.
     accuracy : float or None
-        Target, between 0 and 1. None takes the highest that every network reaches:
-        the least of the networks' best test accuracies.
+        Target, of accuracies between 0 and 1. None takes the best that every network
+        reaches: the worst of the networks' best test scores.
 
     Returns
     -------
     DataTree
         The same networks without a `step` dim; the attrs of each recording say
-        `matched_step`, `matched_accuracy` and `target_accuracy`. `seed_test` and
-        `compare` take it as it is.
+        `matched_step`, `matched_accuracy` and `target_accuracy` (`matched_<metric>`,
+        `target_<metric>`). `seed_test` and `compare` take it as it is.
 
     Raises
     ------
@@ -34,7 +36,8 @@ def at_accuracy(study: xr.DataTree, accuracy: float | None = None) -> xr.DataTre
         If `study` is not a DataTree.
     ValueError
         If a network has no steps, no training record, or no recorded step with a
-        test accuracy, or `accuracy` is not between 0 and 1.
+        test score, networks were scored by different metrics, or `accuracy` is not
+        between 0 and 1.
 
     Examples
     --------
@@ -46,13 +49,14 @@ def at_accuracy(study: xr.DataTree, accuracy: float | None = None) -> xr.DataTre
     >>> at_accuracy(study, 0.75)["bp/0"].attrs["matched_step"]
     10
     """
-    if accuracy is not None and not 0 <= accuracy <= 1:
+    runs = networks(study)
+    score = scored_by(study)
+    if accuracy is not None and score == ACCURACY and not 0 <= accuracy <= 1:
         msg = f"Expected `accuracy` between 0 and 1, but got {accuracy}."
         raise ValueError(msg)
-    runs = networks(study)
-    records = {key: _accuracies(study, key, run) for key, run in runs.items()}
+    records = {key: _scores(study, key, run, score) for key, run in runs.items()}
     target = (
-        min(float(record.max()) for record in records.values())
+        score.worst(score.best(record.values.tolist()) for record in records.values())
         if accuracy is None
         else float(accuracy)
     )
@@ -64,17 +68,32 @@ def at_accuracy(study: xr.DataTree, accuracy: float | None = None) -> xr.DataTre
         moment = run.sel(step=step)
         moment.attrs = run.attrs | {
             "matched_step": step,
-            "matched_accuracy": float(record.values[nearest]),
-            "target_accuracy": target,
+            f"matched_{score.name}": float(record.values[nearest]),
+            f"target_{score.name}": target,
         }
         matched[f"{condition}/{seed}"] = moment
     return xr.DataTree.from_dict(matched)
 
 
-def _accuracies(
-    study: xr.DataTree, key: tuple[str, str], run: xr.Dataset
+def scored_by(study: xr.DataTree) -> Score:
+    """Return what a study's networks are scored by, accuracy where nothing says it."""
+    scores = {
+        "/".join(key): score_of(study["/".join(key)]["training"].attrs)
+        for key in networks(study)
+        if "training" in study["/".join(key)].children
+    }
+    different = {score.name: path for path, score in scores.items()}
+    if len(different) > 1:
+        listed = ", ".join(f"{name} at {path}" for name, path in different.items())
+        msg = f"Expected networks scored by one metric, but got {listed}."
+        raise ValueError(msg)
+    return next(iter(scores.values()), ACCURACY)
+
+
+def _scores(
+    study: xr.DataTree, key: tuple[str, str], run: xr.Dataset, score: Score
 ) -> xr.DataArray:
-    """Return a network's test accuracy at its recorded steps."""
+    """Return a network's test score at its recorded steps."""
     name = "/".join(key)
     if "step" not in run.dims:
         msg = (
@@ -84,18 +103,18 @@ def _accuracies(
         raise ValueError(msg)
     children = study[name].children
     log = children["training"].to_dataset() if "training" in children else xr.Dataset()
-    if "test_accuracy" not in log:
+    if score.test not in log:
         msg = (
-            f"Expected a training record with `test_accuracy` beside {name}, but it "
+            f"Expected a training record with `{score.test}` beside {name}, but it "
             "has none; add it as the group training, or train with test=."
         )
         raise ValueError(msg)
     steps = np.intersect1d(log["step"].values, run["step"].values)
-    record = log["test_accuracy"].sel(step=steps).dropna("step").load()
+    record = log[score.test].sel(step=steps).dropna("step").load()
     if not record.size:
         msg = (
-            f"Expected a test accuracy at some recorded step of {name}, but got none "
-            "at the same steps."
+            f"Expected a test {score.words} at some recorded step of {name}, but got "
+            "none at the same steps."
         )
         raise ValueError(msg)
     return record

@@ -24,7 +24,15 @@ from repsim.learning.rule_info import Diverged
 from repsim.networks.feedforward import BatchNorm
 from repsim.studies.completeness import TRAINING
 from repsim.studies.conditions import Condition
-from repsim.studies.materials import build_network, classes_of, load, tensors
+from repsim.studies.materials import (
+    build_network,
+    classes_of,
+    is_regression,
+    load,
+    loss_of,
+    metric_of,
+    tensors,
+)
 from repsim.studies.plugins import import_modules
 from repsim.studies.spec import Spec
 from repsim.training.loop import Callback, train
@@ -53,6 +61,9 @@ def build(
     network = build_network(spec, shape, classes, init_seed, batch_norm)
     network = network.to(device_named(spec.device))
     options = {"lr": lr, "seed": run_seed, **dict(condition.options)}
+    loss, _ = loss_of(spec, load(spec)[0])
+    if loss != "cross_entropy":  # every rule's own default
+        options.setdefault("loss", loss)
     try:
         return learning.make(condition.rule, network, **options)
     except TypeError as error:
@@ -64,8 +75,15 @@ def build(
 
 
 def recorded(test: xr.Dataset, examples: int) -> xr.Dataset:
-    """Return the examples to record, sorted by label, classes as equal as can be."""
+    """Return the examples to record, sorted by label, classes as equal as can be.
+
+    Of numbers to predict, those evenly spaced in the order of the first one.
+    """
     label = test["label"].values
+    if label.dtype.kind == "f":
+        order = np.argsort(label.reshape(len(label), -1)[:, 0], kind="stable")
+        count = min(examples, len(order))
+        return test.isel(example=order[np.arange(count) * len(order) // count])
     rank = np.empty(label.size, dtype=int)
     for value in np.unique(label):
         of_class = np.flatnonzero(label == value)
@@ -104,7 +122,9 @@ def train_cell(
         spec, condition, init_seed, run_seed, lr, x.shape[1:], classes, batch_norm
     )
     kept = recorded(test, spec.examples)
-    inputs, labels = tensors(spec, kept)
+    inputs, _ = tensors(spec, kept)
+    label = kept["label"].values
+    regression = is_regression(spec, data)
     group = f"{condition.label}/{seed}"
     remove_recording(store, group)
     with Recorder(
@@ -112,7 +132,7 @@ def train_cell(
         inputs,
         steps=spec.record,
         reduce=cast(Reduce, spec.reduce),
-        labels=labels.numpy(),
+        labels=label if label.ndim == 1 else None,
         examples=kept["example"].values,
         store=store,
         group=group,
@@ -126,6 +146,7 @@ def train_cell(
             "dataset": spec.dataset,
             "network": f"{spec.network} {spec.depth} x {spec.width} {spec.activation}",
             "splits": list(rule.splits),
+            **({"task": "regression"} if regression else {}),
         },
     ) as recorder:
         log = train(
@@ -137,6 +158,7 @@ def train_cell(
             test=tensors(spec, test),
             eval_every=spec.record if evaluate is None else evaluate,
             diagnostics=evaluate is None,
+            metric=metric_of(spec, data),
             progress=False,
             callbacks=[
                 recorder,
@@ -179,6 +201,7 @@ def tune_cell(
     run_seed = derived_seed(f"tune-run {first}", condition.key, number)
     classes = classes_of(data)
     x, y = tensors(spec, score)
+    metric = metric_of(spec, data)
     rule = build(spec, condition, init_seed, run_seed, lr, x.shape[1:], classes)
     try:
         train(
@@ -192,13 +215,14 @@ def tune_cell(
             callbacks=[_teller(tell)] if tell else [],
         )
     except Diverged:
-        return {"loss": float("nan"), "accuracy": float("nan")}
+        return {"loss": float("nan"), metric.name: float("nan")}
     device = next(rule.network.parameters()).device
     with torch.no_grad():
         output = rule.network.eval()(x.to(device)).cpu().double()
+    y = y.double() if y.is_floating_point() else y
     return {
-        "loss": float(torch.nn.functional.cross_entropy(output, y)),
-        "accuracy": float((output.argmax(1) == y).double().mean()),
+        "loss": float(loss_of(spec, data)[1](output, y)),
+        metric.name: metric(output, y),
     }
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from repsim import plot
 from repsim.core.files import local_folder, write_whole
+from repsim.core.scores import Score, score_of
 from repsim.datasets.results import storable
 from repsim.datasets.store import opened
 from repsim.studies.completeness import SUMMARY
@@ -81,18 +82,21 @@ def _overview(out: Path) -> xr.Dataset:
         (folder for folder in out.glob("depth_*") if (folder / RESULTS).is_dir()),
         key=lambda folder: int(folder.name.removeprefix("depth_")),
     )
-    result = _accuracies(folders)
+    result, score = _scores(folders)
     storable(result).to_zarr(out / STORE, mode="w", consolidated=False, zarr_format=3)
     content = json.loads((folders[-1] / SUMMARY).read_text())
     spec = content["spec"] | {"depth": [int(v) for v in result["depth"].values]}
-    accuracy = result["test_accuracy"]
+    reached = result[score.test]
     with plain_style():
-        save(_figure(accuracy), out / "figures", "depths")
-    final = accuracy.mean("seed")
+        save(_figure(reached, score), out / "figures", "depths")
+    final = reached.mean("seed")
     deepest = final.isel(depth=-1)
-    claim = f"Test accuracy at {int(deepest['depth'])} hidden layers: " + ", ".join(
-        f"{name} {float(deepest.sel(condition=name)):.3f}"
-        for name in deepest["condition"].values
+    claim = (
+        f"Test {score.words} at {int(deepest['depth'])} hidden layers: "
+        + ", ".join(
+            f"{name} {float(deepest.sel(condition=name)):.3f}"
+            for name in deepest["condition"].values
+        )
     )
     figure = {"stem": "depths", "file": "depths.svg", "alt": claim, "wide": True}
     section = {
@@ -101,8 +105,9 @@ def _overview(out: Path) -> xr.Dataset:
         "claim": claim,
         "figures": [figure],
         "caption": (
-            "Test accuracy after training, by number of hidden layers; line: mean over "
-            "seeds, band: one standard deviation, faint lines: seeds."
+            f"Test {score.words} after training ({score.direction}), by number of "
+            "hidden layers; line: mean over seeds, band: one standard deviation, faint "
+            "lines: seeds."
         ),
         "details": (
             "Learning rates are chosen at each depth anew. Each depth's layers are "
@@ -115,9 +120,9 @@ def _overview(out: Path) -> xr.Dataset:
         "summary": {
             f"{depth} hidden layers": {
                 str(name): f"{float(of.mean()):.3f} ± {float(of.std(ddof=1)):.3f}"
-                for name, of in accuracy.sel(depth=depth).groupby("condition")
+                for name, of in reached.sel(depth=depth).groupby("condition")
             }
-            for depth in accuracy["depth"].values
+            for depth in reached["depth"].values
         },
         "missing": "",
     }
@@ -132,24 +137,28 @@ def _overview(out: Path) -> xr.Dataset:
     return result
 
 
-def _accuracies(folders: Sequence[Path]) -> xr.Dataset:
-    """Return the final test accuracies of all depths."""
-    accuracies = {}
-    for folder in folders:
-        store = opened(folder / RESULTS / "learning_curves", None)
-        last = store["test_accuracy"].isel(step=-1, drop=True).load()
-        accuracies[int(folder.name.removeprefix("depth_"))] = last
-    along = xr.Variable("depth", list(accuracies))
-    return xr.Dataset(
-        {"test_accuracy": xr.concat(list(accuracies.values()), along, join="outer")}
-    )
+def _scores(folders: Sequence[Path]) -> tuple[xr.Dataset, Score]:
+    """Return the final test scores of all depths, and what the score is."""
+    scores = {folder: final_scores(folder) for folder in folders}
+    score = next(iter(scores.values()))[1]
+    depths = [int(folder.name.removeprefix("depth_")) for folder in folders]
+    rows = [last for last, _ in scores.values()]
+    along = xr.Variable("depth", depths)
+    return xr.Dataset({score.test: xr.concat(rows, along, join="outer")}), score
 
 
-def _figure(accuracy: xr.DataArray) -> Figure:
+def final_scores(folder: Path) -> tuple[xr.DataArray, Score]:
+    """Return a study's final test scores (condition, seed), and what the score is."""
+    store = opened(folder / RESULTS / "learning_curves", None)
+    score = score_of(store.attrs)
+    return store[score.test].isel(step=-1, drop=True).load(), score
+
+
+def _figure(reached: xr.DataArray, score: Score) -> Figure:
     figure, ax = plt.subplots(figsize=(7.5, 4), layout="constrained")
-    curve = accuracy.rename(depth="layer").assign_coords(
-        layer=[str(v) for v in accuracy["depth"].values]
+    curve = reached.rename(depth="layer").assign_coords(
+        layer=[str(v) for v in reached["depth"].values]
     )
-    plot.layer_curve(curve.assign_attrs(long_name="test accuracy"), ax=ax)
+    plot.layer_curve(curve.assign_attrs(long_name=f"test {score.words}"), ax=ax)
     ax.set_xlabel("hidden layers")
     return figure

@@ -7,15 +7,20 @@ from importlib import import_module
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
 from repsim import datasets, networks
 from repsim.datasets.inputs.loading import own_loader, own_names
+from repsim.learning.losses import LossFunction
+from repsim.learning.losses import resolve as resolve_loss
 from repsim.networks.feedforward import BatchNorm
 from repsim.studies.plugins import import_modules
 from repsim.studies.spec import Spec
+from repsim.training.metrics import Metric
+from repsim.training.metrics import resolve as resolve_metric
 
 Pair = tuple[xr.Dataset, xr.Dataset]
 _READ: dict[tuple[str, str | None], Pair] = {}
@@ -87,6 +92,13 @@ def check_data(pair: Pair) -> None:
                 f"and `label`, but got {got}."
             )
             raise ValueError(msg)
+        label = data["label"].values
+        if label.dtype.kind == "f" and not np.isfinite(label).all():
+            msg = (
+                f"Expected the numbers to predict of the {split} data to be finite, "
+                "but got NaN or inf; leave those examples out."
+            )
+            raise ValueError(msg)
 
 
 def layout_of(spec: Spec, data: xr.Dataset) -> str:
@@ -94,15 +106,73 @@ def layout_of(spec: Spec, data: xr.Dataset) -> str:
     return "image" if "image" in data and spec.network != "mlp" else "flat"
 
 
-def tensors(spec: Spec, data: xr.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return inputs as the study's network wants them, and labels."""
-    return datasets.to_tensors(data, layout_of(spec, data))
+def tensors(spec: Spec, data: xr.Dataset) -> tuple[Tensor, Tensor]:
+    """Return inputs as the study's network wants them, and labels.
+
+    Numbers to predict are standardised by the training data's mean and deviation: a
+    network begins near 0, and one grid of rates must fit targets of any unit.
+    """
+    x, y = datasets.to_tensors(data, layout_of(spec, data))
+    if (units := units_of(spec)) is not None:
+        shift, scale = units
+        y = (y - shift) / scale
+    return x, y
+
+
+def units_of(spec: Spec) -> tuple[Tensor, Tensor] | None:
+    """Return mean and deviation of the numbers to predict; None for classes."""
+    data = load(spec)[0]
+    if not is_regression(spec, data):
+        return None
+    label = data["label"].values.astype(np.float64).reshape(data.sizes["example"], -1)
+    scale = np.where(label.std(0) > 0, label.std(0), 1.0)
+    shift = torch.from_numpy(label.mean(0).astype(np.float32))
+    return shift, torch.from_numpy(scale.astype(np.float32))
+
+
+def is_regression(spec: Spec, data: xr.Dataset) -> bool:
+    """Return whether the labels are numbers to predict, no classes.
+
+    Floating-point labels under cross-entropy are probabilities of classes.
+    """
+    return bool(data["label"].dtype.kind == "f") and spec.loss != "cross_entropy"
+
+
+def loss_of(spec: Spec, data: xr.Dataset) -> tuple[str | LossFunction, LossFunction]:
+    """Return the loss as a rule takes it, and as a mean over examples."""
+    given = spec.objects.get("loss")
+    if given is None and spec.loss is None:
+        given = "mse" if is_regression(spec, data) else "cross_entropy"
+    if given is None and spec.loss is not None:
+        given = imported(spec.loss, "loss") if ":" in spec.loss else spec.loss
+    assert given is not None
+    return given, resolve_loss(given)[1]
+
+
+def metric_of(spec: Spec, data: xr.Dataset) -> Metric:
+    """Return what networks are scored by: asked for, told by the data, or usual."""
+    given = spec.objects.get("metric") or spec.metric or data.attrs.get("metric")
+    if isinstance(given, str) and ":" in given:
+        given = imported(given, "metric")
+    some = torch.zeros(1, 1)
+    if data["label"].dtype.kind != "f":
+        some = some.long()
+    loss = "mse" if is_regression(spec, data) else "cross_entropy"
+    metric = resolve_metric(given, some, loss)
+    units = units_of(spec)
+    return metric if units is None else metric.in_units(*units)
 
 
 def classes_of(data: xr.Dataset) -> int:
-    """Return the number of classes, counted where the data do not say it."""
+    """Return the number of classes, counted where the data do not say it.
+
+    Of numbers to predict it is how many there are of each example.
+    """
+    label = data["label"]
+    if label.dtype.kind == "f":
+        return int(np.prod(label.shape[1:]))
     listed = data.attrs.get("classes")
-    return len(listed) if listed is not None else int(data["label"].max()) + 1
+    return len(listed) if listed is not None else int(label.max()) + 1
 
 
 def build_network(

@@ -306,6 +306,7 @@ def _write_page(
         setting=_setting(facts, said),
         verdicts=hero["verdicts"],
         conditions=_conditions(facts, said),
+        score=_scored(said),
         cautions=_of_networks(facts) + _of_grids(said) + cautions,
         sections=sections,
         settings=said.get("spec", {}) | said.get("versions", {}),
@@ -325,6 +326,7 @@ def render(
     verdicts: Iterable[str] = (),
     conditions: Iterable[Mapping[str, Any]] = (),
     cautions: Iterable[str] = (),
+    score: str = "test score",
     settings: Mapping[str, Any] | None = None,
     hero: Mapping[str, Any] | None = None,
     hero_caption: str = "",
@@ -338,6 +340,7 @@ def render(
         setting=setting,
         verdicts=list(verdicts),
         conditions=list(conditions),
+        score=score,
         cautions=list(cautions),
         sections=list(sections),
         settings=settings or {},
@@ -388,6 +391,12 @@ def _conditions(facts: Facts, content: Mapping[str, Any]) -> list[dict[str, Any]
             }
         )
     return rows
+
+
+def _scored(content: Mapping[str, Any]) -> str:
+    """Return what the networks' test score is called."""
+    reached = content["summary"].get("learning_curves", {})
+    return next((str(v["score"]) for v in reached.values()), "test score")
 
 
 def _words(attrs: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from repsim import datasets
 from repsim.core.files import local_folder, write_whole
 from repsim.core.provenance import versions
 from repsim.datasets.studies import open_study
+from repsim.learning.rule_info import Diverged
 from repsim.studies.cell import (
     build,
     recorded,
@@ -30,13 +31,21 @@ from repsim.studies.completeness import (
     merge,
 )
 from repsim.studies.conditions import Condition
-from repsim.studies.materials import carried, check_data, classes_of, load, tensors
+from repsim.studies.materials import (
+    carried,
+    check_data,
+    classes_of,
+    load,
+    metric_of,
+    tensors,
+)
 from repsim.studies.plugins import import_modules
 from repsim.studies.progress import ProgressFiles, study_bar
 from repsim.studies.spec import DEFAULT_CONDITIONS, Spec, make_spec
 from repsim.studies.tuning import (
     TUNING,
     Scores,
+    Untrainable,
     at_common_rate,
     choose_rates,
     trials,
@@ -68,7 +77,7 @@ def run_study(
 
     Each network has its own initialisation, derived from condition and seed. Where no
     learning rate is given, each condition's is chosen first from one grid by
-    cross-entropy on held-out training examples, a mean over several networks
+    the loss on held-out training examples, a mean over several networks
     (`repsim.studies.tuning.RULE`); conditions whose rate differs from the first one's
     are trained at that one too, as ``<condition>:lr=<rate>``. Run again on the same
     folder, it continues where it stopped and repeats nothing; more conditions or seeds
@@ -80,7 +89,8 @@ def run_study(
         Rules with options, such as ``["bp", "sg", "sg:at=every:lr=5e-5"]``;
         ``init=LABEL`` shares the initial weights of another condition.
     dataset : str, callable or pair of Dataset
-        A name of `repsim.datasets.names()`, a folder of images or arrays,
+        Labels that are floating-point numbers are to be predicted (regression). A
+        name of `repsim.datasets.names()`, a folder of images or arrays,
         ``module:function``, a function f(split, root) -> Dataset, or (train, test).
     seeds : int or sequence of int
         How many networks a condition, or which seeds.
@@ -103,7 +113,9 @@ def run_study(
         blocks), reduce (of maps and tokens, as in `repsim.reduce`; "tokens" records
         50 inputs unless `examples` says), depth, width, activation, steps,
         batch_size, lr, grid, tune_seeds, common_rate, record, examples, device,
-        plugins.
+        plugins, loss ("cross_entropy", or "mse" for numbers; a name, function or
+        ``module:function``), metric (as in `repsim.train`; by default the data's
+        attribute `metric`, else accuracy, or R² for numbers).
 
     Returns
     -------
@@ -181,6 +193,7 @@ def check(spec: Spec, jobs: int | None = None) -> None:
     data = load(spec)
     check_data(data)
     shape = tuple(tensors(spec, data[0].isel(example=[0]))[0].shape[1:])
+    metric_of(spec, data[0])
     for condition in spec.parsed:
         rate = spec.lr or spec.grid[0]
         build(spec, condition, 0, 0, rate, shape, classes_of(data[0]))
@@ -214,14 +227,16 @@ def _write_root(store: Path, spec: Spec) -> None:
     except FileNotFoundError:
         pass
     kept = recorded(load(spec)[1], spec.examples)
-    inputs, labels = datasets.to_tensors(kept, "flat")
+    inputs, _ = datasets.to_tensors(kept, "flat")
     root = xr.Dataset(
         {"input": (("example", "feature"), inputs.numpy())},
-        coords={
-            "example": kept["example"].values,
-            "label": ("example", labels.numpy()),
-        },
+        coords={"example": kept["example"].values},
     )
+    label = kept["label"].values
+    if label.ndim == 1:
+        root = root.assign_coords(label=("example", label))
+    else:  # several numbers to predict: no coordinate of one value each
+        root["target"] = (("example", "output"), label)
     if spec.reduce == "tokens":  # the recordings' examples are no inputs
         root = xr.Dataset()
     root.attrs = {"dataset": spec.dataset, "conditions": conditions}
@@ -308,7 +323,10 @@ def _train_once(
     with claimed(store, f"{condition.label}/{seed}"):
         if is_complete(store, condition.label, seed):
             return condition.label, seed
-        return train_cell(spec, condition, seed, lr, store, tell)
+        try:
+            return train_cell(spec, condition, seed, lr, store, tell)
+        except Diverged as error:
+            raise Untrainable(condition.label, str(error)) from error
 
 
 def _walls(store: Path, spec: Spec) -> dict[str, float]:

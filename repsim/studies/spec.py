@@ -18,6 +18,7 @@ DEFAULT_CONDITIONS = ("bp", "sg", "sg:at=every")
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"depth": 8, "width": 64, "steps": 400, "grid": (3e-4, 1e-3, 3e-3)},
+    "diabetes": {"depth": 4, "width": 32, "steps": 300, "grid": (3e-4, 1e-3, 3e-3)},
     "images": {
         "depth": 20, "width": 128, "steps": 1500, "grid": (1e-4, 3e-4, 1e-3, 3e-3)
     },
@@ -47,8 +48,10 @@ class Spec:
     examples: int
     device: str
     plugins: list[str]
+    loss: str | None = None
+    metric: str | None = None
     objects: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """A network's factory or data that were given as they are, not by name."""
+    """A network's factory, data, loss or metric given as they are, not by name."""
 
     @cached_property
     def parsed(self) -> list[Condition]:
@@ -83,19 +86,25 @@ def make_spec(
     examples: int | None = None,
     device: str = "auto",
     plugins: Iterable[str] = (),
+    loss: Any = None,
+    metric: Any = None,
 ) -> Spec:
     """Return a checked specification, with what is not given filled in."""
     network, factory = name_of(network, "network")
     dataset, data = name_of(dataset, "dataset")
+    given = {"network": factory, "dataset": data}
+    if loss is not None:
+        loss, given["loss"] = name_of(loss, "loss")
+    if metric is not None:
+        metric, given["metric"] = name_of(metric, "metric")
     if reduce is None and network != "mlp":
         reduce = "mean"
     if reduce not in (None, *HOWS):
         raise ValueError(unknown("reduce", reduce, HOWS))
     if examples is None:  # each token of them is one more row of every layer
         examples = 50 if reduce == "tokens" else 400
-    kind = _DEFAULTS[
-        "digits" if dataset == "digits" or _artificial(dataset) else "images"
-    ]
+    small = "digits" if dataset == "digits" or _artificial(dataset) else "images"
+    kind = _DEFAULTS.get(dataset, _DEFAULTS[small])
     depth = kind["depth"] if depth is None else depth
     width = kind["width"] if width is None else width
     steps = kind["steps"] if steps is None else steps
@@ -147,7 +156,9 @@ def make_spec(
         examples,
         device,
         list(plugins),
-        {k: v for k, v in (("network", factory), ("dataset", data)) if v is not None},
+        loss,
+        metric,
+        {name: value for name, value in given.items() if value is not None},
     )
     spec.parsed  # noqa: B018  (refuses what is malformed)
     return spec

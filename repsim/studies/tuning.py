@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 
 from repsim.core.files import write_whole
+from repsim.learning.rule_info import Diverged
 from repsim.studies.cell import tune_cell
 from repsim.studies.conditions import Condition, parse
 from repsim.studies.progress import ProgressFiles
@@ -18,16 +19,27 @@ from repsim.studies.workers import Run
 
 TUNING = "tuning.json"
 RULE = (
-    "Rates are compared by held-out cross-entropy, a mean over several networks. Of "
-    "the rates within one standard error of a condition's best, the smallest is "
-    "taken; where the first two conditions have such rates in common, the smallest of "
+    "Rates are compared by the held-out loss, a mean over several networks. Of the "
+    "rates within one standard error of a condition's best, the smallest is taken; "
+    " where the first two conditions have such rates in common, the smallest of "
     "those, and every other condition takes the first condition's rate where it is "
     "among its own."
 )
 """How a rate is chosen, in the report's words."""
 
-COLUMNS = ("loss", "standard_error", "accuracy")
 Trial = tuple[Condition, float, int]
+
+
+class Untrainable(Diverged):
+    """A condition that cannot be trained: every rate, or a network, diverged."""
+
+    def __init__(self, condition: str, why: str) -> None:
+        super().__init__(condition, why)
+        self.condition, self.why = condition, why
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return self.why
 
 
 class Scores:
@@ -50,7 +62,7 @@ class Scores:
         return str(number) in self.scores.get(key, {}).get(str(lr), {})
 
     def table(self, key: str) -> dict[float, tuple[float, float, float]]:
-        """Return mean loss, its standard error and mean accuracy by rate.
+        """Return mean loss, its standard error and mean score by rate.
 
         A rate at which a network diverged is left out: it trains this rule by luck.
         """
@@ -60,8 +72,8 @@ class Scores:
                 continue
             losses = np.array([one["loss"] for one in of.values()])
             error = losses.std(ddof=1) / math.sqrt(len(losses)) if len(of) > 1 else 0.0
-            accuracy = float(np.mean([one["accuracy"] for one in of.values()]))
-            rows[float(lr)] = (float(losses.mean()), float(error), accuracy)
+            values = [v for one in of.values() for k, v in one.items() if k != "loss"]
+            rows[float(lr)] = (float(losses.mean()), float(error), _mean(values))
         return rows
 
     def tables(self, conditions: Sequence[Condition]) -> dict[str, Any]:
@@ -69,13 +81,20 @@ class Scores:
         return {
             c.label: {
                 f"{lr:g}": dict(
-                    zip(("loss", "standard_error", "accuracy"), row, strict=True)
+                    zip(
+                        ("loss", "standard_error", self._score(c.key)), row, strict=True
+                    )
                 )
                 for lr, row in sorted(self.table(c.key).items())
             }
             for c in conditions
             if c.key in self.scores
         }
+
+    def _score(self, key: str) -> str:
+        """Return what the networks were scored by beside the loss."""
+        rows = (one for of in self.scores[key].values() for one in of.values())
+        return next((k for one in rows for k in one if k != "loss"), "accuracy")
 
     def write(self) -> None:
         """Write the file whole."""
@@ -154,7 +173,7 @@ def _near_best(spec: Spec, condition: Condition, scores: Scores) -> set[float]:
             f"Expected one of the learning rates {spec.grid} to train condition "
             f"{condition.label!r}, but all diverged; give --lr or another grid."
         )
-        raise ValueError(msg)
+        raise Untrainable(condition.label, msg)
     best, error, _ = min(table.values())
     return {lr for lr, (loss, *_) in table.items() if loss <= best + error}
 
@@ -173,6 +192,11 @@ def at_common_rate(spec: Spec, rates: dict[str, float], scores: Scores) -> list[
         and common in scores.table(c.key)
     ]
     return [text for text in repeated if parse(text).label not in rates]
+
+
+def _mean(values: list[float | None]) -> float:
+    """Return the mean; NaN where a score is missing."""
+    return float(np.mean([math.nan if v is None else v for v in values]))
 
 
 def _tune_one(

@@ -13,10 +13,11 @@ import numpy as np
 from torch import Tensor
 
 from repsim.learning import Rule
+from repsim.training.machines import Machines
 from repsim.training.order import Order
 from repsim.training.processes import Workers
 from repsim.training.repetition import batches
-from repsim.training.segment_groups import make_parts
+from repsim.training.segment_groups import joined, make_parts
 
 
 def run_apart(
@@ -28,15 +29,20 @@ def run_apart(
     meets: Callable[[int], bool],
     met: Callable[[int, int, dict[str, Tensor]], None],
 ) -> np.ndarray:
-    """Train in processes, and return the staleness (worker, update) of all messages."""
+    """Train in processes, and return the staleness (worker, update) of all messages.
+
+    Where torch.distributed has joined processes, these are the workers, and each of
+    them calls this.
+    """
     step, steps = span
     parts = make_parts(rule, workers, batches(rule, *data, order.size, order.seed))
     late: list[list[int]] = [[] for _ in parts]
-    team = Workers(parts, order.size, step)
+    kind = Machines if joined() > 1 else Workers
+    team: Machines | Workers = kind(parts, order.size, step)
     try:
         while step < steps:
             later = range(step + 1, steps + 1)
-            target = next(s for s in later if s == steps or meets(s))
+            target = team.agreed(next(s for s in later if s == steps or meets(s)))
             losses, delays = team.run(target)
             for row, new in zip(late, delays, strict=True):
                 row += new

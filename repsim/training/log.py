@@ -14,6 +14,7 @@ from repsim.core.provenance import repsim_version
 from repsim.learning import Rule, error_diagnostics
 from repsim.learning.blocks import weights
 from repsim.learning.diagnostics import NAMES
+from repsim.training.metrics import Metric, whole_output
 
 Row = dict[str, float | list[float]]
 
@@ -45,9 +46,10 @@ class TrainingLog:
         train: tuple[Tensor, Tensor],
         test: tuple[Tensor, Tensor] | None,
         diagnosed: tuple[Tensor, Tensor] | None,
+        metric: Metric,
     ) -> None:
         self.rule, self.train, self.test = rule, train, test
-        self.diagnosed = diagnosed
+        self.diagnosed, self.metric = diagnosed, metric
         self._before: dict[str, list[Tensor]] | None = None
         self.blocks: Mapping[str, nn.Module] = rule.blocks
         self.steps: list[int] = []
@@ -55,10 +57,11 @@ class TrainingLog:
 
     def measure(self, step: int) -> Row:
         """Measure now, and keep it as the row of `step`."""
-        loss, accuracy = evaluate(self.rule, *self.train)
-        row: Row = {"loss": loss, "accuracy": accuracy}
+        loss, score = evaluate(self.rule, *self.train, self.metric)
+        row: Row = {"loss": loss, self.metric.name: score}
         if self.test is not None:
-            row["test_loss"], row["test_accuracy"] = evaluate(self.rule, *self.test)
+            found = evaluate(self.rule, *self.test, self.metric)
+            row["test_loss"], row[self.metric.test] = found
         row |= weight_change(self.blocks, self.rule.initial)
         row["update_norm"] = self._update_norm()
         if self.diagnosed is not None:
@@ -95,43 +98,47 @@ class TrainingLog:
             "layer": np.array(list(self.blocks), dtype=str),
         }
         log = xr.Dataset(variables, coords, attrs=dict(attrs))
-        for name, text in DESCRIPTIONS.items():
+        what = SCORED.get(self.metric.name, f"{self.metric.words} of {{}}")
+        told = {
+            self.metric.name: what.format("the monitored training examples"),
+            self.metric.test: what.format("the test set"),
+        }
+        for name, text in (DESCRIPTIONS | told).items():
             if name in log:
                 log[name].attrs["description"] = text
         return log.assign_attrs(
-            repsim_version=repsim_version(), torch_version=str(torch.__version__)
+            repsim_version=repsim_version(),
+            torch_version=str(torch.__version__),
+            **self.metric.attrs,
         )
 
 
 DESCRIPTIONS = {
     "loss": "mean loss of the monitored training examples, in eval mode",
-    "accuracy": "share of the monitored training examples classified correctly",
     "test_loss": "mean loss of the test set, in eval mode",
-    "test_accuracy": "share of the test set classified correctly",
     "displacement": "Frobenius norm of W - W0 over that of W0, W0 from before training",
     "weight_norm": "Frobenius norm of the weights (no biases, no scales)",
     "update_norm": "Frobenius norm of the latest update of the weights",
     **NAMES,
 }
 
+SCORED = {
+    "accuracy": "share of {} classified correctly",
+    "r2": "share of the variance of {} that is explained",
+}
+
 
 def evaluate(
-    rule: Rule, x: Tensor, y: Tensor, batch_size: int = 1024
+    rule: Rule, x: Tensor, y: Tensor, metric: Metric, batch_size: int = 1024
 ) -> tuple[float, float]:
-    """Return mean loss and accuracy in eval mode, leaving no trace."""
-    total, right = 0.0, 0
+    """Return mean loss and score in eval mode, leaving no trace."""
     with torch.no_grad(), kept_modes(rule.network, training=False):
+        output = whole_output(rule.network, x, batch_size)
+        total = 0.0
         for first in range(0, len(x), batch_size):
-            inputs, labels = (
-                x[first : first + batch_size],
-                y[first : first + batch_size],
-            )
-            output = rule.network(inputs)
-            total += float(rule.loss(output, labels)) * len(inputs)
-            if not labels.is_floating_point():
-                right += int((output.argmax(-1) == labels).sum())
-    accuracy = float("nan") if y.is_floating_point() else right / len(x)
-    return total / len(x), accuracy
+            rows = slice(first, first + batch_size)
+            total += float(rule.loss(output[rows], y[rows])) * len(output[rows])
+        return total / len(x), metric(output, y)
 
 
 def weight_change(

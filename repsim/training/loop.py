@@ -16,6 +16,7 @@ from repsim.learning import Rule
 from repsim.learning.stacked import StackedRules, can_stack
 from repsim.training.asynchronous import run_apart
 from repsim.training.log import TrainingLog, due_steps
+from repsim.training.metrics import MetricFunction, resolve
 from repsim.training.order import Data, Order, as_tensors
 from repsim.training.segment_groups import check_unlocked, training_mode
 
@@ -49,6 +50,7 @@ def train(
     start: int = 0,
     diagnostics: bool = True,
     workers: int | None = None,
+    metric: str | MetricFunction | None = None,
 ) -> xr.Dataset:
     r"""Train a rule's network and return the training record.
 
@@ -91,12 +93,18 @@ def train(
         evaluations and where a recorder is due, when a message has reached everyone;
         functions among the callbacks are called there. A run that ends early (a worker
         dies, a loss is NaN, Ctrl-C) leaves the rule as it was at the latest meeting.
+    metric : str, callable or None
+        What networks are scored by: "accuracy", "r2", "rmse", "mae", or a function
+        f(output, y) -> number of all examples at once, which is better the larger it
+        is unless its attribute `larger_is_better` is False. None is accuracy for
+        classes and R² for targets that are numbers.
 
     Returns
     -------
     Dataset
-        `loss` and `accuracy` of 1,000 training examples, a fixed choice by `seed` (all
-        where there are fewer), `test_loss`, `test_accuracy` (step); `displacement`,
+        `loss` and `accuracy` (or the metric's name, and `test_<name>`) of 1,000
+        training examples, a fixed choice by `seed` (all where there are fewer),
+        `test_loss`, `test_accuracy` (step); `displacement`,
         `weight_norm`, `update_norm` and with `diagnostics` those of
         `repsim.learning.error_diagnostics` (step, layer). With `workers` also
         `staleness` (worker, update): how many batches a worker had begun after the one
@@ -131,12 +139,13 @@ def train(
     watched = _watched(len(x), seed)
     few = watched[:DIAGNOSED]
     diagnosed = (x[few], y[few]) if diagnostics else None
-    log = TrainingLog(rule, (x[watched], y[watched]), held_out, diagnosed)
+    scored = resolve(metric, y, str(rule.options.get("loss")))
+    log = TrainingLog(rule, (x[watched], y[watched]), held_out, diagnosed, scored)
     if workers is not None:
         check_unlocked(rule, workers, x, y)
     staleness: np.ndarray | None = None
     began = time.perf_counter()
-    with training_mode(rule), _bar(rule, start, steps, progress) as bar:
+    with training_mode(rule), _bar(rule, start, steps, progress, scored.name) as bar:
         if start in due:
             bar.measured(log.measure(start))
         if workers is not None:
@@ -190,6 +199,7 @@ def train_together(
     callbacks: Sequence[Sequence[Callback]] = (),
     progress: bool = True,
     diagnostics: bool = True,
+    metric: str | MetricFunction | None = None,
 ) -> list[xr.Dataset]:
     """Train several networks of one condition as one, and return their records.
 
@@ -201,7 +211,7 @@ def train_together(
     ----------
     rules : sequence of Rule
         One a seed, on networks of their own, without a step.
-    data, steps, batch_size, test, eval_every, progress, diagnostics
+    data, steps, batch_size, test, eval_every, progress, diagnostics, metric
         As in `train`.
     seeds : sequence of int or None
         Seed of the order of the data for each rule; None is 0, 1, ….
@@ -250,6 +260,7 @@ def train_together(
                 callbacks=own,
                 progress=progress,
                 diagnostics=diagnostics,
+                metric=metric,
             )
             for rule, seed, own in zip(rules, seeds, callbacks, strict=True)
         ]
@@ -259,17 +270,19 @@ def train_together(
     orders = [Order(len(x), batch_size, seed) for seed in seeds]
     due = due_steps(every, 0, steps)
     calls = [[_call(callback) for callback in own] for own in callbacks]
+    scored = resolve(metric, y, str(rules[0].options.get("loss")))
     logs = []
     for rule, seed in zip(rules, seeds, strict=True):
         watched = _watched(len(x), seed)
         few = watched[:DIAGNOSED]
         diagnosed = (x[few], y[few]) if diagnostics else None
-        logs.append(TrainingLog(rule, (x[watched], y[watched]), held_out, diagnosed))
+        seen = (x[watched], y[watched])
+        logs.append(TrainingLog(rule, seen, held_out, diagnosed, scored))
     began = time.perf_counter()
     with ExitStack() as stack:
         for rule in rules:
             stack.enter_context(training_mode(rule))
-        bar = stack.enter_context(_bar(rules[0], 0, steps, progress))
+        bar = stack.enter_context(_bar(rules[0], 0, steps, progress, scored.name))
         if 0 in due:
             for log in logs:
                 bar.measured(log.measure(0))
@@ -359,10 +372,10 @@ def _call(callback: Callback) -> Callable[[int, Mapping[str, Tensor]], object]:
 
 
 class _Bar:
-    """The progress bar: the running loss, and the latest accuracies."""
+    """The progress bar: the running loss, and the latest scores."""
 
-    def __init__(self, bar: "tqdm[Any]") -> None:
-        self.bar, self.told = bar, 0.0
+    def __init__(self, bar: "tqdm[Any]", score: str) -> None:
+        self.bar, self.told, self.score = bar, 0.0, score
         self.latest: dict[str, str] = {}
 
     def update(self, losses: Mapping[str, Tensor], count: int = 1) -> None:
@@ -379,14 +392,16 @@ class _Bar:
     def measured(self, row: Mapping[str, Any]) -> None:
         """Show an evaluation."""
         self.latest["loss"] = f"{row['loss']:.3f}"
-        self.latest["accuracy"] = f"{row['accuracy']:.3f}"
-        if "test_accuracy" in row:
-            self.latest["test"] = f"{row['test_accuracy']:.3f}"
+        self.latest[self.score] = f"{row[self.score]:.3f}"
+        if f"test_{self.score}" in row:
+            self.latest["test"] = f"{row[f'test_{self.score}']:.3f}"
         self.bar.set_postfix(self.latest, refresh=False)
 
 
 @contextmanager
-def _bar(rule: Rule, start: int, steps: int, progress: bool) -> Iterator[_Bar]:
+def _bar(
+    rule: Rule, start: int, steps: int, progress: bool, score: str
+) -> Iterator[_Bar]:
     """Open the bar on stderr."""
     with tqdm(
         total=steps,
@@ -396,4 +411,4 @@ def _bar(rule: Rule, start: int, steps: int, progress: bool) -> Iterator[_Bar]:
         disable=not progress,
         dynamic_ncols=True,
     ) as bar:
-        yield _Bar(bar)
+        yield _Bar(bar, score)

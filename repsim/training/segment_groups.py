@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.multiprocessing as mp
-from torch import Tensor
+from torch import Tensor, distributed
 
 from repsim.core.messages import whole
 from repsim.core.modes import kept_modes
@@ -37,10 +37,31 @@ def check_unlocked(rule: Rule, workers: int, x: Tensor, y: Tensor) -> None:
             f"{rule.name!r}, but got {workers}; cut at more layers with at=."
         )
         raise ValueError(msg)
-    if "fork" not in mp.get_all_start_methods():
+    if joined() > 1:
+        check_joined(workers)
+    elif "fork" not in mp.get_all_start_methods():
         msg = (
             "Expected a system that can fork processes for `workers`, but this one "
             "cannot; leave `workers` out."
+        )
+        raise ValueError(msg)
+
+
+def joined() -> int:
+    """Return the number of processes that torch.distributed has joined; 1 for none."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 1
+    return int(distributed.get_world_size())
+
+
+def check_joined(workers: int) -> None:
+    """Refuse another number of workers than there are processes."""
+    whole(workers, "workers", 1)
+    if workers != joined():
+        msg = (
+            f"Expected `workers` to be the {joined()} processes that torch.distributed "
+            f"has joined, a part each, but got {workers}; start as many (torchrun "
+            f"--nproc-per-node {workers}), or cut into {joined()}."
         )
         raise ValueError(msg)
 

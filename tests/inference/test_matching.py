@@ -4,16 +4,26 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from repsim.core.scores import Score
 from repsim.inference import at_accuracy
 
 
-def trained(accuracies: dict[str, list[float]]) -> xr.DataTree:
+@pytest.fixture
+def lower() -> dict[str, object]:
+    """Return what a record says whose score is better the lower it is."""
+    return Score("rmse", "RMSE", larger_is_better=False).attrs
+
+
+def trained(
+    accuracies: dict[str, list[float]], attrs: dict[str, object] | None = None
+) -> xr.DataTree:
     rng, nodes = np.random.default_rng(0), {}
     for key, scores in accuracies.items():
         step = {"step": np.arange(len(scores)) * 10}
         x = rng.normal(size=(len(scores), 8, 2))
         nodes[key] = xr.Dataset({"h": (("step", "example", "h_unit"), x)}, step)
-        nodes[f"{key}/training"] = xr.Dataset({"test_accuracy": ("step", scores)}, step)
+        name = f"test_{(attrs or {}).get('metric', 'accuracy')}"
+        nodes[f"{key}/training"] = xr.Dataset({name: ("step", scores)}, step, attrs)
     return xr.DataTree.from_dict(nodes)
 
 
@@ -27,6 +37,27 @@ def test_equal_accuracy_takes_the_nearest_record() -> None:
     assert "step" not in a.to_dataset().dims
     asked = at_accuracy(study, 0.5)
     assert asked["a/0"].attrs["matched_accuracy"] == 0.6
+
+
+def test_a_score_that_is_better_when_lower(lower: dict[str, object]) -> None:
+    study = trained({"a/0": [9.0, 4.0, 3.0], "b/0": [8.0, 3.9, 6.0]}, lower)
+    found = at_accuracy(study)
+    a, b = found["a/0"].attrs, found["b/0"].attrs
+    # The lowest that both reach is 3.9, which b does at its second moment.
+    assert (a["target_rmse"], a["matched_rmse"], a["matched_step"]) == (3.9, 4.0, 10)
+    assert (b["matched_rmse"], b["matched_step"]) == (3.9, 10)
+    assert at_accuracy(study, 90)["a/0"].attrs["matched_step"] == 0
+
+
+def test_networks_of_different_metrics_have_no_equal_score(
+    lower: dict[str, object],
+) -> None:
+    nodes = (
+        trained({"a/0": [0.1, 0.6]}).to_dict()
+        | trained({"b/0": [0.1, 0.6]}, lower).to_dict()
+    )
+    with pytest.raises(ValueError, match="Expected networks scored by one metric, but"):
+        at_accuracy(xr.DataTree.from_dict(nodes))
 
 
 def test_equal_accuracy_refusals() -> None:

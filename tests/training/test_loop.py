@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from sklearn.metrics import r2_score
 from torch import Tensor
 
 import repsim
@@ -204,11 +205,14 @@ def test_data_sets_come_as_the_network_wants_them() -> None:
     assert as_tensors(toy, networks.mlp(2, [3], 2, seed=0))[0].shape[1] == 2
 
 
-def test_vectors_have_no_accuracy() -> None:
+def test_numbers_are_scored_by_r2() -> None:
     x, _ = _data()
     rule = learning.make("bp", networks.mlp(5, [8], 2, seed=0), loss="mse", lr=1e-2)
     log = repsim.train(rule, (x, x[:, :2]), steps=60, batch_size=16, progress=False)
-    assert np.isnan(log.accuracy).all() and float(log.loss[-1]) < float(log.loss[0])
+    assert "accuracy" not in log and log.attrs["metric"] == "r2"
+    p, y = rule.network.eval()(x).detach().double().numpy(), x[:, :2].numpy()
+    assert float(log.r2[-1]) == pytest.approx(r2_score(y, p), abs=1e-6)
+    assert float(log.r2[-1]) > float(log.r2[0])
 
 
 def test_a_nan_stops_and_is_told() -> None:

@@ -1,0 +1,407 @@
+"""The atlas in numbers and pictures: what differs, where, since when, and a map."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import seaborn as sns
+import xarray as xr
+from matplotlib.axes import Axes
+
+from repsim.analyses.figure4 import hidden
+from repsim.analyses.seeds import LEVEL, STEPS, found
+from repsim.core.files import write_whole
+from repsim.core.threads import one_thread
+from repsim.datasets.recordings import networks
+from repsim.datasets.results import restored, storable
+from repsim.datasets.studies import open_study
+from repsim.geometry.between_networks import network_rdm
+from repsim.geometry.embedding import embed
+from repsim.geometry.stacks import rdms
+from repsim.inference import false_discovery, seed_test
+from repsim.plot.style import palette, panels
+from repsim.studies.completeness import RUNS, SUMMARY
+from repsim.studies.depths import final_scores
+from repsim.studies.facts import study_facts
+from repsim.studies.fingerprints import PAGE
+from repsim.studies.report import RESULTS, plain_style, render, save
+
+STORE = "atlas.zarr"
+SINCE, MAP = "atlas_since", "atlas_map"
+DEPTHS = ("first", "middle", "last")
+"""Hidden layers by which networks of different kinds are put on one map."""
+
+_MARKERS = "osD^vP*X"
+
+
+def write_page(out: Path, left_out: Mapping[str, Mapping[str, str]]) -> Path:
+    """Write the page over all studies of an atlas, and its numbers beside it."""
+    places = [name for name in left_out if (out / name / RESULTS).is_dir()]
+    kept = {name: _numbers(out / name) for name in places}
+    for name, result in kept.items():
+        storable(result).to_zarr(
+            out / STORE, group=name, mode="w", consolidated=False, zarr_format=3
+        )
+    maps = _maps(out, places)
+    with plain_style():
+        sections = [
+            _differs(out, kept),
+            _where(out, kept),
+            _when(out, kept),
+            *(_map(out, data, points) for data, points in maps.items()),
+        ]
+    sections[0]["links"] = [(name, f"{name}/{PAGE}") for name in places]
+    content = json.loads((out / places[-1] / SUMMARY).read_text())
+    text = render(
+        question="Which learning rules represent the data differently from "
+        f"{_reference(kept)}, where and since when?",
+        setting=f"{len(places)} studies, a page each: {', '.join(places)}",
+        cautions=_cautions(kept, left_out),
+        sections=sections,
+        settings={k: content["spec"][k] for k in ("steps", "seeds", "grid", "record")}
+        | content["versions"],
+        folder=out / "figures",
+    )
+    write_whole(out / PAGE, text.encode())
+    return out / PAGE
+
+
+def _reference(kept: Mapping[str, xr.Dataset]) -> str:
+    return str(next(iter(kept.values())).attrs["reference"])
+
+
+@one_thread()
+def _numbers(folder: Path) -> xr.Dataset:
+    """Return a study's findings over (rule, moment, layer), and since when."""
+    stored = xr.open_zarr(folder / RESULTS, group="seeds", consolidated=False)
+    tests = restored(stored.load())
+    rules = [str(rule) for rule in tests["condition"].values]
+    moments = [str(moment) for moment in tests["moment"].values]
+    shape = (len(rules), len(moments), tests.sizes["layer"])
+    marks = {kind: np.zeros(shape, dtype=bool) for kind in ("place", "spread")}
+    for i, rule in enumerate(rules):
+        for k, moment in enumerate(moments):
+            for kind, at in found(tests, rule, moment).items():
+                marks[kind][i, k] = at
+    scores, score = final_scores(folder)
+    result = xr.Dataset(
+        {
+            "difference": tests["difference"].transpose("condition", "moment", "layer"),
+            **{
+                name: (("condition", "moment", "layer"), v) for name, v in marks.items()
+            },
+        },
+        attrs={"reference": tests.attrs["reference"], **score.attrs},
+    ).rename(condition="rule")
+    result["score"] = scores.mean("seed").rename(condition="scored")
+    result["score_sd"] = scores.std("seed", ddof=1).rename(condition="scored")
+    return result.merge(_since(folder, str(tests.attrs["reference"]), rules))
+
+
+def _since(folder: Path, reference: str, rules: list[str]) -> xr.Dataset:
+    """Return the p-value of the place test at each recorded step, and since when.
+
+    A rule differs since the first step from which on every recorded one rejects, at a
+    rate of false discoveries of 5 % over the rule's steps.
+    """
+    import zarr
+
+    mark = study_facts(folder / RUNS).mark
+    store = folder / RESULTS
+    try:
+        if zarr.open_group(store, mode="r", path=SINCE).attrs["fingerprint"] == mark:
+            kept = xr.open_zarr(store, group=SINCE, consolidated=False).load()
+            kept.attrs = {}
+            return restored(kept)
+    except (FileNotFoundError, KeyError):
+        pass
+    study, rows, begins = open_study(folder / RUNS), [], []
+    for rule in rules:
+        pair = {
+            "/".join(key): run.load()
+            for key, run in networks(study).items()
+            if key[0] in (reference, rule)
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # few networks: said elsewhere
+            tree = xr.DataTree.from_dict(pair)
+            test = seed_test(tree, reference, rule, step="all")
+        p = test["omnibus_place_p"]
+        rows.append(p.drop_attrs())
+        rejected = false_discovery(p.values) <= LEVEL
+        stays = np.logical_and.accumulate(rejected[::-1])[::-1]
+        at = p["step"].values[stays]
+        begins.append(float(at[0]) if at.size else np.nan)
+    along = xr.Variable("rule", rules)
+    result = xr.Dataset({"place_p": xr.concat(rows, along), "since": (along, begins)})
+    storable(result).to_zarr(
+        store, group=SINCE, mode="w", consolidated=False, zarr_format=3
+    )
+    zarr.open_group(store, mode="r+", path=SINCE).attrs["fingerprint"] = mark
+    return result
+
+
+def _section(name: str, title: str, claim: str, **parts: Any) -> dict[str, Any]:
+    empty: dict[str, Any] = {"summary": {}, "missing": "", "details": ""}
+    section = empty | {"name": name, "title": title, "claim": claim} | parts
+    figure = {"stem": name, "file": f"{name}.svg", "alt": claim, "wide": True}
+    return section | {"figures": [figure]}
+
+
+def _differs(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Draw in how many layers each rule differs, at equal steps and equal score."""
+    moments = [str(m) for m in next(iter(kept.values()))["moment"].values]
+    figure, axes = panels(len(moments), width=5.5, height=0.32 * len(_rules(kept)) + 2)
+    for ax, moment in zip(axes, moments, strict=True):
+        shares = {
+            name: result["place"].sel(moment=moment).mean("layer").to_pandas()
+            for name, result in kept.items()
+            if moment in result["moment"].values
+        }
+        table = _table(shares, _rules(kept))
+        _heat(ax, table, f"{moment}: share of layers that differ in place", "rocket_r")
+    save(figure, out / "figures", "differs")
+    some = {
+        rule: [
+            name
+            for name, result in kept.items()
+            if rule in result["rule"].values and result["place"].sel(rule=rule).any()
+        ]
+        for rule in _rules(kept)
+    }
+    those = [
+        f"{rule} ({len(at)} of {_in(kept, rule)})" for rule, at in some.items() if at
+    ]
+    claim = (
+        f"Rules that represent differently from {_reference(kept)} beyond seeds (in so "
+        f"many of their studies): {', '.join(those) or 'none found'}"
+    )
+    summary = {
+        name: {
+            f"{rule}": f"{float(result['score'].sel(scored=rule)):.3f} ± "
+            f"{float(result['score_sd'].sel(scored=rule)):.3f}"
+            for rule in result["scored"].values
+        }
+        for name, result in kept.items()
+    }
+    words = {str(r.attrs["metric_words"]) for r in kept.values()}
+    return _section(
+        "differs",
+        "Which rules represent the data differently",
+        claim,
+        caption="Share of layers in which a rule's networks stand at another place "
+        "than the first rule's, by more than seeds explain; empty: not trained there.",
+        details="Each study's own test (its page has the intervals): permuting the "
+        "rules' names over whole networks, a false discovery rate of 5 % over layers, "
+        "rules and moments of a study, and one test over all layers that rejects too. "
+        "Rates were chosen from one grid with as many networks for every rule. "
+        f"Below: final test {', '.join(sorted(words))} (mean ± sd over seeds).",
+        summary=summary,
+    )
+
+
+def _in(kept: Mapping[str, xr.Dataset], rule: str) -> int:
+    return sum(rule in result["rule"].values for result in kept.values())
+
+
+def _rules(kept: Mapping[str, xr.Dataset]) -> list[str]:
+    """Return every rule of the studies but the reference, in order."""
+    return list(dict.fromkeys(str(r) for k in kept.values() for r in k["rule"].values))
+
+
+def _table(values: Mapping[str, Any], rules: list[str]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(values).reindex(rules)
+
+
+def _heat(ax: Axes, table: Any, title: str, colours: str, **options: Any) -> None:
+    number = {"annot": True, "fmt": ".2f", "vmin": 0, "vmax": 1} | options
+    sns.heatmap(table, ax=ax, cmap=colours, annot_kws={"fontsize": 7}, **number)
+    ax.set(title=title, xlabel="", ylabel="")
+    ax.tick_params(labelsize=7, rotation=0)
+    ax.tick_params(axis="x", rotation=30)
+
+
+def _where(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Draw the differences by layer, those found marked."""
+    moment = [str(m) for m in next(iter(kept.values()))["moment"].values][-1]
+    height = 0.3 * max(r.sizes["rule"] for r in kept.values()) + 1.6
+    figure, axes = panels(len(kept), width=4.8, height=height, columns=3)
+    parts = []
+    for ax, (name, result) in zip(axes, kept.items(), strict=True):
+        at = moment if moment in result["moment"].values else STEPS
+        cells = result["difference"].sel(moment=at).transpose("rule", "layer")
+        sure = result["place"].sel(moment=at).transpose("rule", "layer").values
+        top = float(np.nanmax(np.abs(cells.values))) or 1.0
+        sns.heatmap(
+            cells.to_pandas(), ax=ax, cmap="RdBu_r", vmin=-top, vmax=top,
+            annot=np.where(sure, "●", ""), fmt="", annot_kws={"fontsize": 7},
+        )  # fmt: skip
+        ax.set(title=f"{name}, {at}", xlabel="", ylabel="")
+        ax.tick_params(labelsize=7, rotation=0)
+        ax.tick_params(axis="x", rotation=45)
+        if sure.any():
+            share = sure.mean(0)
+            layer = str(result["layer"].values[int(share.argmax())])
+            parts.append(f"{name}: {layer} ({share.max():.0%} of rules)")
+    save(figure, out / "figures", "where")
+    claim = "Layers where most rules differ: " + ("; ".join(parts) or "none found")
+    return _section(
+        "where",
+        "Where in depth",
+        claim,
+        caption=f"CKA within rules minus between them at {moment}, by layer; dots: "
+        "beyond seeds.",
+    )
+
+
+def _when(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Draw the p-values by step."""
+    height = 0.3 * max(r.sizes["rule"] for r in kept.values()) + 1.6
+    figure, axes = panels(len(kept), width=4.8, height=height, columns=3)
+    summary: dict[str, Any] = {}
+    for ax, (name, result) in zip(axes, kept.items(), strict=True):
+        p = result["place_p"].transpose("rule", "step").to_pandas()
+        _heat(ax, p, f"{name}: p by updates", "rocket", fmt=".3f", vmax=0.2)
+        summary[name] = {
+            str(rule): "not" if np.isnan(since) else f"since update {since:.0f}"
+            for rule, since in zip(
+                result["rule"].values, result["since"].values, strict=True
+            )
+        }
+    save(figure, out / "figures", "when")
+    firsts = [v for result in kept.values() for v in result["since"].values]
+    early = np.isfinite(firsts)
+    claim = (
+        f"{int(early.sum())} of {len(firsts)} comparisons differ in place at the end "
+        "of training"
+    )
+    if early.any():
+        median = np.median(np.array(firsts)[early])
+        claim += f", the median one since update {median:.0f}"
+    return _section(
+        "when",
+        "Since when in training",
+        claim,
+        caption="p of one test of place over all layers, by recorded update.",
+        details="Since: the first recorded update from which on all later ones reject "
+        "(false discovery rate of 5 % over a rule's updates). Moments are compared at "
+        "equal updates.",
+        summary=summary,
+    )
+
+
+@one_thread()
+def _maps(out: Path, places: list[str]) -> dict[str, xr.DataArray]:
+    """Return the networks of each data set as points by their RDMs."""
+    data = {name: _spec(out / name)["dataset"] for name in places}
+    maps = {}
+    for dataset, names in groupby(sorted(places, key=data.__getitem__), data.get):
+        stacks = [_stack(out / name, _spec(out / name)["network"]) for name in names]
+        together = xr.concat(
+            stacks, "network", coords="minimal", compat="override", join="exact",
+            combine_attrs="drop",
+        )  # fmt: skip
+        if together.sizes["network"] < 4:
+            continue
+        points = embed(network_rdm(together, items="networks"), method="metric")
+        points = points.assign_coords(kind=("item", together["kind"].values))
+        maps[str(dataset)] = points
+        points.drop_attrs().to_dataset().assign_attrs(
+            stress=points.attrs["stress"]
+        ).to_zarr(
+            out / STORE, group=f"{MAP}_{dataset}", mode="w", consolidated=False,
+            zarr_format=3,
+        )  # fmt: skip
+    return maps
+
+
+def _spec(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / SUMMARY).read_text())["spec"])
+
+
+def _stack(folder: Path, kind: str) -> xr.DataArray:
+    """Return RDMs of three hidden layers, (network, layer, pair)."""
+    moments = {}
+    for (condition, seed), run in networks(open_study(folder / RUNS)).items():
+        names = hidden(run)
+        at = np.linspace(0, len(names) - 1, len(DEPTHS)).round().astype(int)
+        end = run.isel(step=-1, drop=True)
+        moments[condition, seed] = [end[names[i]].load() for i in at]
+    rows = []
+    for layers in moments.values():
+        one = {
+            new: (("example", f"{new}_unit"), layer.values)
+            for new, layer in zip(DEPTHS, layers, strict=True)
+        }
+        rows.append(rdms(xr.Dataset(one, {"example": layers[0]["example"].values})))
+    stack = xr.concat(rows, "network", coords="minimal", compat="override")
+    return stack.drop_attrs().assign_coords(
+        condition=("network", [condition for condition, _ in moments]),
+        seed=("network", [seed for _, seed in moments]),
+        kind=("network", [kind] * len(moments)),
+    )
+
+
+def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
+    """Draw the map of all networks on one data set."""
+    rules, kinds = (points[name].values.astype(str) for name in ("condition", "kind"))
+    colours = palette(rules)
+    figure, axes = panels(1, width=8.5, height=6)
+    for k, kind in enumerate(dict.fromkeys(kinds)):
+        for rule in dict.fromkeys(rules[kinds == kind]):
+            at = (kinds == kind) & (rules == rule)
+            axes[0].scatter(
+                *points.values[at].T, s=34, color=[colours[rule]], alpha=0.85,
+                marker=_MARKERS[k % len(_MARKERS)], label=f"{kind} {rule}",
+            )  # fmt: skip
+    axes[0].set_aspect("equal", adjustable="datalim")
+    stress = float(points.attrs["stress"])
+    axes[0].set(
+        xlabel="dimension 1", ylabel="dimension 2", title=f"{data}, stress {stress:.2f}"
+    )
+    columns = max(1, len(set(zip(kinds, rules, strict=True))) // 20 + 1)
+    axes[0].legend(
+        frameon=False,
+        fontsize=6,
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+        ncols=columns,
+    )
+    stem = f"map_{data}".replace(":", "_").replace("/", "_")
+    save(figure, out / "figures", stem)
+    apart = np.linalg.norm(points.values[:, None] - points.values[None], axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    nearest = apart.argmin(1)
+    same = float((rules[nearest] == rules).mean())
+    alike = float((kinds[nearest] == kinds).mean())
+    return _section(
+        stem,
+        f"A map of all networks on {data}",
+        f"On the map the nearest network follows the same rule for {same:.0%} and is "
+        f"of the same kind for {alike:.0%} of {len(rules)} networks",
+        caption="Metric MDS of one minus the Spearman correlation of the networks' "
+        f"RDMs ({', '.join(DEPTHS)} hidden layer, their mean); colour: rule, marker: "
+        "network. Stress above 0.2: read neighbourhoods, not distances.",
+    )
+
+
+def _cautions(
+    kept: Mapping[str, xr.Dataset], left_out: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """Say what was left out, and that the numbers of one page are many tests."""
+    said = [
+        f"{name} without {rule}: {why}"
+        for name, of in left_out.items()
+        for rule, why in of.items()
+    ]
+    return [
+        *said,
+        f"{len(kept)} studies of one page are tested each for itself: with the level "
+        "of 5 % some of many studies find something by chance.",
+    ]
