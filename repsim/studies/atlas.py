@@ -16,12 +16,14 @@ import torch
 
 from repsim import learning
 from repsim.core.files import local_folder, write_whole
+from repsim.core.messages import Unknown
 from repsim.core.threads import one_thread
 from repsim.datasets.inputs.fetching import at_hand
 from repsim.studies.cell import build
 from repsim.studies.completeness import RUNS, SUMMARY, is_complete
 from repsim.studies.conditions import Condition
 from repsim.studies.materials import classes_of, load, tensors
+from repsim.studies.plugins import import_modules
 from repsim.studies.report import write_report
 from repsim.studies.run import run_study
 from repsim.studies.spec import Spec, make_spec
@@ -176,6 +178,7 @@ def _place(
     options = {**options, "network": network, "dataset": data}
     name = f"{network}_{data}".replace(":", "_").replace("/", "_")
     spec = make_spec(asked, **options)
+    import_modules(spec.plugins)
     kept, seconds, left_out = [], {}, _left_out(out / name)
     for condition in spec.parsed:
         if condition.text in left_out:
@@ -183,6 +186,8 @@ def _place(
         try:
             seconds[condition.label] = _seconds(spec, condition)
         except ValueError as error:
+            if error.args and isinstance(error.args[0], Unknown):
+                raise  # a name that does not exist is a mistake, no finding
             left_out[condition.text] = " ".join(str(error).split())
         else:
             kept.append(condition.text)

@@ -307,18 +307,24 @@ def _maps(out: Path, places: list[str]) -> dict[str, xr.DataArray]:
             stacks, "network", coords="minimal", compat="override", join="exact",
             combine_attrs="drop",
         )  # fmt: skip
+        # A constant layer or example has no distances, and so no place on a map.
+        whole = together.notnull().all(("layer", "pair")).values
+        together = together.isel(network=whole)
         if together.sizes["network"] < 4:
             continue
         points = embed(network_rdm(together, items="networks"), method="metric")
         points = points.assign_coords(kind=("item", together["kind"].values))
         maps[str(dataset)] = points
-        points.drop_attrs().to_dataset().assign_attrs(
-            stress=points.attrs["stress"]
-        ).to_zarr(
-            out / STORE, group=f"{MAP}_{dataset}", mode="w", consolidated=False,
+        plain = points.drop_attrs().to_dataset(name="point")
+        storable(plain.assign_attrs(stress=points.attrs["stress"])).to_zarr(
+            out / STORE, group=_stem(f"{MAP}_{dataset}"), mode="w", consolidated=False,
             zarr_format=3,
         )  # fmt: skip
     return maps
+
+
+def _stem(text: str) -> str:
+    return text.replace(":", "_").replace("/", "_")
 
 
 def _spec(folder: Path) -> dict[str, Any]:
@@ -373,7 +379,7 @@ def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
         bbox_to_anchor=(1, 1),
         ncols=columns,
     )
-    stem = f"map_{data}".replace(":", "_").replace("/", "_")
+    stem = _stem(f"map_{data}")
     save(figure, out / "figures", stem)
     apart = np.linalg.norm(points.values[:, None] - points.values[None], axis=-1)
     np.fill_diagonal(apart, np.inf)

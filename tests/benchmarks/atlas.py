@@ -80,8 +80,8 @@ def main() -> None:
         f"{p.spec.network} {p.spec.depth} × {p.spec.width}" for p in plan.places
     )
     text = (
-        f"{networks} networks ({sizes}), {given.steps} updates, {SIZE['seeds']} seeds a "
-        f"rule, rates from {', '.join(f'{r:g}' for r in plan.places[0].spec.grid)}. "
+        f"{networks} networks ({sizes}), {given.steps} updates, {SIZE['seeds']} seeds "
+        f"a rule, rates from {', '.join(f'{r:g}' for r in plan.places[0].spec.grid)}. "
         + "; ".join(left)
         + f"\n\n{found(given.out, places)}"
     )
