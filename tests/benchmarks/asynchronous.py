@@ -1,6 +1,6 @@
 """Updates a second: segments in processes of their own, one process, a pipeline.
 
-    OMP_NUM_THREADS=1 python -P tests/benchmarks/asynchronous.py --width 256 512
+    OMP_NUM_THREADS=1 python -P tests/benchmarks/asynchronous.py --width 512 1024
 
 `sg` with one synthetic gradient in the middle, in one process and in two that do not
 wait for each other (`repsim.train(workers=2)`), beside backpropagation in one process
@@ -8,7 +8,7 @@ and as a pipeline of two (torch.distributed.pipelining: 1F1B, four micro-batches
 Wall time, because waiting is what is measured: each process has one thread, so the
 machine must have two free cores. A rate is further updates over further seconds of a
 longer run, so that starting processes does not count; methods in turn, medians over the
-rounds.
+rounds. As it stands it takes two to three minutes on two free cores.
 """
 
 import argparse
@@ -113,15 +113,16 @@ def pipelined(width: int, given: argparse.Namespace) -> float:
 def main() -> None:
     """Run the command of the module's docstring."""
     parser = argparse.ArgumentParser(description="Updates a second, asynchronously.")
-    parser.add_argument("--width", type=int, nargs="+", default=[512])
+    parser.add_argument("--width", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--depth", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
     print("| width | method | updates/s: median [lowest, highest] | to bp |")
     print("| --- | --- | --- | --- |")
+    notes: list[str] = []
     for width in given.width:
         found: dict[str, list[float]] = {}
         stale: Counter[int] = Counter()
@@ -144,9 +145,19 @@ def main() -> None:
                 f"| {width} | {title} | {middle:.0f} "
                 f"[{min(rates):.0f}, {max(rates):.0f}] | {middle / base:.2f} |"
             )
+        one, two = (
+            found[title]
+            for title in ("sg, one process", "sg, two processes, nobody waits")
+        )
+        ratios = [b / a for a, b in zip(one, two, strict=True)]
+        notes.append(
+            f"Width {width}, `sg` in two processes against one, by round: "
+            f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]."
+        )
         whole = sum(stale.values())
         shares = ", ".join(f"{k}: {n / whole:.2f}" for k, n in sorted(stale.items()))
-        print(f"\nWidth {width}, batches that a message came late, by share: {shares}.")
+        notes.append(f"Batches that a message came late, by share: {shares}.")
+    print("\n" + "\n".join(notes))
 
 
 if __name__ == "__main__":
