@@ -8,6 +8,7 @@ come); at meetings all take each other's state, so that each has the whole rule.
 
 import hashlib
 import queue
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from threading import Event, Thread
@@ -267,8 +268,9 @@ class Machines:
         """End the threads, and take the own part back to the latest meeting."""
         self._close(at_once=True)
         lost = any(end.lost is not None for end in self.ends)
+        deadline = time.monotonic() + (0.1 if lost else WAIT)
         for end in self.ends:
-            end.join(0.1 if lost else WAIT)
+            end.join(max(deadline - time.monotonic(), 0.01))
         if self.worker.done != self.rule.steps:
             unpacked([self.parts[self.rank]], [self.kept])
         if not any(end.is_alive() for end in self.ends):
