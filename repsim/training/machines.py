@@ -93,10 +93,10 @@ class Sender(_End):
             if value is None:
                 return
 
-    def close(self, *, at_once: bool) -> None:
-        """Say that nothing more comes; `at_once` forgets what waits."""
+    def close(self) -> None:
+        """Say that nothing more comes, and forget what waits."""
         with suppress(queue.Empty):
-            while at_once:
+            while True:
                 self._waiting.get_nowait()
         while self._thread.is_alive():
             try:
@@ -139,7 +139,7 @@ class Receiver(_End):
                 except queue.Full:
                     continue
 
-    def close(self, *, at_once: bool) -> None:
+    def close(self) -> None:
         """Take what still comes, and throw it away, so that nobody waits."""
         self._discards.set()
 
@@ -238,7 +238,7 @@ class Machines:
         except Exception as error:  # Told to all, in whatever process.
             mine = reason(error, self.worker.done)
         if mine is None or len(mine) == 3:
-            self._close(at_once=True)  # so that nobody waits for what will not come
+            self._close()  # so that nobody waits for what will not come
         told: list[Any] = [None] * len(self.parts)
         try:
             distributed.all_gather_object(told, mine, group=self.control)
@@ -260,13 +260,13 @@ class Machines:
         except ValueError as sentence:
             raise _Lost(str(sentence)) from error
 
-    def _close(self, *, at_once: bool) -> None:
+    def _close(self) -> None:
         for end in self.ends:
-            end.close(at_once=at_once)
+            end.close()
 
     def close(self) -> None:
         """End the threads, and take the own part back to the latest meeting."""
-        self._close(at_once=True)
+        self._close()
         lost = any(end.lost is not None for end in self.ends)
         deadline = time.monotonic() + (0.1 if lost else WAIT)
         for end in self.ends:
