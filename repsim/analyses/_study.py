@@ -10,7 +10,7 @@ import xarray as xr
 from repsim.analyses import NotApplicable
 from repsim.core.provenance import made_by
 from repsim.core.scores import Score
-from repsim.datasets.recordings import networks
+from repsim.datasets.recordings import layers, networks
 from repsim.inference.matching import scored_by
 
 UNTRAINED = "untrained"
@@ -67,6 +67,14 @@ def is_numeric(study: xr.DataTree, run: xr.Dataset) -> bool:
         return False
     kinds = np.unique(label)
     return not np.array_equal(kinds, np.arange(len(kinds)))
+
+
+def spread_out(run: xr.Dataset) -> list[str]:
+    """Return the layers of two units or more, whose rows can be correlated.
+
+    A network that predicts one number has an output of a single unit.
+    """
+    return [name for name in layers(run) if run[name].shape[-1] > 1]
 
 
 def splits(study: xr.DataTree) -> dict[str, list[str]]:

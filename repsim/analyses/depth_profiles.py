@@ -52,7 +52,7 @@ def profiles(study: xr.DataTree, *, probes: bool = True) -> xr.Dataset:
 def _profile(
     study: xr.DataTree, condition: str, seed: str, run: xr.Dataset, probes: bool
 ) -> xr.Dataset:
-    geometry = rdms(run, metric="correlation")
+    geometry = rdms(run, metric="correlation", layers=_study.spread_out(run))
     distance = rdm_distance(geometry, metric="correlation")
     # Of the last layer it is zero by definition, and its round-off tells nothing.
     curves = {"rdm_to_last": distance.where(distance["layer"] != distance["layer"][-1])}

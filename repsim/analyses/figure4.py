@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
-from repsim.datasets.recordings import layers, networks
+from repsim.datasets.recordings import networks
 from repsim.geometry.profiles import rdm_distance
 from repsim.geometry.stacks import rdms, squareform
 from repsim.plot.style import share_legend
@@ -67,7 +67,7 @@ def compute(study: xr.DataTree) -> xr.Dataset:
 
 def hidden(run: xr.Dataset) -> list[str]:
     """Return the layers of a network but its output, as the paper draws them."""
-    names = layers(run)
+    names = _study.spread_out(run)
     return names[:-1] if len(names) > 2 and names[-1] == "output" else names
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
-from repsim.datasets.recordings import layers, networks
+from repsim.datasets.recordings import networks
 from repsim.geometry.ceilings import noise_ceiling
 from repsim.geometry.regression import partial_rsa
 from repsim.geometry.stacks import rdms
@@ -34,7 +34,7 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     near: dict[str, dict[str, xr.DataArray]] = {}
     beyond: dict[str, dict[str, xr.DataArray]] = {}
     for (condition, seed), run in networks(study).items():
-        stack = rdms(run.load(), layers=layers(run))
+        stack = rdms(run.load(), layers=_study.spread_out(run))
         near.setdefault(condition, {})[seed] = _against(stack, measured)
         if pixels is not None:
             end = stack.isel(step=-1) if "step" in stack.dims else stack

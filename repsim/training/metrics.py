@@ -28,7 +28,10 @@ class Metric(Score):
         assert self.function is not None
         try:
             return float(self.function(output, y))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (
+            ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
+            ValueError,
+        ) as error:  # fmt: skip
             msg = (
                 f"Expected metric {self.name!r} to be a function f(output, y) -> "
                 f"number, but with outputs of the shape {tuple(output.shape)} and `y` "

@@ -83,7 +83,7 @@ def test_a_metric_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_metrics_that_cannot_be(metric: Any, message: str) -> None:
-    with pytest.raises((ValueError, AttributeError), match=message):
+    with pytest.raises(ValueError, match=message):
         _log(metric)
 
 
