@@ -137,7 +137,7 @@ def _since(folder: Path, reference: str, rules: list[str]) -> xr.Dataset:
         at = p["step"].values[stays]
         begins.append(float(at[0]) if at.size else np.nan)
     along = xr.Variable("rule", rules)
-    result = xr.Dataset({"place_p": xr.concat(rows, along), "since": (along, begins)})
+    result = xr.Dataset({"place_p": xr.concat(rows, along), "since": ("rule", begins)})
     storable(result).to_zarr(
         store, group=SINCE, mode="w", consolidated=False, zarr_format=3
     )

@@ -31,15 +31,15 @@ def check_unlocked(rule: Rule, workers: int, x: Tensor, y: Tensor) -> None:
         )
         raise ValueError(msg)
     rule.check(x[:2], y[:2])
+    if joined() > 1:
+        check_joined(workers)
     if workers > len(rule.segments):
         msg = (
             f"Expected `workers` up to the {len(rule.segments)} segments of rule "
             f"{rule.name!r}, but got {workers}; cut at more layers with at=."
         )
         raise ValueError(msg)
-    if joined() > 1:
-        check_joined(workers)
-    elif "fork" not in mp.get_all_start_methods():
+    if joined() == 1 and "fork" not in mp.get_all_start_methods():
         msg = (
             "Expected a system that can fork processes for `workers`, but this one "
             "cannot; leave `workers` out."

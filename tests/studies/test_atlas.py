@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from torch import Tensor
 
 import repsim
 from repsim.analyses import sources
 from repsim.cli.commands import main
 from repsim.datasets.recordings import networks
 from repsim.inference import seed_test
+from repsim.learning.rules.backpropagation import Backpropagation
 from repsim.studies import fingerprints
 from repsim.studies.atlas import plan_atlas, run_atlas
 from repsim.studies.atlas_page import STORE
@@ -33,21 +35,34 @@ def refuses(network: Any, **options: Any) -> repsim.learning.Rule:
     raise ValueError(msg)
 
 
+class Doomed(Backpropagation):
+    """A rule whose loss stops being finite after a while."""
+
+    def gradients(self, x: Tensor, y: Tensor, count: int) -> dict[str, Tensor]:
+        """Do as backpropagation, until it diverges."""
+        if self.steps >= 10:
+            msg = "Expected a finite loss, but it is doomed."
+            raise repsim.learning.Diverged(msg)
+        return super().gradients(x, y, count)
+
+
 @pytest.fixture(scope="module")
 def small_reports() -> Iterator[None]:
     """Draw two sections of each report, and know a rule that takes no network."""
     few = {name: sources()[name] for name in ("learning_curves", "seeds")}
     repsim.learning.register("refuses", refuses)
+    repsim.learning.register("doomed", Doomed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fingerprints, "sources", lambda: few)
         yield
-    repsim.learning.unregister("refuses")
+    for name in ("refuses", "doomed"):
+        repsim.learning.unregister(name)
 
 
 @pytest.fixture(scope="module")
 def made(small_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("atlas")
-    plan = plan_atlas(out, rules=["bp", "sg", "fa:lr=1e30", "refuses"], **SMALL)
+    plan = plan_atlas(out, rules=["bp", "sg", "doomed", "refuses"], **SMALL)
     assert [place.name for place in plan.places] == ["mlp_digits", "cnn_digits"]
     assert [(p.to_tune, p.to_train) for p in plan.places] == [(0, 6), (0, 6)]
     assert all(p.left_out == {"refuses": "Expected another network."}
@@ -63,7 +78,9 @@ def test_what_diverges_is_left_out_with_its_reason(made: Path) -> None:
     spec = json.loads((made / "mlp_digits" / "study.json").read_text())["spec"]
     assert spec["conditions"] == ["bp", "sg"]
     page = (made / "report.html").read_text()
-    assert "mlp_digits without fa:lr=1e30: Expected a finite loss" in page
+    assert (
+        "mlp_digits without doomed: Expected a finite loss, but it is doomed." in page
+    )
     assert "cnn_digits without refuses: Expected another network." in page
     assert 'href="cnn_digits/report.html"' in page
     for stem in ("differs", "where", "when", "map_digits"):
@@ -97,10 +114,10 @@ def test_it_goes_on_and_says_what_is_left(
 ) -> None:
     study = networks(repsim.open_study(made / "mlp_digits" / "runs.zarr"))
     before = {key: run.attrs["created"] for key, run in study.items()}
-    rules = ["bp", "sg", "fa:lr=1e30", "refuses"]
+    rules = ["bp", "sg", "doomed", "refuses"]
     plan = plan_atlas(made, rules=rules, **SMALL)
     assert [p.to_train for p in plan.places] == [0, 0]
-    assert "fa:lr=1e30" in plan.places[0].left_out
+    assert "doomed" in plan.places[0].left_out
     run_atlas(plan, jobs=1, progress=False)
     study = networks(repsim.open_study(made / "mlp_digits" / "runs.zarr"))
     assert {key: run.attrs["created"] for key, run in study.items()} == before
