@@ -9,7 +9,7 @@ import xarray as xr
 
 from repsim.analyses import NotApplicable
 from repsim.core.provenance import made_by
-from repsim.core.scores import Score
+from repsim.core.scoring import Score
 from repsim.datasets.recordings import layers, networks
 from repsim.inference.matching import scored_by
 

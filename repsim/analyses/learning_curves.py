@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from repsim.analyses import NotApplicable, _study
-from repsim.core.scores import score_of
+from repsim.core.scoring import score_of
 from repsim.plot.style import palette, panels
 
 TITLE = "Learning curves"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from repsim.analyses import NotApplicable, _study
-from repsim.core.scores import Score, score_of
+from repsim.core.scoring import Score, score_of
 from repsim.datasets.recordings import networks
 from repsim.inference import at_accuracy, describe, false_discovery, findings, seed_test
 from repsim.inference.sentences import ranges

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from repsim.core.scores import ACCURACY, Score, score_of
+from repsim.core.scoring import ACCURACY, Score, score_of
 from repsim.datasets.recordings import networks
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from repsim import plot
 from repsim.core.files import local_folder, write_whole
-from repsim.core.scores import Score, score_of
+from repsim.core.scoring import Score, score_of
 from repsim.datasets.results import storable
 from repsim.datasets.store import opened
 from repsim.studies.completeness import SUMMARY

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repsim.core.messages import require, unknown
-from repsim.core.scores import ACCURACY, Score
+from repsim.core.scoring import ACCURACY, Score
 
 MetricFunction = Callable[[Tensor, Tensor], Any]
 """f(output, y) -> number, of all examples at once."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from repsim.core.scores import Score
+from repsim.core.scoring import Score
 from repsim.inference import at_accuracy
 
 

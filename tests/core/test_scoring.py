@@ -2,7 +2,7 @@
 
 import math
 
-from repsim.core.scores import ACCURACY, Score, score_of
+from repsim.core.scoring import ACCURACY, Score, score_of
 
 
 def test_a_score_goes_through_attributes() -> None:
