@@ -18,6 +18,7 @@ from repsim.core.files import write_whole
 from repsim.core.threads import one_thread
 from repsim.datasets.recordings import networks
 from repsim.datasets.results import restored, storable
+from repsim.datasets.store import opened
 from repsim.datasets.studies import open_study
 from repsim.geometry.between_networks import network_rdm
 from repsim.geometry.embedding import embed
@@ -77,8 +78,7 @@ def _reference(kept: Mapping[str, xr.Dataset]) -> str:
 @one_thread()
 def _numbers(folder: Path) -> xr.Dataset:
     """Return a study's findings over (rule, moment, layer), and since when."""
-    stored = xr.open_zarr(folder / RESULTS, group="seeds", consolidated=False)
-    tests = restored(stored.load())
+    tests = restored(opened(folder / RESULTS / "seeds", None).load())
     rules = [str(rule) for rule in tests["condition"].values]
     moments = [str(moment) for moment in tests["moment"].values]
     shape = (len(rules), len(moments), tests.sizes["layer"])
@@ -114,7 +114,7 @@ def _since(folder: Path, reference: str, rules: list[str]) -> xr.Dataset:
     store = folder / RESULTS
     try:
         if zarr.open_group(store, mode="r", path=SINCE).attrs["fingerprint"] == mark:
-            kept = xr.open_zarr(store, group=SINCE, consolidated=False).load()
+            kept = opened(store / SINCE, None).load()
             kept.attrs = {}
             return restored(kept)
     except (FileNotFoundError, KeyError):
