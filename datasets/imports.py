@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ MATLAB_BYTES = {"double": 8, "single": 4, "logical": 1} | {
 def read_file(file: Path) -> dict[str, Any]:
     """Return the arrays of a file by name, or raise one sentence."""
     if file.suffix not in READERS:
-        raise ValueError(unknown("file's ending", file.suffix, [*READERS, ".nc"]))
+        known = [*READERS, ".nc", ".csv"]
+        raise ValueError(unknown("file's ending", file.suffix, known))
     try:
         return READERS[file.suffix](file)
     except Exception as error:  # whatever a reader makes of a stranger's bytes
@@ -79,6 +81,9 @@ def _mat(file: Path) -> dict[str, Any]:
     try:
         listed = whosmat(file)
     except NotImplementedError:  # version 7.3 is HDF5, its axes the other way round
+        if find_spec("h5py") is None:
+            msg = "MATLAB 7.3 needs h5py, `pip install repsim-toolkit[netcdf]`"
+            raise ImportError(msg) from None
         import h5py
 
         with h5py.File(file) as opened:

@@ -1,16 +1,18 @@
 """Files of other tools to recordings, and recordings to files of other tools."""
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from repsim.core.messages import unknown
-from repsim.datasets.arrays import from_arrays
-from repsim.datasets.exchange import from_netcdf, to_dataframe
+from repsim.datasets.arrays import from_arrays, from_responses
+from repsim.datasets.exchange import from_dataframe, from_netcdf, to_dataframe
 from repsim.datasets.imports import READERS, read_file
 from repsim.datasets.recordings import layers
 from repsim.datasets.store import save_recording
@@ -22,37 +24,47 @@ COORDINATES = {
 }  # fmt: skip
 """Names in a file that are no layers."""
 
+SAID = "repsim_axes"
+"""Name in a file of what `write_activations` says of axes: JSON, as bytes."""
+
+MEASURED = {"example": "condition", "unit": "channel"}
+"""What measured responses call these, which may have subjects and repeats."""
+
 
 def read_activations(
     path: str | Path, *, axes: str | Mapping[str, str] | None = None, **attrs: Any
-) -> xr.Dataset:
+) -> xr.Dataset | xr.DataTree:
     """Return files of activations as a recording.
 
     Parameters
     ----------
     path : str or Path
         ``.npy`` (one layer), ``.npz``, ``.mat``, ``.pt`` (a tensor, or a dict of
-        them; read with ``weights_only=True``), ``.nc`` (written by repsim), or a
-        folder of such files: one layer a file, named by its path
+        them; read with ``weights_only=True``), ``.nc`` and ``.csv`` (written by
+        repsim), or a folder of the others: one layer a file, named by its path
         (``blocks/3.npy`` is ``blocks.3``); a file called ``features`` is named by its
         folder, as thingsvision writes them.
     axes : str or mapping of str to str, optional
-        What axes mean, as in `repsim.from_arrays`.
+        What axes mean, as in `repsim.from_arrays`; needed for three, which may be
+        tokens or subjects. With ``subject`` or ``repeat`` among them, as in
+        `from_responses`.
     **attrs
         Attributes to keep.
 
     Returns
     -------
-    Dataset
-        A recording. Arrays called ``labels``, ``examples`` (or ``ids``), ``mask`` and
-        ``step`` become its coordinates; several steps are the layers' first axis.
+    Dataset or DataTree
+        A recording; with subjects a study ``/<name>/<subject>``. Arrays called
+        ``labels``, ``examples`` (or ``ids``), ``mask`` and ``step`` become its
+        coordinates; several steps are the layers' first axis.
 
     Raises
     ------
     FileNotFoundError
         If there is nothing.
     ValueError
-        If a file is of another kind or damaged, or arrays do not fit together.
+        If a file is of another kind or damaged, arrays do not fit together or are
+        RDMs, or nobody says what three axes mean.
 
     Examples
     --------
@@ -68,7 +80,10 @@ def read_activations(
         raise FileNotFoundError(msg)
     if source.suffix == ".nc":
         return from_netcdf(source).load().assign_attrs(attrs)
+    if source.suffix == ".csv" and source.is_file():
+        return from_dataframe(pd.read_csv(source)).assign_attrs(attrs)
     arrays = dict(_folder(source)) if source.is_dir() else read_file(source)
+    axes = axes or _said(arrays.pop(SAID, None))
     coords = {COORDINATES[n]: a for n, a in arrays.items() if n in COORDINATES}
     activations = {n: a for n, a in arrays.items() if n not in COORDINATES}
     if not activations:
@@ -82,15 +97,91 @@ def read_activations(
         heads = {np.shape(a)[0] for a in activations.values()}
         if ids is None or heads != {1} or len(ids) == 1:
             flat["step"] = flat["step"][0]
+    for name, values in activations.items():
+        if not (axes if axes is None or isinstance(axes, str) else axes.get(name)):
+            _check_told(name, values, flat)
+    label, ids = flat.get("label"), flat.get("example")
+    if isinstance(axes, str) and {"subject", "repeat"} & set(axes.split()):
+        words = " ".join(MEASURED.get(word, word) for word in axes.split())
+        parts = {
+            name: from_responses(
+                values, axes=words, name=name, conditions=ids, labels=label, **attrs
+            )
+            for name, values in activations.items()
+        }
+        return _beside(parts)
     return from_arrays(
         activations,
-        flat.get("label"),
-        flat.get("example"),
+        label,
+        ids,
         axes=axes,
         mask=flat.get("mask"),
         steps=flat.get("step"),
         **attrs,
     )
+
+
+def _said(kept: np.ndarray | None) -> dict[str, str] | None:
+    """Return the axes that `write_activations` wrote beside the layers."""
+    if kept is None:
+        return None
+    try:
+        said = json.loads(np.asarray(kept).tobytes())
+        return {str(name): str(words) for name, words in said.items()}
+    except (ValueError, AttributeError) as error:
+        msg = f"Expected {SAID!r} to name axes as JSON, but got {error}; pass `axes`."
+        raise ValueError(msg) from error
+
+
+def _beside(parts: Mapping[str, xr.Dataset | xr.DataTree]) -> xr.Dataset | xr.DataTree:
+    """Return the responses of several areas as one recording, or as one study."""
+    runs = [part for part in parts.values() if isinstance(part, xr.Dataset)]
+    if runs:
+        joined = runs[0]
+        for run in runs[1:]:
+            joined = joined.assign(run.data_vars)
+        return joined.assign_attrs(layers=list(parts))
+    trees = [part for part in parts.values() if isinstance(part, xr.DataTree)]
+    nodes = {k: node for tree in trees for k, node in tree.to_dict().items()}
+    return xr.DataTree.from_dict(nodes)
+
+
+def _check_told(name: str, values: Any, coords: Mapping[str, Any]) -> None:
+    """Ask what axes mean where their number does not tell."""
+    shape = tuple(values.shape)
+    if _are_rdms(values):
+        msg = (
+            f"Expected activations, but {name!r} of shape {shape} looks like RDMs "
+            "(symmetric, 0 on the diagonal); hold layers against it with `repsim study "
+            "--rdm FILE` (`--from RUNS.zarr` for recordings of your own) or "
+            "repsim.inference.model_test, or say what its axes are with --axes."
+        )
+        raise ValueError(msg)
+    over = np.ndim(coords.get("step", 0))
+    mask = np.shape(coords.get("mask", ()))
+    if len(shape) == 3 + over and mask != shape[over : over + 2]:
+        said = (
+            "'step example token unit'"
+            if over
+            else ("'example token unit', or 'subject condition channel' for responses")
+        )
+        msg = (
+            f"Expected to be told what the {len(shape)} axes of {name!r} mean, as its "
+            f"shape {shape} may be of tokens, subjects or repeats; say them in order: "
+            f"--axes {said} (axes= in Python)."
+        )
+        raise ValueError(msg)
+
+
+def _are_rdms(values: Any) -> bool:
+    """Whether an array is a symmetric matrix of distances, or a stack of such."""
+    shape = tuple(values.shape)
+    if len(shape) not in (2, 3) or shape[-1] != shape[-2] or shape[-1] < 3:
+        return False
+    array = values.detach().double().numpy() if hasattr(values, "detach") else values
+    same = np.array_equal(array, np.swapaxes(array, -1, -2))
+    empty = not np.diagonal(array, axis1=-2, axis2=-1).any()
+    return bool(same and empty and array.any())
 
 
 def _vector(values: np.ndarray) -> np.ndarray:
@@ -129,7 +220,8 @@ def write_activations(run: xr.Dataset, path: str | Path) -> None:
         A recording.
     path : str or Path
         A new file or folder: ``.npz`` and ``.mat`` (layers, ``labels``, ``examples``,
-        ``mask``, ``step``), ``.csv`` (a long table), ``.nc``, or ``.zarr``.
+        ``mask``, ``step``, and the names of axes as bytes of JSON, ``repsim_axes``),
+        ``.csv`` (a long table), ``.nc``, or ``.zarr``.
 
     Raises
     ------
@@ -161,6 +253,8 @@ def write_activations(run: xr.Dataset, path: str | Path) -> None:
         to_dataframe(run).to_csv(target, index=False)
         return
     arrays = {name: np.asarray(run[name].values) for name in layers(run)}
+    said = {name: _words(name, run[name].dims) for name in arrays}
+    arrays[SAID] = np.frombuffer(json.dumps(said).encode(), np.uint8)
     for name, called in (
         ("label", "labels"),
         ("example", "examples"),
@@ -175,3 +269,9 @@ def write_activations(run: xr.Dataset, path: str | Path) -> None:
     from scipy.io import savemat
 
     savemat(target, arrays)
+
+
+def _words(name: str, dims: Iterable[Hashable]) -> str:
+    """Return a layer's axes as `from_arrays` takes them."""
+    words = (str(dim).removeprefix(f"{name}_").rstrip("_") for dim in dims)
+    return " ".join(words)

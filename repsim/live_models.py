@@ -141,12 +141,15 @@ def compare_models(
                     for side in seen
                 ]
                 streaming.update(*on)
+    names = [type(side.network).__name__ for side in sides]
+    apart = len(set(names)) > 1
+    called = dict(zip(("recording_a", "recording_b"), names, strict=False))
     if streaming is not None:
-        cells = streaming.compute()
-        return cells.assign_attrs(device=str(place))
-    runs = [_joined(held) for held in rows]
-    other = runs[1] if len(runs) > 1 else None
-    return compare(runs[0], other, chosen, device=device)
+        cells = streaming.compute().assign_attrs(device=str(place))
+    else:
+        runs = [_joined(held) for held in rows]
+        cells = compare(runs[0], runs[1] if runs[1:] else None, chosen, device=device)
+    return cells.assign_attrs(called if apart else {})
 
 
 class _Side:

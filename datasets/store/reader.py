@@ -272,7 +272,9 @@ def _assembled(path: Path) -> xr.Dataset:
     _check_sizes(path, variables, coords)
     order = [n for n in attrs.get("layers", []) if n in variables]
     order += sorted(n for n in variables if n not in order)
-    return xr.Dataset({n: variables[n] for n in _paired(order)}, coords, attrs)
+    run = xr.Dataset({n: variables[n] for n in _paired(order)}, coords, attrs)
+    run.encoding["source"] = str(path)
+    return run
 
 
 def _paired(names: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from repsim.core.files import DOCUMENT
+from repsim.core.files import DOCUMENT, NOT_FINITE
 from repsim.datasets.store.compaction import arrays_of, committed, unpack
 from repsim.datasets.store.elsewhere import is_elsewhere, remove_tree
 from repsim.datasets.store.objects import clear_objects, marks_array, write_marks
@@ -120,7 +120,10 @@ def _made_live(
     for folder, array in arrays.items():
         unpack(folder, array, len(kept))
         shape = (capacity, *array.shape[1:])
-        live[folder.name] = replace(array, shape=shape, shards=None)
+        # A step that will be recorded again says itself what it holds.
+        said = array.attrs.items()
+        attrs = {k: v for k, v in said if k != NOT_FINITE or v in kept}
+        live[folder.name] = replace(array, shape=shape, shards=None, attrs=attrs)
         write_document(folder, live[folder.name].document())
         remove_tree(folder / "c", missing_ok=True)
         clear_objects(folder, len(kept))

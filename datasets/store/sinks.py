@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
+from repsim.core.files import NOT_FINITE
+
 
 class Sink(Protocol):
     """What takes activations, batch by batch and moment by moment.
@@ -30,7 +32,7 @@ class Sink(Protocol):
         """Forget what was put of one layer since `begin`: NaN in this moment."""
 
     def mark(self, name: str, attrs: Mapping[str, Any]) -> None:
-        """Add attributes to a layer."""
+        """Add attributes to a layer; what it has already stays."""
 
     def abandon(self) -> None:
         """Forget what was put since `begin`."""
@@ -104,6 +106,11 @@ class Nowhere:
 
 PARTIAL = {"partial": 1}
 """Attribute of a layer that some recorded passes did not reach: NaN in those."""
+
+
+def marks(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those attributes of a layer that may come after its first moment."""
+    return {k: v for k, v in attrs.items() if k in (*PARTIAL, NOT_FINITE)}
 
 
 class Layer:
@@ -202,9 +209,10 @@ class Gathering:
             self.layers.pop(name, None)
 
     def mark(self, name: str, attrs: Mapping[str, Any]) -> None:
-        """Add attributes to a layer."""
+        """Add attributes to a layer; what it has already stays."""
         if name in self.layers:
-            self.layers[name].attrs |= attrs
+            layer = self.layers[name]
+            layer.attrs = {**attrs, **layer.attrs}
 
     def check(self, examples: int) -> None:
         """Refuse a moment in which a layer saw other than all the examples."""

@@ -19,7 +19,7 @@ from repsim.datasets.store.agreement import (
 )
 from repsim.datasets.store.elsewhere import is_elsewhere
 from repsim.datasets.store.places import NoLock
-from repsim.datasets.store.sinks import PARTIAL, Blocks, Layer
+from repsim.datasets.store.sinks import PARTIAL, Blocks, Layer, marks
 from repsim.datasets.store.writer import Writer
 from repsim.datasets.store.zarr_format import Array, Codec, block_rows, object_name
 
@@ -260,8 +260,8 @@ class Together(Writer):
                 fresh = Layer(empty, tuple(told["dims"]), told["attrs"])
                 layer = self._gathering.layers.setdefault(name, fresh)
                 lacks = any(name not in other["layers"] for other in writing)
-                if lacks or told["attrs"].keys() >= PARTIAL.keys():
-                    layer.attrs |= PARTIAL
+                new = marks(told["attrs"]) | (PARTIAL if lacks else {})
+                layer.attrs = {**new, **layer.attrs}
                 moment[name] = Blocks(told["chunk"])
                 moment[name].total = self._rows or 0
         return moment

@@ -23,6 +23,7 @@ from repsim.datasets.store.sinks import (
     Blocks,
     Gathering,
     Layer,
+    marks,
     ordered,
     plain,
 )
@@ -184,15 +185,13 @@ class Writer:
         for name in fresh:
             self._arrays[name] = self._array(name, moment[name])
         changed = dict.fromkeys(fresh)
-        marked = [
-            name
-            for name in moment
-            if self._gathering.layers[name].attrs.keys() >= PARTIAL.keys()
-        ]
-        for name in [*missed, *marked, *(fresh if self._index else [])]:
+        new = {name: marks(self._gathering.layers[name].attrs) for name in moment}
+        for name in [*missed, *(fresh if self._index else [])]:
+            new[name] = {**new.get(name, {}), **PARTIAL}
+        for name, attrs in new.items():
             array = self._arrays[name]
-            if not array.attrs.keys() >= PARTIAL.keys():
-                attrs = {**array.attrs, **PARTIAL}
+            if not array.attrs.keys() >= attrs.keys():
+                attrs = {**attrs, **array.attrs}
                 self._arrays[name] = replace(array, attrs=attrs)
                 changed[name] = None
         for name in changed:

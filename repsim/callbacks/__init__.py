@@ -33,7 +33,17 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"repsim.callbacks.{_HOMES[name]}"), name)
+        home = _HOMES[name]
+        try:
+            return getattr(import_module(f"repsim.callbacks.{home}"), name)
+        except ModuleNotFoundError as error:
+            if home != str(error.name).partition(".")[0]:
+                raise
+            msg = (
+                f"Expected {home} for {name}, but it cannot be imported; run "
+                f'`pip install "repsim-toolkit[{home}]"`.'
+            )
+            raise ImportError(msg) from error
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -15,6 +15,7 @@ from repsim.capture.copies import Copies
 from repsim.capture.masks import Masks, is_ragged, matched, padded
 from repsim.capture.rows import Reduce, as_rows, dims_of
 from repsim.capture.selection import Choice, Found
+from repsim.core.files import NOT_FINITE
 from repsim.datasets.pooling import by_position, pooled, positions
 from repsim.datasets.store.sinks import PARTIAL, Sink
 
@@ -48,6 +49,7 @@ class Moment:
         self.size: int | None = None
         self.failed: dict[str, Exception] = {}
         self.partial: dict[str, None] = {}
+        self.not_finite: dict[str, int] = {}  # how many values
         self.without: dict[str, None] = {}
         self.widths: set[int] = set()
         self.tokens: list[np.ndarray] = []
@@ -83,12 +85,14 @@ class Moment:
         self.seen += self.size or 0
         self.done += rows
 
-    def complete(self) -> None:
-        """Fill with NaN what some batches passed by."""
+    def complete(self, step: int | None) -> None:
+        """Fill with NaN what some batches passed by, and mark what is not finite."""
         self._copies.wait()
         for name, count in list(self._counts.items()):
             if count < self.done:
                 self._guarded(name, partial(self._fill, name))
+        for name in self.not_finite:
+            self.sink.mark(name, {NOT_FINITE: step or 0})
 
     def joined_masks(self) -> dict[str, np.ndarray]:
         """Return the masks (example, token) that every batch had."""
@@ -166,6 +170,7 @@ class Moment:
             self.failed[name] = error
             self.sink.drop(name)
             self._counts.pop(name, None)
+            self.not_finite.pop(name, None)
 
     def _place(self, name: str, found: Found, stack: Stack) -> None:
         if is_ragged(found):
@@ -246,6 +251,7 @@ class Moment:
         rows = rows.reshape(size, *inner, -1)
         received = there.reshape(size, -1) if inner else None
         self._put(name, rows, names, received=received)
+        self._look(name, as_rows(name, tensor)[0])  # rows are NaN where none was sent
         if not bool(there.all()):
             self._mark(name)
 
@@ -296,6 +302,28 @@ class Moment:
             )
             raise ValueError(msg) from error
         self._counts[name] = self._counts.get(name, 0) + len(values)
+        if name not in self._routed:
+            self._look(name, values, axes, None if self._reduce else inner)
+
+    def _look(
+        self,
+        name: str,
+        values: np.ndarray,
+        axes: tuple[str, ...] = (),
+        mask: Tensor | None = None,
+    ) -> None:
+        """Count what is NaN or infinite, at tokens that are masked aside."""
+        # One such value makes the sum one, too, and a sum costs a tenth of the rest;
+        # the other way round it may only have overflown.
+        wide = np.float32 if values.dtype == np.float16 else None
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(values.sum(dtype=wide)):
+                return
+        wrong = torch.from_numpy(~np.isfinite(values))
+        if mask is not None:
+            wrong = by_position(wrong, axes)[mask.cpu()]
+        if count := int(wrong.sum()):
+            self.not_finite[name] = self.not_finite.get(name, 0) + count
 
     def _say_the_cost(self, name: str, rows: Tensor) -> None:
         """Warn of a vocabulary of logits for every token, before the first is kept."""

@@ -19,6 +19,7 @@ from repsim.capture.moment import Moment
 from repsim.capture.rows import Reduce
 from repsim.capture.selection import Choice, Found, named_layers
 from repsim.capture.trial import followed
+from repsim.core.files import NOT_FINITE
 from repsim.core.messages import unknown
 from repsim.datasets.store.attributes import mask_hash
 from repsim.datasets.store.memory import MemorySink
@@ -130,7 +131,7 @@ class Session:
         self._sink.begin(step)
         token = recording.set(self._hooks)
         try:
-            self._fill(batches, head)
+            self._fill(batches, head, step)
         except BaseException as error:
             self._sink.abandon()
             if safe and isinstance(error, Exception) and not isinstance(error, OSError):
@@ -147,7 +148,9 @@ class Session:
         moment.lenient = True
         self._warn(step)
 
-    def _fill(self, batches: Iterator[Batch] | Sequence[Batch], head: Header) -> None:
+    def _fill(
+        self, batches: Iterator[Batch] | Sequence[Batch], head: Header, step: int | None
+    ) -> None:
         digest, labels, moment = InputsHash(), [], self._moment
         for batch in batches:
             batch.convert = self.convert or batch.convert
@@ -160,7 +163,7 @@ class Session:
             came = "only empty batches" if labels else "no batches"
             msg = f"Expected at least one example to record, but got {came}."
             raise ValueError(msg)
-        moment.complete()
+        moment.complete(step)
         attrs = {"inputs_sha256": digest.hexdigest(), **head.attrs}
         masks = moment.joined_masks()
         if "mask" in masks:
@@ -241,6 +244,15 @@ class Session:
         for name, error in moment.failed.items():
             text = f"Layer {name!r} was not recorded{when} and is NaN there: {error}"
             self._tell(name, text)
+        if moment.not_finite:
+            # Once in all: what diverges soon takes every layer with it.
+            names = ", ".join(moment.not_finite)
+            self._tell(
+                NOT_FINITE,
+                f"NaN or infinite values were recorded{when} in {names}: the network "
+                "or its inputs hold such, and no measure can compare those layers "
+                f"from there on (each has the attribute `{NOT_FINITE}`).",
+            )
         for names, text in (
             (
                 moment.partial,

@@ -74,13 +74,13 @@ def whole_numbers(text: str | None, name: str) -> list[int]:
         raise typer.BadParameter(msg) from error
 
 
-def parsed_options(pairs: list[str] | None) -> dict[str, Any]:
+def parsed_options(pairs: list[str] | None, called: str = "option") -> dict[str, Any]:
     """Return name=value pairs, values as JSON where they are, else as text."""
     options: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not (name and equals):
-            msg = f"Expected --option NAME=VALUE, but got {pair!r}."
+            msg = f"Expected --{called} NAME=VALUE, but got {pair!r}."
             raise typer.BadParameter(msg)
         try:
             options[name] = json.loads(value)

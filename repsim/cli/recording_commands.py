@@ -221,10 +221,16 @@ def probe(
 
 
 def import_(
-    path: Annotated[Path, typer.Argument(help=".npy .npz .mat .pt, or a folder.")],
+    path: Annotated[
+        Path, typer.Argument(help=".npy .npz .mat .pt .nc .csv, or a folder.")
+    ],
     out: Annotated[Path, typer.Option(help="The new recording, or `s.zarr/bp/0`.")],
     axes: Annotated[
-        str | None, typer.Option(help="What axes mean, such as 'example y x channel'.")
+        str | None,
+        typer.Option(
+            help="What axes mean: 'example token unit', 'example y x channel', or of "
+            "responses 'subject condition channel', one recording a subject."
+        ),
     ] = None,
     attribute: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE to keep; may be repeated.")
@@ -235,14 +241,32 @@ def import_(
 
     Example: repsim import activations.npz --attribute rule=bp --out run.zarr
     """
+    import xarray as xr
+
+    from repsim.datasets.recordings import layers, networks
     from repsim.datasets.store import save_recording
     from repsim.datasets.transfer import read_activations
 
-    run = read_activations(path, axes=axes, **parsed_options(attribute))
-    save_recording(run, out)
-    shapes = {name: list(run[name].shape) for name in run.attrs["layers"]}
-    lines = [f"{name} {tuple(shape)}" for name, shape in shapes.items()]
-    say({"recording": str(out), "layers": shapes}, as_json, [*lines, f"to {out}"])
+    given = read_activations(path, axes=axes, **parsed_options(attribute, "attribute"))
+    runs = {out: given}
+    if isinstance(given, xr.DataTree):
+        runs = {out.joinpath(*key): run for key, run in networks(given).items()}
+    told: dict[str, Any] = {}
+    lines = []
+    for place, run in runs.items():
+        save_recording(run, place)
+        told[str(place)] = {n: list(run[n].shape) for n in layers(run)}
+        lines += [f"{n} ({_axes_of(run[n])})" for n in layers(run)] + [f"to {place}"]
+    first = next(iter(told))
+    content = {"recording": first, "layers": told[first]}
+    say(content if len(told) == 1 else {"recordings": told}, as_json, lines)
+
+
+def _axes_of(layer: Any) -> str:
+    """Return a layer's axes and their sizes in words."""
+    lead = f"{layer.name}_"
+    sizes = layer.sizes.items()
+    return ", ".join(f"{str(d).removeprefix(lead)} {n}" for d, n in sizes)
 
 
 def export(
@@ -270,19 +294,27 @@ def show(
 
     Example: repsim show study/runs.zarr/bp/0
     """
+    from repsim.core.files import NOT_FINITE
     from repsim.datasets.recordings import layers
 
     record = open_run(run)
     shapes = {name: dict(record[name].sizes) for name in layers(record)}
     steps = record["step"].values.tolist() if "step" in record.dims else []
-    size = sum(f.stat().st_size for f in run.rglob("*") if f.is_file())
+    files = [run] if run.is_file() else run.rglob("*")
+    size = sum(f.stat().st_size for f in files if f.is_file())
+    odd = {
+        n: record[n].attrs[NOT_FINITE] for n in shapes if NOT_FINITE in record[n].attrs
+    }
+    since = {n: f" since step {at}" if steps else "" for n, at in odd.items()}
     lines = [
         *(f"{name} {' x '.join(f'{d} {n}' for d, n in s.items())}"
           for name, s in shapes.items()),
+        *(f"NaN or infinite values in {name}{when}" for name, when in since.items()),
         f"steps {steps}",
         *(f"{key} {value}" for key, value in record.attrs.items() if key != "layers"),
         f"on disk {size / 2**20:.1f} MiB",
     ]  # fmt: skip
     attrs = {str(key): value for key, value in record.attrs.items()}
     content = {"layers": shapes, "steps": steps, "attrs": attrs, "bytes": size}
+    content |= {NOT_FINITE: odd} if odd else {}
     say(content, as_json, lines)

@@ -373,7 +373,7 @@ def reproduce(
 
     wanted = listed(claims)
     import_modules(plugin or [])
-    sizes = parsed_options(size)
+    sizes = parsed_options(size, "size")
     try:
         chosen_claims(wanted)
         make_settings(quick, dataset, root, seeds, seed, rule, sizes)

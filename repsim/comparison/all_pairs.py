@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from repsim.comparison.naming import names_of
 from repsim.comparison.operands import (
     Layers,
     LayerSource,
@@ -85,7 +86,9 @@ def compare(
     -------
     DataArray, dims ([step,] layer_a, layer_b)
         With a study (network_a, network_b, [step,] layer_a, layer_b), where the
-        networks carry their condition and seed. NaN where a layer is constant.
+        networks carry their condition and seed. NaN where a layer is constant. The
+        attributes `recording_a` and `recording_b` name two recordings, where their
+        places or attributes tell them apart.
 
     Raises
     ------
@@ -164,6 +167,8 @@ def compare(
     flat.warn()
     asked = options if sketch is None else {**options, "sketch": sketch}
     attrs = _attrs(chosen, asked, precision, device) | how
+    if isinstance(a, xr.Dataset) and isinstance(b, xr.Dataset):
+        attrs |= names_of(a, b)
     result = _labelled(np.stack(values), left, right, steps, attrs)
     if errors:
         spread = _labelled(np.stack(errors), left, right, steps, attrs)

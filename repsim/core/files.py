@@ -8,6 +8,9 @@ from pathlib import Path
 DOCUMENT = "zarr.json"
 """The file by which zarr describes a group or an array."""
 
+NOT_FINITE = "not_finite_since"
+"""Attribute of a layer that gave NaN or infinite values: at which step first."""
+
 
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write a file so that others see the old content or the new, never a part."""

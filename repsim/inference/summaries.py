@@ -172,7 +172,9 @@ def _matrix(cells: xr.DataArray) -> str:
     mean, over = _mean(last, {"layer_a", "layer_b"})
     mean = mean.transpose("layer_a", "layer_b")
     rows, columns = (mean[d].values.astype(str) for d in ("layer_a", "layer_b"))
-    head = f"{name} of {len(rows)} × {len(columns)} layers{when}{over}: "
+    names = [cells.attrs.get(f"recording_{side}") for side in "ab"]
+    whose = f" ({names[0]} – {names[1]})" if all(names) else ""
+    head = f"{name} of {len(rows)} × {len(columns)} layers{whose}{when}{over}: "
     values = mean.values
     if not np.isfinite(values).any():
         return f"{head}no cell has a value."

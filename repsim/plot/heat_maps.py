@@ -64,8 +64,9 @@ def heatmap(
     Returns
     -------
     Axes
-        With the title from `attrs`; modules that all layers lie in are named at the
-        axis alone, and of many layers every few are.
+        With the title from `attrs`, and along the axes the recordings' names
+        (`recording_a`, `recording_b`) where `repsim.compare` could tell them; modules
+        that all layers lie in are named there alone, and of many layers every few are.
 
     Raises
     ------
@@ -94,8 +95,8 @@ def heatmap(
     sns.heatmap(pd.DataFrame(matrix.values, rows, columns), ax=axes, **options)
     axes.invert_yaxis()
     axes.set_title(title(matrix))
-    _name_side(axes, "y", y, rows, "yticklabels" in kwargs)
-    _name_side(axes, "x", x, columns, "xticklabels" in kwargs)
+    _name_side(axes, "y", _whose(matrix, y), rows, "yticklabels" in kwargs)
+    _name_side(axes, "x", _whose(matrix, x), columns, "xticklabels" in kwargs)
     if marked is not None:
         down, across = np.nonzero(marked.transpose(y, x).values)
         axes.plot(across + 0.5, down + 0.5, ".", color="0.1", markersize=3)
@@ -106,6 +107,12 @@ def heatmap(
     for position in split_positions(whose.get(dims[0], ()), rows):
         axes.axhline(position + 0.5, color="white", linestyle="--", linewidth=1.1)
     return axes
+
+
+def _whose(matrix: xr.DataArray, dim: str) -> str:
+    """Return a dim, and of two recordings the one whose layers it holds."""
+    name = str(matrix.attrs.get(dim.replace("layer_", "recording_"), ""))
+    return f"{dim} ({name if len(name) < 40 else f'…{name[-38:]}'})" if name else dim
 
 
 def _name_side(

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repsim.core.files import DOCUMENT
+from repsim.core.files import DOCUMENT, NOT_FINITE
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Facts:
-    """The recordings of a tree in its order; nothing of their arrays is read."""
+    """The recordings of a tree in its order; nothing of their arrays is read.
+
+    `left_out` names those that no measure can compare, and why.
+    """
 
     store: Path
     cells: list[Cell]
     reduce: str | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def conditions(self) -> list[str]:
@@ -63,11 +68,15 @@ def study_facts(store: Path, reduce: str | None = None) -> Facts:
     """
     root = attributes(store)
     order = [str(name) for name in root.get("conditions", ())]
-    cells = []
+    cells, left_out = [], []
     for document in store.glob(f"*/*/{DOCUMENT}"):
         folder = document.parent
         content = json.loads(document.read_text())
-        if content.get("node_type") != "group" or not any(folder.glob(f"*/{DOCUMENT}")):
+        inner = sorted(folder.glob(f"*/{DOCUMENT}"))
+        if content.get("node_type") != "group" or not inner:
+            continue
+        if since := not_finite(inner):
+            left_out.append(f"{folder.parent.name}/{folder.name} ({since})")
             continue
         attrs = content.get("attributes", {})
         # A tree that another program wrote says not when: its file does.
@@ -80,7 +89,18 @@ def study_facts(store: Path, reduce: str | None = None) -> Facts:
         number = int(cell.seed) if cell.seed.isdigit() else -1
         return known, cell.condition, number, cell.seed
 
-    return Facts(store, sorted(cells, key=place), reduce)
+    return Facts(store, sorted(cells, key=place), reduce, tuple(sorted(left_out)))
+
+
+def not_finite(documents: Iterable[Path]) -> str:
+    """Return in which layer NaN or infinite values were recorded first, and when."""
+    since = {}
+    for document in documents:
+        if NOT_FINITE in document.read_text():
+            name = document.parent.name
+            since[name] = int(attributes(document.parent).get(NOT_FINITE, 0))
+    first = min(since, key=lambda name: since[name], default=None)
+    return "" if first is None else f"{first} since step {since[first]}"
 
 
 def attributes(folder: Path) -> dict[str, Any]:

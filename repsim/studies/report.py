@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from repsim.analyses import Analysis, NotApplicable, collect
-from repsim.core.files import write_whole
+from repsim.core.files import NOT_FINITE, write_whole
 from repsim.core.messages import unknown
 from repsim.core.reductions import HOWS
 from repsim.core.threads import one_thread
@@ -105,10 +105,10 @@ def write_report(
         raise ValueError(unknown("reduce", reduce, HOWS))
     facts = study_facts(store, reduce)
     if not facts.cells:
-        msg = (
-            f"Expected recordings at {store}/<condition>/<seed>, but found none; "
-            "record into groups, as in Recorder(store=..., group='bp/0')."
-        )
+        found = "none; record into groups, as in Recorder(store=..., group='bp/0')."
+        if facts.left_out:
+            found = f"NaN or infinite values in all: {', '.join(facts.left_out)}."
+        msg = f"Expected recordings at {store}/<condition>/<seed>, but found {found}"
         raise FileNotFoundError(msg)
     out.mkdir(parents=True, exist_ok=True)
     marks = section_marks(facts)
@@ -163,6 +163,9 @@ def _opened(store: Path, mark: str, how: str | None = None) -> xr.DataTree:
     """
     study = open_study(store)
     for key, run in networks(study).items():
+        if any(NOT_FINITE in layer.attrs for layer in run.values()):
+            del study[key[0]][key[1]]  # no measure can compare it; the page says so
+            continue
         if "layers" not in run.attrs:
             run = run.assign_attrs(layers=sorted(layers(run), key=_natural))
             study["/".join(key)].dataset = run
@@ -420,6 +423,9 @@ def _score(value: Mapping[str, Any] | None) -> str:
 def _of_networks(facts: Facts) -> list[str]:
     """Return what of the networks themselves could mislead."""
     said = []
+    if facts.left_out:
+        left_out = ", ".join(facts.left_out)
+        said.append(f"Left out, as they hold NaN or infinite values: {left_out}.")
     open_ones = [
         f"{c.condition}/{c.seed}" for c in facts.cells if c.attrs.get("complete") == 0
     ]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -583,6 +584,67 @@ def test_layers_unset_on_some_steps_are_nan_there(stored: bool, tmp_path: Path) 
     assert not np.isnan(run["always"]).any()
     assert run["late"].attrs == {"partial": 1}
     assert run["always"].attrs == {}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_is_not_finite_is_said_once_and_kept(stored: bool, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    store = tmp_path / "s.zarr" if stored else None
+    with pytest.warns(UserWarning, match=r"infinite .* after 2 updates in 2: ") as told:
+        with repsim.Recorder(model, _vectors(3), every=1, store=store) as recorder:
+            for k in range(1, 5):
+                with torch.no_grad():
+                    if k == 2:
+                        model[2].bias[0] = torch.inf
+                    if k == 4:
+                        model[0].weight[:] = torch.nan
+                recorder.step()
+    assert len(told) == 1
+    run = recorder.dataset()
+    assert [run[n].attrs.get("not_finite_since") for n in "012"] == [4, 4, 2]
+    assert (
+        np.isinf(run["2"].sel(step=2)).any() and np.isfinite(run["2"].sel(step=1)).all()
+    )
+    if not stored:
+        return
+    again = repsim.Recorder(
+        nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)),
+        _vectors(3), every=1, store=store, resume=True, start=3,
+    )  # fmt: skip
+    with again:
+        again.step()
+    run = repsim.open_recording(
+        store
+    )  # the NaN of step 4 was recorded again, inf stays
+    assert [run[n].attrs.get("not_finite_since") for n in "012"] == [None, None, 2]
+
+
+def test_large_values_and_masked_tokens_are_finite() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.bad = nn.Identity(), torch.zeros(3, 4, 2)
+
+        def forward(self, x: Tensor, attention_mask: Tensor) -> Any:
+            return self.layer(x + self.bad)
+
+    model, mask = Tokens(), torch.ones(3, 4, dtype=torch.long)
+    mask[1, 2] = 0
+    batch = {"x": torch.full((3, 4, 2), 5e37), "attention_mask": mask}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not repsim.record(model, [batch], axes=TOKENS)["layer"].attrs
+        model.bad[1, 2] = torch.nan
+        assert not repsim.record(model, [batch], axes=TOKENS)["layer"].attrs
+        repsim.record(model, [batch], axes=TOKENS, reduce="mean")
+    model.bad[1, 3] = torch.nan
+    for reduce in (None, "mean"):
+        with pytest.warns(UserWarning, match="NaN or infinite .* recorded in layer"):
+            run = repsim.record(model, [batch], axes=TOKENS, reduce=reduce, step=7)
+        assert run["layer"].attrs["not_finite_since"] == 7
+
+
+TOKENS = {"layer": "example token unit"}
 
 
 class Routing(nn.Module):

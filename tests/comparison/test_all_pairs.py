@@ -53,6 +53,38 @@ def test_two_recordings_with_steps() -> None:
         )
 
 
+def _named(source: str = "", **attrs: Any) -> xr.Dataset:
+    run = recording(0, n=8, steps=None, **attrs)
+    if source:
+        run.encoding["source"] = source
+    return run
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "names"),
+    [
+        (_named("s/runs.zarr/bp/0"), _named("s/runs.zarr/sg/0"), ("bp/0", "sg/0")),
+        (_named("s/r.zarr/bp/0"), _named("t/r.zarr/bp/0"), ("s/r/bp/0", "t/r/bp/0")),
+        (_named("one.zarr"), _named("x/two.nc"), ("one", "two")),
+        (_named(rule="bp", seed=0), _named(rule="sg", seed=0), ("bp", "sg")),
+        (_named(seed=0, init_seed=0), _named(seed=1, init_seed=1),
+         ("seed 0", "seed 1")),
+        (_named("s.zarr").assign_coords(step=0), _named("s.zarr").assign_coords(step=9),
+         ("step 0", "step 9")),
+        (_named("s.zarr"), _named("s.zarr"), (None, None)),
+        (_named(rule="bp"), _named(), (None, None)),
+    ],
+)  # fmt: skip
+def test_recordings_are_named_by_what_tells_them_apart(
+    a: xr.Dataset, b: xr.Dataset, names: tuple[str | None, str | None]
+) -> None:
+    cells = repsim.compare(a, b)
+    assert (cells.attrs.get("recording_a"), cells.attrs.get("recording_b")) == names
+    if names[0]:
+        assert f"layers ({names[0]} – {names[1]})" in repsim.summary(cells)
+    assert "recording_a" not in repsim.compare(a).attrs
+
+
 def test_the_result_says_how_it_was_made() -> None:
     got = repsim.compare(recording(0), recording(1), debiased=False)
     assert got.name == "cka"

@@ -60,6 +60,59 @@ def test_moments_and_masks_come_back(
     xr.testing.assert_equal(again.load(), run)
 
 
+def test_three_axes_are_asked_for(tmp_path: Path, rng: np.random.Generator) -> None:
+    x = rng.normal(size=(4, 10, 6))
+    np.save(tmp_path / "V1.npy", x)
+    np.savez(tmp_path / "acts.npz", V1=x)
+    scipy.io.savemat(tmp_path / "acts.mat", {"V1": x})
+    torch.save({"V1": torch.from_numpy(x).bfloat16()}, tmp_path / "acts.pt")
+    (tmp_path / "folder" / "V1").mkdir(parents=True)
+    np.save(tmp_path / "folder" / "V1" / "features.npy", x)
+    for name in ("V1.npy", "acts.npz", "acts.mat", "acts.pt", "folder"):
+        message = (
+            r"the 3 axes of 'V1' mean, as its shape \(4, 10, 6\) may be of tok.*say"
+        )
+        with pytest.raises(ValueError, match=message):
+            read_activations(tmp_path / name)
+        run = read_activations(tmp_path / name, axes="example token unit")
+        assert run["V1"].dims == ("example", "V1_token", "V1_unit")
+    np.savez(tmp_path / "masked.npz", h=x, mask=np.ones((4, 10)))  # that says it
+    assert read_activations(tmp_path / "masked.npz")["h"].dims[1] == "h_token"
+    np.savez(tmp_path / "steps.npz", h=rng.normal(size=(2, 4, 5, 6)), steps=[0, 9])
+    with pytest.raises(ValueError, match="say them in order: --axes 'step example tok"):
+        read_activations(tmp_path / "steps.npz")
+
+
+def test_responses_are_a_recording_a_subject(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    x = {"V1": rng.normal(size=(2, 10, 6)), "IT": rng.normal(size=(2, 10, 3))}
+    np.savez(tmp_path / "brain.npz", **x, examples=np.arange(10)[::-1])
+    study = read_activations(tmp_path / "brain.npz", axes="subject example unit")
+    for area, values in x.items():
+        got = study[f"{area}/subject_2"]
+        np.testing.assert_array_equal(got[area].values, values[1])
+        np.testing.assert_array_equal(got["example"].values, np.arange(10)[::-1])
+    run = read_activations(tmp_path / "brain.npz", axes="repeat condition channel")
+    assert repsim.layers(run) == ["V1", "IT"]
+    np.testing.assert_allclose(run["IT"].values, x["IT"].mean(0))
+    assert run["V1@repeats"].shape == (10, 2, 6)
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_rdms_are_no_activations(
+    lead: tuple[int, ...], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    x = rng.random((*lead, 5, 5))
+    np.save(tmp_path / "brain.npy", (x + x.swapaxes(-1, -2)) * (1 - np.eye(5)))
+    with pytest.raises(
+        ValueError, match="'brain' of shape .* looks like RDMs .* --rdm"
+    ):
+        read_activations(tmp_path / "brain.npy")
+    axes = "example token unit" if lead else "example unit"
+    assert read_activations(tmp_path / "brain.npy", axes=axes).sizes["example"]
+
+
 @pytest.mark.parametrize(
     ("steps", "axes", "message"),
     [
@@ -79,6 +132,7 @@ def test_csv_and_an_unknown_ending(tmp_path: Path) -> None:
     run = repsim.from_arrays({"fc": np.eye(3)})
     write_activations(run, tmp_path / "acts.csv")
     assert (tmp_path / "acts.csv").read_text().startswith("variable,example,unit,value")
+    np.testing.assert_array_equal(read_activations(tmp_path / "acts.csv")["fc"], run.fc)
     with pytest.raises(FileExistsError, match=r"acts\.csv exists"):
         write_activations(run, tmp_path / "acts.csv")
     with pytest.raises(ValueError, match="Did you mean '.npz'"):
@@ -183,7 +237,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     store = str(tmp_path / "run.zarr")
     words = ["--attribute", "rule=bp", "--out", store]
     assert _run("import", str(tmp_path / "acts.npz"), *words) == 0
-    assert "fc (4, 4)" in capsys.readouterr().out
+    assert "fc (example 4, unit 4)" in capsys.readouterr().out
     assert _run("show", store, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["layers"] == {"fc": {"example": 4, "fc_unit": 4}}
@@ -196,3 +250,12 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "digits" in json.loads(capsys.readouterr().out)["data sets"]
     assert _run("import", str(tmp_path / "none.npz"), "--out", store) == 1
     assert "there is nothing" in capsys.readouterr().err
+    np.savez(tmp_path / "brain.npz", V1=np.ones((2, 4, 3)))
+    words = ["--axes", "subject condition channel", "--out", str(tmp_path / "s.zarr")]
+    assert _run("import", str(tmp_path / "brain.npz"), *words, "--json") == 0
+    place = tmp_path / "s.zarr" / "V1" / "subject_2"
+    told = json.loads(capsys.readouterr().out)["recordings"]
+    assert told[str(place)] == {"V1": [4, 3]} and len(told) == 2
+    assert repsim.open_recording(place).sizes["example"] == 4
+    assert _run("import", "x.npz", "--out", store, "--attribute", "rule") == 2
+    assert "Expected --attribute NAME=VALUE" in capsys.readouterr().err

@@ -64,6 +64,13 @@ def test_heatmap_of_cka_is_fixed_and_marks_negative_cells() -> None:
     assert not axes.yaxis_inverted()
 
 
+def test_heatmap_names_both_recordings() -> None:
+    named = {"recording_a": "bp/0", "recording_b": "runs/" + "x" * 50}
+    axes = plot.heatmap(cells(np.eye(3), **named))
+    assert axes.get_ylabel() == "layer_a (bp/0)"
+    assert axes.get_xlabel() == f"layer_b (…{'x' * 38})"
+
+
 def test_heatmap_passes_options_on_and_draws_where_told() -> None:
     _, (left, right) = plt.subplots(1, 2)
     axes = plot.heatmap(cells(np.eye(3), measure="rsa"), ax=right, vmin=-1, cbar=False)

@@ -144,6 +144,9 @@ def test_it_works_in_a_browser(
     seen = "e => [...e].every(i => i.complete && i.naturalWidth && i.clientWidth)"
     assert page.eval_on_selector_all("img", seen)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    hint = "getComputedStyle(e.closest('.scroll'), '::before').content"
+    told = page.locator("img").first.evaluate(f"e => [e.clientWidth, {hint}]")
+    assert (told[0] > width) == ("swipe sideways" in told[1])
     box = page.locator("#explore-over_training")
     assert box.is_visible()
     cka = kept(folder, "over_training")["cka"].sel(condition="sg")

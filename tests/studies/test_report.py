@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,7 +106,11 @@ def test_any_tree_of_recordings_has_a_report(tmp_path: Path) -> None:
         for rule in ("mine", "yours") for seed in range(2)
     }  # fmt: skip
     store = tmp_path / "runs.zarr"
-    xr.DataTree.from_dict(nodes).to_zarr(store, consolidated=False)
+    diverged = nodes["mine/0"].copy()
+    diverged["a"] = diverged["a"] * np.nan
+    diverged["a"].attrs["not_finite_since"] = 200
+    whole = xr.DataTree.from_dict({**nodes, "mine/2": diverged})
+    whole.to_zarr(store, consolidated=False)
     with pytest.raises(ValueError, match="Expected `reduce` to be one of"):
         write_report(store, reduce="median", progress=False)
     page = write_report(store, reduce="last", jobs=1, progress=False)
@@ -123,6 +128,14 @@ def test_any_tree_of_recordings_has_a_report(tmp_path: Path) -> None:
     assert "Do the layers of mine and yours represent the data differently?" in text
     assert "<strong>mine and yours</strong>: no conclusion, too few networks" in text
     assert "Learning curves: not shown." in text
+    assert "they hold NaN or infinite values: mine/2 (a since step 200)." in text
+    shutil.rmtree(store)
+    alone = xr.DataTree.from_dict({"mine/2": diverged})
+    alone.to_zarr(store, consolidated=False)
+    with pytest.raises(
+        FileNotFoundError, match="NaN or infinite values in all: mine/2"
+    ):
+        write_report(store, progress=False)
 
 
 def test_what_is_no_tree_of_recordings_is_refused(tmp_path: Path) -> None:

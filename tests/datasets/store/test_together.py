@@ -318,6 +318,8 @@ def test_a_layer_that_one_rank_lacks_is_missing_there_alone(tmp_path: Path) -> N
             writer.put("wide", values["wide"][writer.span], DIMS["wide"], {})
             if rank.rank == 1 or step:
                 writer.put("deep", values["deep"][writer.span], DIMS["deep"], {})
+            if rank.rank == 1:
+                writer.mark("wide", {"not_finite_since": step})
             if (rank.rank, step) == (1, 1):
                 writer.drop("deep")
             coords = {"example": np.arange(rows)[writer.span]}
@@ -327,6 +329,7 @@ def test_a_layer_that_one_rank_lacks_is_missing_there_alone(tmp_path: Path) -> N
     assert _on_all(2, work) == {}
     run = repsim.open_recording(path)
     assert run["deep"].attrs["partial"] == 1
+    assert run["wide"].attrs == {"not_finite_since": 0}
     expected = _alone(rows, [0, 1])["deep"].values
     expected[0, :4] = expected[1, 4:] = np.nan
     np.testing.assert_array_equal(run["deep"], expected)
