@@ -343,3 +343,18 @@ def test_the_recording_waits_for_training() -> None:
 def test_other_names_are_not_there() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'KerasRecorder'"):
         repsim.callbacks.KerasRecorder  # noqa: B018
+
+
+@pytest.mark.parametrize("home", ["lightning", "transformers"])
+def test_a_trainer_that_is_missing_names_its_extra(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(module: str) -> Any:
+        raise ModuleNotFoundError(name=f"{home}.inner")
+
+    monkeypatch.setattr(repsim.callbacks, "import_module", missing)
+    message = rf'run `pip install "repsim-toolkit\[{home}\]"`'
+    with pytest.raises(ImportError, match=message):
+        getattr(repsim.callbacks, f"{home.capitalize()}Recorder")
+    with pytest.raises(ModuleNotFoundError):  # of something else: its own error
+        repsim.callbacks.TextLog()
