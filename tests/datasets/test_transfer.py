@@ -78,6 +78,9 @@ def test_three_axes_are_asked_for(tmp_path: Path, rng: np.random.Generator) -> N
         assert run["V1"].dims == ("example", "V1_token", "V1_unit")
     np.savez(tmp_path / "masked.npz", h=x, mask=np.ones((4, 10)))  # that says it
     assert read_activations(tmp_path / "masked.npz")["h"].dims[1] == "h_token"
+    np.savez(tmp_path / "odd.npz", h=x, repsim_axes=np.frombuffer(b"[1", np.uint8))
+    with pytest.raises(ValueError, match="Expected 'repsim_axes' to name axes as JSON"):
+        read_activations(tmp_path / "odd.npz")
     np.savez(tmp_path / "steps.npz", h=rng.normal(size=(2, 4, 5, 6)), steps=[0, 9])
     with pytest.raises(ValueError, match="say them in order: --axes 'step example tok"):
         read_activations(tmp_path / "steps.npz")
