@@ -266,6 +266,7 @@ class Moment:
         *,
         received: Tensor | None = None,
     ) -> None:
+        given = rows, axes
         inner = self._mask_of(name, rows, axes, mask)
         if self._reduce == "tokens":
             if not positions(axes):
@@ -303,16 +304,19 @@ class Moment:
             raise ValueError(msg) from error
         self._counts[name] = self._counts.get(name, 0) + len(values)
         if name not in self._routed:
-            self._look(name, values, axes, None if self._reduce else inner)
+            self._look(name, values, given, inner)
 
     def _look(
         self,
         name: str,
         values: np.ndarray,
-        axes: tuple[str, ...] = (),
+        given: tuple[Tensor, tuple[str, ...]] | None = None,
         mask: Tensor | None = None,
     ) -> None:
-        """Count what is NaN or infinite, at tokens that are masked aside."""
+        """Count what is NaN or infinite in a layer's output; masked tokens are not.
+
+        `given` is what the values were pooled from, and its axes.
+        """
         # One such value makes the sum one, too, and a sum costs a tenth of the rest;
         # the other way round it may only have overflown.
         wide = np.float32 if values.dtype == np.float16 else None
@@ -320,8 +324,10 @@ class Moment:
             if np.isfinite(values.sum(dtype=wide)):
                 return
         wrong = torch.from_numpy(~np.isfinite(values))
-        if mask is not None:
-            wrong = by_position(wrong, axes)[mask.cpu()]
+        if given is not None and not callable(self._reduce):
+            wrong = ~given[0].isfinite().cpu()
+            if mask is not None:
+                wrong = by_position(wrong, given[1])[mask.cpu()]
         if count := int(wrong.sum()):
             self.not_finite[name] = self.not_finite.get(name, 0) + count
 

@@ -54,7 +54,7 @@ def test_two_recordings_with_steps() -> None:
 
 
 def _named(source: str = "", **attrs: Any) -> xr.Dataset:
-    run = recording(0, n=8, steps=None, **attrs)
+    run = recording(0, n=8, steps=None).assign_attrs(attrs)
     if source:
         run.encoding["source"] = source
     return run
