@@ -1,7 +1,7 @@
 """Outputs of one batch after another, brought into rows and into the sink."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -266,7 +266,7 @@ class Moment:
         *,
         received: Tensor | None = None,
     ) -> None:
-        given = rows, axes
+        shape, places = rows.shape[1:], axes
         inner = self._mask_of(name, rows, axes, mask)
         if self._reduce == "tokens":
             if not positions(axes):
@@ -289,7 +289,12 @@ class Moment:
             dims = dims_of(name, axes or ("unit",), self._taken)
             self._last[name] = values.shape[1:], values.dtype, dims, attrs
             self._fill(name)
-            put = partial(self.sink.put, name, values, dims, attrs)
+
+            def put() -> None:
+                self.sink.put(name, values, dims, attrs)
+                if name not in self._routed:
+                    self._look(name, values, shape, places, inner)
+
             if self._copies.under_way:
                 self._copies.then(partial(self._guarded, name, put))
             else:
@@ -303,19 +308,18 @@ class Moment:
             )
             raise ValueError(msg) from error
         self._counts[name] = self._counts.get(name, 0) + len(values)
-        if name not in self._routed:
-            self._look(name, values, given, inner)
 
     def _look(
         self,
         name: str,
         values: np.ndarray,
-        given: tuple[Tensor, tuple[str, ...]] | None = None,
+        shape: Sequence[int] = (),
+        axes: tuple[str, ...] = (),
         mask: Tensor | None = None,
     ) -> None:
-        """Count what is NaN or infinite in a layer's output; masked tokens are not.
+        """Count what is NaN or infinite; masked tokens aside, and rows without any.
 
-        `given` is what the values were pooled from, and its axes.
+        `shape` and `axes` are those of an example before it was pooled.
         """
         # One such value makes the sum one, too, and a sum costs a tenth of the rest;
         # the other way round it may only have overflown.
@@ -324,10 +328,10 @@ class Moment:
             if np.isfinite(values.sum(dtype=wide)):
                 return
         wrong = torch.from_numpy(~np.isfinite(values))
-        if given is not None and not callable(self._reduce):
-            wrong = ~given[0].isfinite().cpu()
-            if mask is not None:
-                wrong = by_position(wrong, given[1])[mask.cpu()]
+        if mask is not None and self._reduce in (None, "flatten"):
+            wrong = by_position(wrong.reshape(-1, *shape), axes)[mask.cpu()]
+        elif mask is not None and self._reduce in ("mean", "last", "first"):
+            wrong = wrong[mask.any(1).cpu()]
         if count := int(wrong.sum()):
             self.not_finite[name] = self.not_finite.get(name, 0) + count
 
