@@ -104,7 +104,7 @@ def read_foreign(folder: Path, *, chunks: Any = None) -> xr.Dataset:
             document = read_document(child)
             if document["node_type"] == "array":
                 described(child, document)
-                if document["dimension_names"] == [child.name]:
+                if document.get("dimension_names") == [child.name]:
                     fits_memory(child, document)  # an index, which xarray reads
     try:
         return xr.open_dataset(

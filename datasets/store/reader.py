@@ -300,7 +300,7 @@ def _variables(path: Path, skip: set[str]) -> Iterator[tuple[str, xr.Variable]]:
         attrs = dict(document.get("attributes", {}))
         stored = StoredArray(child)
         data = indexing.LazilyIndexedArray(stored)
-        variable = xr.Variable(document.get("dimension_names"), data, attrs)
+        variable = xr.Variable(document.get("dimension_names") or (), data, attrs)
         variable.encoding["preferred_chunks"] = dict(
             zip(variable.dims, stored._array.chunks, strict=True)
         )

@@ -57,6 +57,8 @@ def array_fault(document: Mapping[str, Any]) -> str | None:
         return f"the shape {_short(shape)}"
     assert isinstance(shape, list)
     dims = document.get("dimension_names")
+    if dims is None and not shape:
+        dims = []  # zarr names none of none
     if not _names(dims, len(shape)):
         return f"the dimension names {_short(dims)} for {len(shape)} axes"
     grid = document.get("chunk_grid")

@@ -15,6 +15,10 @@ class Unknown(str):
     __slots__ = ()
 
 
+MOST = 700
+"""Characters of a list of names; of a longer one only the nearest are said."""
+
+
 def unknown(what: str, name: object, known: Iterable[str], more: str = "") -> Unknown:
     """Return the sentence for a name that does not exist, with the nearest match.
 
@@ -42,8 +46,11 @@ def unknown(what: str, name: object, known: Iterable[str], more: str = "") -> Un
     """
     choices = [str(k) for k in known]
     listed = ", ".join(choices) if choices else "(none exist)"
+    near = get_close_matches(str(name), choices, n=5)
+    if len(listed) > MOST:
+        some = near or choices[:5]
+        listed = f"{', '.join(some)}, … ({len(choices)} in all)"
     sentence = f"Expected `{what}` to be one of {listed}, but got {name!r}."
-    near = get_close_matches(str(name), choices, n=1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
     return Unknown(f"{sentence}{meant} {more}".rstrip())
 

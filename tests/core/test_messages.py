@@ -59,3 +59,10 @@ def test_unknown_names_name_the_nearest() -> None:
     assert unknown("layer", "x", []) == (
         "Expected `layer` to be one of (none exist), but got 'x'."
     )
+
+
+def test_of_many_names_the_nearest_are_said() -> None:
+    layers = [f"blocks.{i}.attention.output.dense" for i in range(48)]
+    said = str(unknown("layers", "blocks.47.atention.output.dense", layers))
+    assert len(said) < 400 and "blocks.47.attention.output.dense, " in said
+    assert "… (48 in all), but got" in said and said.endswith("output.dense'?")

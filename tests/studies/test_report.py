@@ -13,6 +13,7 @@ import xarray as xr
 from repsim import run_study
 from repsim.analyses import layer_similarity, sources
 from repsim.datasets.results import restored, storable
+from repsim.datasets.store import opened
 from repsim.studies import fingerprints, report
 from repsim.studies.report import preview, render, write_report
 
@@ -159,7 +160,8 @@ def test_what_does_not_apply_is_said() -> None:
 def test_texts_survive_the_store(tmp_path: Path) -> None:
     result = xr.Dataset({"a": ("layer", [1.0, 2.0])}, coords={"layer": ["h", "out"]})
     result["word"] = ("layer", ["one", "two"])
+    result["chance"] = ((), 0.1)
     path = tmp_path / "r.zarr"
     storable(result).to_zarr(path, zarr_format=3, consolidated=False)
-    back = restored(xr.open_zarr(path, consolidated=False).load())
+    back = restored(opened(path, None).load())
     xr.testing.assert_identical(back, result)
