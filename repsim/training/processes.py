@@ -137,9 +137,10 @@ class Worker:
             self._hear(0)
 
 
-def work(part: Part, lines: Lines, commands: Any, stop: Any, start: int) -> None:
-    """Run one worker until it is told to end."""
-    parent = os.getppid()
+def work(
+    part: Part, lines: Lines, commands: Any, stop: Any, start: int, parent: int
+) -> None:
+    """Run one worker until it is told to end, or its parent has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -266,7 +267,9 @@ class Workers:
                 messages_out=[downs[i] for i, (of, _) in hears.items() if of == j],
             )
             process = context.Process(
-                target=work, args=(part, lines, theirs, self.stop, start), daemon=True
+                target=work,
+                args=(part, lines, theirs, self.stop, start, os.getpid()),
+                daemon=True,
             )
             process.start()
             self.pipes.append(mine)
