@@ -2,8 +2,9 @@
 
 Every process makes the same rule and data and calls `train`; the one of rank r works
 on part r alone. Between meetings activations and messages go from rank to rank, through
-a thread and a bounded queue at either end (gloo cannot be asked whether something has
-come); at meetings all take each other's state, so that each has the whole rule.
+a thread at either end (gloo cannot be asked whether something has come), at most four
+at a time as in the rings of one machine; at meetings all take each other's state, so
+that each has the whole rule.
 """
 
 import hashlib
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor, distributed
 
 from repsim.training.processes import (
-    CAPACITY,
     POLL,
     Giving,
     Lines,
@@ -66,11 +66,11 @@ class _End:
 
 
 class Sender(_End):
-    """Sends tensors of one shape to a rank, at most `CAPACITY` waiting."""
+    """Sends tensors of one shape to a rank: one in hand, and one that waits."""
 
     def __init__(self, rank: int, tag: int, shape: Sequence[int], like: Tensor) -> None:
         super().__init__(rank, tag, shape, like)
-        self._waiting: queue.Queue[Tensor | None] = queue.Queue(CAPACITY)
+        self._waiting: queue.Queue[Tensor | None] = queue.Queue(1)
 
     def put(self, value: Tensor, timeout: float) -> bool:
         """Add a tensor; return whether there was room in time."""
@@ -107,11 +107,11 @@ class Sender(_End):
 
 
 class Receiver(_End):
-    """Receives tensors of one shape from a rank, at most `CAPACITY` waiting."""
+    """Receives tensors of one shape from a rank: one in hand, and one that waits."""
 
     def __init__(self, rank: int, tag: int, shape: Sequence[int], like: Tensor) -> None:
         super().__init__(rank, tag, shape, like)
-        self._came: queue.Queue[Tensor] = queue.Queue(CAPACITY)
+        self._came: queue.Queue[Tensor] = queue.Queue(1)
         self._shape, self._discards = tuple(shape), Event()
 
     def get(self, timeout: float) -> Tensor | None:

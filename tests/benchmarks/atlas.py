@@ -19,8 +19,12 @@ from repsim.claims.render import replaced
 from repsim.studies.atlas import plan_atlas, run_atlas
 from repsim.studies.atlas_page import STORE
 
-RULES = ["bp", "sg", "fa", "dfa", "local", "kolen_pollack", "pepita", "none"]
-SIZE: dict[str, Any] = {"rules": RULES, "networks": ["mlp", "cnn"], "seeds": 5}
+SIZE: dict[str, Any] = {
+    "rules": ["bp", "sg", "fa", "dfa", "local", "none"],
+    "networks": ["mlp", "cnn"],
+    "seeds": 5,
+    "grid": (1e-3, 3e-3),
+}
 
 
 def rows(name: str, result: xr.Dataset) -> list[str]:
@@ -66,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The atlas in small.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="a Markdown page to put it in")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
     plan = plan_atlas(given.out, datasets=["digits"], steps=given.steps, **SIZE)
