@@ -134,10 +134,11 @@ def _dataset(
     if x.ndim not in (2, 3, 4):
         msg = f"Expected `x` with two to four dims in {folder}, but got {x.shape}."
         raise ValueError(msg)
-    attrs = {
+    attrs: dict[str, str | list[str]] = {
         "name": folder.name, "split": split, "source": str(folder),
         "licence": "unknown",
     }  # fmt: skip
+    labels: np.ndarray = y
     if _numbers(y):
         labels = y.astype(np.float32)
     else:

@@ -47,7 +47,7 @@ def target(study: xr.DataTree, run: xr.Dataset) -> xr.DataArray | str:
     if "label" in run.coords:
         return "label"
     if "target" in study.data_vars and "sequence" not in run.coords:
-        return study["target"].load()
+        return study.to_dataset()["target"].load()
     msg = "Expected recordings with a `label` coordinate, but they have none."
     raise NotApplicable(msg)
 

@@ -362,8 +362,9 @@ def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
     for k, kind in enumerate(dict.fromkeys(kinds)):
         for rule in dict.fromkeys(rules[kinds == kind]):
             at = (kinds == kind) & (rules == rule)
+            x, y = points.values[at].T
             axes[0].scatter(
-                *points.values[at].T, s=34, color=[colours[rule]], alpha=0.85,
+                x, y, s=34, color=[colours[rule]], alpha=0.85,
                 marker=_MARKERS[k % len(_MARKERS)], label=f"{kind} {rule}",
             )  # fmt: skip
     axes[0].set_aspect("equal", adjustable="datalim")

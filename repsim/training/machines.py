@@ -154,8 +154,8 @@ class Machines:
         self.parts, self.rule = parts, parts[0].rule
         self.rank = int(distributed.get_rank())
         # Groups of their own: gloo whatever the default, and no thread in the other's.
-        self.control = distributed.new_group(backend="gloo")
-        self.group = distributed.new_group(backend="gloo")
+        self.control: Any = distributed.new_group(backend="gloo")
+        self.group: Any = distributed.new_group(backend="gloo")
         self._check_alike(n, start)
         self.ends: list[Sender | Receiver] = []
         self.worker = Worker(parts[self.rank], self._lines(n), start, self._pause)
