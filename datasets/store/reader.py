@@ -340,6 +340,8 @@ def _committed(
         return None
     shape = read_document(folder).get("shape", [0])
     step = StoredArray(folder)
+    if len(step.shape) != 1:
+        raise ValueError(_no_array(folder, f"{len(step.shape)} axes of commit marks"))
     # Read by what lies there, not by what the document claims.
     size = step._array.chunks[0]
     marks_files = [f.name.removeprefix("c.") for f in folder.glob("c.*")]

@@ -131,15 +131,15 @@ def _expect_answer(address: str) -> None:
     A client's own timeout ends with the connection: of one that is taken up and never
     answered it would wait for ever.
     """
+    import distributed
     from dask.utils import parse_timedelta
-    from distributed.core import rpc
-    from distributed.security import Security
 
     seconds = parse_timedelta(CONNECT)
+    dask: Any = distributed
 
     async def ask() -> None:
-        secret = Security().get_connection_args("client")
-        async with rpc(address, timeout=seconds, connection_args=secret) as scheduler:
+        secret = dask.Security().get_connection_args("client")
+        async with dask.rpc(address, connection_args=secret) as scheduler:
             await scheduler.identity()
 
     async def within() -> None:

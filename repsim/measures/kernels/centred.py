@@ -157,17 +157,19 @@ def cached_rows(x: torch.Tensor) -> list[slice]:
     return [slice(at, at + step) for at in range(0, len(x), step)]
 
 
-def _fill(
+def by_blocks(x: torch.Tensor) -> bool:
+    """Whether temporaries stay in a cache; elsewhere each is a copy of a layer."""
+    return x.device.type == "cpu"
+
+
+def _centre(
     out: torch.Tensor,
     norms: torch.Tensor,
-    source: Matrix,
+    raw: torch.Tensor,
     kind: torch.dtype,
     precision: str,
-) -> tuple[int, bool]:
-    """Write one layer, centred, into its columns; return k of its 2ᵏ and flatness."""
-    raw = read(source, check=False).to(out.device)
-    if raw.dtype.itemsize < kind.itemsize:
-        raw = raw.to(kind)
+) -> None:
+    """Write a layer, centred, and the norms of its rows, a run of rows at a time."""
     # The first row comes off before the mean: differences of near numbers are exact,
     # sums of them are not, and a constant layer becomes exactly 0.
     first = raw[:1]
@@ -179,6 +181,39 @@ def _fill(
         part = rounded(part, precision)
         torch.linalg.vector_norm(part, dim=1, dtype=torch.float64, out=norms[span])
         out[span] = part
+
+
+def _centre_there(
+    out: torch.Tensor, raw: torch.Tensor, kind: torch.dtype, precision: str
+) -> None:
+    """Write a layer, centred as above, where it will be, without another copy of it."""
+    if out.dtype != kind or raw.dtype != kind:  # bfloat16, or wider than is multiplied
+        wide = raw - raw[:1]
+        wide -= wide.mean(dim=0, keepdim=True)
+        out.copy_(rounded(wide, precision))
+        return
+    torch.sub(raw, raw[:1], out=out)
+    out.sub_((out.sum(dim=0, keepdim=True).double() / len(raw)).to(kind))
+    if precision == "tf32":
+        out.copy_(rounded(out, precision))
+
+
+def _fill(
+    out: torch.Tensor,
+    norms: torch.Tensor,
+    source: Matrix,
+    kind: torch.dtype,
+    precision: str,
+) -> tuple[int, bool]:
+    """Write one layer, centred, into its columns; return k of its 2ᵏ and flatness."""
+    raw = read(source, check=False).to(out.device)
+    if raw.dtype.itemsize < kind.itemsize:
+        raw = raw.to(kind)
+    if by_blocks(raw):
+        _centre(out, norms, raw, kind, precision)
+    else:
+        _centre_there(out, raw, kind, precision)
+        torch.linalg.vector_norm(out, dim=1, dtype=torch.float64, out=norms)
     norms.square_()
     total = float(norms.sum())
     if not np.isfinite(total):

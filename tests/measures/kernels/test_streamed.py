@@ -1,16 +1,18 @@
 """Blocks that are read ahead, and what a device may hold."""
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import repsim
 from repsim.core import devices
 from repsim.measures import kernels
-from repsim.measures.kernels import grams, streamed
+from repsim.measures.kernels import centred, grams, streamed
 from repsim.measures.kernels.centred import Centred
 
 
@@ -192,10 +194,48 @@ def test_numbers_come_back_once_and_not_once_a_pair_or_tile(
     assert len(fetched) < 5 * len(xs)
 
 
-def test_a_layer_is_copied_once_where_it_is_centred() -> None:
-    x = torch.rand(500, 20, dtype=torch.float64)
-    made = Centred.of([x.numpy()], None, "float64", "cpu").layers[0]
-    np.testing.assert_allclose(made, x - x.mean(dim=0), atol=1e-14)
+class _Copies(TorchDispatchMode):
+    """Counts what is made as large as a layer."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size, self.count = size, 0
+
+    def __torch_dispatch__(  # type: ignore[no-untyped-def]
+        self, func, types, args=(), kwargs=None
+    ):
+        before = {t.untyped_storage().data_ptr() for t in _tensors(args)}
+        before |= {t.untyped_storage().data_ptr() for t in _tensors(kwargs or {})}
+        result = func(*args, **(kwargs or {}))
+        for made in _tensors([result]):
+            new = made.untyped_storage().data_ptr() not in before
+            self.count += new and made.numel() >= self._size
+        return result
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    kept = values.values() if isinstance(values, dict) else values
+    return [v for v in kept if isinstance(v, torch.Tensor)]
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("space", ["feature", "sample"])
+def test_a_layer_is_copied_once_on_a_device(
+    precision: str, space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = np.float64 if precision == "float64" else np.float32
+    x = np.random.default_rng(0).normal(size=(500, 300)).astype(kind) + 3
+    expected = Centred.of([x], None, precision, "cpu", space)
+    monkeypatch.setattr(centred, "by_blocks", lambda tensor: False)
+    with _Copies(x.size) as copies:
+        there = Centred.of([x], None, precision, "cpu", space)
+    # As near as the roundings to 8 or 11 bits let two sums be.
+    near = {"float64": 1e-13, "float32": 2e-6, "tf32": 2e-3, "bfloat16": 2e-2}
+    for a, b in zip(there.layers, expected.layers, strict=True):
+        np.testing.assert_allclose(a.double(), b.double(), atol=near[precision])
+    np.testing.assert_allclose(there.norms, expected.norms, rtol=near[precision])
+    # Its own place, and in reduced precisions what they are rounded from.
+    assert copies.count <= {"float64": 1, "float32": 1}.get(precision, 6)
 
 
 def test_devices_are_those_of_the_machine() -> None:
