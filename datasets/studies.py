@@ -101,7 +101,7 @@ def _nodes(root: Path, chunks: Chunks) -> Iterator[tuple[str, xr.Dataset]]:
             if not (folder.parent / DOCUMENT).is_file():
                 continue  # its recording is gone
             steps = read(folder.parent)["step"].values
-            if "step" not in run.coords or not run.indexes["step"].is_unique:
+            if "step" not in run.indexes or not run.indexes["step"].is_unique:
                 msg = (
                     f"Expected {folder} to have steps, each once, but it has not: its "
                     "`step` was overwritten. Copy it from a backup, or delete it."

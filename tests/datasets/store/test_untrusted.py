@@ -231,6 +231,24 @@ def test_a_netcdf_file_that_claims_more_than_memory_is_refused(tmp_path: Path) -
         repsim.open_recording(tmp_path / "k.nc")
 
 
+def test_a_fill_value_that_is_no_number_is_told(tmp_path: Path) -> None:
+    """xarray raises struct.error, which is none of Python's own kinds of error."""
+    _run().to_zarr(tmp_path / "s.zarr", consolidated=False)
+    _edit(tmp_path / "s.zarr/a/zarr.json", attributes={"_FillValue": "AAAA"})
+    with pytest.raises(ValueError, match=r"xarray cannot open it \(error: unpack"):
+        repsim.open_recording(tmp_path / "s.zarr")
+
+
+def test_steps_of_a_training_that_are_none_are_told(tmp_path: Path) -> None:
+    root = tmp_path / "study.zarr"
+    repsim.save_recording(_run(), root / "bp/0")
+    training = xr.Dataset({"loss": ("step", [1.0, 2.0])}, {"step": [1, 2]})
+    training.to_zarr(root, group="bp/0/training", consolidated=False)
+    _edit(root / "bp/0/training/step/zarr.json", dimension_names=["example"])
+    with pytest.raises(ValueError, match="training to have steps, each once"):
+        repsim.open_study(root)
+
+
 # links
 
 

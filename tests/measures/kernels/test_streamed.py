@@ -234,8 +234,8 @@ def test_a_layer_is_copied_once_on_a_device(
     for a, b in zip(there.layers, expected.layers, strict=True):
         np.testing.assert_allclose(a.double(), b.double(), atol=near[precision])
     np.testing.assert_allclose(there.norms, expected.norms, rtol=near[precision])
-    # Its own place, and in reduced precisions what they are rounded from.
-    assert copies.count <= {"float64": 1, "float32": 1}.get(precision, 6)
+    if precision.startswith("float"):  # else there is also what is rounded
+        assert copies.count == 1
 
 
 def test_devices_are_those_of_the_machine() -> None:
