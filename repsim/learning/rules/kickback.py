@@ -66,12 +66,22 @@ class Kickback(Rule):
     def build(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse outputs to which no class of a unit belongs."""
         self.batch_checks.need_vectors("the classes of rule 'kickback'")
+        self._latest: tuple[Tensor | None, dict[torch.Size, Tensor]] = None, {}
 
     def error(self, cut: Cut) -> Tensor:
         """Return one exact step down of the error assigned to the next block."""
         if cut.above is None:
             return cut.segment.pull(cut.output_error)
-        return cut.segment.pull(assigned(cut.output_error, cut.above.h))
+        return cut.segment.pull(self._assigned(cut.output_error, cut.above.h))
+
+    def _assigned(self, output_error: Tensor, h: Tensor) -> Tensor:
+        """Return `assigned`, once a step for all layers of one shape."""
+        if self._latest[0] is not output_error:
+            self._latest = output_error, {}
+        known = self._latest[1]
+        if h.shape not in known:
+            known[h.shape] = assigned(output_error, h)
+        return known[h.shape]
 
 
 def assigned(output_error: Tensor, h: Tensor) -> Tensor:
