@@ -134,10 +134,22 @@ DEVELOPERS = ("benchmark", "lint", "docs", "types", "test", "test-cloud")
 """Extras that bring tools and no feature."""
 
 
+def built(folder: Path) -> Path:
+    """Build the package from a copy, as building leaves files beside the sources."""
+    left_out = shutil.ignore_patterns(".*", "build", "_build", "*.egg-info")
+    source = folder / "source"
+    shutil.copytree(ROOT, source, ignore=left_out, dirs_exist_ok=True)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder]
+    subprocess.run([*pip, source], check=True)
+    return next(folder.glob("*.whl"))
+
+
 def environment(folder: Path, what: str, base: Path | None = None) -> Path:
     """Make an environment that sees another one's packages; return its Python."""
-    venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
+    if python.exists():  # kept from before
+        return python
+    venv.create(folder, with_pip=True)
     if base is not None:
         asked = "import sysconfig; print(sysconfig.get_path('purelib'))"
         places = [
@@ -175,11 +187,8 @@ def main() -> int:
     failed = []
     with tempfile.TemporaryDirectory() as there:
         folder = asked.keep or Path(there)
-        # Built from a copy: building leaves files beside the sources.
-        left_out = shutil.ignore_patterns(".*", "build", "_build", "*.egg-info")
-        source = folder / "source"
-        shutil.copytree(ROOT, source, ignore=left_out, dirs_exist_ok=True)
-        base = environment(folder / "plain", str(source))
+        wheel = built(folder)
+        base = environment(folder / "plain", str(wheel))
         for name in asked.extras or declared:
             if name not in DEVELOPERS:
                 done = used(base, name, bare=True)
@@ -187,7 +196,7 @@ def main() -> int:
                 good = done.returncode and f"repsim-toolkit[{name}]" in said
                 print(f"without {name}: {said if not good else 'names the extra'}")
                 failed += [] if good else [name]
-            python = environment(folder / name, f"{source}[{name}]", base)
+            python = environment(folder / name, f"{wheel}[{name}]", base)
             done = used(python, name, bare=False)
             said = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
             print(f"{name}: {said if done.returncode else 'works'}", flush=True)
