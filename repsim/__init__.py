@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
+from threading import local
 from types import ModuleType
 from typing import Any
 
@@ -54,16 +55,23 @@ __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
 class _AccessorsAfterXarray(MetaPathFinder):
     """Give xarray's objects `.repsim` when xarray, slow to import, is imported."""
 
+    _looking = local()
+
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
-        if name != "xarray":
+        if name != "xarray" or getattr(self._looking, "now", False):
             return None
-        with suppress(ValueError):  # another thread was first
-            sys.meta_path.remove(self)
-        spec = find_spec(name)
+        self._looking.now = True
+        try:
+            spec = find_spec(name)
+        finally:
+            self._looking.now = False
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def with_accessors(module: ModuleType) -> None:
+                # Not before: others, torch among them, ask for the spec alone.
+                with suppress(ValueError):  # another thread was first
+                    sys.meta_path.remove(self)
                 execute(module)
                 import_module("repsim.accessors")
 
