@@ -91,7 +91,8 @@ def test_it_is_there_whichever_is_imported_first() -> None:
         "import repsim, xarray as xr",
         "from repsim.datasets.recordings import xr",
         # As torch's optimisers do, to tell what there is.
-        "import repsim, importlib.util as u; u.find_spec('xarray'); import xarray as xr",
+        "import repsim, importlib.util as u; u.find_spec('xarray'); "
+        "import xarray as xr",
     ):
         before += (
             "if not (child := os.fork()):\n"
