@@ -6,9 +6,9 @@
 wait for each other (`repsim.train(workers=2)`), beside backpropagation in one process
 and as a pipeline of two (torch.distributed.pipelining: 1F1B, four micro-batches, gloo).
 Wall time, because waiting is what is measured: each process has one thread, so the
-machine must have two free cores. A rate is further updates over further seconds of a
-longer run, so that starting processes does not count; methods in turn, medians over the
-rounds. As it stands it takes two to three minutes on two free cores.
+machine must have two free cores. The first updates are not timed, so that starting
+processes does not count; methods in turn, medians over the rounds. As it stands it
+takes two to three minutes on two free cores.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 import repsim
 
 WARM = 5
-"""Updates of the pipeline that are not timed: its first one sends shapes round."""
+"""First updates, which are not timed: memory is got, and a pipeline sends shapes."""
 
 
 def network(width: int, depth: int) -> nn.Sequential:
@@ -43,20 +43,41 @@ def data(batch: int) -> tuple[Tensor, Tensor]:
     return x, torch.randint(0, 10, (len(x),), generator=generator)
 
 
+class Clock:
+    """A callback that notes when the first updates and the last one are made."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.count = steps, 0
+        self.times: dict[int, float] = {}
+
+    def due(self, step: int) -> bool:
+        """Return whether all workers meet after this many updates."""
+        return step in (WARM, self.steps)
+
+    def step(self) -> None:
+        """Count one update."""
+        self.count += 1
+        if self.due(self.count):
+            self.times[self.count] = time.perf_counter()
+
+    def rate(self) -> float:
+        """Return the updates a second between the two."""
+        seconds = self.times[self.steps] - self.times[WARM]
+        return (self.steps - WARM) / seconds
+
+
 def trained(
     name: str, workers: int | None, width: int, given: argparse.Namespace
 ) -> tuple[float, Any]:
-    """Return the updates a second of `repsim.train`, and the longer run's record."""
-    seconds, log = [], None
-    for steps in (given.steps // 4, given.steps):
-        rule = repsim.learning.make(name, network(width, given.depth))
-        began = time.perf_counter()
-        log = repsim.train(
-            rule, data(given.batch_size), steps=steps, batch_size=given.batch_size,
-            eval_every=[steps], diagnostics=False, progress=False, workers=workers,
-        )  # fmt: skip
-        seconds.append(time.perf_counter() - began)
-    return (given.steps - given.steps // 4) / (seconds[1] - seconds[0]), log
+    """Return the updates a second of `repsim.train`, and its record."""
+    rule = repsim.learning.make(name, network(width, given.depth))
+    clock = Clock(given.steps)
+    log = repsim.train(
+        rule, data(given.batch_size), steps=given.steps, callbacks=[clock],
+        batch_size=given.batch_size, eval_every=[given.steps], diagnostics=False,
+        progress=False, workers=workers,
+    )  # fmt: skip
+    return clock.rate(), log
 
 
 def stage(rank: int, place: str, width: int, given: Any, told: Any) -> None:
