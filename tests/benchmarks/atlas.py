@@ -10,7 +10,6 @@ page, and puts its numbers and the map of all networks into a page of the docs.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,12 +18,8 @@ from repsim.claims.render import replaced
 from repsim.studies.atlas import plan_atlas, run_atlas
 from repsim.studies.atlas_page import STORE
 
-SIZE: dict[str, Any] = {
-    "rules": ["bp", "sg", "fa", "dfa", "local", "none"],
-    "networks": ["mlp", "cnn"],
-    "seeds": 5,
-    "grid": (1e-3, 3e-3),
-}
+RULES = ["bp", "sg", "fa", "dfa", "local", "none"]
+GRID = (1e-3, 3e-3)
 
 
 def rows(name: str, result: xr.Dataset) -> list[str]:
@@ -70,10 +65,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The atlas in small.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="a Markdown page to put it in")
+    parser.add_argument("--networks", nargs="+", default=["mlp", "cnn"])
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
-    plan = plan_atlas(given.out, datasets=["digits"], steps=given.steps, **SIZE)
+    plan = plan_atlas(
+        given.out, rules=RULES, networks=given.networks, datasets=["digits"],
+        seeds=given.seeds, steps=given.steps, grid=GRID,
+    )  # fmt: skip
     said = plan.lines(given.jobs)
     print("\n".join(said), file=sys.stderr)
     page = run_atlas(plan, jobs=given.jobs, progress=sys.stderr.isatty())
@@ -84,8 +84,8 @@ def main() -> None:
         f"{p.spec.network} {p.spec.depth} × {p.spec.width}" for p in plan.places
     )
     text = (
-        f"{networks} networks ({sizes}), {given.steps} updates, {SIZE['seeds']} seeds "
-        f"a rule, rates from {', '.join(f'{r:g}' for r in plan.places[0].spec.grid)}. "
+        f"{networks} networks ({sizes}), {given.steps} updates, {given.seeds} seeds "
+        f"a rule, rates from {', '.join(f'{r:g}' for r in GRID)}. "
         + "; ".join(left)
         + f"\n\n{found(given.out, places)}"
     )
