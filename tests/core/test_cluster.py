@@ -294,7 +294,7 @@ def test_processes_one_of_them_killed(number: int, tmp_path: Path) -> None:
     expected = repsim.compare(memory)
     with (
         distributed.LocalCluster(
-            n_workers=number, threads_per_worker=1, dashboard_address=None
+            n_workers=number, threads_per_worker=1, dashboard_address=":0"
         ) as local,
         distributed.Client(local) as client,
     ):
