@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -92,9 +94,31 @@ def workers(jobs: int | None, out: Path) -> Iterator[Run]:
     number = jobs or (None if context not in (None, 1) else joblib.cpu_count())
     leader = os.getpid()
     with joblib.Parallel(number, return_as="generator_unordered") as parallel:
-        yield lambda calls: iter(
-            parallel(joblib.delayed(_in_worker)(leader, out, *call) for call in calls)
-        )
+
+        def run(calls: list[Any]) -> Iterator[Any]:
+            with _interrupt_later():
+                jobs = (joblib.delayed(_in_worker)(leader, out, *c) for c in calls)
+                return iter(parallel(jobs))
+
+        yield run
+
+
+@contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Let processes that are started here not see Ctrl-C, and this one see it after.
+
+    A terminal interrupts all of them; one that is still importing would end with a
+    traceback of its own. Whoever started them ends them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which unblocks whatever was blocked before
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
