@@ -38,14 +38,15 @@ Task = Callable[[], object]
 
 
 def recording(n: int, d: int, layers: int, seed: int = 0) -> xr.Dataset:
-    """Return layers of rectified units, every one a random map of the one before."""
+    """Return rectified layers of a residual network: plain ones of ten units die."""
     rng = np.random.default_rng(seed)
     x = np.random.default_rng(1).normal(size=(n, d)).astype(np.float32)
     made = {}
     for k in range(layers):
         weight = rng.normal(size=(d, d)).astype(np.float32) * np.float32((2 / d) ** 0.5)
-        x = np.maximum(x @ weight, 0)
-        made[f"h{k}"] = (("example", f"h{k}_unit"), x)
+        rectified = np.maximum(x, 0)
+        made[f"h{k}"] = (("example", f"h{k}_unit"), rectified)
+        x = x + np.float32(0.3) * (rectified @ weight)
     label = rng.permutation(np.arange(n) % 10)
     return xr.Dataset(made, coords={"label": ("example", label)})
 
