@@ -29,8 +29,16 @@ def _together(kind: str, folder: Path, ends: tuple[int, int] = (0, 0)) -> None:
     assert [p.returncode for p in processes] == list(ends), errors
 
 
+OLD = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 7)
+
+
 @pytest.mark.parametrize(
-    "kind", [pytest.param("ddp", marks=pytest.mark.slow), "sharded"]
+    "kind",
+    [
+        pytest.param("ddp", marks=pytest.mark.slow),
+        # torch 2.6 shards on accelerators alone: it asks a processor for its stream.
+        pytest.param("sharded", marks=pytest.mark.skipif(OLD, reason="torch >= 2.7")),
+    ],
 )
 def test_all_ranks_train_and_one_store_is_written(kind: str, tmp_path: Path) -> None:
     _together(kind, tmp_path)
