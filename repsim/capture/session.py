@@ -246,10 +246,10 @@ class Session:
             self._tell(name, text)
         if moment.not_finite:
             # Once in all: what diverges soon takes every layer with it.
-            names = ", ".join(moment.not_finite)
+            those = ", ".join(moment.not_finite)
             self._tell(
                 NOT_FINITE,
-                f"NaN or infinite values were recorded{when} in {names}: the network "
+                f"NaN or infinite values were recorded{when} in {those}: the network "
                 "or its inputs hold such, and no measure can compare those layers "
                 f"from there on (each has the attribute `{NOT_FINITE}`).",
             )

@@ -248,9 +248,10 @@ def import_(
     from repsim.datasets.transfer import read_activations
 
     given = read_activations(path, axes=axes, **parsed_options(attribute, "attribute"))
-    runs = {out: given}
     if isinstance(given, xr.DataTree):
         runs = {out.joinpath(*key): run for key, run in networks(given).items()}
+    else:
+        runs = {out: given}
     told: dict[str, Any] = {}
     lines = []
     for place, run in runs.items():
