@@ -109,8 +109,12 @@ class _Watched:
         return self.values[rows]
 
 
+def _readers() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if t.name.startswith("repsim-reader")}
+
+
 def test_the_next_block_is_read_while_the_last_one_is_multiplied() -> None:
-    layer = _Watched()
+    layer, before = _Watched(), _readers()
     edges = [0, 256, 512, 768, 1000]
     taken = []
     for block in streamed.Blocks([layer], "float64", "cpu", edges):
@@ -120,17 +124,17 @@ def test_the_next_block_is_read_while_the_last_one_is_multiplied() -> None:
     joined = torch.cat(taken).numpy()
     np.testing.assert_allclose(joined, layer.values - layer.values[0], atol=1e-12)
     assert {name.rpartition("_")[0] for _, name in layer.read} == {"repsim-reader"}
-    assert not [t for t in threading.enumerate() if t.name.startswith("repsim-reader")]
+    assert _readers() <= before
 
 
 def test_what_the_thread_raises_is_raised_here() -> None:
-    layer = _Watched(1001)
+    layer, before = _Watched(1001), _readers()
     with pytest.raises(ValueError, match="Expected a file, but got none"):
         list(streamed.Blocks([layer], "float64", "cpu", [0, 256, 512, 768, 1001]))
     blocks = iter(streamed.Blocks([layer], "float64", "cpu", [0, 256, 512]))
     next(blocks)
     blocks.close()  # type: ignore[attr-defined]
-    assert not [t for t in threading.enumerate() if t.name.startswith("repsim-reader")]
+    assert _readers() <= before
 
 
 def test_several_devices_share_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
