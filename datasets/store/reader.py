@@ -230,12 +230,15 @@ def read(path: Path, *, chunks: Any = None) -> xr.Dataset:
             Opened.of(path), engine=Recordings, chunks=chunks, cache=False
         )
     except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        msg = (
-            f"Expected {path} to hold a recording, but its zarr.json files do not fit "
-            f"together ({error!r}): one was overwritten. Copy it from a backup or an "
-            "equal recording."
-        )
-        raise ValueError(msg) from error
+        raise ValueError(_apart(path, repr(error))) from error
+
+
+def _apart(path: Path, reason: str) -> str:
+    return (
+        f"Expected {path} to hold a recording, but its zarr.json files do not fit "
+        f"together ({reason}): one was overwritten. Copy it from a backup or an equal "
+        "recording."
+    )
 
 
 def _assembled(path: Path) -> xr.Dataset:
@@ -265,7 +268,10 @@ def _assembled(path: Path) -> xr.Dataset:
     _check_sizes(path, variables, coords)
     order = [n for n in attrs.get("layers", []) if n in variables]
     order += sorted(n for n in variables if n not in order)
-    run = xr.Dataset({n: variables[n] for n in _paired(order)}, coords, attrs)
+    try:
+        run = xr.Dataset({n: variables[n] for n in _paired(order)}, coords, attrs)
+    except ValueError as error:  # sizes that differ
+        raise ValueError(_apart(path, str(error))) from error
     run.encoding["source"] = str(path)
     return run
 

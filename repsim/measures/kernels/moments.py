@@ -168,6 +168,10 @@ class Moments:
         self._sum = self._sum + n * d
         self._origin = self._origin - d
 
+    def forget(self) -> None:
+        """Give back the room of a block, which else waits and travels with the sums."""
+        self._units = self._units.new_empty((self._units.shape[0], 0))
+
     def merge(self, other: "Moments") -> None:
         """Add what other moments have seen."""
         if not other.examples:

@@ -191,6 +191,7 @@ def span_moments(
         moments.rescale(blocks.exponents)
         moments.update(block)
         advance(1)
+    moments.forget()
     return moments
 
 

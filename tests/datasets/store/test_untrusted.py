@@ -143,6 +143,7 @@ def test_what_is_no_recording_is_one_sentence(kind: str, tmp_path: Path) -> None
     ("array", "changes", "message"),
     [
         ("step", {}, "3 axes of commit marks"),
+        ("label", {"shape": [0]}, "do not fit together .*'example': length 0 on"),
         ("a", {"shape": [3, -6, 4]}, "got the shape"),
         ("a", {"shape": [3, 6, 2**62]}, "got the shape"),
         ("a", {"dimension_names": ["step", "example", "example"]}, "dimension names"),

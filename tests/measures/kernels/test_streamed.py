@@ -1,5 +1,6 @@
 """Blocks that are read ahead, and what a device may hold."""
 
+import pickle
 import threading
 from typing import Any
 
@@ -152,6 +153,15 @@ def test_several_devices_share_the_examples(monkeypatch: pytest.MonkeyPatch) -> 
     three = repsim.compare(run, precision="float64", device_memory=2**21)
     np.testing.assert_allclose(three, one, atol=1e-12)
     assert sorted(spans)[:3] == [(0, 1000), (1000, 2000), (2000, 3000)]
+
+
+def test_sums_that_travel_do_not_grow_with_the_examples() -> None:
+    sizes = []
+    for n in (2000, 20_000):
+        sources = [v.values for v in _run(n).data_vars.values()]
+        asked = (None, torch.float32, "float32", "cpu", (0, n), sources)
+        sizes.append(len(pickle.dumps(streamed.span_moments(*asked))))
+    assert sizes[1] < 1.01 * sizes[0] < n * 4 * 48
 
 
 # precision and synchronisation
