@@ -85,8 +85,8 @@ def main() -> None:
     )
     text = (
         f"{networks} networks ({sizes}), {given.steps} updates, {given.seeds} seeds "
-        f"a rule, rates from {', '.join(f'{r:g}' for r in GRID)}. "
-        + "; ".join(left)
+        f"a rule, rates from {', '.join(f'{r:g}' for r in GRID)}."
+        + "".join(f" {one}." for one in left)
         + f"\n\n{found(given.out, places)}"
     )
     print(text, f"\nreport: {page}")
