@@ -139,8 +139,8 @@ def built(folder: Path) -> Path:
     left_out = shutil.ignore_patterns(".*", "build", "_build", "*.egg-info")
     source = folder / "source"
     shutil.copytree(ROOT, source, ignore=left_out, dirs_exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder]
-    subprocess.run([*pip, source], check=True)
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps"]
+    subprocess.run([*pip, "-w", folder, source], check=True)
     return next(folder.glob("*.whl"))
 
 
