@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from repsim.core.devices import multiplying
 from repsim.core.messages import unknown
+from repsim.core.threads import calm
 from repsim.measures import catalogue as registry
 from repsim.measures.dissimilarity.comparators import METHODS, Method, similarities
 from repsim.measures.dissimilarity.covariance import Whitening, checked, whitener
@@ -234,6 +235,7 @@ def rsa_pairs(
     empty: list[int] = []
     total = len(xs) + (0 if ys is None else len(ys))
     with (
+        calm(),
         tqdm(total=total, desc="RDMs", disable=not progress) as bar,
         multiplying("float32", device),
     ):
@@ -251,7 +253,8 @@ def rsa_pairs(
             stacklevel=3,
         )
     assert both[0] is not None
-    return similarities(both[0], both[1], method, device)[0]
+    with calm():
+        return similarities(both[0], both[1], method, device)[0]
 
 
 def _rdm_stack(
