@@ -21,7 +21,10 @@ from repsim.datasets.store.elsewhere import (
 )
 from repsim.datasets.store.zarr_format import ensure_group
 
-_OBJECT = re.compile(r"[^/]+/(c(\.\d+)+|c(/\d+)+|zarr\.json|\.zarr\.json[^/]*)")
+_OBJECT = re.compile(
+    r"[^/]+/(c(\.\d+)+|c(/\d+)+|zarr\.json|\.zarr\.json[^/]*)|\.zarr\.json\.[^/]*"
+)
+"""Objects of layers, and a group's document that was never put in its place."""
 
 
 OTHERS = {
@@ -208,7 +211,7 @@ def only_groups(path: Path) -> bool:
 def is_aborted(path: Path) -> bool:
     """Whether a folder holds only what a writer leaves that died before it committed.
 
-    That is: no group document, and in it folders of objects and nothing else.
+    That is: no group document but one in the making, folders of objects, nothing else.
     """
     if not path.is_dir() or (path / DOCUMENT).exists():
         return False

@@ -899,3 +899,21 @@ def test_bfloat16_takes_no_more_room_than_its_bits(shape: str) -> None:
     as_stored = len(layout.Codec().encode(half.float().numpy()))
     as_bits = len(layout.Codec().encode(half.view(torch.int16).numpy()))
     assert as_stored < 1.01 * as_bits < 2 * half.numel()
+
+
+def test_one_killed_while_its_document_was_put_in_place_is_cleared(
+    tmp_path: Path,
+) -> None:
+    run = repsim.record(nn.Sequential(nn.Linear(5, 2)), X)
+    path = tmp_path / "run.zarr"
+    repsim.save_recording(run, path)
+    (path / "zarr.json").rename(path / ".zarr.json.4711.1")
+    remove_recording(path)
+    assert not path.exists()
+    repsim.save_recording(run, path)
+    found = repsim.open_recording(path)
+    xr.testing.assert_equal(found["0"].load(), run["0"])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".zarr.jsonx").touch()
+    with pytest.raises(ValueError, match="but found other files"):
+        remove_recording(tmp_path / "other")
