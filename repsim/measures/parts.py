@@ -27,21 +27,21 @@ class ByParts(Generic[Part]):
 
     The measure ignores the scale of a side: what is prepared was multiplied by a power
     of two that brings it near 1. With `ranks`, `prepare` is told its `rounding`.
-    `join` may be given several pairs at once, as `joins` with a list of them.
+    With `batched`, `join` takes a list of pairs and returns the value of each.
     """
 
     def __init__(
         self,
         prepare: Callable[..., Part],
-        join: Callable[..., float] | None = None,
+        join: Callable[..., Any],
         *,
-        joins: Callable[..., Sequence[float] | np.ndarray] | None = None,
+        batched: bool = False,
         symmetric: bool = True,
         ranks: bool = False,
     ) -> None:
         self._prepare = prepare
         self._join = join
-        self._joins = joins
+        self._batched = batched
         self._symmetric = symmetric
         self._ranks = ranks
 
@@ -56,9 +56,9 @@ class ByParts(Generic[Part]):
         self, pairs: list[tuple[Part, Part]], **options: Any
     ) -> Sequence[float] | np.ndarray:
         """Return the value of every pair."""
-        if self._joins is not None:
-            return self._joins(pairs, **options)
-        assert self._join is not None
+        if self._batched:
+            values: Sequence[float] | np.ndarray = self._join(pairs, **options)
+            return values
         return [self._join(a, b, **options) for a, b in pairs]
 
     def one(

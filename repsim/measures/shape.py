@@ -197,8 +197,8 @@ def _procrustes_angles(pairs: list[tuple[Shape, Shape]]) -> np.ndarray:
     return _angles(pairs, alpha=1.0)
 
 
-_PROCRUSTES = ByParts(_procrustes, joins=_procrustes_angles)
-_SHAPE = ByParts(_shape, joins=_angles, ranks=True)
+_PROCRUSTES = ByParts(_procrustes, _procrustes_angles, batched=True)
+_SHAPE = ByParts(_shape, _angles, batched=True, ranks=True)
 
 for _name, _function, _pairs in (
     ("procrustes_distance", procrustes_distance, _PROCRUSTES),

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from repsim.claims.render import replaced
+
 Row = dict[str, Any]
 
 
@@ -107,11 +109,7 @@ def show(
         if page is None:
             print(f"\n{which}\n\n{found}")
             continue
-        start, end = f"<!-- {which} -->", f"<!-- end {which} -->"
-        if start not in text:
-            continue
-        before, rest = text.split(start)
-        text = f"{before}{start}\n\n{found}\n\n{end}{rest.split(end)[1]}"
+        text = replaced(text, which, found)
     if page:
         page.write_text(text)
 

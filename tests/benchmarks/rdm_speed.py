@@ -33,6 +33,7 @@ import xarray as xr
 from scipy.spatial.distance import pdist
 
 import repsim
+from repsim.claims.render import replaced
 
 # Beside this file, also where Python is told not to look there.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -264,14 +265,6 @@ def comparisons(n: int, tau: int, repeats: int) -> list[str]:
     return lines
 
 
-def write(path: Path, name: str, lines: list[str]) -> None:
-    """Put a table between the marks of its name in a page."""
-    page = path.read_text()
-    first, last = f"<!-- rdm_speed {name} -->\n", f"<!-- /rdm_speed {name} -->"
-    start, end = page.index(first) + len(first), page.index(last)
-    path.write_text(page[:start] + "\n".join(lines) + "\n" + page[end:])
-
-
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -302,7 +295,9 @@ def main() -> None:
     for name, lines in tables.items():
         print("\n".join(["", *lines]))
         if given.into is not None:
-            write(given.into, name, [*lines, "", f"{told}."])
+            table = "\n".join([*lines, "", f"{told}."])
+            page = given.into.read_text()
+            given.into.write_text(replaced(page, f"rdm_speed {name}", table))
 
 
 if __name__ == "__main__":

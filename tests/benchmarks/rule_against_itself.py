@@ -26,10 +26,10 @@ from scipy.stats import binomtest
 import repsim
 from repsim import learning
 from repsim.analyses import depth_profiles, seeds
+from repsim.claims.render import replaced
 from repsim.learning.rules.backpropagation import Backpropagation
 
 SMALL = {"depth": 3, "width": 24, "steps": 80, "examples": 120, "batch_size": 64}
-START, END = "<!-- itself -->", "<!-- end itself -->"
 
 
 def claims(folder: Path, first: int, networks: int) -> dict[str, Any]:
@@ -96,9 +96,8 @@ def main() -> None:
     if options.into is None:
         print(found)
     else:
-        before, rest = options.into.read_text().split(START)
-        after = rest.split(END)[1]
-        options.into.write_text(f"{before}{START}\n\n{found}\n\n{END}{after}")
+        page = options.into.read_text()
+        options.into.write_text(replaced(page, "itself", found))
 
 
 if __name__ == "__main__":
