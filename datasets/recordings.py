@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from repsim.core import cluster
+from repsim.core.globs import chosen
 from repsim.core.messages import unknown
 
 SCHEMA = 1
@@ -65,17 +66,22 @@ def layers(run: xr.Dataset) -> list[str]:
 def select_layers(
     run: xr.Dataset, names: str | Iterable[str] | None = None, what: str = "layers"
 ) -> list[str]:
-    """Return the asked-for layers of a recording, all of them by default."""
+    """Return the asked-for layers of a recording, all of them by default.
+
+    Names may be patterns, as where a recording is made: `hidden_*`, `!head`.
+    """
     known = layers(run)
     if not known:
         msg = "Expected a recording with layers, but no variable has an `example` dim."
         raise ValueError(msg)
     if names is None:
         return known
-    wanted = [names] if isinstance(names, str) else [str(n) for n in names]
-    for name in wanted:
-        if name not in known:
-            raise ValueError(unknown(what, name, known))
+    asked = [names] if isinstance(names, str) else [str(n) for n in names]
+    if not asked:
+        return []
+    wanted, odd = chosen(asked, known)
+    if odd:
+        raise ValueError(unknown(what, odd, known))
     return wanted
 
 

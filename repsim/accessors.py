@@ -8,6 +8,8 @@ from typing import Any
 
 import xarray as xr
 
+from repsim.core.messages import unknown
+
 
 def _only(value: Any, kind: str) -> Any:
     """Return one moment of what has steps: the last, or the named one."""
@@ -155,10 +157,9 @@ class RecordingAccessor(_Result):
 
     def matrix(self, layer: str, step: Any = "last") -> xr.DataArray:
         """Return one layer at one moment, (example, unit …), the last by default."""
-        from repsim.datasets.recordings import select_layers
-
-        (name,) = select_layers(self._data, [layer])
-        chosen: xr.DataArray = _only(self._data[name], step)
+        if layer not in self.layers:
+            raise ValueError(unknown("layers", layer, self.layers))
+        chosen: xr.DataArray = _only(self._data[layer], step)
         return chosen
 
     def reduce(self, how: Any) -> xr.Dataset:

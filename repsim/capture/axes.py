@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from repsim.capture.selection import call_removed, glob
+from repsim.capture.selection import call_removed
+from repsim.core.globs import glob
 from repsim.core.messages import unknown
 
 AxesSaid = Mapping[str, str] | None

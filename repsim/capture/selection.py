@@ -14,6 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.rnn import PackedSequence
 from torch.optim.swa_utils import AveragedModel
 
+from repsim.core.globs import glob
 from repsim.core.messages import unknown
 
 Found = Tensor | PackedSequence
@@ -271,22 +272,3 @@ def _choose(
             choice.inputs += [key] if key not in choice.inputs else []
         elif key not in choice.keys:
             choice.keys.append(key)
-
-
-def glob(pattern: str) -> re.Pattern[str]:
-    """Compile a glob over dotted paths."""
-    parts = re.split(r"(\*\*\.|\*\*|\*|\?|\[[^\]]+\])", pattern)
-    special = {"**.": r"(?:.*\.)?", "**": ".*", "*": r"[^.]*", "?": r"[^.]"}
-    return re.compile(
-        "".join(
-            special.get(p) or (_choice(p) if p.startswith("[") else re.escape(p))
-            for p in parts
-        )
-    )
-
-
-def _choice(part: str) -> str:
-    if len(part) < 3 or not part.endswith("]"):
-        return re.escape(part)
-    body = part[1:-1].replace("\\", r"\\")
-    return f"[{'^' + body[1:] if body.startswith('!') else body}]"

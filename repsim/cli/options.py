@@ -25,7 +25,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")
 
 
 Layers = Annotated[
-    str | None, typer.Option(help="Layers, separated by commas; default all.")
+    str | None,
+    typer.Option(
+        help="Layers, or patterns such as hidden_*, separated by commas; default all."
+    ),
 ]
 
 

@@ -58,8 +58,8 @@ def compare(
         A name of `repsim.measures.names()`, or any function f(x, y) -> float of two
         arrays (examples, units).
     layers, layers_b : str, iterable of str or None
-        Which layers of each side; None means all of them, and for `layers_b` those
-        of `layers` where it is given.
+        Which layers of each side, by name or pattern (`hidden_*`, `!head`); None
+        means all of them, and for `layers_b` those of `layers` where it is given.
     precision : {"float64", "float32", "tf32", "bfloat16"} or None
         Of the products; None is the recording's own (float32 for half types), or
         float64 where the measure needs it. "tf32" rounds what is multiplied to 10 bits,

@@ -25,7 +25,7 @@ def effective_dimension(
     run : Dataset
         A recording.
     layers : str, iterable of str or None
-        Which layers; None means all.
+        Which layers, by name or pattern; None means all.
 
     Returns
     -------

@@ -174,7 +174,9 @@ def common_layers(runs: Runs, layers: Layers = None, what: str = "layers") -> li
     for key, run in runs.items():
         theirs = select_layers(run)
         odd = [name for name in listed if name not in theirs]
-        odd += [name for name in theirs if asked is None and name not in listed]
+        if asked is None or not odd:
+            # A pattern may choose more layers there.
+            odd += [n for n in select_layers(run, asked, what) if n not in listed]
         if odd:
             common = [name for name in listed if name in theirs]
             msg = (

@@ -49,8 +49,8 @@ def rdms(
         networks must share layers, steps and examples.
     metric : str
         As in `repsim.rdm`.
-    layers : str or iterable of str, optional
-        Layer names; all by default.
+    layers : str, iterable of str or None
+        Layers, by name or pattern (`hidden_*`, `!head`); all by default.
     precision : {"float64", "float32"}, optional
         Of the arithmetic and the result; by default the layer's own dtype, float32
         for half types, and float64 where float32 does not hold the distances.

@@ -177,7 +177,7 @@ def seeds_needed(
     step : int or None
         Number of updates; None is the last.
     layers : str, iterable of str or None
-        Layers; None is all.
+        Layers, by name or pattern; None is all.
     **options
         The measure's own.
 

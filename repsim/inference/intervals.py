@@ -88,7 +88,8 @@ def confidence(
     parts : int
         Parts of the examples left out in turn, where there is no closed form.
     layers, layers_b : str, iterable of str or None
-        Layers of each side; None is all, for `layers_b` those of `layers`.
+        Layers of each side, by name or pattern; None is all, for `layers_b` those
+        of `layers`.
     seed : int
         Of the random parts.
     **options

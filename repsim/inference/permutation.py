@@ -71,7 +71,8 @@ def permutation_test(
         a coordinate's name, or their labels. Whole groups of one size are exchanged,
         each in its own order, and the null hypothesis is about groups.
     layers, layers_b : str, iterable of str or None
-        Layers of each side; None is all, for `layers_b` those of `layers`.
+        Layers of each side, by name or pattern; None is all, for `layers_b` those
+        of `layers`.
     progress : bool
         Show a bar.
     seed : int

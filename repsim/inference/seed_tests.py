@@ -93,7 +93,7 @@ def seed_test(
         Number of updates; None is the last recorded, which must be the same in all
         networks. Several give a dim `step`, and q-values over all of them.
     layers : str, iterable of str or None
-        Layers; None is all, which all networks must then have.
+        Layers, by name or pattern; None is all. All networks must have them.
     level : float
         Level that the number of networks should be able to reach.
     over : str, or a pair of them

@@ -85,6 +85,14 @@ def test_recordings_are_named_by_what_tells_them_apart(
     assert "recording_a" not in repsim.compare(a).attrs
 
 
+def test_layers_are_chosen_by_pattern_on_each_side() -> None:
+    got = repsim.compare(recording(0), recording(1), layers="!h0", layers_b="h[!1]")
+    assert got["layer_a"].values.tolist() == ["h1", "h2"]
+    assert got["layer_b"].values.tolist() == ["h0", "h2"]
+    with pytest.raises(ValueError, match=r"`layers_b` to be one of h0.*got 'g\*'"):
+        repsim.compare(recording(0), recording(1), layers_b="g*")
+
+
 def test_the_result_says_how_it_was_made() -> None:
     got = repsim.compare(recording(0), recording(1), debiased=False)
     assert got.name == "cka"
@@ -337,7 +345,14 @@ def test_networks_of_a_study_must_match() -> None:
     tree = {"bp/0": recording(0), "bp/1": recording(1).drop_vars("h2")}
     with pytest.raises(ValueError, match=r"bp/0 and bp/1 differ in h2; .*'h0', 'h1'"):
         repsim.compare(xr.DataTree.from_dict(tree))
+    for first, other in (("bp/0", "bp/1"), ("bp/1", "bp/0")):
+        turned = {first: tree[first], other: tree[other]}
+        # A pattern chooses in each network, and must choose the same.
+        with pytest.raises(ValueError, match=f"{first} and {other} differ in h2"):
+            repsim.compare(xr.DataTree.from_dict(turned), layers="h*")
     got = repsim.compare(xr.DataTree.from_dict(tree), layers=["h0", "h1"])
+    chosen = repsim.compare(xr.DataTree.from_dict(tree), layers="h[01]")
+    xr.testing.assert_identical(chosen, got)
     assert got.shape == (2, 2, 3, 2, 2)
     tree["bp/1"] = recording(1, steps=2)
     with pytest.raises(ValueError, match="bp/0 and bp/1 to have the same steps"):
