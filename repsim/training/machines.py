@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from repsim.core.threads import one_thread
 from repsim.training.processes import (
     POLL,
     Giving,
@@ -229,7 +230,9 @@ class Machines:
         """Work until this step, and share states; raise if a process ends."""
         mine: Any
         try:
-            self.worker.advance(target)
+            # As workers of one machine, so that a run repeats bit for bit.
+            with one_thread():
+                self.worker.advance(target)
             mine = packed(self.parts[self.rank]), self.worker.told()
         except Stopped:
             mine = None

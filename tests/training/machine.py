@@ -31,6 +31,7 @@ def sentence(rule: repsim.learning.Rule, **options: Any) -> str:
 
 def main(rank: int, folder: Path) -> None:
     """Train in several ways, and keep what came of it."""
+    torch.set_num_threads(2)  # as most machines have, whatever the suite was given
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
