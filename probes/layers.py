@@ -48,6 +48,7 @@ MEANING = {
 """What each variable is called on an axis, and its unit."""
 
 
+@cluster.scheduled
 def probe_layers(
     run: xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset] | Iterable[xr.Dataset],
     target: str | ArrayLike = "label",
@@ -63,6 +64,7 @@ def probe_layers(
     confusion: bool = False,
     seed: int = 0,
     progress: bool = False,
+    scheduler: Any = None,
 ) -> xr.Dataset:
     r"""Return how well a probe reads a target from every layer at every step.
 
@@ -116,6 +118,10 @@ def probe_layers(
         Seed of the splits and of the controls.
     progress : bool
         Whether to show a bar over layers and steps.
+    scheduler : distributed.Client, str or None
+        Where what lies in a store is read and computed: a client, the address of a
+        dask scheduler, or "threads" or "synchronous" for this process. None is the
+        client in scope, if there is one.
 
     Returns
     -------

@@ -112,7 +112,8 @@ class Lab:
         missing = [cell for cell in cells if not is_kept(cell, self.folder)]
         work = Parallel(n_jobs=self.jobs, return_as="generator_unordered")
         for cell in work(
-            delayed(train_missing)(cell, self.root, self.folder) for cell in missing
+            delayed(train_missing)(cell, self.root, self.folder, cell.key)
+            for cell in missing
         ):
             self._count([cell])
         self._count(cells)

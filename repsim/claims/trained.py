@@ -117,8 +117,19 @@ class Cell:
         ]
 
 
-def train_missing(cell: Cell, root: str | None, folder: Path) -> Cell:
-    """Train and record a cell, unless that is done; what diverged leaves a note."""
+def train_missing(cell: Cell, root: str | None, folder: Path, key: str) -> Cell:
+    """Train and record a cell, unless that is done; what diverged leaves a note.
+
+    `key` is the cell's where the numbers are asked for. Code edited since then gives
+    another in a process started later: its network would never be found.
+    """
+    if cell.key != key:
+        msg = (
+            f"Expected the code of rule {cell.rule!r}, and repsim's, to stay as they "
+            "were while networks are trained, but a file was changed; give the same "
+            "command again, which keeps what is finished under the new code."
+        )
+        raise ValueError(msg)
     if is_kept(cell, folder):
         return cell
     folder.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,7 @@ from repsim.measures.kernels.streamed import on_device, within
 Recordings: TypeAlias = xr.Dataset | xr.DataTree
 
 
+@cluster.scheduled
 def compare(
     a: Recordings,
     b: Recordings | None = None,
@@ -44,6 +45,7 @@ def compare(
     progress: bool = False,
     memory: int | None = None,
     device_memory: int | None = None,
+    scheduler: Any = None,
     **options: Any,
 ) -> xr.DataArray:
     """Compare every layer of one recording with every layer of another.
@@ -75,6 +77,10 @@ def compare(
     device_memory : int or None
         Bytes that linear kernels may hold on the device; layers that need more go there
         by blocks. None takes half of what a GPU has free, and all of the CPU's.
+    scheduler : distributed.Client, str or None
+        Where what lies in a store is read and computed: a client, the address of a
+        dask scheduler, or "threads" or "synchronous" for this process. None is the
+        client in scope, if there is one.
     **options
         The measure's own, as in `repsim.cka`; linear CKA also takes `batch`. With
         `nan="omit"` the examples that hold NaN in any layer compared are left out,

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,8 +16,12 @@ from repsim.measures.kernels.streamed import streamed_sums
 from repsim.measures.matrices import check_finite, read
 
 
+@cluster.scheduled
 def effective_dimension(
-    run: xr.Dataset, *, layers: str | Iterable[str] | None = None
+    run: xr.Dataset,
+    *,
+    layers: str | Iterable[str] | None = None,
+    scheduler: Any = None,
 ) -> xr.DataArray:
     """Return the participation ratio of every layer of a recording.
 
@@ -26,6 +31,10 @@ def effective_dimension(
         A recording.
     layers : str, iterable of str or None
         Which layers, by name or pattern; None means all.
+    scheduler : distributed.Client, str or None
+        Where what lies in a store is read and computed: a client, the address of a
+        dask scheduler, or "threads" or "synchronous" for this process. None is the
+        client in scope, if there is one.
 
     Returns
     -------

@@ -5,15 +5,19 @@ each worker reads by itself. What comes back is small, too: sums, numbers, matri
 layers. Activations never pass through the process that asks.
 """
 
+import asyncio
 import copy
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from itertools import count
+from typing import Any, TypeVar, cast
 
 import xarray as xr
 
@@ -21,9 +25,110 @@ _WORKING: ContextVar[bool] = ContextVar("working", default=False)
 """Whether this is a task's work; a thread that helps it is given the same context."""
 
 
+CONNECT = "20s"
+"""How long a scheduler may take to answer."""
+
+HERE = ("synchronous", "threads")
+"""Schedulers of dask that are no cluster: all is done in this process."""
+
+_HERE: ContextVar[str | None] = ContextVar("scheduler of this process", default=None)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def scheduled(function: Function) -> Function:
+    """Let a function's argument `scheduler` say where its work is done."""
+
+    @wraps(function)
+    def there(*args: Any, scheduler: Any = None, **options: Any) -> Any:
+        with _using(scheduler):
+            return function(*args, **options)
+
+    return cast(Function, there)
+
+
+@contextmanager
+def _using(scheduler: Any) -> Iterator[None]:
+    """Take a client, the scheduler at an address, or none, for what is done inside."""
+    if scheduler is None:
+        yield
+    elif isinstance(scheduler, str) and scheduler in HERE:
+        token = _HERE.set(scheduler)
+        try:
+            yield
+        finally:
+            _HERE.reset(token)
+    elif isinstance(scheduler, str) and "://" in scheduler:
+        with connected(scheduler, set_as_default=False) as client, client.as_current():
+            yield
+    elif hasattr(scheduler, "as_current"):
+        token = _HERE.set(None)
+        try:
+            with scheduler.as_current():
+                yield
+        finally:
+            _HERE.reset(token)
+    else:
+        msg = (
+            "Expected `scheduler` to be a dask client, an address such as "
+            f"tcp://host:8786, or one of {', '.join(HERE)}, but got {scheduler!r}."
+        )
+        raise ValueError(msg)
+
+
+@contextmanager
+def connected(address: str, **options: Any) -> Iterator[Any]:
+    """Give a client of the scheduler at an address, or say what to start."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        msg = (
+            "Expected dask.distributed for `scheduler`, but it cannot be imported; "
+            "run `pip install repsim-toolkit[dask]`."
+        )
+        raise ImportError(msg) from error
+    try:
+        _expect_answer(address)
+        client = Client(address, timeout=CONNECT, **options)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, TimeoutError) as error:
+        msg = (
+            f"Expected a dask scheduler at {address!r}, but got "
+            f"{str(error) or 'no answer'}; start one "
+            "with `dask scheduler`, and workers with `dask worker ADDRESS`."
+        )
+        raise ValueError(msg) from error
+    with client:
+        yield client
+
+
+def _expect_answer(address: str) -> None:
+    """Raise TimeoutError unless a scheduler says who it is.
+
+    A client's own timeout ends with the connection: of one that is taken up and never
+    answered it would wait for ever.
+    """
+    import distributed
+    from dask.utils import parse_timedelta
+
+    seconds = parse_timedelta(CONNECT)
+    dask: Any = distributed
+
+    async def ask() -> None:
+        secret = dask.Security().get_connection_args("client")
+        async with dask.rpc(address, connection_args=secret) as scheduler:
+            await scheduler.identity()
+
+    async def within() -> None:
+        await asyncio.wait_for(ask(), seconds)
+
+    # A loop of its own: the caller may be in one, as a notebook is.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, within()).result()
+
+
 def active() -> Any | None:
     """Return the client in scope, or None: also within a task, which does its work."""
-    if "distributed" not in sys.modules or working():
+    if "distributed" not in sys.modules or working() or _HERE.get():
         return None
     from distributed import Client
     from distributed.worker import thread_state  # type: ignore[attr-defined]
@@ -82,9 +187,12 @@ def reduced(
     level = [
         client.submit(_summed, function, item, *held, pure=False) for item in items
     ]
-    while len(level) > 1:
+    for depth in count(1):
+        if len(level) == 1:
+            break
+        # First what lets go of results: else all parts would be held before any merge.
         pairs = [
-            client.submit(_merged, merge, *level[i : i + 2], pure=False)
+            client.submit(_merged, merge, *level[i : i + 2], pure=False, priority=depth)
             for i in range(0, len(level) - 1, 2)
         ]
         level = pairs + ([level[-1]] if len(level) % 2 else [])
@@ -132,7 +240,10 @@ def reading() -> dict[str, str]:
     Given with each computation: dask's settings are the whole process's, and a task
     that ends after its client was closed would leave them behind.
     """
-    return {"scheduler": "synchronous"} if working() else {}
+    if working():
+        return {"scheduler": "synchronous"}
+    here = _HERE.get()
+    return {"scheduler": here} if here else {}
 
 
 _ONE = threading.RLock()

@@ -29,6 +29,7 @@ from repsim.measures.matrices import Nan, as_tensor, check_finite
 Precision = Literal["float64", "float32"]
 
 
+@cluster.scheduled
 def rdms(
     run: xr.Dataset | xr.DataTree,
     *,
@@ -39,6 +40,7 @@ def rdms(
     device: str = "auto",
     nan: Nan = "raise",
     progress: bool = False,
+    scheduler: Any = None,
 ) -> xr.DataArray:
     """Return the dissimilarity matrices of every layer, at every recorded step.
 
@@ -61,9 +63,12 @@ def rdms(
         one; the result is on the CPU.
     nan : {"raise", "omit"}
         Whether an example that holds NaN in a layer is an error, or its pairs are NaN.
-
     progress : bool
         Whether to show a bar over networks or steps.
+    scheduler : distributed.Client, str or None
+        Where what lies in a store is read and computed: a client, the address of a
+        dask scheduler, or "threads" or "synchronous" for this process. None is the
+        client in scope, if there is one.
 
     Returns
     -------

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from repsim.comparison.rows_of_pairs import pairs_on_workers
+from repsim.core import cluster
 from repsim.core.messages import whole
 from repsim.core.provenance import repsim_version
 from repsim.inference.common_steps import Layers
@@ -43,6 +44,7 @@ CROSS_VALIDATED = ("linear_predictivity",)
 jackknife takes for bias."""
 
 
+@cluster.scheduled
 def confidence(
     a: xr.Dataset | xr.DataTree,
     b: xr.Dataset | xr.DataTree | None = None,
@@ -54,6 +56,7 @@ def confidence(
     layers: Layers = None,
     layers_b: Layers = None,
     seed: int = 0,
+    scheduler: Any = None,
     **options: Any,
 ) -> xr.Dataset:
     r"""Return a measure between all layers, with an interval for each cell.
@@ -92,6 +95,10 @@ def confidence(
         of `layers`.
     seed : int
         Of the random parts.
+    scheduler : distributed.Client, str or None
+        Where what lies in a store is read and computed: a client, the address of a
+        dask scheduler, or "threads" or "synchronous" for this process. None is the
+        client in scope, if there is one.
     **options
         The measure's own.
 

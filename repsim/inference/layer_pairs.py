@@ -30,7 +30,9 @@ def layer_pair(
     assert isinstance(a, xr.Dataset) and isinstance(b, xr.Dataset)
     names_a, names_b = layer_names(a, b, layers, layers_b)
     how = cluster.reading()
-    return LayerPair(a[names_a].load(**how), b[names_b].load(**how), names_a, names_b)
+    return LayerPair(
+        a[names_a].compute(**how), b[names_b].compute(**how), names_a, names_b
+    )
 
 
 def layer_names(

@@ -1,11 +1,9 @@
 """Processes that share the work of a study, and who may write into its folder."""
 
-import asyncio
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing import resource_tracker
@@ -16,15 +14,14 @@ from zlib import crc32
 
 import joblib
 
+from repsim.core import cluster
+
 try:
     import fcntl
 except ImportError:  # Windows has no such lock: there nothing is held against others.
     fcntl = None  # type: ignore[assignment]
 
 Run = Callable[[list[Any]], Iterator[Any]]
-
-CONNECT = "20s"
-"""How long a scheduler may take to answer."""
 
 CLAIMS = ".claims"
 """Folder of a study in which workers hold the cells that they train."""
@@ -127,51 +124,11 @@ def on_scheduler(address: str | None) -> Iterator[None]:
     if address is None:
         yield
         return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        msg = (
-            "Expected dask.distributed for `scheduler`, but it cannot be imported; "
-            "run `pip install repsim-toolkit[dask]`."
-        )
-        raise ImportError(msg) from error
-    try:
-        _expect_answer(address)
-        client = Client(address, timeout=CONNECT)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, TimeoutError) as error:
-        msg = (
-            f"Expected a dask scheduler at {address!r}, but got "
-            f"{str(error) or 'no answer'}; start one "
-            "with `dask scheduler`, and workers with `dask worker ADDRESS`."
-        )
-        raise ValueError(msg) from error
-    with client, joblib.parallel_config("dask", client=client, n_jobs=-1):
+    with (
+        cluster.connected(address) as client,
+        joblib.parallel_config("dask", client=client, n_jobs=-1),
+    ):
         yield
-
-
-def _expect_answer(address: str) -> None:
-    """Raise TimeoutError unless a scheduler says who it is.
-
-    A client's own timeout ends with the connection: of one that is taken up and never
-    answered it would wait for ever.
-    """
-    import distributed
-    from dask.utils import parse_timedelta
-
-    seconds = parse_timedelta(CONNECT)
-    dask: Any = distributed
-
-    async def ask() -> None:
-        secret = dask.Security().get_connection_args("client")
-        async with dask.rpc(address, connection_args=secret) as scheduler:
-            await scheduler.identity()
-
-    async def within() -> None:
-        await asyncio.wait_for(ask(), seconds)
-
-    # A loop of its own: the caller may be in one, as a notebook is.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, within()).result()
 
 
 @contextmanager

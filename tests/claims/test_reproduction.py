@@ -154,6 +154,21 @@ def test_a_trained_claim_is_kept(
     assert found.results[0]["measured"] == again.results[0]["measured"]
 
 
+def test_code_changed_while_networks_are_trained_is_told(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = trained.train_missing
+
+    def edited(cell: trained.Cell, *args: Any) -> trained.Cell:
+        monkeypatch.setattr(trained, "rule_code", lambda name: "another")
+        return known(cell, *args)
+
+    monkeypatch.setattr(lab, "train_missing", edited)
+    with pytest.raises(ValueError, match="Expected the code of rule 'bp', .* changed"):
+        reproduce(["C10"], progress=False, quick=True, seeds=1, out=tmp_path, jobs=1)
+    assert not list((tmp_path / "networks").glob("*.zarr"))
+
+
 def test_rates_are_tuned_alike_on_other_networks(tiny: None, tmp_path: Path) -> None:
     work = Lab(Settings(quick=True, seeds=1), tmp_path)
     grid = work.grid(["bp", "sg"])

@@ -143,6 +143,54 @@ def test_workers_give_the_numbers_of_memory_and_the_client_reads_nothing(
         assert attrs == expected.attrs
 
 
+WHERE: dict[str, Callable[..., Any]] = {
+    "compare": lambda a, **where: repsim.compare(a, **where),
+    "rdms": lambda a, **where: repsim.rdms(a.isel(example=slice(40)), **where),
+    "dimension": lambda a, **where: effective_dimension(a, **where),
+    "probes": lambda a, **where: probe_layers(a, **where),
+    "intervals": lambda a, **where: repsim.inference.confidence(
+        a, layers="l[02]", **where
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of small samples
+@pytest.mark.parametrize("name", WHERE)
+def test_a_scheduler_is_given_as_client_as_address_or_as_none(
+    name: str,
+    pair: tuple[list[Any], list[Any]],
+    workers: Callable[[int], Any],
+    reads: list[str],
+) -> None:
+    memory, stored = pair
+    expected = WHERE[name](memory[0])
+    client = workers(1)
+    first = WHERE[name](stored[0], scheduler=client.scheduler.address)
+    default = distributed.default_client()
+    assert default is client and not reads
+    for where in cluster.HERE:
+        here = WHERE[name](stored[0], scheduler=where)
+        assert reads, where
+        reads.clear()
+        xr.testing.assert_allclose(here, expected, rtol=1e-10, atol=1e-10)
+    second = workers(1)  # the default from here
+    asked: list[Any] = []
+    submit = client.submit
+    client.submit = lambda *args, **named: asked.append(1) or submit(*args, **named)
+    given = WHERE[name](stored[0], scheduler=client)
+    assert asked and not reads and distributed.default_client() is second
+    for found in (first, given):
+        xr.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", WHERE)
+def test_what_is_no_scheduler_is_refused(
+    name: str, pair: tuple[list[Any], list[Any]]
+) -> None:
+    with pytest.raises(ValueError, match="Expected `scheduler` to be .* got 'fast'"):
+        WHERE[name](pair[1][0], scheduler="fast")
+
+
 def test_one_two_and_four_workers_agree_to_the_last_bit(
     pair: tuple[list[Any], list[Any]], workers: Callable[[int], Any]
 ) -> None:

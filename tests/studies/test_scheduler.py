@@ -66,7 +66,7 @@ def test_a_study_on_workers_is_the_study_here(
 def test_a_scheduler_that_is_not_there_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("repsim.studies.workers.CONNECT", "1s")
+    monkeypatch.setattr("repsim.core.cluster.CONNECT", "1s")
     with (
         pytest.raises(ValueError, match="Expected a dask scheduler at 'tcp://127"),
         on_scheduler("tcp://127.0.0.1:9"),
@@ -155,7 +155,7 @@ def test_a_scheduler_that_answers_late_gives_the_same(
 def test_a_scheduler_that_never_answers_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("repsim.studies.workers.CONNECT", "1s")
+    monkeypatch.setattr("repsim.core.cluster.CONNECT", "1s")
     silent = Late("tcp://127.0.0.1:9", float("inf"))
     with pytest.raises(ValueError, match="Expected a dask .* but got no answer; start"):
         run_study(out=tmp_path / "s", scheduler=silent.address, **SMALL)
