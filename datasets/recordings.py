@@ -57,8 +57,8 @@ def layers(run: xr.Dataset) -> list[str]:
         return [name for name in names if name in run.data_vars]
     return [
         str(name)
-        for name, variable in run.data_vars.items()
-        if "example" in variable.dims
+        for name in run.data_vars
+        if "example" in run.variables[name].dims
         and not str(name).endswith(("@error", "@true_error"))
     ]
 

@@ -48,7 +48,6 @@ MEANING = {
 """What each variable is called on an axis, and its unit."""
 
 
-@cluster.scheduled
 def probe_layers(
     run: xr.Dataset | xr.DataTree | Mapping[str, xr.Dataset] | Iterable[xr.Dataset],
     target: str | ArrayLike = "label",
@@ -178,21 +177,22 @@ def probe_layers(
     >>> float(result["accuracy"].sel(layer="late"))
     1.0
     """
-    plan = _Plan(
-        target=target,
-        estimator=estimator,
-        task=task,
-        standardise=expect_standardise(standardise),
-        test_size=test_size,
-        repeats=repeats,
-        groups=groups,
-        control=None if _is_false(control) else control,
-        control_draws=control_draws,
-        confusion=confusion,
-        seed=seed,
-        progress=progress,
-    )
-    return over_networks(run, lambda one: _probe(one, plan))
+    with cluster.using(scheduler):
+        plan = _Plan(
+            target=target,
+            estimator=estimator,
+            task=task,
+            standardise=expect_standardise(standardise),
+            test_size=test_size,
+            repeats=repeats,
+            groups=groups,
+            control=None if _is_false(control) else control,
+            control_draws=control_draws,
+            confusion=confusion,
+            seed=seed,
+            progress=progress,
+        )
+        return over_networks(run, lambda one: _probe(one, plan))
 
 
 def probe_input(

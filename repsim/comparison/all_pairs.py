@@ -32,7 +32,6 @@ from repsim.measures.kernels.streamed import on_device, within
 Recordings: TypeAlias = xr.Dataset | xr.DataTree
 
 
-@cluster.scheduled
 def compare(
     a: Recordings,
     b: Recordings | None = None,
@@ -117,69 +116,75 @@ def compare(
     >>> repsim.compare(run).round(3).values.tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    chosen = named(measure)
-    sketch = options.pop("sketch", None)
-    if sketch is None:
-        chosen.check_options(options)
-    else:
-        _check_sketch(chosen, options)
-    left, right = _sides(a, b, layers, layers_b)
-    steps = _common_steps(left, right)
-    precision = _precision(chosen, precision, [left, right])
-    device = str(device_named(device))
-    moments: list[int | None] = [None] if steps is None else list(range(len(steps)))
-    values: list[np.ndarray] = []
-    flat = ConstantLayers()
-    errors: list[np.ndarray] = []
-    how: dict[str, Any] = {}
-    client = cluster.active() if left.stored and right.stored else None
-    memory = None if memory is None else whole(memory, "memory", 2**20)
-    if device_memory is not None:
-        device_memory = whole(device_memory, "device_memory", 2**20)
-    with once(), within(memory, on_device(device, device_memory)):
-        for moment in tqdm(moments, disable=not progress or len(moments) == 1):
-            xs = left.sources(moment)
-            ys = None if right is left else right.sources(moment)
-            if sketch is not None:
-                value, error = sketched_cka(
-                    xs, ys, sketch=sketch, precision=precision, device=device, **options
-                )
-                values.append(value)
-                errors.append(error)
-                flat.note(value, xs, ys)
-                continue
-            if chosen.describe is not None and (not values or client is not None):
-                how = chosen.describe(xs, ys, **(chosen.defaults() | options))
-                if left.steps is None or right.steps is None:
-                    # The single moment is read again for every step.
-                    how["reads"] = how.get("reads", 1) * len(moments)
-            if client is not None and "streamed" not in how:
+    with cluster.using(scheduler):
+        chosen = named(measure)
+        sketch = options.pop("sketch", None)
+        if sketch is None:
+            chosen.check_options(options)
+        else:
+            _check_sketch(chosen, options)
+        left, right = _sides(a, b, layers, layers_b)
+        steps = _common_steps(left, right)
+        precision = _precision(chosen, precision, [left, right])
+        device = str(device_named(device))
+        moments: list[int | None] = [None] if steps is None else list(range(len(steps)))
+        values: list[np.ndarray] = []
+        flat = ConstantLayers()
+        errors: list[np.ndarray] = []
+        how: dict[str, Any] = {}
+        client = cluster.active() if left.stored and right.stored else None
+        memory = None if memory is None else whole(memory, "memory", 2**20)
+        if device_memory is not None:
+            device_memory = whole(device_memory, "device_memory", 2**20)
+        with once(), within(memory, on_device(device, device_memory)):
+            for moment in tqdm(moments, disable=not progress or len(moments) == 1):
+                xs = left.sources(moment)
+                ys = None if right is left else right.sources(moment)
+                if sketch is not None:
+                    value, error = sketched_cka(
+                        xs,
+                        ys,
+                        sketch=sketch,
+                        precision=precision,
+                        device=device,
+                        **options,
+                    )
+                    values.append(value)
+                    errors.append(error)
+                    flat.note(value, xs, ys)
+                    continue
+                if chosen.describe is not None and (not values or client is not None):
+                    how = chosen.describe(xs, ys, **(chosen.defaults() | options))
+                    if left.steps is None or right.steps is None:
+                        # The single moment is read again for every step.
+                        how["reads"] = how.get("reads", 1) * len(moments)
+                if client is not None and "streamed" not in how:
+                    values.append(
+                        on_workers(client, chosen, xs, ys, precision, device, options)
+                    )
+                    flat.note(values[-1], xs, ys)
+                    continue
                 values.append(
-                    on_workers(client, chosen, xs, ys, precision, device, options)
+                    chosen.all_pairs(
+                        xs,
+                        ys,
+                        precision=precision,
+                        device=device,
+                        progress=progress and len(moments) == 1,
+                        **options,
+                    )
                 )
                 flat.note(values[-1], xs, ys)
-                continue
-            values.append(
-                chosen.all_pairs(
-                    xs,
-                    ys,
-                    precision=precision,
-                    device=device,
-                    progress=progress and len(moments) == 1,
-                    **options,
-                )
-            )
-            flat.note(values[-1], xs, ys)
-    flat.warn()
-    asked = options if sketch is None else {**options, "sketch": sketch}
-    attrs = _attrs(chosen, asked, precision, device) | how
-    if isinstance(a, xr.Dataset) and isinstance(b, xr.Dataset):
-        attrs |= names_of(a, b)
-    result = _labelled(np.stack(values), left, right, steps, attrs)
-    if errors:
-        spread = _labelled(np.stack(errors), left, right, steps, attrs)
-        result = result.assign_coords(standard_error=spread.variable)
-    return result
+        flat.warn()
+        asked = options if sketch is None else {**options, "sketch": sketch}
+        attrs = _attrs(chosen, asked, precision, device) | how
+        if isinstance(a, xr.Dataset) and isinstance(b, xr.Dataset):
+            attrs |= names_of(a, b)
+        result = _labelled(np.stack(values), left, right, steps, attrs)
+        if errors:
+            spread = _labelled(np.stack(errors), left, right, steps, attrs)
+            result = result.assign_coords(standard_error=spread.variable)
+        return result
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from repsim.measures.kernels.streamed import streamed_sums
 from repsim.measures.matrices import check_finite, read
 
 
-@cluster.scheduled
 def effective_dimension(
     run: xr.Dataset,
     *,
@@ -53,36 +52,44 @@ def effective_dimension(
     >>> effective_dimension(run).round(6).values.tolist()
     [4.0]
     """
-    names = matrix_layers(run, layers)
-    steps = run.sizes.get("step")
-    moments: list[int | None] = [None] if steps is None else list(range(steps))
-    cells = [(moment, name) for moment in moments for name in names]
-    client = cluster.active() if is_stored(run, names) else None
-    if client is not None and len(cells) >= FEW:
-        found = cluster.spread(client, _cell, cells, run[names])
-    else:
-        found = [_cell(cell, run) for cell in cells]
-    values = np.reshape(found, (len(moments), len(names)))
-    flat = [
-        n for n, column in zip(names, values.T, strict=True) if np.isnan(column).any()
-    ]
-    if flat:
-        warnings.warn(
-            "Constant over the examples, so without dimension (NaN): "
-            f"{', '.join(repr(name) for name in flat)}.",
-            UserWarning,
-            stacklevel=2,
+    with cluster.using(scheduler):
+        names = matrix_layers(run, layers)
+        steps = run.sizes.get("step")
+        moments: list[int | None] = [None] if steps is None else list(range(steps))
+        cells = [(moment, name) for moment in moments for name in names]
+        client = cluster.active() if is_stored(run, names) else None
+        if client is not None and len(cells) >= FEW:
+            found = cluster.spread(client, _cell, cells, run[names])
+        else:
+            found = [_cell(cell, run) for cell in cells]
+        values = np.reshape(found, (len(moments), len(names)))
+        flat = [
+            n
+            for n, column in zip(names, values.T, strict=True)
+            if np.isnan(column).any()
+        ]
+        if flat:
+            warnings.warn(
+                "Constant over the examples, so without dimension (NaN): "
+                f"{', '.join(repr(name) for name in flat)}.",
+                UserWarning,
+                stacklevel=2,
+            )
+        result = xr.DataArray(
+            values,
+            dims=("step", "layer"),
+            coords={"layer": names},
+            name="effective_dimension",
+            attrs={
+                "measure": "participation_ratio",
+                "repsim_version": repsim_version(),
+            },
         )
-    result = xr.DataArray(
-        values,
-        dims=("step", "layer"),
-        coords={"layer": names},
-        name="effective_dimension",
-        attrs={"measure": "participation_ratio", "repsim_version": repsim_version()},
-    )
-    if steps is None:
-        return result.isel(step=0)
-    return result.assign_coords(step=run["step"]) if "step" in run.coords else result
+        if steps is None:
+            return result.isel(step=0)
+        return (
+            result.assign_coords(step=run["step"]) if "step" in run.coords else result
+        )
 
 
 FEW = 8

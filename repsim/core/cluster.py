@@ -15,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import wraps
 from itertools import count
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import xarray as xr
 
@@ -33,22 +32,9 @@ HERE = ("synchronous", "threads")
 
 _HERE: ContextVar[str | None] = ContextVar("scheduler of this process", default=None)
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def scheduled(function: Function) -> Function:
-    """Let a function's argument `scheduler` say where its work is done."""
-
-    @wraps(function)
-    def there(*args: Any, scheduler: Any = None, **options: Any) -> Any:
-        with _using(scheduler):
-            return function(*args, **options)
-
-    return cast(Function, there)
-
 
 @contextmanager
-def _using(scheduler: Any) -> Iterator[None]:
+def using(scheduler: Any) -> Iterator[None]:
     """Take a client, the scheduler at an address, or none, for what is done inside."""
     if scheduler is None:
         yield

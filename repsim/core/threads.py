@@ -87,3 +87,16 @@ def spread(make: Callable[[], Callable[[Item], object]], items: Iterable[Item]) 
             copy_context().run(work)
             for other in started:
                 other.result()
+
+
+SHARED = 1 << 18
+"""Numbers from which work on them is shared among threads: some tenths of a ms."""
+
+
+def shared(do: Callable[[Item], object], items: Iterable[Item], size: int) -> None:
+    """Do something for each item once, on all threads where `size` numbers repay it."""
+    if size >= SHARED:
+        spread(lambda: do, items)
+        return
+    for item in items:
+        do(item)

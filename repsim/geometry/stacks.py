@@ -29,7 +29,6 @@ from repsim.measures.matrices import Nan, as_tensor, check_finite
 Precision = Literal["float64", "float32"]
 
 
-@cluster.scheduled
 def rdms(
     run: xr.Dataset | xr.DataTree,
     *,
@@ -92,79 +91,86 @@ def rdms(
     >>> rdms(run, metric="sqeuclidean").sel(layer="hidden").values
     array([2., 2., 2.])
     """
-    if metric not in METRICS:
-        raise ValueError(unknown("metric", metric, METRICS))
-    if precision not in (None, "float32", "float64"):
-        raise ValueError(unknown("precision", precision, ["float32", "float64"]))
-    if nan not in ("raise", "omit"):
-        raise ValueError(unknown("nan", nan, ["raise", "omit"]))
-    options = {"metric": metric, "precision": precision, "noise": noise, "nan": nan}
-    if isinstance(run, xr.DataTree):
-        runs = networks(run)
-        parts = [
-            rdms(part, layers=layers, device=device, **options)  # type: ignore[arg-type]
-            for part in tqdm(runs.values(), desc="RDMs", disable=not progress)
-        ]
-        return _joined(parts, list(runs))
-    names = matrix_layers(run, layers)
-    n = run.sizes["example"]
-    if n < MINIMUM:
-        msg = (
-            f"Expected at least {MINIMUM} examples, but got {n}: a single distance "
-            "has nothing to be compared with."
-        )
-        raise ValueError(msg)
-    steps = run.sizes.get("step")
-    kind = precision or _precision(run, names)
-    if is_stored(run, names) and (client := cluster.active()) is not None:
-        # Alone, a narrow layer would not know that another one is wide.
-        options["precision"] = precision or ("float64" if kind == "float64" else None)
-        cells = [(s, k) for s in range(steps or 1) for k in range(len(names))]
-        found = cluster.spread(client, _one, cells, run[names], names, options, device)
-        wide = np.stack(found).reshape(steps or 1, len(names), -1)
-        return _labelled(wide if steps else wide[0], run, names, metric)
-    values = np.zeros((steps or 1, len(names), n_pairs(n)), kind)
-    empty: list[str] = []
-    where = device_named(device)
-    with calm(), multiplying("float32", where):
-        for s in tqdm(range(steps or 1), desc="RDMs", disable=not progress):
-            layers_now = {}
-            for k, name in enumerate(names):
-                x = as_tensor(matrix(run, name, s if steps else None))
-                what = f"layer {name!r}{_moment(run, s)}"
-                present = whole_rows(x, what) if nan == "omit" else None
-                if present is None:
-                    check_finite(x, what)
-                layers_now[k] = x, present
-            tried: set[int] = set()
-            if noise is None and where.type == "cpu":
-                tried = _together(layers_now, metric, values[s])
-            for k, (x, present) in layers_now.items():
-                given: dict[str, Any] = {
-                    "metric": metric,
-                    "noise": noise,
-                    "present": present,
-                    "tried": k in tried,
-                }
-                try:
-                    near = narrowed(x, getattr(torch, values.dtype.name), where)
-                    _, undefined = dissimilarities(near, out=values[s, k], **given)
-                except OutOfRange:
-                    if precision is not None:
-                        raise
-                    values = values.astype(np.float64)
-                    near = x.to(where, torch.float64)
-                    _, undefined = dissimilarities(near, out=values[s, k], **given)
-                if undefined and names[k] not in empty:
-                    empty.append(names[k])
-    if empty:
-        warnings.warn(
-            f"Some examples have no {metric} distance in {', '.join(empty)}: their "
-            "activations are " + ("zero" if metric == "cosine" else "constant") + ", "
-            "and their pairs are NaN.",
-            stacklevel=2,
-        )
-    return _labelled(values if steps else values[0], run, names, metric)
+    with cluster.using(scheduler):
+        if metric not in METRICS:
+            raise ValueError(unknown("metric", metric, METRICS))
+        if precision not in (None, "float32", "float64"):
+            raise ValueError(unknown("precision", precision, ["float32", "float64"]))
+        if nan not in ("raise", "omit"):
+            raise ValueError(unknown("nan", nan, ["raise", "omit"]))
+        options = {"metric": metric, "precision": precision, "noise": noise, "nan": nan}
+        if isinstance(run, xr.DataTree):
+            runs = networks(run)
+            parts = [
+                rdms(part, layers=layers, device=device, **options)  # type: ignore[arg-type]
+                for part in tqdm(runs.values(), desc="RDMs", disable=not progress)
+            ]
+            return _joined(parts, list(runs))
+        names = matrix_layers(run, layers)
+        n = run.sizes["example"]
+        if n < MINIMUM:
+            msg = (
+                f"Expected at least {MINIMUM} examples, but got {n}: a single distance "
+                "has nothing to be compared with."
+            )
+            raise ValueError(msg)
+        steps = run.sizes.get("step")
+        kind = precision or _precision(run, names)
+        if is_stored(run, names) and (client := cluster.active()) is not None:
+            # Alone, a narrow layer would not know that another one is wide.
+            options["precision"] = precision or (
+                "float64" if kind == "float64" else None
+            )
+            cells = [(s, k) for s in range(steps or 1) for k in range(len(names))]
+            found = cluster.spread(
+                client, _one, cells, run[names], names, options, device
+            )
+            wide = np.stack(found).reshape(steps or 1, len(names), -1)
+            return _labelled(wide if steps else wide[0], run, names, metric)
+        values = np.zeros((steps or 1, len(names), n_pairs(n)), kind)
+        empty: list[str] = []
+        where = device_named(device)
+        with calm(), multiplying("float32", where):
+            for s in tqdm(range(steps or 1), desc="RDMs", disable=not progress):
+                layers_now = {}
+                for k, name in enumerate(names):
+                    x = as_tensor(matrix(run, name, s if steps else None))
+                    what = f"layer {name!r}{_moment(run, s)}"
+                    present = whole_rows(x, what) if nan == "omit" else None
+                    if present is None:
+                        check_finite(x, what)
+                    layers_now[k] = x, present
+                tried: set[int] = set()
+                if noise is None and where.type == "cpu":
+                    tried = _together(layers_now, metric, values[s])
+                for k, (x, present) in layers_now.items():
+                    given: dict[str, Any] = {
+                        "metric": metric,
+                        "noise": noise,
+                        "present": present,
+                        "tried": k in tried,
+                    }
+                    try:
+                        near = narrowed(x, getattr(torch, values.dtype.name), where)
+                        _, undefined = dissimilarities(near, out=values[s, k], **given)
+                    except OutOfRange:
+                        if precision is not None:
+                            raise
+                        values = values.astype(np.float64)
+                        near = x.to(where, torch.float64)
+                        _, undefined = dissimilarities(near, out=values[s, k], **given)
+                    if undefined and names[k] not in empty:
+                        empty.append(names[k])
+        if empty:
+            warnings.warn(
+                f"Some examples have no {metric} distance in {', '.join(empty)}: their "
+                "activations are "
+                + ("zero" if metric == "cosine" else "constant")
+                + ", "
+                "and their pairs are NaN.",
+                stacklevel=2,
+            )
+        return _labelled(values if steps else values[0], run, names, metric)
 
 
 def _one(

@@ -44,7 +44,6 @@ CROSS_VALIDATED = ("linear_predictivity",)
 jackknife takes for bias."""
 
 
-@cluster.scheduled
 def confidence(
     a: xr.Dataset | xr.DataTree,
     b: xr.Dataset | xr.DataTree | None = None,
@@ -147,62 +146,63 @@ def confidence(
     >>> [round(float(found[name]), 2) for name in ("low", "estimate", "high")]
     [0.48, 0.54, 0.6]
     """
-    if not 0 < level < 1:
-        msg = f"Expected `level` between 0 and 1, but got {level}."
-        raise ValueError(msg)
-    parts = whole(parts, "parts", 2)
-    chosen = named(measure)
-    factors = (over,) if isinstance(over, str) else tuple(over)
-    if len(factors) == 1 and factors[0] not in ("seed", "unit"):
-        same = {"level": level, "over": factors[0], "parts": parts, "seed": seed}
-        if isinstance(a, xr.Dataset) and isinstance(b, xr.Dataset | None):
-            other = a if b is None else b
-            names = layer_names(a, other, layers, layers_b)
-            apart = pairs_on_workers(
-                _pair_alone, a, other, *names, chosen, same | options
+    with cluster.using(scheduler):
+        if not 0 < level < 1:
+            msg = f"Expected `level` between 0 and 1, but got {level}."
+            raise ValueError(msg)
+        parts = whole(parts, "parts", 2)
+        chosen = named(measure)
+        factors = (over,) if isinstance(over, str) else tuple(over)
+        if len(factors) == 1 and factors[0] not in ("seed", "unit"):
+            same = {"level": level, "over": factors[0], "parts": parts, "seed": seed}
+            if isinstance(a, xr.Dataset) and isinstance(b, xr.Dataset | None):
+                other = a if b is None else b
+                names = layer_names(a, other, layers, layers_b)
+                apart = pairs_on_workers(
+                    _pair_alone, a, other, *names, chosen, same | options
+                )
+                if apart is not None:
+                    return apart
+        plan = _Plan(chosen, options, layers, layers_b, parts, seed)
+        if factors == ("seed",):
+            labelled, how = over_networks(a, b, chosen, layers, layers_b, options)
+        elif factors == ("unit",):
+            labelled, how = over_units(
+                layer_pair(a, b, "unit", layers, layers_b), chosen, options
             )
-            if apart is not None:
-                return apart
-    plan = _Plan(chosen, options, layers, layers_b, parts, seed)
-    if factors == ("seed",):
-        labelled, how = over_networks(a, b, chosen, layers, layers_b, options)
-    elif factors == ("unit",):
-        labelled, how = over_units(
-            layer_pair(a, b, "unit", layers, layers_b), chosen, options
+        elif len(factors) == 2 and factors[1] == "seed" and factors[0] != "seed":
+            result, how, template = two_factors(
+                a, b, layers, layers_b, lambda x, y: plan.over(x, y, factors[0]),
+                chosen, level,
+            )  # fmt: skip
+            values = _Numbers(**vars(result)).refused(chosen, 0.5)
+            return _result(values, template, how, over=factors, level=level, seed=seed)
+        elif len(factors) == 1:
+            labelled, how = plan.over(a, b, factors[0])
+        else:
+            msg = (
+                "Expected `over` to be one factor, or a pair such as "
+                f'("example", "seed") with the networks last, but got {factors!r}.'
+            )
+            raise ValueError(msg)
+        estimates, template = labelled
+        measured = np.asarray(template.values)
+        given = estimates
+        if estimates.shares is not None and estimates.pairs is None:
+            given = estimates.corrected(chosen.bounds)
+        make = interval if given.shares is None else grouped_interval
+        ends = make(given, scale(chosen.bounds), level)
+        bias = ends.bias
+        if estimates.shares is not None or factors == ("unit",):
+            bias = measured - given.value
+        values = _Numbers(
+            given.value, ends.low, ends.high, ends.standard_error, measured, bias
         )
-    elif len(factors) == 2 and factors[1] == "seed" and factors[0] != "seed":
-        result, how, template = two_factors(
-            a, b, layers, layers_b, lambda x, y: plan.over(x, y, factors[0]), chosen,
-            level,
-        )  # fmt: skip
-        values = _Numbers(**vars(result)).refused(chosen, 0.5)
+        if factors not in (("seed",), ("unit",)) and estimates.pairs is None:
+            # Closed forms are of estimators that are debiased already. Over groups the
+            # bias is taken off, to first order: no more of it than what chance moves.
+            values = values.refused(chosen, 0.5 if factors == ("example",) else 1.0)
         return _result(values, template, how, over=factors, level=level, seed=seed)
-    elif len(factors) == 1:
-        labelled, how = plan.over(a, b, factors[0])
-    else:
-        msg = (
-            'Expected `over` to be one factor, or a pair such as ("example", "seed") '
-            f"with the networks last, but got {factors!r}."
-        )
-        raise ValueError(msg)
-    estimates, template = labelled
-    measured = np.asarray(template.values)
-    given = estimates
-    if estimates.shares is not None and estimates.pairs is None:
-        given = estimates.corrected(chosen.bounds)
-    make = interval if given.shares is None else grouped_interval
-    ends = make(given, scale(chosen.bounds), level)
-    bias = ends.bias
-    if estimates.shares is not None or factors == ("unit",):
-        bias = measured - given.value
-    values = _Numbers(
-        given.value, ends.low, ends.high, ends.standard_error, measured, bias
-    )
-    if factors not in (("seed",), ("unit",)) and estimates.pairs is None:
-        # Closed forms are of estimators that are debiased already. Over groups the bias
-        # is taken off, to first order: no more of it than what chance moves.
-        values = values.refused(chosen, 0.5 if factors == ("example",) else 1.0)
-    return _result(values, template, how, over=factors, level=level, seed=seed)
 
 
 @dataclass(frozen=True)

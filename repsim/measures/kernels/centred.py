@@ -7,11 +7,15 @@ import numpy as np
 import torch
 
 from repsim.core.devices import to_tf32
+from repsim.core.threads import shared
 from repsim.measures.magnitudes import MODEST, near_one
 from repsim.measures.matrices import DTYPES, Matrix, check_finite, is_constant, read
 
 WIDE = 2048
 """Columns that are multiplied at once in feature space."""
+
+STRIP = 256
+"""Columns that one thread multiplies with all others at once."""
 
 CACHED = 1 << 18
 """Numbers that are centred at once, so that they stay in the cache."""
@@ -35,6 +39,21 @@ class Group:
     def numbers(self) -> range:
         """Return the layers' numbers."""
         return range(self.layers.start, self.layers.stop)
+
+    def cut(self, start: int, stop: int) -> "Group":
+        """Return some of its layers, from one number to before another."""
+        edges, first = [0, *self.ends], self.layers.start
+        begin, *ends = edges[start - first : stop - first + 1]
+        columns = self.x[:, begin : ends[-1]]
+        return Group(columns, slice(start, stop), [end - begin for end in ends])
+
+    def strips(self) -> list["Group"]:
+        """Return runs of its layers, so many that threads can share their products."""
+        if self.x.device.type != "cpu":
+            return [self]
+        widths, first = np.diff([0, *self.ends]).tolist(), self.layers.start
+        runs = grouped(widths, None, STRIP)
+        return [self.cut(first + run.start, first + run.stop) for run in runs]
 
     def parts(self) -> list[torch.Tensor]:
         """Return each layer's columns."""
@@ -81,16 +100,30 @@ class Centred:
         exponents = np.zeros(len(sources), dtype=int)
         constant = np.zeros(len(sources), dtype=bool)
         groups, by_unit = [], space == "feature"
+        jobs: list[tuple[int, torch.Tensor]] = []
         for layers in grouped(widths, split, WIDE if by_unit else 1):
             ends = np.cumsum(widths[layers]).tolist()
             shape = (ends[-1], n) if by_unit else (n, ends[-1])
             memory = torch.empty(shape, dtype=dtype, device=device)
             group = Group(memory.T if by_unit else memory, layers, ends)
-            for i, out in zip(group.numbers, group.parts(), strict=True):
+            jobs += zip(group.numbers, group.parts(), strict=True)
+            groups.append(group)
+        failed: dict[int, ValueError] = {}
+
+        def fill(job: tuple[int, torch.Tensor]) -> None:
+            i, out = job
+            try:
                 exponents[i], constant[i] = _fill(
                     out, norms[i], sources[i], kind, precision
                 )
-            groups.append(group)
+            except ValueError as error:
+                failed[i] = error
+
+        here = norms.device.type == "cpu"
+        here &= not any(getattr(source, "stored", False) for source in sources)
+        shared(fill, jobs, n * sum(widths) if here else 0)
+        if failed:  # The first one, whichever thread came first.
+            raise failed[min(failed)]
         return cls(groups, norms, exponents, constant)
 
 
@@ -169,9 +202,19 @@ def _centre(
     kind: torch.dtype,
     precision: str,
 ) -> None:
-    """Write a layer, centred, and the norms of its rows, a run of rows at a time."""
+    """Write a layer, centred, and its rows' squared norms, a run of rows at a time."""
     # The first row comes off before the mean: differences of near numbers are exact,
     # sums of them are not, and a constant layer becomes exactly 0.
+    units = out.T
+    if raw.dtype == out.dtype and raw.numel() <= CACHED and units.is_contiguous():
+        # A narrow layer is turned once: no other pass then goes across memory.
+        units.copy_(raw.T)
+        units.sub_(units[:, :1].clone())
+        units.sub_(units.sum(dim=1, keepdim=True).double().div_(len(raw)).to(kind))
+        if precision not in DTYPES or DTYPES[precision] != kind:
+            units.copy_(rounded(units, precision))
+        torch.sum(units.double().square(), dim=0, out=norms)
+        return
     first = raw[:1]
     spans = cached_rows(raw)
     sums = [(raw[span] - first).sum(dim=0, keepdim=True).double() for span in spans]
@@ -181,6 +224,7 @@ def _centre(
         part = rounded(part, precision)
         torch.linalg.vector_norm(part, dim=1, dtype=torch.float64, out=norms[span])
         out[span] = part
+    norms.square_()
 
 
 def _centre_there(
@@ -213,8 +257,7 @@ def _fill(
         _centre(out, norms, raw, kind, precision)
     else:
         _centre_there(out, raw, kind, precision)
-        torch.linalg.vector_norm(out, dim=1, dtype=torch.float64, out=norms)
-    norms.square_()
+        torch.linalg.vector_norm(out, dim=1, dtype=torch.float64, out=norms).square_()
     total = float(norms.sum())
     if not np.isfinite(total):
         check_finite(raw, getattr(source, "what", "the representation"))

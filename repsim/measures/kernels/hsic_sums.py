@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from repsim.core.threads import shared
 from repsim.measures.kernels.centred import Centred, Group, membership
 
 TILE = 512
@@ -114,27 +115,34 @@ class Sums:
 def feature_sums(x: Centred, split: int | None, advance: Advance) -> Sums:
     """Return the sums of linear kernels by products of units, ⟨K, L⟩ = ‖XᵀY‖²."""
     # Added up where the products are: one number fetched is a wait for all before it.
-    shape = (x.count, x.count)
-    squares = torch.zeros(shape, dtype=torch.float64, device=x.norms.device)
-    if split is None:
-        for i, a in enumerate(x.groups):
-            units = LeftFactor(a.x.T)
-            for b in x.groups[i:]:
-                part = block_squares(units.times(b.x.T), a.ends, b.ends)
-                part = (part + part.T) / 2 if a is b else part
-                squares[a.layers, b.layers] = part
-                squares[b.layers, a.layers] = part.T
-                advance(part.numel())
-    else:
-        for a in x.groups:
-            units = LeftFactor(a.x.T)
-            for b in x.groups:
-                if a.layers.start < split <= b.layers.start:
-                    part = block_squares(units.times(b.x.T), a.ends, b.ends)
-                    squares[a.layers, b.layers] = part
-                    advance(part.numel())
-        for group in x.groups:
-            squares.diagonal()[group.layers] = own_squares(group)
+    shape, place = (x.count, x.count), x.norms.device
+    squares = torch.zeros(shape, dtype=torch.float64, device=place)
+
+    def multiply(job: tuple[Group, Group] | Group) -> None:
+        if isinstance(job, Group):
+            squares.diagonal()[job.layers] = own_squares(job)
+            return
+        a, b = job
+        part = block_squares(LeftFactor(a.x.T).times(b.x.T), a.ends, b.ends)
+        squares[a.layers, b.layers] = part
+        if split is None:
+            squares[b.layers, a.layers] = part.T
+        advance(part.numel())
+
+    jobs: list[tuple[Group, Group] | Group] = []
+    for i, group in enumerate(x.groups):
+        left = split is None or group.layers.start < split
+        others = x.groups[i + 1 :] if split is None else x.groups
+        for strip in group.strips() if left else ():
+            if split is None:
+                jobs.append((strip, group.cut(strip.layers.start, group.layers.stop)))
+            jobs += [(strip, b) for b in others if b.layers.start >= (split or 0)]
+        if split is not None:
+            jobs.append(group)
+    on_cpu = place.type == "cpu"
+    shared(multiply, jobs, sum(g.x.numel() for g in x.groups) if on_cpu else 0)
+    if split is None:  # A strip's own square was multiplied twice.
+        squares = (squares + squares.T) / 2
     norms = x.norms.cpu().numpy()
     diagonal = norms @ norms.T
     off = squares.cpu().numpy() - diagonal
