@@ -1,6 +1,6 @@
 """Updates a second: segments in processes of their own, one process, a pipeline.
 
-    OMP_NUM_THREADS=1 python -P tests/benchmarks/asynchronous.py --width 512 1024
+    OMP_NUM_THREADS=1 python -P tests/benchmarks/asynchronous.py --page docs/learning.md
 
 `sg` with one synthetic gradient in the middle, in one process and in two that do not
 wait for each other (`repsim.train(workers=2)`), beside backpropagation in one process
@@ -26,6 +26,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
 import repsim
+from repsim.claims.render import replaced
 
 WARM = 5
 """First updates, which are not timed: memory is got, and a pipeline sends shapes."""
@@ -139,10 +140,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--page", type=Path, help="a Markdown page to put it in")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    print("| width | method | updates/s: median [lowest, highest] | to bp |")
-    print("| --- | --- | --- | --- |")
+    lines = [
+        "| width | method | updates/s: median [lowest, highest] | to bp |",
+        "| --- | --- | --- | --- |",
+    ]
     notes: list[str] = []
     for width in given.width:
         found: dict[str, list[float]] = {}
@@ -162,7 +166,7 @@ def main() -> None:
         base = statistics.median(found["bp, one process"])
         for title, rates in found.items():
             middle = statistics.median(rates)
-            print(
+            lines.append(
                 f"| {width} | {title} | {middle:.0f} "
                 f"[{min(rates):.0f}, {max(rates):.0f}] | {middle / base:.2f} |"
             )
@@ -178,7 +182,11 @@ def main() -> None:
         whole = sum(stale.values())
         shares = ", ".join(f"{k}: {n / whole:.2f}" for k, n in sorted(stale.items()))
         notes.append(f"Batches that a message came late, by share: {shares}.")
-    print("\n" + "\n".join(notes))
+    text = "\n".join([*lines, "", *notes])
+    print(text)
+    if given.page:
+        page = given.page.read_text()
+        given.page.write_text(replaced(page, "updates a second", text))
 
 
 if __name__ == "__main__":
