@@ -43,6 +43,7 @@ TABLES: dict[str, list[str]] = {
                       "--layers", "1", "--repeats", "2"],
     "rdm sizes": ["rdm_speed.py", "--only", "sizes"],
     "rdm comparisons": ["rdm_speed.py", "--only", "comparisons", "--tau", "2"],
+    "sketch": ["sketched.py"],
     "probes": ["probes.py", "--repeats", "3"],
     "steps": ["learning_steps.py"],
 }  # fmt: skip
