@@ -22,6 +22,7 @@ LEVELS = [
     {"studies"},
     {"claims"},
     {"cli"},
+    {"__main__"},
 ]
 
 

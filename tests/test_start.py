@@ -52,6 +52,14 @@ def test_commands_that_compute_nothing_start_without_torch(words: list[str]) -> 
     assert len(out.splitlines()) > 1
 
 
+def test_the_package_runs_as_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "repsim", "--version"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert repsim.__version__ in done.stdout
+
+
 def test_every_name_of_the_stub_exists_and_is_offered() -> None:
     stub = ast.parse(Path(str(repsim.__file__)).with_suffix(".pyi").read_text())
     names = [
