@@ -164,10 +164,21 @@ def pair_products(flat: torch.Tensor, split: int | None) -> torch.Tensor:
 def block_squares(
     product: torch.Tensor, rows: Sequence[int], columns: Sequence[int]
 ) -> torch.Tensor:
-    """Return the sum of squares of every block of a product, which is overwritten."""
-    squared = product.float() if product.dtype == torch.bfloat16 else product
-    squared = squared.square_()
-    thin = (squared @ membership(columns, squared)).double()
+    """Return the sum of squares of every block of a product, wherever it lies.
+
+    Each is added up in the same order, so that equal layers have equal numbers.
+    """
+    wide = product.float() if product.dtype == torch.bfloat16 else product
+    starts, count = [0, *columns[:-1]], len(columns)
+    if all(
+        end - start == columns[0] for start, end in zip(starts, columns, strict=True)
+    ):
+        lengths = torch.linalg.vector_norm(wide.view(len(wide), count, -1), dim=2)
+    else:
+        lengths = torch.empty(len(wide), count, dtype=wide.dtype, device=wide.device)
+        for i, (start, end) in enumerate(zip(starts, columns, strict=True)):
+            torch.linalg.vector_norm(wide[:, start:end], dim=1, out=lengths[:, i])
+    thin = lengths.double().square_()
     return membership(rows, thin).T @ thin
 
 

@@ -216,7 +216,7 @@ class Moments:
         squares = torch.zeros_like(self._norm_norm)
         for (rows, columns), product in zip(self._tiles, self._products, strict=True):
             ends = (self._local_ends(rows), self._local_ends(columns))
-            part = block_squares(product.clone(), *ends)
+            part = block_squares(product, *ends)
             part = (part + part.T) / 2 if rows == columns else part
             squares[rows, columns] = part
             squares[columns, rows] = part.T

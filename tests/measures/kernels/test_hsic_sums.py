@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import repsim
 from repsim.measures.kernels.hsic_sums import LeftFactor
 
 
@@ -32,3 +33,16 @@ def test_equals_the_product_in_float64(
     ):
         assert found.dtype == dtype
         assert (found.double() - expected).abs().max() < bound * exact.abs().max()
+
+
+@pytest.mark.parametrize("others", [37, 5])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_copies_of_a_layer_are_level_wherever_they_stand(
+    rng: np.random.Generator, precision: str, others: int
+) -> None:
+    x = np.maximum(rng.normal(size=(400, 37)), 0)
+    y = np.maximum(rng.normal(size=(400, others)), 0)
+    run = repsim.from_arrays({f"h{i}": (x, y)[i % 2] for i in range(30)})
+    cells = repsim.compare(run, precision=precision).values
+    assert np.abs(cells[::2, ::2] - 1).max() < 1e-12
+    assert np.ptp(cells[::2, 1::2]) < np.finfo(np.float32).eps
