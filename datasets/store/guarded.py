@@ -5,7 +5,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from zarr.abc.store import ByteRequest, RangeByteRequest, Store
+from zarr.abc.store import (
+    ByteRequest,
+    OffsetByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
@@ -35,7 +41,11 @@ class GuardedStore(WrapperStore[Store]):
         if isinstance(self._store, LocalStore):
             with suppress(FileNotFoundError, NotADirectoryError):
                 expect_file(self._store.root / key)
-        found = await self._store.get(key, prototype, byte_range)
+        try:
+            span = await self._from_start(key, byte_range)
+        except FileNotFoundError:
+            return None
+        found = await self._store.get(key, prototype, span)
         if found is None:
             return None
         folder, _, name = key.rpartition("/")
@@ -44,6 +54,19 @@ class GuardedStore(WrapperStore[Store]):
         else:
             self._expect_honest(key, found, byte_range)
         return found
+
+    async def _from_start(
+        self, key: str, byte_range: ByteRequest | None
+    ) -> ByteRequest | None:
+        """Return a range that is counted from the start where it must be.
+
+        Azure knows no "last bytes" of an object, with which zarr asks for an index.
+        """
+        protocol = getattr(getattr(self._store, "fs", None), "protocol", ())
+        if "az" not in protocol or not isinstance(byte_range, SuffixByteRequest):
+            return byte_range
+        size = await self._store.getsize(key)
+        return OffsetByteRequest(max(0, size - byte_range.suffix))
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Any

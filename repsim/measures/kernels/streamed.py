@@ -29,7 +29,14 @@ SPANS = (8, 32)
 """Runs of examples that workers sum up apart, at least and at most."""
 
 BLOCK = 2**28
-"""Bytes of one block of examples, all layers together."""
+"""Bytes of one block of examples at most, all layers together."""
+
+ENOUGH = (2**22, 1024)
+"""Bytes or rows of a block from which a processor gains nothing by a larger one.
+
+What is done once a block, adding its products to the sums, is then a few hundredths of
+multiplying; and a worker's memory is the same for ten times the examples.
+"""
 
 
 _ASKED: ContextVar[int | None] = ContextVar("memory", default=None)
@@ -79,6 +86,15 @@ def block_bytes() -> int:
     """Return the bytes of one block: two are there at once, and one turned about."""
     limit = device_limit()
     return BLOCK if limit is None else min(BLOCK, limit // 8)
+
+
+def block_rows(row_bytes: int, device: str) -> int:
+    """Return how many examples a block holds, however many there are."""
+    most = block_bytes() // row_bytes
+    if torch.device(device).type == "cpu":
+        size, rows = ENOUGH
+        most = min(most, max(rows, size // row_bytes))
+    return most
 
 
 def budget() -> int:
@@ -273,7 +289,7 @@ class Blocks:
         begin, end = self._span
         width = sum(int(source.shape[1]) for source in self._sources)
         kind = torch.float64 if self._precision == "float64" else torch.float32
-        most = block_bytes() // (width * kind.itemsize)
+        most = block_rows(width * kind.itemsize, self._device)
         rows = max(256, min(end - begin, most))
         edges = self._edges or [*range(begin, end, rows), end]
         rows = int(np.diff(edges).max())
@@ -361,10 +377,19 @@ class Blocks:
             fresh = read(source, start + known, end)
             rest = fresh if rest is None or not known else torch.cat([rest, fresh])
         assert rest is not None
-        self._rests[i] = (
-            rest[stop - start :].clone() if len(rest) > stop - start else None
-        )
+        self._rests[i] = _let_go(rest[stop - start :])
         return rest[: stop - start]
+
+
+def _let_go(rest: torch.Tensor) -> torch.Tensor | None:
+    """Return rows without the others they were read with, once those are more.
+
+    A copy for each block would copy a long chunk over and over.
+    """
+    if not len(rest):
+        return None
+    held = rest.untyped_storage().nbytes()
+    return rest.clone() if held > 2 * rest.nbytes else rest
 
 
 def _runs(layers: list[int], widths: Sequence[int], memory: int) -> list[list[int]]:

@@ -15,6 +15,7 @@ from repsim.core import devices
 from repsim.measures import kernels
 from repsim.measures.kernels import centred, grams, streamed
 from repsim.measures.kernels.centred import Centred
+from repsim.measures.kernels.moments import Moments
 
 
 def _run(n: int = 3000, layers: int = 4, units: int = 48) -> xr.Dataset:
@@ -108,6 +109,44 @@ class _Watched:
         if rows.start == 768 and len(self.values) == 1001:
             raise ValueError("Expected a file, but got none.")
         return self.values[rows]
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 600])
+def test_what_is_read_at_once_does_not_grow_with_the_examples(
+    monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(streamed, "ENOUGH", (2**12, 300))
+    most = []
+    for n in (5000, 50_000):
+        layer = _Watched(n)
+        layer.chunk = chunk
+        how = (None, torch.float64, "float64", "cpu")
+        moments = streamed.span_moments(*how, (0, n), [layer])
+        starts = [start for start, _ in layer.read]
+        most.append(int(np.diff([*starts, n]).max()))
+        whole = Moments([2])
+        whole.update(torch.from_numpy(layer.values))
+        got, expected = (one.sums().hsic(True)[0] for one in (moments, whole))
+        np.testing.assert_allclose(got, expected, rtol=1e-10)
+    assert most[0] == most[1] <= 300 + chunk
+
+
+def test_a_processor_takes_smaller_blocks_than_a_gpu() -> None:
+    size, rows = streamed.ENOUGH
+    assert streamed.block_rows(8, "cpu") == size // 8
+    assert streamed.block_rows(size, "cpu") == streamed.BLOCK // size < rows
+    assert streamed.block_rows(2 * size // rows, "cpu") == rows
+    assert streamed.block_rows(8, "cuda") == streamed.BLOCK // 8
+
+
+def test_rows_that_are_over_are_copied_only_where_they_hold_more() -> None:
+    x = torch.zeros(100, 2)
+    over = streamed._let_go(x[40:])
+    assert over is not None and over.data_ptr() == x[40:].data_ptr()
+    fewer = streamed._let_go(over[20:])
+    assert fewer is not None and fewer.untyped_storage().nbytes() == fewer.nbytes
+    assert len(fewer) == 40
+    assert streamed._let_go(x[100:]) is None
 
 
 def _readers() -> set[threading.Thread]:
