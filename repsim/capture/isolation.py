@@ -1,18 +1,16 @@
 """A pass through a network that leaves no trace in it or in the program."""
 
 import random
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import FrameType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from repsim.capture.plain_attributes import same_attributes
+from repsim.core.interrupts import interrupted_later
 from repsim.core.modes import kept_modes
 from repsim.core.switches import Shared
 
@@ -99,34 +97,6 @@ def _uncompiled() -> AbstractContextManager[object]:
 
 _module_by_module = Shared(_no_fast_path)
 eager = Shared(_uncompiled)
-
-
-@contextmanager
-def interrupted_later() -> Iterator[None]:
-    """Hold the first Ctrl-C back until the block is left; a second one acts at once.
-
-    An interrupt in the middle of giving states back would leave half of them.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(
-        before
-    ):
-        yield
-        return
-    held: list[tuple[int, FrameType | None]] = []
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        if held:
-            before(number, frame)
-        held.append((number, frame))
-
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if held:
-            before(*held[0])
 
 
 @contextmanager

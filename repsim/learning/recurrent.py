@@ -8,7 +8,7 @@ windows, of which a window of one step is the paper's case, and a predictor from
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from repsim.core.messages import number, require, unknown, whole
 from repsim.learning.losses import LossFunction, check_labels, resolve
 from repsim.learning.optimisers import Factory, make_optimizer, rate
-from repsim.learning.rule_info import Diverged
+from repsim.learning.rule_info import Diverged, Info
 
 Update = Literal["window", "sequence"]
 UPDATES = ("window", "sequence")
@@ -96,6 +96,17 @@ class RecurrentSyntheticGradient:
     >>> sorted(losses)
     ['loss', 'sg_loss']
     """
+
+    info: ClassVar[Info] = Info(
+        method="BP(lambda), recurrent",
+        error="S(h_w) at a window's end, the exact derivative inside of it",
+        learned="S, on the lambda-return of what later windows send back",
+        update_locked=False,
+        backward_locked=False,
+        sees_error=False,
+        source="Jaderberg et al. 2017; Pemberton and Costa 2024; traces over windows "
+        "ours",
+    )
 
     def __init__(
         self,

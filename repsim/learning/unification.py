@@ -8,17 +8,21 @@ from dataclasses import fields
 import pandas as pd
 
 from repsim.learning.factory import rules
+from repsim.learning.recurrent import RecurrentSyntheticGradient
 from repsim.learning.rule_info import Info
 
 
 def rows() -> list[Info]:
-    """Return the rows of all registered rules that describe themselves."""
+    """Return the rows of all registered rules that describe themselves.
+
+    At their end stands the rule for sequences, which has no blocks and so no name.
+    """
     infos: list[Info] = []
     for name in rules.names():
         rule = rules.get(name)
         variants = getattr(rule, "variants", ()) or (getattr(rule, "info", None),)
         infos += [row for row in variants if isinstance(row, Info) and row not in infos]
-    return infos
+    return [*infos, RecurrentSyntheticGradient.info]
 
 
 def table() -> pd.DataFrame:

@@ -27,7 +27,7 @@ from repsim.inference import false_discovery, seed_test
 from repsim.plot.style import palette, panels
 from repsim.studies.completeness import RUNS, SUMMARY
 from repsim.studies.depths import final_scores
-from repsim.studies.facts import study_facts
+from repsim.studies.facts import attributes, study_facts
 from repsim.studies.fingerprints import PAGE
 from repsim.studies.report import RESULTS, plain_style, render, save
 
@@ -40,10 +40,16 @@ _MARKERS = "osD^vP*X"
 
 
 def write_page(out: Path, left_out: Mapping[str, Mapping[str, str]]) -> Path:
-    """Write the page over all studies of an atlas, and its numbers beside it."""
-    places = [name for name in left_out if (out / name / RESULTS).is_dir()]
+    """Write the page over all studies of an atlas, and its numbers beside it.
+
+    Beside the studies of this plan, whose left-out rules are given, stand those that
+    earlier plans have finished in the folder.
+    """
+    left_out = {**_earlier(out, next(iter(left_out))), **left_out}
+    places = list(left_out)
     kept = {name: _numbers(out / name) for name in places}
     for name, result in kept.items():
+        result.attrs["left_out"] = json.dumps(left_out[name])
         storable(result).to_zarr(
             out / STORE, group=name, mode="w", consolidated=False, zarr_format=3
         )
@@ -69,6 +75,21 @@ def write_page(out: Path, left_out: Mapping[str, Mapping[str, str]]) -> Path:
     )
     write_whole(out / PAGE, text.encode())
     return out / PAGE
+
+
+def _earlier(out: Path, like: str) -> dict[str, dict[str, str]]:
+    """Return the studies of the page that there is, and what they lack.
+
+    Those with another first rule, or with more or fewer examples on a map, stay out.
+    """
+    spec = _spec(out / like)
+    return {
+        folder.name: json.loads(attributes(out / STORE / folder.name)["left_out"])
+        for folder in sorted(path.parent for path in out.glob(f"*/{SUMMARY}"))
+        if (out / STORE / folder.name).is_dir()
+        and _spec(folder)["conditions"][0] == spec["conditions"][0]
+        and _spec(folder)["examples"] == spec["examples"]
+    }
 
 
 def _reference(kept: Mapping[str, xr.Dataset]) -> str:

@@ -1,12 +1,10 @@
 """Processes that share the work of a study, and who may write into its folder."""
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from multiprocessing import resource_tracker
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,6 +13,7 @@ from zlib import crc32
 import joblib
 
 from repsim.core import cluster
+from repsim.core.interrupts import not_for_children
 
 try:
     import fcntl
@@ -93,29 +92,11 @@ def workers(jobs: int | None, out: Path) -> Iterator[Run]:
     with joblib.Parallel(number, return_as="generator_unordered") as parallel:
 
         def run(calls: list[Any]) -> Iterator[Any]:
-            with _interrupt_later():
+            with not_for_children():
                 jobs = (joblib.delayed(_in_worker)(leader, out, *c) for c in calls)
                 return iter(parallel(jobs))
 
         yield run
-
-
-@contextmanager
-def _interrupt_later() -> Iterator[None]:
-    """Let processes that are started here not see Ctrl-C, and this one see it after.
-
-    A terminal interrupts all of them; one that is still importing would end with a
-    traceback of its own. Whoever started them ends them.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # which unblocks whatever was blocked before
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
+from repsim.core.interrupts import Interrupts
 from repsim.learning import Rule
 from repsim.training.machines import Machines
 from repsim.training.order import Order
-from repsim.training.processes import Workers
+from repsim.training.processes import Workers, stopped_at
 from repsim.training.repetition import batches
 from repsim.training.segment_groups import joined, make_parts
 
@@ -38,17 +39,33 @@ def run_apart(
     parts = make_parts(rule, workers, batches(rule, *data, order.size, order.seed))
     late: list[list[int]] = [[] for _ in parts]
     kind = Machines if joined() > 1 else Workers
-    team: Machines | Workers = kind(parts, order.size, step)
-    try:
-        while step < steps:
-            later = range(step + 1, steps + 1)
-            target = team.agreed(next(s for s in later if s == steps or meets(s)))
-            losses, delays = team.run(target)
-            for row, new in zip(late, delays, strict=True):
-                row += new
-            met(target, step, losses)
-            step = target
-    finally:
-        team.close()
+    with Interrupts() as interrupts:
+        with interrupts.patient():
+            team: Machines | Workers = kind(parts, order.size, step, interrupts)
+        try:
+            while step < steps:
+                later = range(step + 1, steps + 1)
+                target = next(s for s in later if s == steps or meets(s))
+                with interrupts.patient():
+                    target = team.agreed(target)
+                    losses, delays = team.run(target)
+                for row, new in zip(late, delays, strict=True):
+                    row += new
+                try:
+                    interrupts.check()
+                    met(target, step, losses)
+                except BaseException as error:
+                    if target < steps:
+                        with interrupts.patient():
+                            team.leave(error)
+                    raise
+                step = target
+        except (KeyboardInterrupt, ValueError) as error:
+            if interrupts.pressed or isinstance(error, KeyboardInterrupt):
+                raise stopped_at(rule) from None
+            raise
+        finally:
+            with interrupts.patient():
+                team.close()
     none = [-1] * (steps - span[0])
     return np.array([row or none for row in late], dtype=np.int64)

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from repsim.core.interrupts import Interrupts
 from repsim.core.threads import one_thread
 from repsim.training.processes import (
     POLL,
@@ -151,8 +152,10 @@ End = TypeVar("End", Sender, Receiver)
 class Machines:
     """The process itself among those of one run, as `Workers` has all of them."""
 
-    def __init__(self, parts: Sequence[Part], n: int, start: int) -> None:
-        self.parts, self.rule = parts, parts[0].rule
+    def __init__(
+        self, parts: Sequence[Part], n: int, start: int, interrupts: Interrupts
+    ) -> None:
+        self.parts, self.rule, self.interrupts = parts, parts[0].rule, interrupts
         self.rank = int(distributed.get_rank())
         # Groups of their own: gloo whatever the default, and no thread in the other's.
         self.control: Any = distributed.new_group(backend="gloo")
@@ -210,6 +213,7 @@ class Machines:
         return end
 
     def _pause(self) -> float:
+        self.interrupts.check()
         for end in self.ends:
             if end.lost is not None:
                 self._refuse_lost(end.rank, end.lost)
@@ -238,15 +242,9 @@ class Machines:
             mine = None
         except _Lost:
             raise
-        except Exception as error:  # Told to all, in whatever process.
+        except (Exception, KeyboardInterrupt) as error:  # Told to all.
             mine = reason(error, self.worker.done)
-        if mine is None or len(mine) == 3:
-            self._close()  # so that nobody waits for what will not come
-        told: list[Any] = [None] * len(self.parts)
-        try:
-            distributed.all_gather_object(told, mine, group=self.control)
-        except RuntimeError as error:
-            self._refuse_lost(None, error)
+        told = self._shared(mine)
         for j, reply in enumerate(told):
             if reply is not None and len(reply) == 3:
                 refuse_error(self.parts, j, reply)
@@ -254,6 +252,23 @@ class Machines:
         self.rule.steps = target
         self.kept = told[self.rank][0]
         return losses, [late for _, late in told]
+
+    def _shared(self, mine: Any) -> list[Any]:
+        """Return what all have come to, which is how each learns of another's end."""
+        if mine is None or len(mine) == 3:
+            self._close()  # so that nobody waits for what will not come
+        told: list[Any] = [None] * len(self.parts)
+        try:
+            distributed.all_gather_object(told, mine, group=self.control)
+        except RuntimeError as error:
+            self._refuse_lost(None, error)
+        return told
+
+    def leave(self, error: BaseException) -> None:
+        """Tell the others, who go on to the next meeting, that there is none."""
+        with suppress(_Lost):
+            self.agreed(self.rule.steps)
+            self._shared(reason(error, self.worker.done))
 
     def _refuse_lost(self, rank: int | None, error: RuntimeError) -> NoReturn:
         who = "another process" if rank is None else where(self.parts, rank)

@@ -13,7 +13,8 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from repsim.learning import Diverged
+from repsim.core.interrupts import Interrupts, not_for_children
+from repsim.learning import Diverged, Rule
 from repsim.training.segment_groups import Part
 
 CAPACITY = 4
@@ -188,9 +189,11 @@ Reason = tuple[str, str, int]
 """What ended a worker: the error's kind, its words, and the step."""
 
 
-def reason(error: Exception, step: int) -> Reason:
+def reason(error: BaseException, step: int) -> Reason:
     """Return what ended a worker, as others are told."""
     text = f"{error}" if isinstance(error, ValueError) else traceback.format_exc()
+    if isinstance(error, KeyboardInterrupt):
+        text = "Ctrl-C."
     return type(error).__name__, text, step
 
 
@@ -224,6 +227,15 @@ def refuse_dead(parts: Sequence[Part], who: str, how: str) -> NoReturn:
     raise ValueError(msg)
 
 
+def stopped_at(rule: Rule) -> KeyboardInterrupt:
+    """Return Ctrl-C with where the rule is."""
+    at = rule.steps
+    return KeyboardInterrupt(
+        f"Stopped by Ctrl-C; the rule is as after step {at}, from where "
+        f"train(start={at}) goes on."
+    )
+
+
 def shapes_between(
     parts: Sequence[Part], n: int
 ) -> tuple[list[tuple[int, ...]], dict[int, tuple[int, tuple[int, ...]]]]:
@@ -247,8 +259,10 @@ def shapes_between(
 class Workers:
     """The processes of one run."""
 
-    def __init__(self, parts: Sequence[Part], n: int, start: int) -> None:
-        self.parts = parts
+    def __init__(
+        self, parts: Sequence[Part], n: int, start: int, interrupts: Interrupts
+    ) -> None:
+        self.parts, self.interrupts = parts, interrupts
         self.rule = parts[0].rule
         context = mp.get_context("fork")
         like = next(self.rule.network.parameters())
@@ -271,7 +285,8 @@ class Workers:
                 args=(part, lines, theirs, self.stop, start, os.getpid()),
                 daemon=True,
             )
-            process.start()
+            with not_for_children():
+                process.start()
             self.pipes.append(mine)
             self.processes.append(process)
 
@@ -288,6 +303,7 @@ class Workers:
                 self._refuse_dead(j)
         replies: dict[int, Any] = {}
         while len(replies) < len(self.pipes):
+            self.interrupts.check()
             for j, pipe in enumerate(self.pipes):
                 if j not in replies and pipe.poll(POLL):
                     try:
@@ -304,6 +320,9 @@ class Workers:
         losses = unpacked(self.parts, [state for state, _ in told])
         self.rule.steps = target
         return losses, [late for _, late in told]
+
+    def leave(self, error: BaseException) -> None:
+        """End the run between two meetings: these workers are told by `close`."""
 
     def _refuse_dead(self, j: int) -> NoReturn:
         self.processes[j].join(1)

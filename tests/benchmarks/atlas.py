@@ -1,13 +1,16 @@
 """The atlas in small: which rules represent differently, where, and since when.
 
     python -P tests/benchmarks/atlas.py --out atlas --page docs/atlas.md
+    python -P tests/benchmarks/atlas.py --out atlas --networks mlp --rules all
 
-Runs `repsim study --preset atlas` at a size that one evening's spare minutes allow
-(what is finished in the folder is kept, so it may be stopped and run again), writes its
-page, and puts its numbers and the map of all networks into a page of the docs.
+Runs `repsim study --preset atlas` at a size that one evening's spare minutes allow,
+writes its page, and puts the numbers and maps of all studies of the folder into a page
+of the docs. What is finished is kept: it may be stopped and run again, and a second
+command adds networks, data or rules.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -17,6 +20,7 @@ import xarray as xr
 from repsim.claims.render import replaced
 from repsim.studies.atlas import plan_atlas, run_atlas
 from repsim.studies.atlas_page import STORE
+from repsim.studies.completeness import SUMMARY
 
 RULES = ["bp", "sg", "fa", "dfa", "local", "none"]
 GRID = (1e-3, 3e-3)
@@ -44,12 +48,8 @@ def rows(name: str, result: xr.Dataset) -> list[str]:
     return lines
 
 
-def found(out: Path, places: list[str]) -> str:
+def found(kept: dict[str, xr.Dataset]) -> str:
     """Return the atlas' numbers as Markdown."""
-    kept = {
-        name: xr.open_zarr(out / STORE, group=name, consolidated=False).load()
-        for name in places
-    }
     first = next(iter(kept.values()))
     moments = " | ".join(f"place, {moment}" for moment in first["moment"].values)
     head = [
@@ -60,41 +60,61 @@ def found(out: Path, places: list[str]) -> str:
     return "\n".join([*head, *(r for n, k in kept.items() for r in rows(n, k))])
 
 
+def made(out: Path, kept: dict[str, xr.Dataset]) -> str:
+    """Return what was trained, and what was not, in words."""
+    lines = []
+    for name, result in kept.items():
+        spec = json.loads((out / name / SUMMARY).read_text())["spec"]
+        networks = len(spec["conditions"]) * len(spec["seeds"])
+        rates = ", ".join(f"{rate:g}" for rate in spec["grid"])
+        lines.append(
+            f"- {name}: {networks} networks ({spec['depth']} × {spec['width']}), "
+            f"{len(spec['seeds'])} seeds a rule, {spec['steps']} updates, rates from "
+            f"{rates}."
+            + "".join(
+                f" Without `{rule}`: {why}"
+                for rule, why in json.loads(result.attrs["left_out"]).items()
+            )
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run the command of the module's docstring."""
     parser = argparse.ArgumentParser(description="The atlas in small.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="a Markdown page to put it in")
     parser.add_argument("--networks", nargs="+", default=["mlp", "cnn"])
+    parser.add_argument("--datasets", nargs="+", default=["digits"])
+    parser.add_argument("--root", help="where MNIST lies")
+    parser.add_argument("--rules", nargs="+", default=RULES, help="or: all")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--cost", action="store_true", help="say it, and end")
     given = parser.parse_args()
     plan = plan_atlas(
-        given.out, rules=RULES, networks=given.networks, datasets=["digits"],
-        seeds=given.seeds, steps=given.steps, grid=GRID,
+        given.out, rules=None if given.rules == ["all"] else given.rules,
+        networks=given.networks, datasets=given.datasets, seeds=given.seeds,
+        steps=given.steps, root=given.root, grid=GRID,
     )  # fmt: skip
-    said = plan.lines(given.jobs)
-    print("\n".join(said), file=sys.stderr)
+    print("\n".join(plan.lines(given.jobs)), file=sys.stderr)
+    if given.cost:
+        return
     page = run_atlas(plan, jobs=given.jobs, progress=sys.stderr.isatty())
-    places = [place.name for place in plan.places]
-    networks = sum(len(p.spec.conditions) * len(p.spec.seeds) for p in plan.places)
-    left = [line.strip() for line in said if line.startswith("    without")]
-    sizes = ", ".join(
-        f"{p.spec.network} {p.spec.depth} × {p.spec.width}" for p in plan.places
-    )
-    text = (
-        f"{networks} networks ({sizes}), {given.steps} updates, {given.seeds} seeds "
-        f"a rule, rates from {', '.join(f'{r:g}' for r in GRID)}."
-        + "".join(f" {one}." for one in left)
-        + f"\n\n{found(given.out, places)}"
-    )
+    kept = {
+        name: xr.open_zarr(given.out / STORE, group=name, consolidated=False).load()
+        for name in sorted(path.parent.name for path in given.out.glob(f"*/{SUMMARY}"))
+        if (given.out / STORE / name).is_dir()
+    }
+    text = f"{made(given.out, kept)}\n\n{found(kept)}"
     print(text, f"\nreport: {page}")
     if given.page:
         whole = replaced(given.page.read_text(), "atlas", text)
         given.page.write_text(whole)
-        picture = given.out / "figures" / "map_digits.png"
-        given.page.with_suffix(".png").write_bytes(picture.read_bytes())
+        for picture in sorted((given.out / "figures").glob("map_*.png")):
+            shown = given.page.with_name(f"atlas_{picture.stem}.png")
+            shown.write_bytes(picture.read_bytes())
 
 
 if __name__ == "__main__":

@@ -28,14 +28,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 import clock
 
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
-    "bp": ("bp", {}),
-    "sg": ("sg", {}),
+    **{name: (name, {}) for name in repsim.learning.names()},
     "sg:at=every": ("sg", {"at": "every"}),
-    "fa": ("fa", {}),
-    "dfa": ("dfa", {}),
-    "kickback": ("kickback", {}),
-    "noise": ("noise", {}),
-    **{name: (name, {}) for name in repsim.learning.names()[7:]},
+}
+TIME, UNITS = 12, 16
+"""Steps of the sequences that recurrent networks learn from, and their units."""
+
+RECURRENT: dict[str, dict[str, Any]] = {
+    "truncated, windows of 3": {"trace": None, "window": 3},
+    "synthetic gradient, windows of 3": {"trace": 0.0, "window": 3},
+    "BP(lambda), windows of 3": {"trace": 0.9, "window": 3},
 }
 Step = Callable[[Tensor, Tensor], object]
 
@@ -69,6 +71,50 @@ def measure(width: int, options: argparse.Namespace) -> list[str]:
     n = options.batch_size
     x = torch.rand(n * options.steps, 784, generator=generator)
     y = torch.randint(0, 10, (n * options.steps,), generator=generator)
+    return rows(str(width), steps, (x, y), options)
+
+
+def recurrent(options: argparse.Namespace) -> list[str]:
+    """Return the rows of rules for sequences, beside all of time at once."""
+
+    def parts() -> tuple[nn.Module, nn.Module]:
+        torch.manual_seed(0)
+        return nn.RNNCell(28, UNITS), nn.Linear(UNITS, 10)
+
+    cell, readout = parts()
+    optimizer = torch.optim.Adam(
+        nn.ModuleList([cell, readout]).parameters(), fused=True
+    )
+
+    def whole(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        state, loss = x.new_zeros(len(x), UNITS), x.new_zeros(())
+        for t in range(TIME):
+            state = cell(x[:, t], state)
+            loss = loss + nn.functional.cross_entropy(readout(state), y[:, t])
+        loss.backward()
+        optimizer.step()
+
+    steps: dict[str, Step] = {"plain PyTorch, through all time": whole}
+    for label, extra in RECURRENT.items():
+        steps[label] = repsim.learning.RecurrentSyntheticGradient(
+            *parts(), **extra
+        ).step
+    generator = torch.Generator().manual_seed(0)
+    n = options.batch_size * options.steps
+    x = torch.rand(n, TIME, 28, generator=generator)
+    y = torch.randint(0, 10, (n, TIME), generator=generator)
+    return rows(f"RNN, {UNITS}", steps, (x, y), options)
+
+
+def rows(
+    where: str,
+    steps: dict[str, Step],
+    data: tuple[Tensor, Tensor],
+    options: argparse.Namespace,
+) -> list[str]:
+    """Time the steps, the first of which is the one that all are compared with."""
+    (x, y), n = data, options.batch_size
     for step in steps.values():
         for _ in range(3):
             step(x[:n], y[:n])
@@ -80,16 +126,16 @@ def measure(width: int, options: argparse.Namespace) -> list[str]:
             for k in range(options.steps):
                 steps[label](x[k * n : (k + 1) * n], y[k * n : (k + 1) * n])
             times[label].append((clock.now() - began) / options.steps)
-    base = times["plain PyTorch"]
-    rows = []
+    base = times[labels[0]]
+    lines = []
     for label, found in times.items():
         ratios = [a / b for a, b in zip(found, base, strict=True)]
-        rows.append(
-            f"| {width} | {label} | {1e3 * statistics.median(found):.2f} "
+        lines.append(
+            f"| {where} | {label} | {1e3 * statistics.median(found):.2f} "
             f"| {statistics.median(ratios):.2f} "
             f"[{min(ratios):.2f} – {max(ratios):.2f}] |"
         )
-    return rows
+    return lines
 
 
 def main() -> None:
@@ -108,6 +154,7 @@ def main() -> None:
     lines = ["| width | step | ms | ratio to plain |", "| --- | --- | --- | --- |"]
     for width in options.width:
         lines += measure(width, options)
+    lines += recurrent(options)
     text = "\n".join(lines)
     print(text)
     if options.page:

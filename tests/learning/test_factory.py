@@ -66,7 +66,7 @@ def test_the_table_is_the_papers() -> None:
         "BP", "cDNI", "SG+prop", "DNI", "FA", "DFA", "Kickback", "Noise",
         "Local losses", "Sign symmetry", "Kolen–Pollack", "Weight mirrors", "DRTP",
         "DTP", "PEPITA", "Forward-forward", "Predictive coding",
-        "Equilibrium propagation", "No backpropagation",
+        "Equilibrium propagation", "No backpropagation", "BP(lambda), recurrent",
     ]  # fmt: skip
     locks = table[["update_locked", "backward_locked", "sees_error"]]
     assert locks.loc["BP"].tolist() == [True, True, False]

@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import torch
@@ -27,6 +29,40 @@ def sentence(rule: repsim.learning.Rule, **options: Any) -> str:
     except ValueError as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
+
+
+def interrupted(rank: int, folder: Path) -> list[Any]:
+    """Train until Ctrl-C, go on from the checkpoint until it comes to one alone."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, too
+    rule, told = rule_of("sg"), []
+    presses = [
+        (0, lambda: os.killpg(os.getpgrp(), signal.SIGINT)),  # as a terminal does
+        (1, lambda: os.kill(os.getpid(), signal.SIGINT)),
+    ]
+    for who, press in presses:
+        timers: list[Timer] = []
+
+        def soon(
+            step: int,
+            losses: Any,
+            who: int = who,
+            press: Callable[[], None] = press,
+            timers: list[Timer] = timers,
+        ) -> None:
+            if rank == who and not timers:
+                timers.append(Timer(0.1, press))
+                timers[0].start()
+
+        try:
+            repsim.train(
+                rule, repsim.datasets.load("digits"), 10**6, workers=2,
+                start=rule.steps, progress=False, diagnostics=False,
+                eval_every=range(0, 10**6, 20), callbacks=[soon],
+            )  # fmt: skip
+        except (KeyboardInterrupt, ValueError) as stop:
+            told.append([type(stop).__name__, str(stop), rule.steps])
+    torch.save(rule.state_dict(), folder / f"interrupted-{rank}.pt")
+    return told
 
 
 def main(rank: int, folder: Path) -> None:
@@ -55,12 +91,14 @@ def main(rank: int, folder: Path) -> None:
     said["other"] = sentence(rule_of("sg", seed=rank))
     wild = rule_of("sg", optimizer=torch.optim.SGD, lr=1e30)
     said["nan"] = [sentence(wild), wild.steps]
+    said["interrupted"] = interrupted(rank, folder)
     dying = rule_of("sg")
 
     def kill(step: int, losses: Any) -> None:
         if rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    (folder / f"said-{rank}.json").write_text(json.dumps(said))
     said["killed"] = [sentence(dying, callbacks=[kill]), dying.steps]
     torch.save(dying.network.state_dict(), folder / "killed.pt")
     (folder / "said.json").write_text(json.dumps(said))

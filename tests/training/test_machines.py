@@ -24,16 +24,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where two processes have left what they trained."""
     folder = tmp_path_factory.mktemp("machines")
     script = Path(__file__).with_name("machine.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(folder)],
-            stderr=subprocess.PIPE,
-            text=True,
+    processes: list[subprocess.Popen[str]] = []
+    for rank in (0, 1):
+        command = [sys.executable, str(script), str(rank), str(folder)]
+        group = processes[0].pid if rank else 0  # a group of their own, for Ctrl-C
+        processes.append(
+            subprocess.Popen(
+                command, stderr=subprocess.PIPE, text=True, process_group=group
+            )
         )
-        for rank in (0, 1)
-    ]
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [p.returncode for p in processes] == [0, -9], errors
+    assert not any("Traceback" in error for error in errors), errors
     return folder
 
 
@@ -77,3 +79,31 @@ def test_a_dead_process_ends_the_run_at_the_checkpoint(folder: Path) -> None:
     whole = _rule("sg").network.state_dict()
     assert all(torch.isfinite(v).all() for v in left.values())
     assert any(not torch.equal(left[k], whole[k]) for k in left)
+
+
+def test_ctrl_c_is_one_sentence_in_each_and_training_goes_on(folder: Path) -> None:
+    first, second = (
+        json.loads((folder / f"said-{rank}.json").read_text())["interrupted"]
+        for rank in (0, 1)
+    )
+    sentence = "Stopped by Ctrl-C; the rule is as after step {0}, from where "
+    sentence += "train(start={0}) goes on."
+    at, later = first[0][2], first[1][2]
+    assert 0 < at < later and at % 20 == later % 20 == 0
+    # To both at once, as a terminal sends it, and then to the second one alone.
+    assert first[0] == ["KeyboardInterrupt", sentence.format(at), at] == second[0]
+    assert second[1] == ["KeyboardInterrupt", sentence.format(later), later]
+    kind, told, _ = first[1]
+    assert kind == "ValueError" and "but worker 2 of 2, which ends with block" in told
+    assert told.endswith(
+        f"with KeyboardInterrupt: Ctrl-C. The rule is as after step {later}, the last "
+        "checkpoint."
+    )
+    ours, theirs = (torch.load(folder / f"interrupted-{rank}.pt") for rank in (0, 1))
+    for key, value in ours["network"].items():
+        assert torch.equal(value, theirs["network"][key]), key
+    rule = _rule("sg")
+    rule.load_state_dict(ours)
+    data = repsim.datasets.load("digits")
+    log = repsim.train(rule, data, later + 20, start=later, progress=False)
+    assert rule.steps == later + 20 and float(log.accuracy[-1]) > 0.4
