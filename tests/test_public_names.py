@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import reduce
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -123,20 +124,31 @@ def test_it_exists(name: str) -> None:
     assert callable(_find(name))
 
 
-@pytest.mark.parametrize(
-    "room",
-    [
-        "callbacks", "datasets", "inference", "learning", "measures", "networks",
-        "plot", "probes",
-    ],
-)  # fmt: skip
+ROOMS = {
+    "analyses", "callbacks", "claims", "datasets", "inference", "learning", "measures",
+    "networks", "plot", "probes", "studies", "training",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
 def test_a_room_offers_its_interface_alone(room: str) -> None:
     """Completion in a notebook shows what is meant, no modules and no imports."""
-    module = getattr(repsim, room)
+    module = import_module(f"repsim.{room}")
     offered = dir(module)
     assert offered == sorted(module.__all__)
     inner = [n for n in offered if inspect.ismodule(getattr(module, n))]
     assert inner == (["schedules"] if room == "learning" else [])
+    for thing in (getattr(module, n) for n in offered):
+        if inspect.isroutine(thing) or inspect.isclass(thing):
+            assert thing.__module__.startswith("repsim")
+
+
+def test_the_package_offers_rooms_and_names() -> None:
+    offered = dir(repsim)
+    assert offered == sorted(repsim.__all__)
+    inner = {n for n in offered if inspect.ismodule(getattr(repsim, n))}
+    assert inner <= ROOMS
+    assert {"Recorder", "compare", "run_study"} <= set(offered)
 
 
 def test_the_registered_names() -> None:

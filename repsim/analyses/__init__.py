@@ -28,6 +28,12 @@ if TYPE_CHECKING:  # `sources` answers without them, as does a study that is fin
     import xarray as xr
     from matplotlib.figure import Figure
 
+__all__ = ["Analysis", "NotApplicable", "collect", "sources"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 class NotApplicable(ValueError):
     """The study lacks what this analysis needs; the message says what."""

@@ -23,3 +23,17 @@ from repsim.claims.experiments import two_gradients as two_gradients
 from repsim.claims.experiments import weights_along_depth as weights_along_depth
 from repsim.claims.reproduction import Reproduction as Reproduction
 from repsim.claims.reproduction import reproduce as reproduce
+
+__all__ = [
+    "Claim",
+    "Effect",
+    "Evidence",
+    "Gate",
+    "Reproduction",
+    "registered",
+    "reproduce",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
