@@ -2,6 +2,8 @@
 
 import ast
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -16,7 +18,7 @@ from repsim.cli import commands
 HEAVY = ("torch", "xarray", "pandas", "sklearn", "matplotlib", "scipy", "zarr")
 
 
-def _loaded(code: str, *words: str) -> str:
+def _loaded(code: str, *words: str, **more: str) -> str:
     """Return which heavy libraries a program has loaded when it ends."""
     ending = f"""
 import atexit, sys
@@ -27,7 +29,7 @@ atexit.register(lambda: print("LOADED", [n for n in {HEAVY!r} if n in sys.module
         [sys.executable, "-P", "-c", ending, *words],
         capture_output=True, text=True, timeout=120, check=True,
         # Which shell is asked of the parent processes, and there may be none.
-        env=os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+        env=os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"} | more,
     )  # fmt: skip
     return done.stdout
 
@@ -58,6 +60,45 @@ def test_the_package_runs_as_the_command() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert repsim.__version__ in done.stdout
+
+
+PROGRAM = "import sys; sys.argv[0] = 'repsim'; from repsim.cli import main; main()"
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("repsim re", ["report", "reproduce"]),
+        ("repsim compare --la", ["--layers", "--layers-b"]),
+        ("repsim report stu", []),  # the shell offers files
+    ],
+)
+def test_words_are_completed_without_torch(line: str, offered: list[str]) -> None:
+    asked = {
+        "_REPSIM_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+    }
+    *words, last = _loaded(PROGRAM, **asked).splitlines()
+    assert last == "LOADED []"
+    assert [word for word in words if word] == offered
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_the_script_for_bash_completes() -> None:
+    script = _loaded(PROGRAM, "--show-completion", "bash").partition("LOADED")[0]
+    ours = shlex.join([sys.executable, "-P", "-c", PROGRAM])
+    program = f"""
+env() {{ command env "${{@:1:$#-1}}" {ours}; }}
+{script}
+COMP_WORDS=(repsim prob) COMP_CWORD=1
+_repsim_completion repsim
+echo "${{COMPREPLY[@]}}"
+"""
+    done = subprocess.run(
+        ["bash", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "probe\n"
 
 
 def test_every_name_of_the_stub_exists_and_is_offered() -> None:
