@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from repsim.core.messages import Misuse
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import SCHEMA
 from repsim.datasets.store.attributes import attribute
@@ -171,7 +172,7 @@ def _variable(
             f"{f' and axes {said!r}' if said else ''}; name them with "
             'axes="example y x channel", or reshape (x[:, None] for one unit).'
         )
-        raise ValueError(msg)
+        raise ValueError(Misuse(msg) if said else msg)
     dims = [w if w in ("step", "example") else f"{name}_{w}" for w in words]
     return xr.Variable(dims, array).transpose(
         "step", "example", ..., missing_dims="ignore"

@@ -80,7 +80,7 @@ def select_layers(
     if not asked:
         return []
     wanted, odd = chosen(asked, known)
-    if odd:
+    if odd is not None:
         raise ValueError(unknown(what, odd, known))
     return wanted
 
@@ -94,11 +94,20 @@ def matrix_layers(
         held = run.variables[name].dims
         dims = [str(d) for d in held if d not in ("step", "example")]
         if len(dims) != 1 or "example" not in held:
+            if f"{name}_token" in held:
+                how = (
+                    'repsim.reduce(run, "tokens") makes each token an example, '
+                    '"mean", "last" or "first" a row of each text'
+                )
+            else:
+                how = (
+                    'repsim.reduce(run, "flatten") asks what a layer says and where, '
+                    'repsim.reduce(run, "mean") only what'
+                )
             msg = (
                 f"Expected layer {name!r} to have dims ([step,] example, unit), but "
                 f"got ({', '.join(str(d) for d in held)}); reduce maps and tokens "
-                'first: repsim.reduce(run, "flatten") asks what a layer says and '
-                'where, repsim.reduce(run, "mean") only what.'
+                f"first (reduce=, --reduce): {how}."
             )
             raise ValueError(msg)
     return wanted

@@ -81,7 +81,13 @@ def read_activations(
     if source.suffix == ".nc":
         return from_netcdf(source).load().assign_attrs(attrs)
     if source.suffix == ".csv" and source.is_file():
-        return from_dataframe(pd.read_csv(source)).assign_attrs(attrs)
+        try:
+            rows = pd.read_csv(source)
+        except (ValueError, OSError) as error:  # pandas' own are ValueErrors
+            said = " ".join(str(error).split())
+            msg = f"Expected {source} to be a table, but it cannot be read: {said}."
+            raise ValueError(msg) from error
+        return from_dataframe(rows).assign_attrs(attrs)
     arrays = dict(_folder(source)) if source.is_dir() else read_file(source)
     axes = axes or _said(arrays.pop(SAID, None))
     coords = {COORDINATES[n]: a for n, a in arrays.items() if n in COORDINATES}
@@ -243,6 +249,7 @@ def write_activations(run: xr.Dataset, path: str | Path) -> None:
     known = [".npz", ".mat", ".csv", ".nc", ".zarr"]
     if target.suffix not in known:
         raise ValueError(unknown("file's ending", target.suffix, known))
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix in (".nc", ".zarr"):
         save_recording(run, target)
         return

@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from repsim.core.devices import device_named, multiplying
+from repsim.core.messages import Misuse, unknown
 from repsim.probes.logistic.conditioning import Conditioned, condition
 from repsim.probes.logistic.solver import Solution, minimise
 
@@ -224,11 +225,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             value = getattr(self, name)
             if not isinstance(value, Real) or not 0 < float(value) < np.inf:
                 msg = f"Expected `{name}` to be positive and finite, but got {value!r}."
-                raise ValueError(msg)
+                raise ValueError(Misuse(msg))
         rounds: Any = self.max_iter
         if not isinstance(rounds, Integral) or int(rounds) < 1:
             msg = f"Expected `max_iter` to be at least 1, but got {rounds!r}."
             raise ValueError(msg)
+        rare: Any = self.class_weight
+        if isinstance(rare, str) and rare != "balanced":
+            raise ValueError(unknown("class_weight", rare, ["balanced"]))
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Return the logits.

@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-from repsim.core.messages import seed_number, whole
+from repsim.core.messages import Misuse, seed_number, whole
 from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.probes.targets import Target, per_example, some
 
@@ -99,7 +99,7 @@ def splits(
     """Return seeded splits: classes in proportion, no group on both sides."""
     if not isinstance(test_size, Real) or not 0 < float(test_size) < 1:
         msg = f"Expected `test_size` to be between 0 and 1, but got {test_size!r}."
-        raise ValueError(msg)
+        raise ValueError(Misuse(msg))
     n = len(target.values)
     k = 2 if target.classes is None else len(target.classes)
     held = int(np.ceil(n * test_size))

@@ -96,7 +96,7 @@ def test_tokens_and_masks(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         cells = repsim.compare_models(*nets, batch, reduce=reduce, progress=False)
         np.testing.assert_allclose(cells, expected, atol=1e-6)
-    with pytest.raises(ValueError, match=r'"flatten"\) asks what .*"mean"\) only what'):
+    with pytest.raises(ValueError, match=r'"tokens"\) makes each token an example'):
         repsim.compare_models(*nets, batch, progress=False)
 
 

@@ -1,6 +1,7 @@
 """Which modules of a network are recorded, and under which names."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from difflib import get_close_matches
@@ -21,7 +22,8 @@ Found = Tensor | PackedSequence
 Layers = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 _INNER = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
-_NO_LAYER = (_Loss, nn.ModuleList, nn.ModuleDict)
+_LISTS = (nn.ModuleList, nn.ModuleDict)
+_NO_LAYER = (_Loss, *_LISTS)
 _CALL = re.compile(r"call([1-9][0-9]*)")
 _INPUT = re.compile(r"input(\..+)?")
 
@@ -168,7 +170,37 @@ def select(model: nn.Module, layers: Layers = "*") -> dict[str, Choice]:
     for pattern in patterns:
         if pattern.startswith("!"):
             _leave_out(chosen, pattern, modules)
+    _tell_lists(chosen, patterns, modules)
     return _watchable({path: chosen[path] for path in modules if path in chosen})
+
+
+def _lists(modules: Mapping[str, nn.Module]) -> list[str]:
+    """Return the lists of modules that have members, which alone are called."""
+    return [n for n, m in modules.items() if isinstance(m, _LISTS) and len(m)]
+
+
+def _tell_lists(
+    chosen: Iterable[str], patterns: list[str], modules: Mapping[str, nn.Module]
+) -> None:
+    """Say which lists of modules globs have met, whose members none has chosen."""
+    globs = [glob(p.partition("@")[0]) for p in patterns if not p.startswith("!")]
+    left = [
+        name
+        for name in _lists(modules)
+        if any(regex.fullmatch(name) for regex in globs)
+        and not any(path.startswith(f"{name}.") for path in chosen)
+    ]
+    # What is left out by name, with its members or alone, is left out knowingly.
+    left = [n for n in left if f"!{n}" not in patterns and f"!{n}.**" not in patterns]
+    if left:
+        members = [f"{name}.*" for name in left]
+        warnings.warn(
+            f"Lists of modules are not called themselves, so nothing of "
+            f"{', '.join(left)} is recorded; layers={[*patterns, *members]} takes "
+            f"their members, layers={[*patterns, *(f'!{n}' for n in left)]} leaves "
+            "them out unsaid.",
+            stacklevel=4,
+        )
 
 
 def _leave_out(
@@ -258,6 +290,14 @@ def _choose(
             for name, module in modules.items()
             if regex.fullmatch(name) and not isinstance(module, _NO_LAYER)
         ]
+        lists = [n for n in _lists(modules) if regex.fullmatch(n)]
+        if lists and not matches:
+            msg = (
+                f"Expected `layers` to match modules that are called, but {pattern!r} "
+                f"matches only lists of modules ({', '.join(lists)}), which are not; "
+                f"take their members, as in layers={[f'{n}.*' for n in lists]}."
+            )
+            raise ValueError(msg)
     if not matches:
         raise ValueError(_unmatched(pattern, path, modules))
     for name in matches:

@@ -12,7 +12,7 @@ import repsim
 from repsim.cli import recording_commands as on
 from repsim.cli import training_commands as train
 from repsim.cli.options import Json, say
-from repsim.core.messages import Unknown
+from repsim.core.messages import Misuse
 from repsim.core.provenance import versions
 
 app = typer.Typer(
@@ -64,9 +64,13 @@ def main() -> None:
         app()
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         sentence = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            # The system's own words, which say neither what was wanted nor where.
+            place, said = error.filename, error.strerror
+            sentence = f"Expected to read or write {place}, but got: {said}."
         typer.echo(f"Error: {sentence}", err=True)
-        # A name that does not exist is bad usage, whatever command it was given to.
-        sys.exit(2 if error.args and isinstance(error.args[0], Unknown) else 1)
+        # What an argument cannot be is bad usage, whatever command it was given to.
+        sys.exit(2 if error.args and isinstance(error.args[0], Misuse) else 1)
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:

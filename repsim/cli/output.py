@@ -27,8 +27,14 @@ def _open_run(path: Path, step: str) -> Any:
 
     _refuse_study(path)
     run = open_recording(path)
-    if "step" not in run.dims or step == "all":
+    if step == "all" or ("step" not in run.dims and step == "last"):
         return run
+    if "step" not in run.dims:
+        msg = (
+            f"Expected no --step, as {path} holds a single moment, but got {step!r}; "
+            "leave it out."
+        )
+        raise typer.BadParameter(msg)
     if step == "last":
         return run.isel(step=-1)
     there = [int(s) for s in run["step"].values]
@@ -60,6 +66,25 @@ def _refuse_study(path: Path) -> None:
 def listed(text: str | None) -> list[str] | None:
     """Return what commas separate."""
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def expect_place(out: Path | None) -> None:
+    """Refuse a result's file that cannot be written before anything is computed."""
+    if out is None:
+        return
+    if out.suffix.lower() not in (".png", ".svg", ".pdf", ".csv", ".json"):
+        msg = (
+            f"Expected --out to end in .png, .svg, .pdf, .csv or .json, but got {out}."
+        )
+        raise typer.BadParameter(msg)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = (
+            f"Expected a folder at {out.parent} for {out.name}, but it cannot be made "
+            f"({error.strerror})."
+        )
+        raise OSError(msg) from error
 
 
 def whole_numbers(text: str | None, name: str) -> list[int]:
@@ -101,7 +126,6 @@ def write_result(result: Any, out: Path | None, draw: Any) -> list[str]:
     """Write numbers (CSV, JSON, netCDF) or a picture with its numbers beside it."""
     if out is None:
         return []
-    out.parent.mkdir(parents=True, exist_ok=True)
     frame = (
         result.to_dataframe(name="value")
         if hasattr(result, "name")
@@ -114,11 +138,6 @@ def write_result(result: Any, out: Path | None, draw: Any) -> list[str]:
     if kind == ".json":
         out.write_text(json.dumps(plain_numbers(result), indent=1))
         return [str(out)]
-    if kind not in (".png", ".svg", ".pdf"):
-        msg = (
-            f"Expected --out to end in .png, .svg, .pdf, .csv or .json, but got {out}."
-        )
-        raise typer.BadParameter(msg)
     figure = draw(result)
     figure.savefig(out, dpi=150, facecolor="white", bbox_inches="tight")
     table = out.with_suffix(".csv")

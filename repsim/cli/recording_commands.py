@@ -16,12 +16,14 @@ from repsim.cli.options import (
     say,
 )
 from repsim.cli.output import (
+    expect_place,
     listed,
     open_run,
     parsed_options,
     plain_numbers,
     write_result,
 )
+from repsim.core.messages import unknown
 
 
 def compare(
@@ -59,6 +61,7 @@ def compare(
     from repsim.comparison.all_pairs import compare as compare_recordings
     from repsim.studies.plugins import import_modules
 
+    expect_place(out)
     import_modules(plugin or [])
     cells = compare_recordings(
         open_run(a, step, reduce),
@@ -105,6 +108,7 @@ def rdm(
 
     from repsim.geometry.stacks import rdms
 
+    expect_place(out)
     wanted = cast(Any, metric)  # checked there, with the nearest match
     matrices = rdms(open_run(run, step, reduce), metric=wanted, layers=listed(layers))
 
@@ -175,7 +179,12 @@ def probe(
     from repsim.datasets.recordings import select_layers
     from repsim.probes import LinearProbe, probe_layers
 
+    expect_place(out)
     recording = open_run(run, step, reduce)
+    of_examples = [n for n, c in recording.coords.items() if c.dims == ("example",)]
+    if control not in (None, "shuffled", *of_examples):
+        known = ["shuffled", *map(str, of_examples)]
+        raise typer.BadParameter(unknown("--control", control, known))
     if layers is not None:
         wanted = select_layers(recording, listed(layers))
         recording = recording[wanted].assign_attrs(layers=wanted)

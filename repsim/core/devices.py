@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
+from repsim.core.messages import Misuse
+
 
 def device_named(name: str | torch.device) -> torch.device:
     """Return the device of a name, checked by putting a number there."""
@@ -20,13 +22,13 @@ def device_named(name: str | torch.device) -> torch.device:
             f"Expected `device` to work here, but got {str(name)!r}, which torch "
             "cannot use here; auto takes an accelerator where there is one, or the CPU."
         )
-        raise ValueError(msg) from error
+        raise ValueError(Misuse(msg)) from error
     if device.type == "mps":
         msg = (
             "Expected `device` to have float64, in which sums are added up, but got "
             "'mps', which has not; take 'cpu'."
         )
-        raise ValueError(msg)
+        raise ValueError(Misuse(msg))
     return device
 
 

@@ -24,7 +24,9 @@ def _choice(part: str) -> str:
     return f"[{'^' + body[1:] if body.startswith('!') else body}]"
 
 
-def chosen(patterns: Iterable[str], names: Sequence[str]) -> tuple[list[str], str]:
+def chosen(
+    patterns: Iterable[str], names: Sequence[str]
+) -> tuple[list[str], str | None]:
     """Return the names that patterns choose, and the first pattern without a match.
 
     A name is itself before it is a pattern. Names keep the order of the patterns, those
@@ -45,7 +47,7 @@ def chosen(patterns: Iterable[str], names: Sequence[str]) -> tuple[list[str], st
             if not out:
                 return [], pattern
             found = [name for name in found if name not in out]
-    return found, "" if found else " ".join(asked)
+    return found, None if found else " ".join(asked)
 
 
 def matching(pattern: str, names: Sequence[str]) -> list[str]:

@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 
 
-class Unknown(str):
-    """The sentence for a name that does not exist: the caller's mistake, as a type."""
+class Misuse(str):
+    """The sentence for an argument that cannot be: the caller's mistake, as a type."""
+
+    __slots__ = ()
+
+
+class Unknown(Misuse):
+    """The sentence for a name that does not exist."""
 
     __slots__ = ()
 
@@ -59,7 +65,7 @@ def require(right: bool, value: Any, expected: str) -> None:
     """Refuse a value of the wrong type."""
     if not right:
         msg = f"Expected {expected}, but got {type(value).__name__}."
-        raise TypeError(msg)
+        raise TypeError(Misuse(msg))
 
 
 def is_whole(value: Any) -> bool:
@@ -75,14 +81,14 @@ def whole(value: Any, name: str, least: int = 0, most: int = 2**63 - 1) -> int:
     """Return a whole number within bounds as an int, and refuse everything else."""
     if not is_whole(value):
         msg = f"Expected `{name}` to be a whole number, but got {value!r}."
-        raise TypeError(msg)
+        raise TypeError(Misuse(msg))
     integer = index(value)
     if integer < least and most == 2**63 - 1:
         msg = f"Expected `{name}` to be at least {least}, but got {value}."
-        raise ValueError(msg)
+        raise ValueError(Misuse(msg))
     if not least <= integer <= most:
         msg = f"Expected `{name}` between {least} and {most}, but got {value}."
-        raise ValueError(msg)
+        raise ValueError(Misuse(msg))
     return integer
 
 
@@ -102,5 +108,5 @@ def flag(value: Any, name: str) -> bool:
     """Return True or False, and refuse what is merely truthy, such as "no"."""
     if not isinstance(value, bool):
         msg = f"Expected `{name}` to be True or False, but got {value!r}."
-        raise TypeError(msg)
+        raise TypeError(Misuse(msg))
     return value

@@ -71,6 +71,8 @@ def models(
             height = top * (1.08 + 0.04 * lines)
             ax.plot([i, j], [height, height], "-", color="0.3", lw=1)
     ax.axhline(0, color="k", lw=0.8)
+    if lines:  # which are no values: a correlation ends at 1
+        ax.set_yticks([t for t in ax.get_yticks() if t <= max(1, top)], minor=False)
     ax.set_xticks(x, [str(name) for name in result["model"].values])
     ax.set_ylabel(f"RSA ({result.attrs['method']})")
     return ax

@@ -7,6 +7,8 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
+from repsim.core.messages import Misuse
+
 
 def import_modules(names: Iterable[str]) -> None:
     """Import modules by name, also from the working folder.
@@ -26,7 +28,7 @@ def import_modules(names: Iterable[str]) -> None:
         except Exception as error:  # Whatever the user's module raises.
             kind = f"{type(error).__name__}: " * (not isinstance(error, ImportError))
             msg = f"Expected the plugin {name!r} to import, but got {kind}{error}."
-            raise ImportError(msg) from error
+            raise ImportError(Misuse(msg)) from error
 
 
 def _beside_if_only_there(name: str) -> None:

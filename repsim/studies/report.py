@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from repsim.analyses import Analysis, NotApplicable, collect
 from repsim.core.files import NOT_FINITE, write_whole
-from repsim.core.messages import unknown
+from repsim.core.messages import unknown, whole
 from repsim.core.reductions import HOWS
 from repsim.core.threads import one_thread
 from repsim.datasets.pooling import How
@@ -101,6 +101,8 @@ def write_report(
     FileNotFoundError: Expected a study at no/such/folder, but found none; run ...
     """
     store, out = places(Path(path), out)
+    if jobs is not None:
+        whole(jobs, "jobs", 1)
     if reduce not in (None, *HOWS):
         raise ValueError(unknown("reduce", reduce, HOWS))
     facts = study_facts(store, reduce)

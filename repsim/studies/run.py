@@ -15,6 +15,7 @@ import zarr
 
 from repsim import datasets
 from repsim.core.files import local_folder, write_whole
+from repsim.core.messages import whole
 from repsim.core.provenance import versions
 from repsim.datasets.studies import open_study
 from repsim.learning.rule_info import Diverged
@@ -186,9 +187,8 @@ def run_study(
 
 def check(spec: Spec, jobs: int | None = None) -> None:
     """Raise for what cannot run, before anything is written."""
-    if jobs is not None and jobs < 1:
-        msg = f"Expected `jobs` to be at least 1, but got {jobs}."
-        raise ValueError(msg)
+    if jobs is not None:
+        whole(jobs, "jobs", 1)
     import_modules(spec.plugins)
     data = load(spec)
     check_data(data)

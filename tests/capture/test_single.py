@@ -600,3 +600,36 @@ def test_attributes_are_kept_or_refused(net: nn.Module, x: Tensor) -> None:
     assert attrs["names"] == ["b"]
     with pytest.raises(TypeError, match="Expected the attribute 'f' to be text"):
         repsim.record(net, x, attrs={"f": len})
+
+
+class Listed(nn.Module):
+    """A network as many write it: its blocks in a list."""
+
+    def __init__(self, *, head: bool = True) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        if head:
+            self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x) if hasattr(self, "head") else x
+
+
+def test_lists_of_modules_are_not_left_out_unsaid(x: Tensor) -> None:
+    model = Listed()
+    with pytest.warns(UserWarning, match="nothing of blocks is recorded") as caught:
+        assert repsim.layers(repsim.record(model, x)) == ["head"]
+    assert "layers=['*', 'blocks.*'] takes" in str(caught[0].message)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="nothing of blocks is recorded") as caught:
+        repsim.Recorder(model, x)
+    assert caught[0].filename == __file__
+    everything = ["blocks.0", "blocks.1", "head"]
+    for patterns in ("**", ["*", "blocks.*"]):
+        assert repsim.layers(repsim.record(model, x, layers=patterns)) == everything
+    for patterns in ("head", ["*", "!blocks"], ["*", "!blocks.**"]):
+        assert repsim.layers(repsim.record(model, x, layers=patterns)) == ["head"]
+    with pytest.raises(ValueError, match=r"only lists .*in layers=\['blocks\.\*'\]\."):
+        repsim.record(Listed(head=False), x)

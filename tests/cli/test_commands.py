@@ -58,8 +58,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["study", "report", "reproduce", "compare", "probe", "rdm", "version"]
-)
+    "command",
+    [
+        "study", "report", "reproduce", "compare", "probe", "rdm", "show", "import",
+        "export", "doctor", "version",
+    ],
+)  # fmt: skip
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(command, "--help") == 0
     said = capsys.readouterr().out
@@ -223,7 +227,7 @@ def test_maps_and_tokens_are_reduced_when_asked(
     for command in ("compare", "rdm", "probe"):
         capsys.readouterr()
         assert _run(command, path) == 1
-        assert '"flatten") asks what' in capsys.readouterr().err
+        assert "first (reduce=, --reduce)" in capsys.readouterr().err
         assert _run(command, path, "--reduce", "last", "--json") == 0
         assert _run(command, path, "--reduce", "lost") == 2
         assert "Did you mean 'last'?" in capsys.readouterr().err
@@ -317,6 +321,11 @@ def test_a_study_is_not_a_recording(
         (["compare", "missing.zarr"], 1, "missing.zarr"),
         (["rdm", "missing.zarr"], 1, "missing.zarr"),
         (["probe", "missing.zarr"], 1, "missing.zarr"),
+        (["compare", "run.zarr", "--plugin", "no_such_module"], 2, "no_such_module"),
+        (["reproduce", "--plugin", "no_such_module"], 2, "no_such_module"),
+        (["rdm", "run.zarr", "--out", "x.gif"], 2, ".png, .svg, .pdf, .csv or .json"),
+        (["import", "missing.npz", "--out", "new.zarr"], 1, "missing.npz"),
+        (["export", "missing.zarr", "--out", "x.npz"], 1, "missing.zarr"),
         (["reproduce", "--claims", "C99"], 2, "C99"),
         (["reproduce", "--seeds", "0"], 2, "`seeds` to be at least 1"),
         (["reproduce", "--dataset", "lin_2"], 2, "`dataset` to be one of digits"),
@@ -361,6 +370,55 @@ def test_a_file_where_the_folder_should_be(
     assert _run("study", "--out", str(taken), *QUICK) == 1
     assert "is a file" in capsys.readouterr().err
     assert taken.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (["compare", "run.zarr", "--step", "7"], 2, "run.zarr holds a single moment"),
+        (["compare", "run.zarr", "--layers", ","], 2, "of hidden_1, but got ''."),
+        (["compare", "run.zarr", "--device", "foo"], 2, "`device` to work here"),
+        (["compare", "run.zarr", "--out", "text.txt/x.png"], 1, "a folder at text.txt"),
+        (["compare", "text.txt"], 1, "a file of another kind"),
+        (["compare", "bad.zarr"], 1, "bad.zarr/zarr.json to be a zarr v3 document"),
+        (["probe", "run.zarr", "--C", "-1"], 2, "`C` to be positive and finite"),
+        (["probe", "run.zarr", "--test-size", "2"], 2, "`test_size` to be between"),
+        (["probe", "run.zarr", "--repeats", "0"], 2, "`repeats` to be at least 1"),
+        (["probe", "run.zarr", "--seed", "-1"], 2, "`seed` between 0 and"),
+        (["probe", "run.zarr", "--class-weight", "b"], 2, "`class_weight` to be one"),
+        (["probe", "run.zarr", "--control", "suffled"], 2, "Did you mean 'shuffled'?"),
+        (["import", "bad.csv", "--out", "n.zarr"], 1, "bad.csv to be a table, but"),
+        (["import", "three.npy", "--out", "n.zarr"], 1, "--axes 'example token unit'"),
+        (["import", "three.npy", "--out", "n.zarr", "--axes", "a"], 2, "and axes 'a'"),
+        (["report", "run.zarr", "--jobs", "0"], 2, "`jobs` to be at least 1"),
+        (["export", "run.zarr", "--out", "text.txt/x.npz"], 1, "to read or write text"),
+    ],
+)
+def test_one_kind_of_mistake_has_one_exit_status(
+    words: list[str],
+    status: int,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """2 where an argument cannot be, 1 where the arguments meet what cannot be used."""
+    monkeypatch.chdir(tmp_path)
+    values = np.eye(8, 3)
+    run = repsim.from_arrays({"hidden_1": values}, labels=[0, 1] * 4)
+    repsim.save_recording(run, "run.zarr")
+    np.save("three.npy", np.arange(120.0).reshape(4, 5, 6))
+    Path("text.txt").write_text("hello")
+    Path("bad.csv").write_text("a,b\n1\n2,3,4\n")
+    Path("bad.zarr").mkdir()
+    Path("bad.zarr/zarr.json").write_text("{")
+    before = sorted(tmp_path.iterdir())
+    assert _run(*words) == status
+    said = " ".join(capsys.readouterr().err.split())
+    assert sentence in said
+    assert said.count("Error:") == 1
+    assert "Traceback" not in said and "[Errno" not in said and "\x1b" not in said
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

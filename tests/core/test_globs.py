@@ -28,7 +28,7 @@ NAMES = ["stem", "layers.0.attn", "layers.0.mlp", "layers.1.attn", "layers.1.mlp
 def test_patterns_choose_names_in_order(
     patterns: list[str], expected: list[str]
 ) -> None:
-    assert chosen(patterns, NAMES) == (expected, "")
+    assert chosen(patterns, NAMES) == (expected, None)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,7 @@ def test_patterns_choose_names_in_order(
         (["stem", "head*"], "head*"),
         (["**", "!head"], "!head"),
         (["stem", "!stem"], "stem !stem"),
+        (["", ""], ""),
     ],
 )
 def test_what_matches_nothing_is_told(patterns: list[str], odd: str) -> None:

@@ -24,6 +24,8 @@ def test_bars_ceiling_and_marks_are_the_result(rng: np.random.Generator) -> None
     labels = [patch.get_label() for patch in ax.patches]
     assert "noise ceiling" in labels
     assert ax.get_ylabel() == "RSA (spearman)"
+    assert max(np.max(line.get_ydata()) for line in ax.get_lines()) > 1
+    assert max(ax.get_yticks()) <= 1  # lines above are no values
     single = model_test(data[0], {"truth": truth}, over="example")
     _, other_ax = plt.subplots()
     plot.models(single, ax=other_ax, color="C2")
