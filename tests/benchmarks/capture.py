@@ -1,7 +1,7 @@
 """What recording costs a training run, and what the store costs in bytes.
 
     python tests/benchmarks/capture.py            # all of it, some five minutes
-    python tests/benchmarks/capture.py overhead   # or codecs, memory, packing, tokens
+    python tests/benchmarks/capture.py overhead   # or codecs, bfloat16, memory, packing, tokens
 
 CPU time is the process's, all threads together; one thread for torch; medians.
 """
@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numcodecs
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -163,6 +165,31 @@ def codecs(rounds: int = 5) -> None:
     cached, synced = (64 * 4.194304 / seconds for seconds in disk.values())
     _say(f"\n`dd` of 268 MB, wall clock: {cached:.0f} MB/s into the system's cache,")
     _say(f"{synced:.0f} MB/s with conv=fdatasync (medians of {rounds})")
+
+
+def bfloat16() -> None:
+    """Print the room that bfloat16 takes as it is stored, and as its bare 16 bits."""
+    torch.manual_seed(0)
+    outs = {"Linear": nn.Linear(64, 512), "ReLU": nn.ReLU(), "GELU": nn.GELU()}
+    net = nn.Sequential(outs["Linear"], outs["ReLU"], nn.Linear(512, 512), outs["GELU"])
+    kinds = (torch.float32, torch.bfloat16)
+    wide, run = (
+        repsim.record(net.to(kind), torch.randn(2048, 64).to(kind)) for kind in kinds
+    )
+    forms: dict[str, Callable[[Any], bytes]] = {
+        "as stored": lambda x: Codec().encode(x),
+        "its 16 bits alone": lambda x: Codec().encode(
+            (x.view(np.uint32) >> 16).astype(np.uint16)
+        ),
+        "zstd, not shuffled": lambda x: numcodecs.Zstd(1).encode(x),
+    }
+    _say(f"\n| bytes a number | {' | '.join(forms)} | the layer in float32 |")
+    _say("| --- " * (len(forms) + 2) + "|")
+    for name, layer in zip(outs, ("0", "1", "3"), strict=True):
+        x = np.ascontiguousarray(run[layer].values)
+        sizes = [len(form(x)) for form in forms.values()]
+        sizes.append(len(Codec().encode(wide[layer].values)))
+        _say(f"| {name} | " + " | ".join(f"{n / x.size:.2f}" for n in sizes) + " |")
 
 
 def _seconds(command: list[str], rounds: int = 5) -> float:
@@ -326,6 +353,7 @@ if __name__ == "__main__":
     tables = {
         "overhead": overhead,
         "codecs": codecs,
+        "bfloat16": bfloat16,
         "memory": memory,
         "packing": packing,
         "tokens": tokens,

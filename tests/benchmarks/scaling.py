@@ -198,7 +198,7 @@ def measured(options: argparse.Namespace) -> dict[Key, list[dict[str, Any]]]:
         for n in options.examples:
             path = Path(folder) / f"{n}.zarr"
             for workers in options.workers:
-                for form in ("repsim", "dask"):
+                for form in options.forms:
                     mine = runs.setdefault((n, workers, form), [])
                     while len(mine) < options.repeats:
                         if not path.exists():
@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=2.0, help="GiB of sums")
     parser.add_argument("--examples", type=int, nargs="+", default=[20_000, 200_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--forms", nargs="+", default=["repsim", "dask"])
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--units", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=1)
