@@ -163,13 +163,17 @@ def reduced(
     merge: Callable[[Any, Any], Any],
     finish: Callable[[Any], Any],
     *shared: Any,
+    once: Callable[..., Any] | None = None,
 ) -> Any:
     """Return finish(merge(…)) of function(item, *shared) of every item.
 
+    With `once`, of function(item, *shared, once(*shared)), which is read once for all.
     Neighbours are merged two by two, in an order that depends on the items alone: the
     result is the same to the last bit for any number of workers.
     """
     held = [client.submit(_same, _Held(_light(one)), pure=False) for one in shared]
+    if once is not None:
+        held.append(client.submit(_summed, once, *held, pure=False))
     level = [
         client.submit(_summed, function, item, *held, pure=False) for item in items
     ]

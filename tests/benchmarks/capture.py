@@ -1,7 +1,7 @@
 """What recording costs a training run, and what the store costs in bytes.
 
     python tests/benchmarks/capture.py            # all of it, some five minutes
-    python tests/benchmarks/capture.py overhead   # or codecs, bfloat16, memory, packing, tokens
+    python tests/benchmarks/capture.py overhead   # or codecs, bfloat16, memory, …
 
 CPU time is the process's, all threads together; one thread for torch; medians.
 """

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -205,6 +206,26 @@ def test_one_two_and_four_workers_agree_to_the_last_bit(
     assert (values[2] == values[0]).all()
 
 
+def test_workers_read_each_example_once_and_the_first_one_once_more(
+    pair: tuple[list[Any], list[Any]],
+    workers: Callable[[int], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows: Counter[int] = Counter()
+    plain = reader.StoredArray._read
+
+    def read(self: Any, key: tuple[Any, ...]) -> Any:
+        if self._folder.name == "l1":
+            _, examples, _ = key
+            rows.update(range(*examples.indices(N)))
+        return plain(self, key)
+
+    workers(2)
+    monkeypatch.setattr(reader.StoredArray, "_read", read)
+    repsim.compare(pair[1][0].isel(step=0))
+    assert rows == Counter(range(N)) + Counter([0])
+
+
 def test_a_recording_of_dask_arrays_is_read_within_its_task(
     pair: tuple[list[Any], list[Any]], workers: Callable[[int], Any]
 ) -> None:
@@ -350,11 +371,11 @@ def test_processes_one_of_them_killed(number: int, tmp_path: Path) -> None:
         distributed.Client(local) as client,
     ):
         client.wait_for_workers(number)
-        killed = threading.Timer(
-            0.3, lambda: os.kill(next(iter(local.workers.values())).pid, signal.SIGKILL)
-        )
+        victim = next(iter(local.workers.values())).pid
+        killed = threading.Timer(0.3, lambda: os.kill(victim, signal.SIGKILL))
         killed.start()
         began = time.monotonic()
         while killed.is_alive() or time.monotonic() - began < 2:
             measured = repsim.compare(stored)
             xr.testing.assert_allclose(measured, expected, rtol=1e-10, atol=1e-12)
+        assert victim not in {nanny.pid for nanny in local.workers.values()}

@@ -144,7 +144,13 @@ def streamed_sums(
         else:
             spans = spans_of(read_here, one.split)
             part, scales = cluster.reduced(
-                client, sum_up, spans, Moments.merged, sums_of, read_here
+                client,
+                sum_up,
+                spans,
+                Moments.merged,
+                sums_of,
+                read_here,
+                once=first_rows,
             )
             advance(len(spans))
         where = np.ix_(one.layers, one.layers)
@@ -170,7 +176,8 @@ def on_devices(
     spans = list(zip(edges, edges[1:], strict=False))
 
     def share(place: str, span: tuple[int, int]) -> Moments:
-        return span_moments(split, dtype, precision, place, span, sources, advance)
+        how = (split, dtype, precision, place)
+        return span_moments(*how, span, sources, advance=advance)
 
     if len(places) == 1:
         return share(places[0], spans[0])
@@ -192,6 +199,7 @@ def span_moments(
     device: str,
     span: tuple[int, int],
     sources: Sequence[Matrix],
+    firsts: Sequence[torch.Tensor] | None = None,
     advance: Advance = lambda done: None,
 ) -> Moments:
     """Return the sums over a run of the examples, read block by block."""
@@ -202,13 +210,18 @@ def span_moments(
         device,
         precision=precision,
     )
-    blocks = Blocks(sources, precision, device, span=span)
+    blocks = Blocks(sources, precision, device, span=span, firsts=firsts)
     for block in blocks:
         moments.rescale(blocks.exponents)
         moments.update(block)
         advance(1)
     moments.forget()
     return moments
+
+
+def first_rows(sources: Sequence[Matrix]) -> list[torch.Tensor]:
+    """Return the first example of each layer, about which all runs are summed."""
+    return [read(source, 0, 1) for source in sources]
 
 
 def sums_of(moments: Moments) -> tuple[Sums, np.ndarray]:
@@ -236,7 +249,9 @@ def spans_of(sources: Sequence[Matrix], split: int | None) -> list[tuple[int, in
     n = int(sources[0].shape[0])
     number = number_of_spans(n, [int(s.shape[1]) for s in sources], split)
     chunk = max(max(1, int(getattr(source, "chunk", 1))) for source in sources)
-    chunk = min(chunk, max(1, n // number)) if chunk > n // 2 else chunk
+    if chunk > n // 2:  # each run unpacks all of its chunk
+        number = SPANS[0]
+        chunk = min(chunk, max(1, n // number))
     rows = max(1, -(-n // number // chunk)) * chunk
     edges = [*range(0, n, rows), n]
     return list(zip(edges, edges[1:], strict=False))
@@ -273,7 +288,9 @@ class Blocks:
         device: str,
         edges: Sequence[int] | None = None,
         span: tuple[int, int] | None = None,
+        firsts: Sequence[torch.Tensor] | None = None,
     ) -> None:
+        self._firsts = firsts
         self._sources = sources
         self._precision = precision
         self._device = device
@@ -295,9 +312,8 @@ class Blocks:
         rows = int(np.diff(edges).max())
         out = torch.empty(rows, width, dtype=kind, device=self._device)
         # Of the first of all examples, also in a later run: sums about it add up.
-        firsts = [
-            read(source, 0, 1).to(self._device) for source in self._sources if begin
-        ]
+        known = (self._firsts or first_rows(self._sources)) if begin else []
+        firsts = [x.to(self._device) for x in known]
         firsts = [
             x if x.dtype.itemsize >= kind.itemsize else x.to(kind) for x in firsts
         ]
@@ -372,8 +388,8 @@ class Blocks:
         source, rest = self._sources[i], self._rests[i]
         known = 0 if rest is None else len(rest)
         if known < stop - start:
-            n, chunk = int(source.shape[0]), max(1, int(getattr(source, "chunk", 1)))
-            end = min(n, -(-stop // chunk) * chunk)
+            chunk = max(1, int(getattr(source, "chunk", 1)))
+            end = min(self._span[1], -(-stop // chunk) * chunk)
             fresh = read(source, start + known, end)
             rest = fresh if rest is None or not known else torch.cat([rest, fresh])
         assert rest is not None
