@@ -65,8 +65,9 @@ def study(
     rdm: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Measured RDMs over the recorded examples (.npy, .mat, .nc), one file "
-            "a subject or all in one: every layer is held against them."
+            help="Measured RDMs over the test data's examples, in their order (.npy, "
+            ".mat, .nc), one file a subject or all in one: every layer is held "
+            "against them."
         ),
     ] = None,
     root: Annotated[
@@ -96,6 +97,10 @@ def study(
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Updates.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples an update.")] = 128,
+    examples: Annotated[
+        int | None,
+        typer.Option(help="Test examples to record; default: 400, tokens of 50."),
+    ] = None,
     lr: Annotated[
         float | None,
         typer.Option(help="Learning rate; default: tuned for each condition."),
@@ -144,6 +149,7 @@ def study(
             "seeds": seeds, "seed": seed, "root": root, "width": width, "steps": steps,
             "activation": activation, "batch_size": batch_size, "lr": lr,
             "device": device, "plugins": plugin or [],
+            **({} if examples is None else {"examples": examples}),
         }  # fmt: skip
         _atlas(preset, out, given, cost=cost, jobs=jobs, quiet=quiet, as_json=as_json)
         return
@@ -171,6 +177,7 @@ def study(
         "activation": activation,
         "steps": steps,
         "batch_size": batch_size,
+        "examples": examples,
         "lr": lr,
         "loss": loss,
         "metric": metric,

@@ -75,7 +75,12 @@ def build(
 
 
 def recorded(test: xr.Dataset, examples: int) -> xr.Dataset:
-    """Return the examples to record, sorted by label, classes as equal as can be.
+    """Return the examples to record, sorted by label, classes as equal as can be."""
+    return test.isel(example=positions(test, examples))
+
+
+def positions(test: xr.Dataset, examples: int) -> np.ndarray:
+    """Return where in the test data the examples lie that are recorded, in order.
 
     Of numbers to predict, those evenly spaced in the order of the first one.
     """
@@ -83,13 +88,13 @@ def recorded(test: xr.Dataset, examples: int) -> xr.Dataset:
     if label.dtype.kind == "f":
         order = np.argsort(label.reshape(len(label), -1)[:, 0], kind="stable")
         count = min(examples, len(order))
-        return test.isel(example=order[np.arange(count) * len(order) // count])
+        return np.asarray(order[np.arange(count) * len(order) // count])
     rank = np.empty(label.size, dtype=int)
     for value in np.unique(label):
         of_class = np.flatnonzero(label == value)
         rank[of_class] = np.arange(of_class.size)
     first = np.lexsort((label, rank))[:examples]
-    return test.isel(example=first[np.lexsort((first, label[first]))])
+    return np.asarray(first[np.lexsort((first, label[first]))])
 
 
 @one_thread()

@@ -9,6 +9,8 @@ from repsim.studies.facts import attributes
 from repsim.studies.spec import Spec, spec_from_json
 
 RUNS, SUMMARY, TRAINING = "runs.zarr", "study.json", "training"
+TEST_SIZE, TEST_POSITIONS = "test_examples", "test_positions"
+"""Attributes of a study's root: of how many test examples which ones are recorded."""
 
 
 def finished(out: Path, spec: Spec) -> bool:

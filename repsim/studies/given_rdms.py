@@ -11,7 +11,8 @@ import zarr
 from repsim.core.files import DOCUMENT
 from repsim.datasets.exchange import from_other
 from repsim.datasets.imports import read_file
-from repsim.studies.completeness import RUNS
+from repsim.studies.completeness import RUNS, TEST_POSITIONS, TEST_SIZE
+from repsim.studies.facts import attributes
 from repsim.studies.materials import load
 from repsim.studies.plugins import import_modules
 from repsim.studies.spec import Spec
@@ -29,7 +30,9 @@ def add_rdms(paths: Sequence[str | Path], out: str | Path) -> xr.DataArray:
         netCDF, square (example, example) or condensed (pair), with one more axis in
         front for subjects. Several files are so many subjects.
     out : path
-        Folder of the study; its recorded examples are the stimuli, in their order.
+        Folder of the study. Its test data are the stimuli, in their order, of which
+        those that were recorded are taken; RDMs of fewer, and those of recordings made
+        elsewhere, are of the recorded examples, in their order.
 
     Returns
     -------
@@ -51,7 +54,11 @@ def add_rdms(paths: Sequence[str | Path], out: str | Path) -> xr.DataArray:
     """
     rows = _rows(paths)
     store = Path(out) / RUNS
-    _expect_of(rows, _examples(store))
+    held = attributes(store)
+    at = held.get(TEST_POSITIONS)
+    _expect_of(rows, _examples(store), held.get(TEST_SIZE))
+    if at is not None and _count(rows) == held[TEST_SIZE]:
+        rows = _taken(rows, at)
     rdms = xr.DataArray(rows, dims=("subject", "measured_pair"), name=NAME)
     mark = hashlib.sha256(rows.tobytes()).hexdigest()
     root = zarr.open_group(store, mode="r+")
@@ -68,7 +75,8 @@ def check_rdms(paths: Sequence[str | Path], spec: Spec) -> None:
     rows = _rows(paths)
     if spec.reduce != "tokens":  # how many tokens there are, the recordings say
         import_modules(spec.plugins)
-        _expect_of(rows, min(spec.examples, load(spec)[1].sizes["example"]))
+        size = load(spec)[1].sizes["example"]
+        _expect_of(rows, min(spec.examples, size), size)
 
 
 def _rows(paths: Sequence[str | Path]) -> np.ndarray:
@@ -89,13 +97,28 @@ def _count(rows: np.ndarray) -> int:
     return int(round((1 + (1 + 8 * int(rows.shape[-1])) ** 0.5) / 2))
 
 
-def _expect_of(rows: np.ndarray, examples: int) -> None:
-    if _count(rows) != examples:
-        msg = (
-            f"Expected measured RDMs of the {examples} recorded examples, but got some "
-            f"of {_count(rows)}; record those stimuli, in their order."
-        )
-        raise ValueError(msg)
+def _expect_of(rows: np.ndarray, recorded: int, size: int | None) -> None:
+    """Refuse RDMs that are neither of all test examples nor of the recorded ones."""
+    if _count(rows) in (recorded, size):
+        return
+    of = f"the {recorded} recorded examples"
+    if size is not None:
+        more = "" if size == recorded else f", or of {of}"
+        of = f"the {size} test examples{more}"
+    msg = (
+        f"Expected measured RDMs of {of}, but got some of {_count(rows)}; make the "
+        "stimuli the test data, in the RDMs' order."
+    )
+    raise ValueError(msg)
+
+
+def _taken(rows: np.ndarray, at: Sequence[int]) -> np.ndarray:
+    """Return condensed RDMs of some examples, in this order."""
+    n = _count(rows)
+    # scipy's place of the pair (i, j), i < j, in a condensed RDM.
+    i, j = np.asarray(at)[np.stack(np.triu_indices(len(at), 1))]
+    low, high = np.minimum(i, j), np.maximum(i, j)
+    return np.asarray(rows[:, n * low - low * (low + 1) // 2 + high - low - 1])
 
 
 def read(path: Path) -> np.ndarray:

@@ -21,12 +21,14 @@ from repsim.datasets.studies import open_study
 from repsim.learning.rule_info import Diverged
 from repsim.studies.cell import (
     build,
-    recorded,
+    positions,
     train_cell,
 )
 from repsim.studies.completeness import (
     RUNS,
     SUMMARY,
+    TEST_POSITIONS,
+    TEST_SIZE,
     finished,
     is_complete,
     merge,
@@ -226,7 +228,9 @@ def _write_root(store: Path, spec: Spec) -> None:
             return
     except FileNotFoundError:
         pass
-    kept = recorded(load(spec)[1], spec.examples)
+    test = load(spec)[1]
+    at = positions(test, spec.examples)
+    kept = test.isel(example=at)
     inputs, _ = datasets.to_tensors(kept, "flat")
     root = xr.Dataset(
         {"input": (("example", "feature"), inputs.numpy())},
@@ -239,7 +243,9 @@ def _write_root(store: Path, spec: Spec) -> None:
         root["target"] = (("example", "output"), label)
     if spec.reduce == "tokens":  # the recordings' examples are no inputs
         root = xr.Dataset()
-    root.attrs = {"dataset": spec.dataset, "conditions": conditions}
+    else:
+        root.attrs = {TEST_SIZE: test.sizes["example"], TEST_POSITIONS: at.tolist()}
+    root.attrs |= {"dataset": spec.dataset, "conditions": conditions}
     root.to_zarr(store, mode="a", consolidated=False, zarr_format=3)
     # Written last: without it the root was cut short and is written again.
     zarr.open_group(store, mode="r+").attrs["repsim_study"] = 1

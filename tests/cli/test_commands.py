@@ -116,7 +116,7 @@ def test_a_study_elsewhere_is_refused_before_anything_is_trained(
 @pytest.mark.parametrize(
     ("examples", "more", "message"),
     [
-        ([40], [], "of the 360 recorded examples, but got some of 40"),
+        ([40], [], "of the 360 test examples, but got some of 40"),
         ([40, 39], [], "but got 40 in brain0.npy and 39 in brain1.npy"),
         ([], ["--rdm", "nope.npy"], "a file at nope.npy, but found none"),
         ([360], ["--depth", "2,3"], "one --depth with --rdm, but got [2, 3]"),
