@@ -50,6 +50,11 @@ class RecordingPlots(_Plots):
         mine = _only(self._data, step)
         theirs = None if other is None else _only(other, step)
         cells = compare(mine, theirs, measure, layers=layers)
+        moments = {
+            int(r["step"]) for r in (mine, theirs) if r is not None and "step" in r
+        }
+        if len(moments) == 1:  # which the title says
+            cells = cells.assign_coords(step=moments.pop())
         return plot.heatmap(cells, ax=ax, **kwargs)
 
     def rdm_grid(

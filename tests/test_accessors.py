@@ -59,6 +59,8 @@ def test_its_plots_draw_what_the_functions_do(run: xr.Dataset) -> None:
     axes = flat.repsim.plot.heatmap(flat.sel(step=1))
     drawn = axes.collections[0].get_array()
     np.testing.assert_allclose(np.asarray(drawn).ravel(), cells.values.ravel())
+    assert axes.get_title() == "CKA"  # of two moments
+    assert flat.repsim.plot.heatmap(ax=axes).get_title() == "CKA · step 2"
     grid = flat.repsim.plot.rdm_grid(step=0)
     assert [a.get_title() for a in grid.axes.flat] == ["0", "1", "2"]
     assert len(flat.repsim.plot.probe().lines) == 3

@@ -121,7 +121,8 @@ def _name_side(
     """Name the layers along one side, and the dim."""
     short, lead = shortened(names)
     small = "x-small" if len(names) > 12 else "small"
-    upright = which == "x" and len("".join(short)) > 30
+    # Each has the same room, so the longest decides.
+    upright = which == "x" and len(short) * (1 + max(map(len, short), default=0)) > 30
     axis = axes.xaxis if which == "x" else axes.yaxis
     if not told:
         every = every_nth(short, 40)
@@ -187,6 +188,8 @@ def heatmaps(
         )
         raise ValueError(msg)
     names = labels(cells, col)
+    rows = max(1, -(-len(names) // max(1, columns)))
+    columns = max(1, -(-len(names) // rows))  # five as 3 + 2, not as 4 + 1
     figure, axes = panels(len(names), width=size, height=1.2 * size, columns=columns)
     figure.set_layout_engine("compressed")  # squares leave no gaps between them
     limits = shared_limits(cells, bool(kwargs.get("difference"))) | kwargs

@@ -178,6 +178,22 @@ def test_heatmaps_share_one_scale_and_one_bar() -> None:
     assert shift[0].collections[0].get_clim() == (-1.5, 1.5)
 
 
+def test_heatmaps_fill_their_rows_and_names_do_not_run_together() -> None:
+    names = ["hidden_1", "hidden_2", "hidden_3", "output"]
+    five = xr.DataArray(
+        np.ones((5, 4, 4)),
+        {"step": range(5), "layer_a": names, "layer_b": names},
+        name="cka",
+    )
+    axes = plot.heatmaps(five, col="step")
+    assert axes[0].get_subplotspec().get_gridspec().ncols == 3
+    figure = axes[-1].figure
+    figure.canvas.draw()
+    boxes = [t.get_window_extent() for t in axes[-1].get_xticklabels()]
+    assert len(boxes) == 4
+    assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+
+
 def test_heatmaps_say_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="`col` to be one of layer_a, layer_b"):
         plot.heatmaps(cells(np.eye(3)), col="step")
