@@ -179,7 +179,8 @@ def block_squares(
         for i, (start, end) in enumerate(zip(starts, columns, strict=True)):
             torch.linalg.vector_norm(wide[:, start:end], dim=1, out=lengths[:, i])
     thin = lengths.double().square_()
-    return membership(rows, thin).T @ thin
+    blocks: torch.Tensor = membership(rows, thin).T @ thin
+    return blocks
 
 
 def own_squares(group: Group) -> torch.Tensor:
