@@ -1,5 +1,6 @@
 """The atlas in numbers and pictures: what differs, where, since when, and a map."""
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import numpy as np
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from repsim.analyses.figure4 import hidden
 from repsim.analyses.seeds import LEVEL, STEPS, found
@@ -53,7 +55,7 @@ def write_page(out: Path, left_out: Mapping[str, Mapping[str, str]]) -> Path:
         storable(result).to_zarr(
             out / STORE, group=name, mode="w", consolidated=False, zarr_format=3
         )
-    maps = _maps(out, places)
+    maps = _maps(out, {name: _scored(result) for name, result in kept.items()})
     with plain_style():
         sections = [
             _differs(out, kept),
@@ -84,12 +86,19 @@ def _earlier(out: Path, like: str) -> dict[str, dict[str, str]]:
     """
     spec = _spec(out / like)
     return {
-        folder.name: json.loads(attributes(out / STORE / folder.name)["left_out"])
+        folder.name: json.loads(
+            attributes(out / STORE / folder.name).get("left_out", "{}")
+        )
         for folder in sorted(path.parent for path in out.glob(f"*/{SUMMARY}"))
         if (out / STORE / folder.name).is_dir()
         and _spec(folder)["conditions"][0] == spec["conditions"][0]
         and _spec(folder)["examples"] == spec["examples"]
     }
+
+
+def _scored(result: xr.Dataset) -> list[str]:
+    """Return the rules of a study that its numbers are of, the reference too."""
+    return [str(rule) for rule in result["scored"].values]
 
 
 def _reference(kept: Mapping[str, xr.Dataset]) -> str:
@@ -129,41 +138,38 @@ def _since(folder: Path, reference: str, rules: list[str]) -> xr.Dataset:
     A rule differs since the first step from which on every recorded one rejects, at a
     rate of false discoveries of 5 % over the rule's steps.
     """
-    import zarr
-
-    mark = study_facts(folder / RUNS).mark
-    store = folder / RESULTS
-    try:
-        if zarr.open_group(store, mode="r", path=SINCE).attrs["fingerprint"] == mark:
-            kept = opened(store / SINCE, None).load()
-            kept.attrs = {}
-            return restored(kept)
-    except (FileNotFoundError, KeyError):
-        pass
-    study, rows, begins = open_study(folder / RUNS), [], []
-    for rule in rules:
-        pair = {
-            "/".join(key): run.load()
-            for key, run in networks(study).items()
-            if key[0] in (reference, rule)
-        }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # few networks: said elsewhere
-            tree = xr.DataTree.from_dict(pair)
-            test = seed_test(tree, reference, rule, step="all")
-        p = test["omnibus_place_p"]
-        rows.append(p.drop_attrs())
+    rows = [_place_p(folder, reference, rule) for rule in rules]
+    begins = []
+    for p in rows:
         rejected = false_discovery(p.values) <= LEVEL
         stays = np.logical_and.accumulate(rejected[::-1])[::-1]
         at = p["step"].values[stays]
         begins.append(float(at[0]) if at.size else np.nan)
     along = xr.Variable("rule", rules)
-    result = xr.Dataset({"place_p": xr.concat(rows, along), "since": ("rule", begins)})
-    storable(result).to_zarr(
-        store, group=SINCE, mode="w", consolidated=False, zarr_format=3
-    )
-    zarr.open_group(store, mode="r+", path=SINCE).attrs["fingerprint"] = mark
-    return result
+    return xr.Dataset({"place_p": xr.concat(rows, along), "since": ("rule", begins)})
+
+
+def _place_p(folder: Path, reference: str, rule: str) -> xr.DataArray:
+    """Return a rule's p-values by step, kept with what they were computed from."""
+    facts = study_facts(folder / RUNS)
+    cells = [f"{c.seed} {c.mark}" for r in (reference, rule) for c in facts.of(r)]
+    mark = hashlib.sha256("\n".join(cells).encode()).hexdigest()
+    store, group = folder / RESULTS, f"{SINCE}/{_stem(rule)}"
+    if attributes(store / group).get("fingerprint") == mark:
+        return opened(store / group, None)["place_p"].load().drop_attrs()
+    pair = {
+        "/".join(key): run.load()
+        for key, run in networks(open_study(folder / RUNS)).items()
+        if key[0] in (reference, rule)
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # few networks: said elsewhere
+        tree = xr.DataTree.from_dict(pair)
+        test = seed_test(tree, reference, rule, step="all")
+    p = test["omnibus_place_p"].drop_attrs()
+    result = storable(p.to_dataset(name="place_p")).assign_attrs(fingerprint=mark)
+    result.to_zarr(store, group=group, mode="w", consolidated=False, zarr_format=3)
+    return p
 
 
 def _section(name: str, title: str, claim: str, **parts: Any) -> dict[str, Any]:
@@ -271,7 +277,7 @@ def _where(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
             layer = str(result["layer"].values[int(share.argmax())])
             parts.append(f"{name}: {layer} ({share.max():.0%} of rules)")
     save(figure, out / "figures", "where")
-    claim = "Layers where most rules differ: " + ("; ".join(parts) or "none found")
+    claim = "Layers where the most rules differ: " + ("; ".join(parts) or "none found")
     return _section(
         "where",
         "Where in depth",
@@ -318,12 +324,15 @@ def _when(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
 
 
 @one_thread()
-def _maps(out: Path, places: list[str]) -> dict[str, xr.DataArray]:
-    """Return the networks of each data set as points by their RDMs."""
+def _maps(out: Path, places: Mapping[str, list[str]]) -> dict[str, xr.DataArray]:
+    """Return the networks of these rules as points by their RDMs, by data set."""
     data = {name: _spec(out / name)["dataset"] for name in places}
     maps = {}
     for dataset, names in groupby(sorted(places, key=data.__getitem__), data.get):
-        stacks = [_stack(out / name, _spec(out / name)["network"]) for name in names]
+        stacks = [
+            _stack(out / name, _spec(out / name)["network"], places[name])
+            for name in names
+        ]
         together = xr.concat(
             stacks, "network", coords="minimal", compat="override", join="exact",
             combine_attrs="drop",
@@ -352,10 +361,12 @@ def _spec(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / SUMMARY).read_text())["spec"])
 
 
-def _stack(folder: Path, kind: str) -> xr.DataArray:
+def _stack(folder: Path, kind: str, rules: list[str]) -> xr.DataArray:
     """Return RDMs of three hidden layers, (network, layer, pair)."""
     moments = {}
     for (condition, seed), run in networks(open_study(folder / RUNS)).items():
+        if condition not in rules:  # another call is at it
+            continue
         names = hidden(run)
         at = np.linspace(0, len(names) - 1, len(DEPTHS)).round().astype(int)
         end = run.isel(step=-1, drop=True)
@@ -381,26 +392,26 @@ def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
     colours = palette(rules)
     figure, axes = panels(1, width=8.5, height=6)
     for k, kind in enumerate(dict.fromkeys(kinds)):
+        marker = _MARKERS[k % len(_MARKERS)]
         for rule in dict.fromkeys(rules[kinds == kind]):
-            at = (kinds == kind) & (rules == rule)
-            x, y = points.values[at].T
+            at = points.values[(kinds == kind) & (rules == rule)]
             axes[0].scatter(
-                x, y, s=34, color=[colours[rule]], alpha=0.85,
-                marker=_MARKERS[k % len(_MARKERS)], label=f"{kind} {rule}",
+                at[:, 0], at[:, 1], s=34, color=[colours[rule]], alpha=0.7,
+                marker=marker,
             )  # fmt: skip
+            # More rules than colours that eyes tell apart: each has its name there.
+            middle = at[np.linalg.norm(at - np.median(at, axis=0), axis=1).argmin()]
+            axes[0].annotate(
+                rule, middle, xytext=(5, 3), textcoords="offset points", fontsize=7,
+                path_effects=[withStroke(linewidth=1.5, foreground="white")],
+            )  # fmt: skip
+        axes[0].scatter([], [], s=34, color="0.4", marker=marker, label=kind)
     axes[0].set_aspect("equal", adjustable="datalim")
     stress = float(points.attrs["stress"])
     axes[0].set(
         xlabel="dimension 1", ylabel="dimension 2", title=f"{data}, stress {stress:.2f}"
     )
-    columns = max(1, len(set(zip(kinds, rules, strict=True))) // 20 + 1)
-    axes[0].legend(
-        frameon=False,
-        fontsize=6,
-        loc="upper left",
-        bbox_to_anchor=(1, 1),
-        ncols=columns,
-    )
+    axes[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     stem = _stem(f"map_{data}")
     save(figure, out / "figures", stem)
     apart = np.linalg.norm(points.values[:, None] - points.values[None], axis=-1)
@@ -414,8 +425,8 @@ def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
         f"On the map the nearest network follows the same rule for {same:.0%} and is "
         f"of the same kind for {alike:.0%} of {len(rules)} networks",
         caption="Metric MDS of one minus the Spearman correlation of the networks' "
-        f"RDMs ({', '.join(DEPTHS)} hidden layer, their mean); colour: rule, marker: "
-        "network. Stress above 0.2: read neighbourhoods, not distances.",
+        f"RDMs ({', '.join(DEPTHS)} hidden layer, their mean); colour and name: rule, "
+        "marker: network. Stress above 0.2: read neighbourhoods, not distances.",
     )
 
 

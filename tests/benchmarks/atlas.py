@@ -65,7 +65,7 @@ def made(out: Path, kept: dict[str, xr.Dataset]) -> str:
     lines = []
     for name, result in kept.items():
         spec = json.loads((out / name / SUMMARY).read_text())["spec"]
-        networks = len(spec["conditions"]) * len(spec["seeds"])
+        networks = result.sizes["scored"] * len(spec["seeds"])
         rates = ", ".join(f"{rate:g}" for rate in spec["grid"])
         lines.append(
             f"- {name}: {networks} networks ({spec['depth']} × {spec['width']}), "
