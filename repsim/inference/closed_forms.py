@@ -22,7 +22,7 @@ from repsim.measures.magnitudes import array_near_one
 LEAST = 6
 """Fewer examples than this leave nothing to estimate a variance from."""
 
-_CELLS = 2**24
+_CELLS = 2**20  # of all layers at once: what a cache holds
 
 
 class Kernel:

@@ -54,6 +54,7 @@ ONCE: dict[str, list[str]] = {
     "recording": ["capture.py", "overhead"],
     "tokens": ["capture.py", "tokens"],
     "asynchronous": ["asynchronous.py"],
+    "costs": ["costs.py"],
 }
 """Tables whose scripts choose their threads themselves."""
 
