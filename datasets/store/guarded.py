@@ -31,6 +31,10 @@ class GuardedStore(WrapperStore[Store]):
         super().__init__(store)
         self._claims: dict[str, Claim | None] = {}
 
+    def with_read_only(self, read_only: bool = False) -> "GuardedStore":
+        """Return the same store, to read from alone or to write to."""
+        return GuardedStore(self._store.with_read_only(read_only))
+
     async def get(
         self,
         key: str,

@@ -41,9 +41,15 @@ def exponent_of(size: float) -> int:
     return -int(np.frexp(size)[1])
 
 
-def shifted(x: torch.Tensor, by: int) -> torch.Tensor:
-    """Return x · 2ᵏ, in two factors, of which each can be written."""
-    return x if by == 0 else x * 2.0 ** (by // 2) * 2.0 ** (by - by // 2)
+def shifted(x: torch.Tensor, by: int | torch.Tensor) -> torch.Tensor:
+    """Return x · 2ᵏ, in factors of which each can be written (as 2ᵏ perhaps cannot)."""
+    if isinstance(by, int):
+        return x if by == 0 else x * 2.0 ** (by // 2) * 2.0 ** (by - by // 2)
+    by = torch.as_tensor(by, device=x.device)
+    part = torch.div(by, 4, rounding_mode="floor")
+    for step in (part, part, part, by - 3 * part):
+        x = torch.ldexp(x, step)
+    return x
 
 
 def near_one(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, int]:

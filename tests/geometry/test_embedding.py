@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from scipy.spatial.distance import pdist
-from sklearn.manifold import MDS, ClassicalMDS
+from sklearn import manifold
 
 import repsim
 from repsim.geometry.embedding import embed
@@ -29,14 +29,17 @@ def test_metric_scaling_lowers_the_stress(study: Callable[..., xr.DataTree]) -> 
     assert metric["condition"].values[:9].tolist() == ["bp"] * 9
 
 
+@pytest.mark.skipif(
+    not hasattr(manifold, "ClassicalMDS"), reason="scikit-learn has none before 1.8"
+)
 def test_embeddings_are_scikit_learns(study: Callable[..., xr.DataTree]) -> None:
     rdm = repsim.network_rdm(repsim.rdms(study()))
     square = repsim.squareform(rdm.values)
-    expected = ClassicalMDS(metric="precomputed").fit_transform(square)
+    expected = manifold.ClassicalMDS(metric="precomputed").fit_transform(square)
     found = embed(rdm)
     signs = np.sign((found.values * expected).sum(0))
     np.testing.assert_allclose(found, expected * signs, atol=1e-10)
-    peer = MDS(
+    peer = manifold.MDS(
         metric="precomputed",
         init="classical_mds",
         n_init=1,

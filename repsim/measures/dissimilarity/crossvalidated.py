@@ -18,8 +18,8 @@ from repsim.measures.dissimilarity.covariance import (
     noise_covariance,
     whitener,
 )
-from repsim.measures.dissimilarity.rounded import shift
 from repsim.measures.dissimilarity.triangle import lengths, triangle
+from repsim.measures.magnitudes import shifted
 from repsim.measures.matrices import Nan, as_tensor, check_finite
 
 _PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
@@ -108,7 +108,7 @@ def crossnobis(
     exponent = 0
     if noise is None:
         exponent = _exponent(parts)
-        parts = [shift(part, -exponent) for part in parts]
+        parts = [shifted(part, -exponent) for part in parts]
     whole = all(np.array_equal(code, np.arange(len(names))) for code in codes)
     dtype = _PRECISIONS[precision] if whole else torch.float64
     parts = [part.to(where, dtype) for part in parts]

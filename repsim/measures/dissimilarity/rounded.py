@@ -6,6 +6,7 @@ from scipy.spatial.distance import pdist
 
 from repsim.measures.dissimilarity.batched import CLOSE, DIRECTIONS, EPS
 from repsim.measures.dissimilarity.triangle import lengths, triangle
+from repsim.measures.magnitudes import shifted
 
 RANGE = {"float64": 500, "float32": 50}
 """Exponents of two within which lengths can be squared and compared."""
@@ -124,7 +125,7 @@ def _directions(x: torch.Tensor, metric: str, away: torch.Tensor) -> torch.Tenso
     # NaN compares as false.
     if not bool(((size > 1 / limit) & (size < limit) | away).all()):
         _, exponents = torch.frexp(x.abs().amax(1, keepdim=True))
-        x = shift(x, -exponents)
+        x = shifted(x, -exponents)
         mean = x.mean(1, keepdim=True) if metric == "correlation" else mean
         rows = x - mean if metric == "correlation" else x
         size = lengths(rows)
@@ -146,7 +147,7 @@ def _uneven(x: torch.Tensor) -> tuple[np.ndarray, int, float]:
     _, exponents = torch.frexp(peaks)
     exponent = int(exponents[peaks > 0].median()) if bool(peaks.any()) else 0
     far = exponents > exponent + RANGE[name_of(x)]
-    near = shift(x.masked_fill(far[:, None], 0), -exponent)
+    near = shifted(x.masked_fill(far[:, None], 0), -exponent)
     size = lengths(near - near[~far].mean(0))
     most = ~far & (size <= 8 * size[~far].median())
     rows = (near - near[most].mean(0)).masked_fill(far[:, None], 0)
@@ -157,7 +158,7 @@ def _uneven(x: torch.Tensor) -> tuple[np.ndarray, int, float]:
     for k in torch.nonzero(far)[:, 0].tolist():
         values = values.astype(np.float64, copy=False)
         own = int(exponents[k])
-        scaled = shift(x.double(), -own)
+        scaled = shifted(x.double(), -own)
         gaps = lengths(scaled - scaled[k]).square().cpu().numpy()
         with np.errstate(over="ignore"):
             gaps = np.ldexp(gaps, 2 * (own - exponent))
@@ -174,7 +175,7 @@ def _in_range(x: torch.Tensor) -> tuple[torch.Tensor, int]:
     exponent = int(torch.frexp(x.abs().max())[1])
     if abs(exponent) < RANGE[name_of(x)]:
         return x, 0
-    return shift(x, -exponent), exponent
+    return shifted(x, -exponent), exponent
 
 
 def moved(
@@ -198,14 +199,6 @@ def moved(
         )
         raise OutOfRange(msg)
     return wide
-
-
-def shift(x: torch.Tensor, exponent: int | torch.Tensor) -> torch.Tensor:
-    """Return x 2ᵉ; in two steps, since 2ᵉ alone may be out of range."""
-    if isinstance(exponent, int) and exponent == 0:
-        return x
-    half = torch.as_tensor(exponent, device=x.device) // 2
-    return torch.ldexp(torch.ldexp(x, half), exponent - half)
 
 
 def narrowed(

@@ -19,6 +19,7 @@ from repsim.measures.kernels.centred import (
     rounded,
 )
 from repsim.measures.kernels.hsic_sums import LeftFactor, Sums, block_squares
+from repsim.measures.magnitudes import shifted
 
 
 class Moments:
@@ -114,15 +115,15 @@ class Moments:
         by_unit = moved.repeat_interleave(
             torch.as_tensor(self.widths, device=self.device)
         )
-        self._origin = torch.ldexp(self._origin, by_unit)
-        self._sum = torch.ldexp(self._sum, by_unit)
-        self._norm = torch.ldexp(self._norm, 2 * moved)
+        self._origin = shifted(self._origin, by_unit)
+        self._sum = shifted(self._sum, by_unit)
+        self._norm = shifted(self._norm, 2 * moved)
         both = by_unit[:, None] + 2 * moved
-        self._sum_norm = torch.ldexp(self._sum_norm, both)
-        self._norm_norm = torch.ldexp(self._norm_norm, 2 * (moved[:, None] + moved))
+        self._sum_norm = shifted(self._sum_norm, both)
+        self._norm_norm = shifted(self._norm_norm, 2 * (moved[:, None] + moved))
         for (rows, columns), product in zip(self._tiles, self._products, strict=True):
             a, b = by_unit[self._columns(rows)], by_unit[self._columns(columns)]
-            product.copy_(torch.ldexp(product, a[:, None] + b))
+            product.copy_(shifted(product.double(), a[:, None] + b))
 
     def shift(self, by: torch.Tensor) -> None:
         """Carry all sums to another origin."""

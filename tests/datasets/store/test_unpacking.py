@@ -335,7 +335,9 @@ def test_objects_that_nobody_wrote_are_not_listed(tmp_path: Path) -> None:
     message = "it claims 1099511627776 objects, of which at most 8 lie there"
     with pytest.raises(ValueError, match=message):
         run["a"].load()
-    assert run["a"].isel(a_unit=slice(2**30, 2**30 + 3)).isnull().all()
+    filled = run["a"].isel(a_unit=slice(2**30, 2**30 + 3)).values
+    # Older versions of xarray write a fill value of 0.
+    assert np.isnan(filled).all() or not filled.any()
 
 
 def test_an_index_of_objects_that_nobody_wrote_is_refused(tmp_path: Path) -> None:
