@@ -180,18 +180,19 @@ def _lists(modules: Mapping[str, nn.Module]) -> list[str]:
 
 
 def _tell_lists(
-    chosen: Iterable[str], patterns: list[str], modules: Mapping[str, nn.Module]
+    chosen: Mapping[str, Choice], patterns: list[str], modules: Mapping[str, nn.Module]
 ) -> None:
     """Say which lists of modules globs have met, whose members none has chosen."""
     globs = [glob(p.partition("@")[0]) for p in patterns if not p.startswith("!")]
-    left = [
-        name
-        for name in _lists(modules)
-        if any(regex.fullmatch(name) for regex in globs)
-        and not any(path.startswith(f"{name}.") for path in chosen)
-    ]
-    # What is left out by name, with its members or alone, is left out knowingly.
-    left = [n for n in left if f"!{n}" not in patterns and f"!{n}.**" not in patterns]
+    out = [glob(p[1:].partition("@")[0]) for p in patterns if p.startswith("!")]
+    left = []
+    for name in _lists(modules):
+        inner = [path for path in modules if path.startswith(f"{name}.")]
+        met = any(regex.fullmatch(name) for regex in globs)
+        # What is left out by a pattern, itself or a member, is left out knowingly.
+        known = any(regex.fullmatch(n) for regex in out for n in (name, *inner))
+        if met and not known and not any(n in chosen for n in (name, *inner)):
+            left.append(name)
     if left:
         members = [f"{name}.*" for name in left]
         warnings.warn(
