@@ -426,7 +426,8 @@ def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
         f"of the same kind for {alike:.0%} of {len(rules)} networks",
         caption="Metric MDS of one minus the Spearman correlation of the networks' "
         f"RDMs ({', '.join(DEPTHS)} hidden layer, their mean); colour and name: rule, "
-        "marker: network. Stress above 0.2: read neighbourhoods, not distances.",
+        "marker: network. Stress above 0.2: read neighbourhoods, not distances. "
+        "A network with a layer that is constant for an example has no place here.",
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from repsim import learning
 from repsim.claims.render import replaced
 from repsim.studies.atlas import plan_atlas, run_atlas
 from repsim.studies.atlas_page import STORE
@@ -60,6 +61,10 @@ def found(kept: dict[str, xr.Dataset]) -> str:
     return "\n".join([*head, *(r for n, k in kept.items() for r in rows(n, k))])
 
 
+def _scored(result: xr.Dataset) -> list[str]:
+    return [str(rule) for rule in result["scored"].values]
+
+
 def made(out: Path, kept: dict[str, xr.Dataset]) -> str:
     """Return what was trained, and what was not, in words."""
     lines = []
@@ -67,14 +72,14 @@ def made(out: Path, kept: dict[str, xr.Dataset]) -> str:
         spec = json.loads((out / name / SUMMARY).read_text())["spec"]
         networks = result.sizes["scored"] * len(spec["seeds"])
         rates = ", ".join(f"{rate:g}" for rate in spec["grid"])
+        left_out = json.loads(result.attrs["left_out"])
+        rest = [r for r in learning.names() if r not in {*_scored(result), *left_out}]
         lines.append(
             f"- {name}: {networks} networks ({spec['depth']} × {spec['width']}), "
             f"{len(spec['seeds'])} seeds a rule, {spec['steps']} updates, rates from "
             f"{rates}."
-            + "".join(
-                f" Without `{rule}`: {why}"
-                for rule, why in json.loads(result.attrs["left_out"]).items()
-            )
+            + "".join(f" Without `{rule}`: {why}" for rule, why in left_out.items())
+            + (f" Not run: {', '.join(rest)}." if rest else "")
         )
     return "\n".join(lines)
 
