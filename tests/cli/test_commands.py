@@ -83,11 +83,14 @@ def test_a_report_of_any_tree_and_of_measured_rdms(
     examples = repsim.open_recording(store / "bp" / "0").sizes["example"]
     np.save(tmp_path / "brain.npy", np.arange(examples * (examples - 1) / 2))
     joined = ("--from", str(store), "--rdm", str(tmp_path / "brain.npy"))
-    assert _run("study", *joined, "--out", str(tmp_path / "s"), "--quiet") == 0
+    assert (
+        _run("study", *joined, "--out", str(tmp_path / "s"), "--jobs", "1", "--quiet")
+        == 0
+    )
     page = (tmp_path / "s" / "report.html").read_text()
     assert "Nearest to the measured geometry: bp" in page
     capsys.readouterr()
-    out = ("--out", str(tmp_path / "r"))
+    out = ("--out", str(tmp_path / "r"), "--jobs", "1")
     assert _run("report", str(store), *out, "--quiet", "--json") == 0
     written = json.loads(capsys.readouterr().out)["report"]
     assert Path(written) == tmp_path / "r" / "report.html"
