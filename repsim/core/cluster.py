@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import xarray as xr
@@ -177,9 +176,9 @@ def reduced(
     level = [
         client.submit(_summed, function, item, *held, pure=False) for item in items
     ]
-    for depth in count(1):
-        if len(level) == 1:
-            break
+    depth = 0
+    while len(level) > 1:
+        depth += 1
         # First what lets go of results: else all parts would be held before any merge.
         pairs = [
             client.submit(_merged, merge, *level[i : i + 2], pure=False, priority=depth)

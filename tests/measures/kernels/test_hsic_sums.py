@@ -44,7 +44,8 @@ def test_copies_of_a_layer_are_level_wherever_they_stand(
     y = np.maximum(rng.normal(size=(400, others)), 0)
     run = repsim.from_arrays({f"h{i}": (x, y)[i % 2] for i in range(30)})
     cells = repsim.compare(run, precision=precision).values
-    # Where in a product it stands may change a number's last digit, by library.
-    digit = np.finfo(precision).eps * 10
-    assert np.abs(cells[::2, ::2] - 1).max() < digit
-    assert np.ptp(cells[::2, 1::2]) < digit
+    # Where in a product it stands may change a number's last digits, by library: not
+    # more than the precision promises.
+    lost = {"float32": 2e-6, "float64": 1e-12}[precision]
+    assert np.abs(cells[::2, ::2] - 1).max() < lost
+    assert np.ptp(cells[::2, 1::2]) < lost
