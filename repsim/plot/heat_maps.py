@@ -191,7 +191,8 @@ def heatmaps(
     rows = max(1, -(-len(names) // max(1, columns)))
     columns = max(1, -(-len(names) // rows))  # five as 3 + 2, not as 4 + 1
     figure, axes = panels(len(names), width=size, height=1.2 * size, columns=columns)
-    figure.set_layout_engine("compressed")  # squares leave no gaps between them
+    # Seaborn draws the figure for each heat map: nothing is laid out until all stand.
+    figure.set_layout_engine("none")
     limits = shared_limits(cells, bool(kwargs.get("difference"))) | kwargs
     for k, (ax, name) in enumerate(zip(axes, names, strict=True)):
         dots = None if marked is None else marked.isel({col: k})
@@ -203,6 +204,7 @@ def heatmaps(
             ax.set(ylabel="", yticks=[])
         if edge is not None and k + columns < len(names):
             ax.set(xlabel="", xticks=[])
+    figure.set_layout_engine("compressed")  # squares leave no gaps between them
     bar = figure.colorbar(axes[0].collections[0], ax=axes, shrink=0.8)
     bar.set_label(_bar_label(cells, kwargs))
     return axes

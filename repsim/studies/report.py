@@ -291,6 +291,7 @@ def save(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=path.suffix[1:], facecolor="white", **options)
         write_whole(path, buffer.getvalue())
+        figure.set_layout_engine(None)  # laid out once, which costs as much as drawing
     plt.close(figure)
     return png, svg
 
