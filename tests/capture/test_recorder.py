@@ -124,6 +124,7 @@ def _train(
     by Ctrl-C in the middle of a pass, and training goes on without it.
     """
     make, batch = KINDS[kind]
+    make()  # what a library's first import draws is neither run's
     _seed()
     model = make()
     frozen = next(model.parameters())
