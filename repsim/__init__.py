@@ -4,6 +4,7 @@ Every name is loaded when it is first used; `__init__.pyi` lists them, and where
 one lies.
 """
 
+import random as _random
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -49,7 +50,19 @@ def _expect_only_us() -> None:
 
 _expect_only_us()
 __version__ = _version()
-__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name where it is first used, perhaps after the user's generator is seeded.
+
+    Libraries draw from it when they are imported (rich does), and so would shift it.
+    """
+    state = _random.getstate()
+    try:
+        return _load(name)
+    finally:
+        _random.setstate(state)
 
 
 class _AccessorsAfterXarray(MetaPathFinder):

@@ -38,6 +38,20 @@ def test_importing_loads_nothing_heavy() -> None:
     assert "LOADED []" in _loaded("import repsim; assert repsim.__version__")
 
 
+def test_a_recorder_loads_what_it_needs_and_draws_no_number_of_the_user() -> None:
+    # What is measured is loaded within a training, after its generators were seeded.
+    code = """
+import random, repsim
+random.seed(0)
+repsim.Recorder, print({"sklearn", "matplotlib"} & set(sys.modules))
+repsim.probes, repsim.plot
+drawn = random.random()
+random.seed(0)
+print(drawn == random.random())
+"""
+    assert _loaded(code).splitlines()[:2] == ["set()", "True"]
+
+
 @pytest.mark.parametrize(
     "words",
     [

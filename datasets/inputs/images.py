@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from repsim.datasets.inputs.fetching import data_root, read, registry
 
@@ -18,6 +16,9 @@ DIGITS_TEST = 360
 
 def digits(split: str) -> xr.Dataset:
     """Return scikit-learn's 1,797 digits of 8 × 8 pixels; no network needed."""
+    from sklearn.datasets import load_digits  # recorders start without scikit-learn
+    from sklearn.model_selection import train_test_split
+
     bunch = load_digits()
     train, test = train_test_split(
         np.arange(len(bunch.target)),

@@ -2,8 +2,6 @@
 
 import numpy as np
 import xarray as xr
-from sklearn.datasets import load_diabetes
-from sklearn.model_selection import train_test_split
 
 NAMES = ("diabetes",)
 
@@ -17,6 +15,9 @@ def diabetes(split: str) -> xr.Dataset:
     Ten measurements, standardised by the training examples' means and deviations, and
     how far the disease has gone a year later.
     """
+    from sklearn.datasets import load_diabetes  # as in images.py
+    from sklearn.model_selection import train_test_split
+
     bunch = load_diabetes(scaled=False)
     train, test = train_test_split(
         np.arange(len(bunch.target)), test_size=TEST, random_state=0
