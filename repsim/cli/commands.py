@@ -61,7 +61,7 @@ def main() -> None:
         typer.echo(msg, err=True)
         sys.exit(1)
     try:
-        app()
+        app(prog_name=app.info.name)
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         sentence = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and error.strerror and error.filename:
@@ -71,6 +71,22 @@ def main() -> None:
         typer.echo(f"Error: {sentence}", err=True)
         # What an argument cannot be is bad usage, whatever command it was given to.
         sys.exit(2 if error.args and isinstance(error.args[0], Misuse) else 1)
+    finally:
+        if "--install-completion" in sys.argv:
+            _complete_from_the_first_tab()
+
+
+def _complete_from_the_first_tab() -> None:
+    """Let zsh answer its first Tab.
+
+    zsh takes Typer's file for the function's body when it is loaded: the first Tab
+    only defines the function, and calls nothing.
+    """
+    script = Path.home() / ".zfunc" / f"_{app.info.name}"
+    call = f"_{app.info.name}_completion"
+    last = f'[[ $zsh_eval_context[-1] == loadautofunc ]] && {call} "$@"\n'
+    if script.exists() and call in (text := script.read_text()) and last not in text:
+        script.write_text(f"{text.rstrip()}\n{last}")
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:

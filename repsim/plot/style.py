@@ -1,6 +1,7 @@
 """What the plots share: labels from data, colours for conditions, marks for splits."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from string import ascii_lowercase
 from typing import Any
 
@@ -12,9 +13,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 UNDER = "#e34a6f"
 """Below the scale: a colour that the maps do not contain."""
@@ -25,6 +27,9 @@ _COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9",
 )  # fmt: skip
 """Okabe and Ito's, dark ones first; the yellow, which white swallows, is left out."""
+
+_SIDES = ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, 0), (-1, -1))
+"""Where a name may stand beside its point, the first of equally good ones taken."""
 
 _TITLES = {
     "cka": "CKA",
@@ -145,6 +150,45 @@ def name_scale(axes: Axes, colours: Mapping[str, Any], label: str) -> None:
     bar = axes.figure.colorbar(scale, ax=axes, ticks=at, label=label)
     bar.minorticks_off()
     bar.ax.set_yticklabels([names[i] for i in at], fontsize="x-small")
+
+
+def name_points(
+    axes: Axes,
+    names: Sequence[str],
+    at: np.ndarray,
+    points: np.ndarray,
+    colours: Mapping[str, Any],
+) -> None:
+    """Write each name beside its place, clear of all points and of the names before.
+
+    Limits and aspect must be set; the same points give the same places.
+    """
+    figure = figure_of([axes])
+    figure.draw_without_rendering()
+    pixel, to_pixels = figure.dpi / 72, axes.transData.transform
+    dots, taken = to_pixels(points), np.empty((0, 4))
+    for name, place in zip(names, at, strict=True):
+        text = axes.annotate(
+            name, place, xytext=(0, 0), textcoords="offset points", fontsize=7,
+            color=[0.55 * c for c in to_rgb(colours[name])],
+            path_effects=[withStroke(linewidth=1.5, foreground="white")],
+        )  # fmt: skip
+        box = text.get_window_extent()
+        size = np.array([box.width, box.height])
+        best = (np.inf, np.zeros(2), taken[:0])
+        for far, side in product((4, 9, 15), _SIDES):
+            # From the point to the text's lower left corner.
+            move = np.array(side) * (far * pixel + size / 2) - size / 2
+            low = to_pixels(place) + move
+            here = np.concatenate([low, low + size])
+            ink = 4 * pixel  # half a marker
+            on = (dots > here[:2] - ink).all(1) & (dots < here[2:] + ink).all(1)
+            over = (taken[:, :2] < here[2:] + ink) & (here[:2] < taken[:, 2:] + ink)
+            cost = 3 * int(over.all(1).sum()) + int(on.sum()) + far / 100
+            if cost < best[0]:
+                best = (cost, move, here[None])
+        text.set_position(tuple(best[1] / pixel))
+        taken = np.vstack([taken, best[2]])
 
 
 def line_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import numpy as np
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 
 from repsim.analyses.figure4 import hidden
 from repsim.analyses.seeds import LEVEL, STEPS, found
@@ -26,7 +25,7 @@ from repsim.geometry.between_networks import network_rdm
 from repsim.geometry.embedding import embed
 from repsim.geometry.stacks import rdms
 from repsim.inference import false_discovery, seed_test
-from repsim.plot.style import palette, panels
+from repsim.plot.style import name_points, palette, panels
 from repsim.studies.completeness import RUNS, SUMMARY
 from repsim.studies.depths import final_scores
 from repsim.studies.facts import attributes, study_facts
@@ -391,6 +390,7 @@ def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
     rules, kinds = (points[name].values.astype(str) for name in ("condition", "kind"))
     colours = palette(rules)
     figure, axes = panels(1, width=8.5, height=6)
+    middles = []
     for k, kind in enumerate(dict.fromkeys(kinds)):
         marker = _MARKERS[k % len(_MARKERS)]
         for rule in dict.fromkeys(rules[kinds == kind]):
@@ -401,10 +401,7 @@ def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
             )  # fmt: skip
             # More rules than colours that eyes tell apart: each has its name there.
             middle = at[np.linalg.norm(at - np.median(at, axis=0), axis=1).argmin()]
-            axes[0].annotate(
-                rule, middle, xytext=(5, 3), textcoords="offset points", fontsize=7,
-                path_effects=[withStroke(linewidth=1.5, foreground="white")],
-            )  # fmt: skip
+            middles.append((rule, middle))
         axes[0].scatter([], [], s=34, color="0.4", marker=marker, label=kind)
     axes[0].set_aspect("equal", adjustable="datalim")
     stress = float(points.attrs["stress"])
@@ -412,6 +409,8 @@ def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
         xlabel="dimension 1", ylabel="dimension 2", title=f"{data}, stress {stress:.2f}"
     )
     axes[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    names, at = zip(*middles, strict=True)
+    name_points(axes[0], names, np.array(at), points.values, colours)
     stem = _stem(f"map_{data}")
     save(figure, out / "figures", stem)
     apart = np.linalg.norm(points.values[:, None] - points.values[None], axis=-1)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,26 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("repsim ")
     assert _run("version", "--json") == 0
     assert "torch" in json.loads(capsys.readouterr().out)
+
+
+def test_zsh_completes_from_the_first_tab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # Typer asks for the shell's name where it does not look which one this is.
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    for _ in range(2):
+        assert _run("--install-completion", "zsh") == 0
+    script = (tmp_path / ".zfunc" / "_repsim").read_text()
+    assert script.count('_repsim_completion "$@"') == 1
+    if shutil.which("zsh") is None:
+        pytest.skip("no zsh to load it")
+    first_tab = (
+        "compdef() {}; env() { echo print asked }; words=(repsim); CURRENT=1; "
+        f"fpath=({tmp_path / '.zfunc'}); autoload -Uz _repsim; _repsim"
+    )
+    said = subprocess.check_output(["zsh", "-fc", first_tab], text=True)
+    assert said == "asked\n"
 
 
 @pytest.mark.parametrize(
