@@ -1,12 +1,14 @@
 """What every test has: seeded generators, a quiet backend, closed figures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
 
 matplotlib.use("agg")
 # No test hangs on how fast a machine is.
@@ -26,6 +28,22 @@ def _close_figures() -> Iterator[None]:
     from matplotlib import pyplot
 
     pyplot.close("all")
+
+
+@contextmanager
+def _blank_figures() -> Iterator[None]:
+    save = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Figure, "savefig", lambda _, *to, **how: save(Figure((1, 1)), *to, **how)
+        )
+        yield
+
+
+@pytest.fixture(scope="session")
+def blank_figures() -> Callable[[], AbstractContextManager[None]]:
+    """In its context figures are saved small and empty: for what is around them."""
+    return _blank_figures
 
 
 @pytest.fixture(autouse=True)

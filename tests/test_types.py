@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 
@@ -25,7 +26,6 @@ def test_types_are_strict() -> None:
 
 
 @pytest.mark.skipif(find_spec("numpydoc") is None, reason="run as in tox -e lint")
-def test_what_a_user_reaches_has_numpydoc() -> None:
-    command = [sys.executable, "-P", "tests/validate_docstrings.py"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_what_a_user_reaches_has_numpydoc(capsys: pytest.CaptureFixture[str]) -> None:
+    script = run_path(str(ROOT / "tests" / "validate_docstrings.py"))
+    assert script["main"]() == 0, capsys.readouterr().out

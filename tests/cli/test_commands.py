@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from repsim.studies import fingerprints
 
 QUICK = [
     "--depth", "2", "--width", "8", "--steps", "12", "--seeds", "2", "--lr", "0.003",
-    "--jobs", "1", "--quiet",
+    "--examples", "60", "--jobs", "1", "--quiet",
 ]  # fmt: skip
 
 
@@ -45,9 +47,13 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    blank_figures: Callable[[], AbstractContextManager[None]],
+) -> Path:
     out = tmp_path_factory.mktemp("cli") / "study"
-    assert _run("study", "--rules", "bp,sg", "--out", str(out), *QUICK) == 0
+    with blank_figures():  # test_page_in_browser draws them all
+        assert _run("study", "--rules", "bp,sg", "--out", str(out), *QUICK) == 0
     return out
 
 
@@ -97,6 +103,7 @@ def test_a_report_of_any_tree_and_of_measured_rdms(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    blank_figures: Callable[[], AbstractContextManager[None]],
 ) -> None:
     few = {name: sources()[name] for name in ("learning_curves", "measured_geometry")}
     monkeypatch.setattr(fingerprints, "sources", lambda: few)
@@ -112,7 +119,8 @@ def test_a_report_of_any_tree_and_of_measured_rdms(
     assert "Nearest to the measured geometry: bp" in page
     capsys.readouterr()
     out = ("--out", str(tmp_path / "r"), "--jobs", "1")
-    assert _run("report", str(store), *out, "--quiet", "--json") == 0
+    with blank_figures():
+        assert _run("report", str(store), *out, "--quiet", "--json") == 0
     written = json.loads(capsys.readouterr().out)["report"]
     assert Path(written) == tmp_path / "r" / "report.html"
     assert Path(written).is_file()
@@ -140,7 +148,7 @@ def test_a_study_elsewhere_is_refused_before_anything_is_trained(
 @pytest.mark.parametrize(
     ("examples", "more", "message"),
     [
-        ([40], [], "of the 360 test examples, but got some of 40"),
+        ([40], ["--examples", "360"], "of the 360 test examples, but got some of 40"),
         ([40, 39], [], "but got 40 in brain0.npy and 39 in brain1.npy"),
         ([], ["--rdm", "nope.npy"], "a file at nope.npy, but found none"),
         ([360], ["--depth", "2,3"], "one --depth with --rdm, but got [2, 3]"),
@@ -173,7 +181,7 @@ def test_a_study_leaves_every_file(folder: Path) -> None:
     assert (folder / "runs.zarr").is_dir()
     assert (folder / "results.zarr").is_dir()
     for stem in ("learning_curves", "cka_heatmaps", "displacement", "class_margin"):
-        assert (folder / "figures" / f"{stem}.png").stat().st_size > 5000
+        assert (folder / "figures" / f"{stem}.png").exists()
         assert (folder / "figures" / f"{stem}.svg").exists()
     page = (folder / "report.html").read_text()
     assert 'src="data:image/svg+xml;base64,' in page

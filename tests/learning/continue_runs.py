@@ -48,8 +48,7 @@ NETWORKS = {"dropped": _dropped, "maps": _maps}
 CASES = [
     f"{rule} {network} {optimiser}"
     for rule in RULES
-    for network in NETWORKS
-    for optimiser in OPTIMISERS
+    for network, optimiser in zip(NETWORKS, OPTIMISERS, strict=True)
 ]
 
 

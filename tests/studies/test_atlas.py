@@ -1,7 +1,8 @@
 """The atlas: its cost, what is left out and why, its page, and going on."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,14 @@ class Doomed(Backpropagation):
 
 
 @pytest.fixture(scope="module")
-def small_reports() -> Iterator[None]:
+def small_reports(
+    blank_figures: Callable[[], AbstractContextManager[None]],
+) -> Iterator[None]:
     """Draw two sections of each report, and know a rule that takes no network."""
     few = {name: sources()[name] for name in ("learning_curves", "seeds")}
     repsim.learning.register("refuses", refuses)
     repsim.learning.register("doomed", Doomed)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, blank_figures():
         patch.setattr(fingerprints, "sources", lambda: few)
         yield
     for name in ("refuses", "doomed"):

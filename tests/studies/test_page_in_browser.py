@@ -97,6 +97,8 @@ def test_the_mean_is_over_two_pairs_of_networks(folder: Path) -> None:
 def test_numbers_and_pictures_can_be_taken_along(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     assert 'download="over_training.csv"' in page
+    drawn = list((folder / "figures").glob("*.png"))
+    assert len(drawn) > 12 and all(path.stat().st_size > 5000 for path in drawn)
     rows = (folder / "tables" / "over_training.csv").read_text().splitlines()
     assert rows[0] == "condition,step,layer_a,layer_b,cka"
     assert len(rows) == 1 + kept(folder, "over_training")["cka"].size
