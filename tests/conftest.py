@@ -46,6 +46,13 @@ def blank_figures() -> Callable[[], AbstractContextManager[None]]:
     return _blank_figures
 
 
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """Run a test without drawing what it saves."""
+    with _blank_figures():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

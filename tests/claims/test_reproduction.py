@@ -138,6 +138,7 @@ def test_trained_claims_run_and_are_kept(
         assert old["measured"] == new["measured"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_trained_claim_is_kept(
     tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +386,7 @@ def test_what_is_finished_of_many_calls_is_kept(tmp_path: Path) -> None:
     assert len(CALLS) == 9
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_pages_keep_the_prose(tmp_path: Path) -> None:
     found = reproduce(["C2", "C3"], quick=True, out=tmp_path / "out", progress=False)
     page = tmp_path / "paper.md"
@@ -438,6 +440,7 @@ def test_what_was_asked_wrongly(tmp_path: Path) -> None:
         reproduce(["C2"], quick=True, out=tmp_path / "file", progress=False)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_mnist_digits_are_used_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +455,7 @@ def test_without_mnist_digits_are_used_and_said(
     assert found.results[0]["dataset"] == "mnist"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_seed_leaves_comparisons_of_seeds_open(tiny: None, tmp_path: Path) -> None:
     found = reproduce(
         ["C11"], quick=True, seeds=1, out=tmp_path, jobs=1, progress=False

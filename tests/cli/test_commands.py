@@ -98,12 +98,12 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
     assert "--json" in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_of_any_tree_and_of_measured_rdms(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    blank_figures: Callable[[], AbstractContextManager[None]],
 ) -> None:
     few = {name: sources()[name] for name in ("learning_curves", "measured_geometry")}
     monkeypatch.setattr(fingerprints, "sources", lambda: few)
@@ -119,8 +119,7 @@ def test_a_report_of_any_tree_and_of_measured_rdms(
     assert "Nearest to the measured geometry: bp" in page
     capsys.readouterr()
     out = ("--out", str(tmp_path / "r"), "--jobs", "1")
-    with blank_figures():
-        assert _run("report", str(store), *out, "--quiet", "--json") == 0
+    assert _run("report", str(store), *out, "--quiet", "--json") == 0
     written = json.loads(capsys.readouterr().out)["report"]
     assert Path(written) == tmp_path / "r" / "report.html"
     assert Path(written).is_file()

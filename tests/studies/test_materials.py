@@ -3,8 +3,6 @@
 import importlib
 import json
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +140,8 @@ def test_what_cannot_be_trained_is_refused(
         run_study(["bp"], out=tmp_path / "s", network=5, **SMALL)
 
 
-def test_recordings_made_elsewhere_join_into_a_study(
-    tmp_path: Path, blank_figures: Callable[[], AbstractContextManager[None]]
-) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_recordings_made_elsewhere_join_into_a_study(tmp_path: Path) -> None:
     x = torch.rand(12, 6, generator=torch.Generator().manual_seed(0))
     for number, rule in enumerate(("mine", "mine", "yours")):
         torch.manual_seed(number)
@@ -158,8 +155,7 @@ def test_recordings_made_elsewhere_join_into_a_study(
     xr.testing.assert_identical(joined["mine", "1"].load(), there.load())
     join_recordings(paths, out)
     assert len(networks(repsim.open_study(out))) == 3
-    with blank_figures():
-        page = write_report(out, jobs=1, progress=False).read_text()
+    page = write_report(out, jobs=1, progress=False).read_text()
     assert "Do the layers of mine and yours represent the data differently?" in page
     maps = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
     store = tmp_path / "maps.zarr"

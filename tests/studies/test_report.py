@@ -50,6 +50,7 @@ def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path, progress=False)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_are_read_back_not_computed_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
