@@ -104,7 +104,7 @@ def test_it_is_there_whichever_is_imported_first() -> None:
     before += "assert not {'repsim', 'xarray'} & set(sys.modules); print('there')"
     done = subprocess.run(
         [sys.executable, "-P", "-c", before],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.stdout == "there\n", done.stderr
 

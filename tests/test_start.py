@@ -27,7 +27,7 @@ atexit.register(lambda: print("LOADED", [n for n in {HEAVY!r} if n in sys.module
 """
     done = subprocess.run(
         [sys.executable, "-P", "-c", ending, *words],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=900, check=True,
         # Which shell is asked of the parent processes, and there may be none.
         env=os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"} | more,
     )  # fmt: skip
@@ -156,7 +156,7 @@ def test_another_repsim_in_our_folder_is_told(tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import repsim"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert "PyPI's `repsim` 0.1.5, another project, is installed into the same" in (
         done.stderr

@@ -25,7 +25,7 @@ def _together(kind: str, folder: Path, ends: tuple[int, int] = (0, 0)) -> None:
         )
         for rank in (0, 1)
     ]
-    errors = [process.communicate(timeout=200)[1] for process in processes]
+    errors = [process.communicate(timeout=900)[1] for process in processes]
     assert [p.returncode for p in processes] == list(ends), errors
 
 

@@ -87,7 +87,7 @@ def test_jobs_of_a_queue_train_the_study_that_one_process_trains(
     ) as cluster:
         assert "#SBATCH --mem=2G" in cluster.job_script()
         cluster.scale(jobs=2)
-        cluster.wait_for_workers(2, timeout=120)
+        cluster.wait_for_workers(2, timeout=900)
         there = repsim.run_study(
             out=tmp_path / "there", scheduler=cluster.scheduler_address, **SMALL
         )

@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 command, stderr=subprocess.PIPE, text=True, process_group=group
             )
         )
-    errors = [process.communicate(timeout=300)[1] for process in processes]
+    errors = [process.communicate(timeout=900)[1] for process in processes]
     assert [p.returncode for p in processes] == [0, -9], errors
     assert not any("Traceback" in error for error in errors), errors
     return folder
