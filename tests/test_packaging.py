@@ -90,8 +90,9 @@ def test_every_folder_is_in_the_package_list() -> None:
     )
     found = set()
     for top, prefix in (("repsim", ""), ("probes", "repsim."), ("datasets", "repsim.")):
-        for init in (ROOT / top).rglob("__init__.py"):
-            found.add(prefix + ".".join(init.parent.relative_to(ROOT).parts))
+        for file in (ROOT / top).rglob("*.*"):  # templates are packaged, too
+            if file.suffix != ".pyc":
+                found.add(prefix + ".".join(file.parent.relative_to(ROOT).parts))
     assert found == listed
 
 
