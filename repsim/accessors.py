@@ -117,6 +117,14 @@ class _Result:
     def __init__(self, data: Any) -> None:
         self._data = data
 
+    def __repr__(self) -> str:
+        offers = ", ".join(name for name in dir(type(self)) if name[0] != "_")
+        try:
+            said = f"{self.summary()}\n"
+        except (ValueError, TypeError, KeyError):  # any dataset has the accessor
+            said = ""
+        return f"{said}.repsim has: {offers}"
+
     def summary(self) -> str:
         """Return `repsim.summary` of it."""
         from repsim.inference.summaries import summary

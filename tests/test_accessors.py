@@ -121,6 +121,22 @@ def test_the_slider_draws_each_step(run: xr.Dataset) -> None:
     assert picture.value != before
 
 
+def test_a_slider_leaves_a_picture_where_widgets_do_not_run(run: xr.Dataset) -> None:
+    pytest.importorskip("ipywidgets")
+    slider = repsim.reduce(run, "mean").repsim.compare().repsim.plot.slider()
+    bundle = slider._repr_mimebundle_()
+    assert bundle["image/png"] == slider.children[1].value
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_the_accessor_says_what_it_is_of_and_offers(run: xr.Dataset) -> None:
+    sentence, offers = repr(run.repsim).splitlines()
+    assert sentence == run.repsim.summary()
+    assert offers.startswith(".repsim has: compare, layers, matrix, plot, probe")
+    anything = xr.Dataset({"a": ("x", [1.0])})
+    assert ".repsim has:" in repr(anything.repsim)
+
+
 def test_films_want_one_dim_more_than_a_heat_map(run: xr.Dataset) -> None:
     cells = repsim.reduce(run, "mean").repsim.compare()
     with pytest.raises(ValueError, match="`along` to be one of step, layer_a"):

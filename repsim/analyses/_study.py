@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from repsim.analyses import NotApplicable
 from repsim.core.provenance import made_by
@@ -154,6 +155,13 @@ def listed(names: Iterable[object]) -> str:
     """Return names in words: "a", "a and b", "a, b and c"."""
     words = [str(name) for name in names]
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+
+def name_sides(axes: Iterable[Axes], reference: str) -> None:
+    """Name the axes of heat maps of a reference against another."""
+    for ax in axes:
+        ax.set_ylabel(f"layer of {reference}" * bool(ax.get_ylabel()))
+        ax.set_xlabel("layer of the other" * bool(ax.get_xlabel()))
 
 
 def spread(values: xr.DataArray) -> str:

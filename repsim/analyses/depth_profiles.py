@@ -30,7 +30,7 @@ WORDS = {
 }
 UNITS = {
     "class_margin": " (1 − r)",
-    "displacement": " ‖W − W₀‖ / ‖W₀‖",
+    "displacement": "\n‖W − W₀‖ / ‖W₀‖",
 }
 
 

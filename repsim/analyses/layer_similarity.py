@@ -108,7 +108,7 @@ def _heatmaps(result: xr.Dataset, reference: str, names: list[str]) -> Figure:
     for ax, name in zip(axes, names, strict=True):
         ax.set_title(f"{reference} – {name} ({int(pairs.sel(condition_b=name))} pairs)")
         _split_lines(ax, result, reference, name)
-    _name_axes(axes, reference)
+    _study.name_sides(axes, reference)
     return figure_of(axes)
 
 
@@ -127,14 +127,8 @@ def _differences(result: xr.Dataset, reference: str, names: list[str]) -> Figure
     for ax, name in zip(axes, names, strict=True):
         ax.set_title(f"{name} minus seeds of {reference}")
         _split_lines(ax, result, reference, name, color="0.3")
-    _name_axes(axes, reference)
+    _study.name_sides(axes, reference)
     return figure_of(axes)
-
-
-def _name_axes(axes: list[Axes], reference: str) -> None:
-    for ax in axes:
-        ax.set_ylabel(f"layer of {reference}" * bool(ax.get_ylabel()))
-        ax.set_xlabel("layer of the other" * bool(ax.get_xlabel()))
 
 
 def _split_lines(

@@ -15,7 +15,7 @@ from repsim.plot.style import figure_of
 
 TITLE = "When in training layers differ"
 ORDER = 32
-SHOWN = 5
+SHOWN = 6
 """Moments in the static figure; the page's slider has all."""
 
 
@@ -75,11 +75,12 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
         most = int(np.nan_to_num(far).argmax())
         cells = _gap(result).isel(condition=most)
     shown = cells.isel(step=at).assign_attrs(measure="cka")
-    axes = plot.heatmaps(shown, col="step", columns=SHOWN, difference=len(names) > 1)
+    axes = plot.heatmaps(shown, col="step", columns=3, difference=len(names) > 1)
+    _study.name_sides(axes, names[0])
     figure = figure_of(axes)
     if len(names) > 1:
         who = f"{names[0]} – {cells['condition'].item()} minus two seeds of {names[0]}"
-        figure.suptitle(who, fontsize="medium")
+        figure.suptitle(f"{who}\n", fontsize="medium")
     return {"over_training": figure}
 
 

@@ -31,8 +31,9 @@ def animate(
     Returns
     -------
     FuncAnimation
-        `.save("steps.gif", writer="pillow")` writes it, `.to_jshtml()` shows it in a
-        notebook.
+        `.save("steps.gif", writer="pillow")` writes it;
+        `IPython.display.HTML(moving.to_jshtml())` shows it in a notebook, with a
+        slider that also works in a page read offline.
 
     Raises
     ------
@@ -63,6 +64,8 @@ def animate(
         ax.set_title(f"{along} {cells[along].values[frame]}")
         return [mesh]
 
+    if "inline" in plt.get_backend():  # which shows what is open below the cell, still
+        plt.close(figure)
     return FuncAnimation(figure, show, frames=cells.sizes[along], interval=interval)
 
 
@@ -83,7 +86,9 @@ def slider(cells: xr.DataArray, *, along: str = "step", **kwargs: Any) -> Any:
     Returns
     -------
     ipywidgets.VBox
-        A slider above the picture; the last line of a notebook's cell shows it.
+        A slider above the picture; the last line of a notebook's cell shows it, and
+        where widgets do not run (GitHub, an e-mail) the picture stands still. A page
+        made with nbconvert needs the network for it; `animate` does not.
 
     Raises
     ------
@@ -110,6 +115,14 @@ def slider(cells: xr.DataArray, *, along: str = "step", **kwargs: Any) -> Any:
             "repsim.plot.heatmaps."
         )
         raise ImportError(msg) from error
+
+    class Slider(ipywidgets.VBox):  # type: ignore[misc]
+        """A widget whose notebook also holds the picture."""
+
+        def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+            bundle: dict[str, Any] = super()._repr_mimebundle_(**options)
+            return bundle | {"image/png": picture.value}
+
     limits = shared_limits(cells, bool(kwargs.get("difference"))) | kwargs
     names = [str(v) for v in cells[along].values]
     choice = ipywidgets.SelectionSlider(
@@ -122,7 +135,7 @@ def slider(cells: xr.DataArray, *, along: str = "step", **kwargs: Any) -> Any:
 
     choice.observe(draw, "value")
     draw()
-    return ipywidgets.VBox([choice, picture])
+    return Slider([choice, picture])
 
 
 def _png(cells: xr.DataArray, options: dict[str, Any]) -> bytes:

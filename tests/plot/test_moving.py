@@ -36,6 +36,17 @@ def test_frames_hold_the_cells_of_their_step(tmp_path: Path) -> None:
         assert getattr(saved, "n_frames", 1) == 3
 
 
+def test_a_notebook_shows_no_still_below_the_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plt, "get_backend", lambda: "inline")
+    film = plot.animate(cells("cka"))
+    assert plt.get_fignums() == []
+    film.save(tmp_path / "film.gif", writer="pillow")
+    with Image.open(tmp_path / "film.gif") as saved:
+        assert getattr(saved, "n_frames", 1) == 3
+
+
 def _names(axis: object) -> list[str]:
     return [t.get_text() for t in axis.get_ticklabels()]  # type: ignore[attr-defined]
 
