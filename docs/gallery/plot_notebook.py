@@ -10,6 +10,7 @@ is at its end.
 import sklearn.datasets
 import torch
 from IPython.display import HTML
+from matplotlib import pyplot as plt
 from torch import nn
 
 import repsim
@@ -70,5 +71,6 @@ _ = cells.repsim.plot.heatmaps(col="step", columns=3, size=2.6)
 # With ipywidgets ``cells.repsim.plot.slider()`` puts the steps under a slider; where
 # the page is to be read without a kernel, a film has one, too.
 
-film = repsim.plot.animate(cells)
-HTML(film.to_jshtml())
+page = repsim.plot.animate(cells).to_jshtml()
+plt.close()
+HTML(page)

@@ -152,6 +152,12 @@ def _tensors(output: object) -> Iterator[tuple[tuple[str, ...], Found]]:
 def select(model: nn.Module, layers: Layers = "*") -> dict[str, Choice]:
     """Return the chosen modules, in network order."""
     modules, aliases = named_layers(model)
+    if not modules:
+        msg = (
+            "Expected a network with modules inside, which are its layers, but got a "
+            f"{type(model).__name__} without; record it as nn.Sequential(model)."
+        )
+        raise ValueError(msg)
     chosen: dict[str, Choice] = {}
     if callable(layers):
         for path, module in modules.items():

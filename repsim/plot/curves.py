@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from repsim.core.messages import unknown
 from repsim.plot.style import (
     canvas,
+    draws,
     expect_array,
     in_time,
     labels,
@@ -25,6 +26,7 @@ _MARKERS = "osD^vP"
 _DASHES: list[Any] = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1, 1, 1))]
 
 
+@draws
 def layer_curve(
     curve: xr.DataArray,
     *,

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from repsim.core.messages import unknown
 from repsim.plot.style import (
     canvas,
+    draws,
     every_nth,
     expect_array,
     labels,
@@ -26,6 +27,7 @@ from repsim.plot.style import (
 _UNIT = ("cka", "cca", "svcca", "pwcca", "mutual_knn")
 
 
+@draws
 def heatmap(
     matrix: xr.DataArray,
     *,
@@ -131,6 +133,7 @@ def _name_side(
     axis.set_label_text(f"{dim}, of {lead}" if lead and not told else dim)
 
 
+@draws
 def heatmaps(
     cells: xr.DataArray,
     *,

@@ -6,9 +6,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from repsim.plot.style import canvas
+from repsim.plot.style import canvas, draws
 
 
+@draws
 def models(
     result: xr.Dataset,
     *,

@@ -9,9 +9,10 @@ from matplotlib.animation import FuncAnimation
 
 from repsim.core.messages import unknown
 from repsim.plot.heat_maps import heatmap, shared_limits
-from repsim.plot.style import expect_array
+from repsim.plot.style import draws, expect_array
 
 
+@draws
 def animate(
     cells: xr.DataArray, *, along: str = "step", interval: int = 400, **kwargs: Any
 ) -> FuncAnimation:
@@ -69,6 +70,7 @@ def animate(
     return FuncAnimation(figure, show, frames=cells.sizes[along], interval=interval)
 
 
+@draws
 def slider(cells: xr.DataArray, *, along: str = "step", **kwargs: Any) -> Any:
     """Return a widget: one heat map, its step chosen by a slider.
 

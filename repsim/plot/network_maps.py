@@ -12,11 +12,12 @@ from repsim.core.messages import unknown
 from repsim.geometry.between_networks import items_of
 from repsim.geometry.embedding import Scaling, embed
 from repsim.geometry.profiles import expect_pairs
-from repsim.plot.style import canvas, palette
+from repsim.plot.style import canvas, draws, palette
 
 _MARKERS = "osD^vP*Xh"
 
 
+@draws
 def mds(
     rdm: xr.DataArray,
     *,
@@ -132,6 +133,7 @@ def _fit(points: xr.DataArray) -> str:
     return text
 
 
+@draws
 def dendrogram(
     rdm: xr.DataArray,
     *,

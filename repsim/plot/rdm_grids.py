@@ -10,9 +10,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from repsim.geometry.stacks import squareform
-from repsim.plot.style import UNDER, labels, measure_label, scale
+from repsim.plot.style import UNDER, draws, labels, measure_label, scale
 
 
+@draws
 def rdm_grid(
     rdms: xr.DataArray,
     *,

@@ -1,9 +1,11 @@
 """What the plots share: labels from data, colours for conditions, marks for splits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from itertools import product
 from string import ascii_lowercase
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import seaborn as sns
@@ -17,6 +19,9 @@ from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 UNDER = "#e34a6f"
 """Below the scale: a colour that the maps do not contain."""
@@ -44,6 +49,30 @@ _TITLES = {
     "rdm_distance": "RDM distance",
     "class_margin": "class margin",
 }
+
+
+def draws(plot: Callable[P, T]) -> Callable[P, T]:
+    """Close what a plot has opened when it refuses; name an option nobody knows."""
+
+    @wraps(plot)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        before = set(plt.get_fignums())
+        try:
+            return plot(*args, **kwargs)
+        except BaseException as error:
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
+            unknown = re.search(r"unexpected keyword argument '?(\w+)", str(error))
+            if isinstance(error, AttributeError | TypeError) and unknown:
+                name = getattr(plot, "__name__", "the plot")
+                msg = (
+                    f"Expected options that {name} or matplotlib knows, but got "
+                    f"{unknown[1]!r}; help(repsim.plot.{name}) lists them."
+                )
+                raise TypeError(msg) from error
+            raise
+
+    return drawn
 
 
 def scale(name: str, *, under: bool = False) -> Colormap:

@@ -12,6 +12,7 @@ from repsim.geometry.profiles import Distance, rdm_distance
 from repsim.plot.curves import layer_curve
 from repsim.plot.style import (
     canvas,
+    draws,
     in_time,
     labels,
     layer_axis,
@@ -20,6 +21,7 @@ from repsim.plot.style import (
 )
 
 
+@draws
 def dynamics(
     data: xr.DataArray,
     *,

@@ -633,3 +633,10 @@ def test_lists_of_modules_are_not_left_out_unsaid(x: Tensor) -> None:
         assert repsim.layers(repsim.record(model, x, layers=patterns)) == ["head"]
     with pytest.raises(ValueError, match=r"only lists .*in layers=\['blocks\.\*'\]\."):
         repsim.record(Listed(head=False), x)
+
+
+def test_a_module_without_modules_inside_is_told_to_be_wrapped() -> None:
+    with pytest.raises(ValueError, match=r"a Linear without; record it as nn\.Seq"):
+        repsim.record(nn.Linear(3, 2), torch.ones(4, 3))
+    wrapped = repsim.record(nn.Sequential(nn.Linear(3, 2)), torch.ones(4, 3))
+    assert repsim.layers(wrapped) == ["0"]
