@@ -184,7 +184,14 @@ def _pt(file: Path) -> dict[str, Any]:
 
     if zipfile.is_zipfile(file):
         _expect_zip(file)
-    kept = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        kept = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's own words tell how to run what is in there
+        msg = (
+            "PyTorch finds no tensors in it, or more than tensors; save a tensor or a "
+            "dict of tensors with torch.save"
+        )
+        raise TypeError(msg) from error
     if isinstance(kept, torch.Tensor):
         kept = {file.stem: kept}
     if not isinstance(kept, Mapping):

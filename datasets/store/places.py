@@ -51,6 +51,12 @@ def place_of(store: Any, options: Mapping[str, Any] | None = None) -> Path:
         )
         raise ValueError(msg)
     if separator:
+        if not rest.startswith("/"):
+            msg = (
+                f"Expected three slashes in the address of a file, but got {text!r}; "
+                "write file:///folder/run.zarr, or a path."
+            )
+            raise ValueError(msg)
         return Path(unquote(rest))
     if _FORGOTTEN.match(text):
         msg = f"Expected two slashes in an address, but got {text!r}; write s3://…"
@@ -62,7 +68,7 @@ def place_of(store: Any, options: Mapping[str, Any] | None = None) -> Path:
     return Path(store)
 
 
-_FORGOTTEN = re.compile(r"(s3|gs|gcs|az|abfs|https?|memory|file):/")
+_FORGOTTEN = re.compile(r"(s3a?|gs|gcs|az|abfs|https?|memory|file):")
 
 
 def _place_of_zarr(store: Any) -> Path:
@@ -180,7 +186,8 @@ class NoLock(Lock):
 
 def refused(error: OSError, path: Path, state: str) -> OSError:
     """Return the sentence for what the system refused, of the error's own class."""
-    reason = os.strerror(error.errno) if error.errno else str(error)
+    # What is below 0 is none of the system's: a name that is not found on the net.
+    reason = os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)
     if error.errno and error.filename is not None and str(error.filename) != str(path):
         reason = f"{reason}: {error.filename}"
     msg = (

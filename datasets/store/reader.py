@@ -183,8 +183,8 @@ def fits_memory(folder: Path, document: dict[str, Any]) -> None:
 
 def _no_array(folder: Path, reason: object) -> str:
     return (
-        f"Expected {folder / DOCUMENT} to describe an array, but got {reason}; copy "
-        "the file from a backup or an equal recording."
+        f"Expected {folder / DOCUMENT} to describe an array of a recording, but got "
+        f"{reason}; if this is a recording, copy the file from a backup or an equal one."
     )
 
 

@@ -1,6 +1,7 @@
 """All pairs of stored layers on the workers of a cluster, a row or a pair a task."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,13 @@ from repsim.measures.matrices import note_constant
 
 Sides = tuple[list[LayerSource], list[LayerSource] | None]
 How = tuple[Measure, str, str, dict[str, Any]]
+
+HELD_BYTES = 2**28
+"""Layers that a task holds at once beside its row's own: their numbers in float64.
+
+Fixed, and not a share of the worker's memory, so that the same layers go together on
+any worker.
+"""
 
 
 def on_workers(
@@ -51,10 +59,27 @@ def _row(i: int, sides: Sides, how: How) -> tuple[np.ndarray, list[Any]]:
     (xs, ys), (measure, precision, device, options) = sides, how
     start = i if ys is None and measure.symmetric else 0
     others = xs[start:] if ys is None else ys
-    values = measure.all_pairs(
-        [xs[i]], others, precision=precision, device=device, **options
-    )[0]
-    return values, [source.constant for source in [*xs, *(ys or [])]]
+    values = [
+        measure.all_pairs(
+            [xs[i]], some, precision=precision, device=device, **options
+        )[0]
+        for some in _held_together(others)
+    ]
+    return np.concatenate(values), [s.constant for s in [*xs, *(ys or [])]]
+
+
+def _held_together(sources: list[LayerSource]) -> Iterator[list[LayerSource]]:
+    """Give neighbours that may be in memory at once, one at least."""
+    some: list[LayerSource] = []
+    held = 0
+    for source in sources:
+        size = 8 * math.prod(source.shape)
+        if some and held + size > HELD_BYTES:
+            yield some
+            some, held = [], 0
+        some.append(source)
+        held += size
+    yield some
 
 
 def _joined(rows: list[np.ndarray], half: bool) -> np.ndarray:

@@ -16,9 +16,11 @@ import pytest
 import xarray as xr
 
 import repsim
+from repsim.comparison import rows_of_pairs
 from repsim.comparison.dimensions import effective_dimension
 from repsim.core import cluster
 from repsim.datasets.store import reader, zarr_format
+from repsim.measures.catalogue import Measure
 from repsim.measures.kernels.streamed import spans_of
 from repsim.probes import codelength_layers, probe_layers
 
@@ -224,6 +226,28 @@ def test_workers_read_each_example_once_and_the_first_one_once_more(
     monkeypatch.setattr(reader.StoredArray, "_read", read)
     repsim.compare(pair[1][0].isel(step=0))
     assert rows == Counter(range(N)) + Counter([0])
+
+
+def test_a_row_of_pairs_holds_no_more_layers_than_it_may(
+    pair: tuple[list[Any], list[Any]],
+    workers: Callable[[int], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[int] = []
+    plain = Measure.all_pairs
+
+    def all_pairs(self: Any, xs: Any, ys: Any = None, **options: Any) -> Any:
+        held.append(sum(8 * y.shape[0] * y.shape[1] for y in ys))
+        return plain(self, xs, ys, **options)
+
+    workers(1)
+    memory, stored = ([one.isel(step=0) for one in two] for two in pair)
+    expected = repsim.compare(*memory, "pwcca")
+    monkeypatch.setattr(Measure, "all_pairs", all_pairs)
+    monkeypatch.setattr(rows_of_pairs, "HELD_BYTES", 12 * 8 * N)
+    measured = repsim.compare(*stored, "pwcca")
+    assert held == [12 * 8 * N, 7 * 8 * N] * 3
+    xr.testing.assert_allclose(measured, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_a_recording_of_dask_arrays_is_read_within_its_task(

@@ -133,6 +133,11 @@ FILES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         lambda p: torch.save({"a": torch.zeros(1).expand(2**40)}, p),
         "claims 4398046511104 bytes, more than half",
     ),
+    "pt, code": (
+        ".pt",
+        lambda p: torch.save(torch.nn.Linear(2, 2), p),
+        "finds no tensors in it, or more than tensors; save a tensor or a dict",
+    ),
     "pt, large": (
         ".pt",
         lambda p: torch.save(torch.zeros(2**18), p),

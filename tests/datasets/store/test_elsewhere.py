@@ -294,6 +294,8 @@ def test_a_file_address_is_a_path(tmp_path: Path) -> None:
         ("ftp://x/s.zarr", {}, ValueError, "begins with one of memory://, s3://"),
         ("https://x/s.zarr", {}, ValueError, "but got 'https://x/s.zarr'"),
         ("s3:/bucket/s.zarr", {}, ValueError, "two slashes in an address"),
+        ("s3:bucket/s.zarr", {}, ValueError, "two slashes in an address"),
+        ("file://s.zarr", {}, ValueError, "three slashes in the address of a file"),
         ("s.zarr", {"key": "k"}, ValueError, "`storage_options` along with an address"),
         ("memory://x/none.zarr", {}, FileNotFoundError, "a recording at memory://"),
     ],

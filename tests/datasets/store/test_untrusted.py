@@ -80,7 +80,11 @@ NEIGHBOURS: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
         ValueError,
         "but found a single array of one",
     ),
-    "another group": (_foreign, ValueError, "x/zarr.json to describe .* names None"),
+    "another group": (
+        _foreign,
+        ValueError,
+        "x/zarr.json to describe an array of a recording, .* names None .*; if this is",
+    ),
     "an empty group": (
         lambda p: zarr.open_group(p, mode="w"),
         ValueError,
