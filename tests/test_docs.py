@@ -70,3 +70,25 @@ def test_pages_lead_to_pages_that_exist() -> None:
             if first not in built and not (path.parent / target).exists():
                 missing.append(f"{path.relative_to(ROOT)}: {target}")
     assert missing == []
+
+
+def test_files_and_tests_that_pages_name_exist() -> None:
+    """Tests are named in the line of their file, `tests/a/test_b.py`, after it."""
+    missing, found = [], 0
+    for path in DOCS.rglob("*.md"):
+        for line in path.read_text("utf-8").splitlines():
+            text = None
+            for name in re.findall(r"\b(tests/[\w/]+\.py|test_\w+)\b(?!\.py)", line):
+                file = ROOT / name
+                if "/" in name:
+                    there = file.is_file()
+                    text = file.read_text("utf-8") if there else ""
+                elif text is None:
+                    continue
+                else:
+                    there = f"def {name}(" in text
+                found += 1
+                if not there:
+                    missing.append(f"{path.relative_to(ROOT)}: {name}")
+    assert missing == []
+    assert found > 40

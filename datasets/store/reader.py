@@ -184,7 +184,7 @@ def fits_memory(folder: Path, document: dict[str, Any]) -> None:
 def _no_array(folder: Path, reason: object) -> str:
     return (
         f"Expected {folder / DOCUMENT} to describe an array of a recording, but got "
-        f"{reason}; if this is a recording, copy the file from a backup or an equal one."
+        f"{reason}; if it is one, copy the file from a backup or an equal recording."
     )
 
 

@@ -60,9 +60,9 @@ def _row(i: int, sides: Sides, how: How) -> tuple[np.ndarray, list[Any]]:
     start = i if ys is None and measure.symmetric else 0
     others = xs[start:] if ys is None else ys
     values = [
-        measure.all_pairs(
-            [xs[i]], some, precision=precision, device=device, **options
-        )[0]
+        measure.all_pairs([xs[i]], some, precision=precision, device=device, **options)[
+            0
+        ]
         for some in _held_together(others)
     ]
     return np.concatenate(values), [s.constant for s in [*xs, *(ys or [])]]

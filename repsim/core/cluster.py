@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -82,8 +82,27 @@ def connected(address: str, **options: Any) -> Iterator[Any]:
             "with `dask scheduler`, and workers with `dask worker ADDRESS`."
         )
         raise ValueError(msg) from error
-    with client:
+    with client, _to_the_end(address):
         yield client
+
+
+@contextmanager
+def _to_the_end(address: str) -> Iterator[None]:
+    """Say in a sentence that a scheduler was lost while it was at work."""
+    try:
+        yield
+    except (OSError, CancelledError) as error:
+        from distributed.comm import CommClosedError
+
+        lost = isinstance(error, CommClosedError)
+        if not (lost or getattr(error, "reason", "") == "scheduler-connection-lost"):
+            raise
+        msg = (
+            f"Expected the dask scheduler at {address!r} to answer to the end, but "
+            "the connection was lost; start one again and repeat the call (a study "
+            "keeps the networks that are complete)."
+        )
+        raise ValueError(msg) from error
 
 
 def _expect_answer(address: str) -> None:
@@ -150,7 +169,8 @@ def spread(
     futures = [
         client.submit(_worked, function, item, *held, pure=False) for item in items
     ]
-    done = client.gather(futures)
+    with _to_the_end(client.scheduler.address):
+        done = client.gather(futures)
     _warn([told for _, told in done])
     return [result for result, _ in done]
 
@@ -185,7 +205,8 @@ def reduced(
             for i in range(0, len(level) - 1, 2)
         ]
         level = pairs + ([level[-1]] if len(level) % 2 else [])
-    return client.submit(_finished, finish, level[0], pure=False).result()
+    with _to_the_end(client.scheduler.address):
+        return client.submit(_finished, finish, level[0], pure=False).result()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -332,6 +333,41 @@ def test_a_lost_workers_share_is_done_again(
     losing.join()
     assert len(client.scheduler_info()["workers"]) == 1
     xr.testing.assert_allclose(measured, expected, rtol=1e-10)
+
+
+def test_a_scheduler_that_is_lost_in_the_middle_is_told() -> None:
+    class Lost(CancelledError):
+        reason = "scheduler-connection-lost"
+
+    class Other(CancelledError):
+        reason = "user"
+
+    def raising(error: Exception) -> Any:
+        def ends(*_: object) -> None:
+            raise error
+
+        future = SimpleNamespace(result=ends)
+        return SimpleNamespace(
+            scheduler=SimpleNamespace(address="tcp://host:8786"),
+            submit=lambda *args, **options: future,
+            gather=ends,
+        )
+
+    def uses(client: Any) -> list[Callable[[], Any]]:
+        return [
+            lambda: cluster.spread(client, str, [1]),
+            lambda: cluster.reduced(client, str, [1, 2], str.__add__, str),
+        ]
+
+    for error in (Lost(), distributed.comm.CommClosedError()):
+        for use in uses(raising(error)):
+            with pytest.raises(
+                ValueError, match="^Expected the dask .*8786.* was lost; start one"
+            ):
+                use()
+    for use in uses(raising(Other())):
+        with pytest.raises(Other):
+            use()
 
 
 def test_tasks_are_not_spread_again(workers: Callable[[int], Any]) -> None:

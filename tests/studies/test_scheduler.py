@@ -1,5 +1,6 @@
 """Studies on the workers of a dask scheduler."""
 
+import json
 import os
 import signal
 import socket
@@ -25,17 +26,6 @@ from repsim.studies.workers import claimed, on_scheduler
 distributed = pytest.importorskip("distributed")
 pytest.importorskip("fcntl")
 
-SMALL: dict[str, Any] = {
-    "conditions": ["bp", "sg"],
-    "seeds": 1,
-    "lr": 1e-3,
-    "depth": 1,
-    "width": 8,
-    "steps": 6,
-    "examples": 20,
-    "progress": False,
-}
-
 
 def _same(a: xr.DataTree, b: xr.DataTree) -> None:
     first, second = networks(a), networks(b)
@@ -45,10 +35,12 @@ def _same(a: xr.DataTree, b: xr.DataTree) -> None:
 
 
 def test_a_study_on_workers_is_the_study_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny: dict[str, Any],
+    alone: xr.DataTree,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    here = run_study(out="here", jobs=1, **SMALL)
     with distributed.LocalCluster(
         n_workers=1,
         threads_per_worker=1,
@@ -56,11 +48,11 @@ def test_a_study_on_workers_is_the_study_here(
         dashboard_address=":0",
         worker_dashboard_address=None,
     ) as local:
-        there = run_study(out="there", scheduler=local.scheduler_address, **SMALL)
-        _same(there, here)
+        there = run_study(out="there", scheduler=local.scheduler_address, **tiny)
+        _same(there, alone)
         assert not (tmp_path / "there" / ".claims").exists()
         # Nothing is left to do, so nobody is asked.
-        run_study(out="there", scheduler="tcp://127.0.0.1:9", **SMALL)
+        run_study(out="there", scheduler="tcp://127.0.0.1:9", **tiny)
 
 
 def test_a_scheduler_that_is_not_there_is_told(
@@ -135,30 +127,25 @@ def local() -> Iterator[Any]:
 
 
 def test_a_scheduler_that_answers_late_gives_the_same(
-    local: Any, tmp_path: Path
+    local: Any, tmp_path: Path, tiny: dict[str, Any], alone: xr.DataTree
 ) -> None:
-    here = run_study(out=tmp_path / "here", jobs=1, **SMALL)
     slow = Late(local.scheduler_address, 0.05)
-    there = run_study(out=tmp_path / "there", scheduler=slow.address, **SMALL)
-    _same(there, here)
-    runs = [
-        repsim.open_recording(tmp_path / name / "runs.zarr/bp/0")
-        for name in ("here", "there")
-    ]
-    expected = repsim.compare(runs[0])
+    there = run_study(out=tmp_path / "there", scheduler=slow.address, **tiny)
+    _same(there, alone)
+    expected = repsim.compare(networks(alone)["bp", "0"])
     with distributed.Client(slow.address, set_as_default=True):
-        cells = repsim.compare(runs[1])
+        cells = repsim.compare(networks(there)["bp", "0"])
     xr.testing.assert_allclose(cells, expected, rtol=1e-10, atol=1e-10)
     slow.close()
 
 
 def test_a_scheduler_that_never_answers_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: dict[str, Any]
 ) -> None:
     monkeypatch.setattr("repsim.core.cluster.CONNECT", "1s")
     silent = Late("tcp://127.0.0.1:9", float("inf"))
     with pytest.raises(ValueError, match="Expected a dask .* but got no answer; start"):
-        run_study(out=tmp_path / "s", scheduler=silent.address, **SMALL)
+        run_study(out=tmp_path / "s", scheduler=silent.address, **tiny)
     silent.close()
     # Nothing was trained, and the folder is free for the next.
     assert not is_complete(tmp_path / "s" / "runs.zarr", "bp", 0)
@@ -205,8 +192,10 @@ def test_a_cell_whose_worker_died_is_free(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 4])
-def test_processes_one_of_them_killed(number: int, tmp_path: Path) -> None:
-    options = {**SMALL, "seeds": 3, "steps": 60}
+def test_processes_one_of_them_killed(
+    number: int, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    options = {**tiny, "seeds": 3, "steps": 60}
     here = run_study(out=tmp_path / "here", jobs=1, **options)
     with distributed.LocalCluster(
         n_workers=number, threads_per_worker=1, dashboard_address=":0"
@@ -227,3 +216,55 @@ def test_processes_one_of_them_killed(number: int, tmp_path: Path) -> None:
         )
         killing.join(60)
         _same(there, here)
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Return the address and the process of a scheduler that has one worker."""
+    told = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-P", "-m", "distributed.cli.dask_"]
+    options = ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(told)]
+
+    def start(kind: str, *more: str) -> subprocess.Popen[bytes]:
+        words = [*dask[:-1], dask[-1] + kind, *options, *more]
+        with (tmp_path / f"{kind}.log").open("w") as log:
+            return subprocess.Popen(words, stdout=log, stderr=log)
+
+    with start("scheduler", "--port", "0") as scheduler:
+        while not (told.exists() and told.read_text().strip().endswith("}")):
+            assert scheduler.poll() is None
+            time.sleep(0.05)
+        address = json.loads(told.read_text())["address"]
+        with start("worker", "--nthreads", "1", "--no-nanny") as worker:
+            try:
+                yield address, scheduler
+            finally:
+                scheduler.kill()
+                worker.kill()
+
+
+@pytest.mark.slow
+def test_a_killed_scheduler_is_told_and_the_study_goes_on(
+    apart: tuple[str, subprocess.Popen[bytes]], tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    address, scheduler = apart
+    options = {**tiny, "seeds": 3, "steps": 60}
+    with pytest.raises(ValueError, match=f"^Expected the dask .*{address}.* was lost;"):
+        run_study(
+            out=tmp_path / "s",
+            scheduler=address,
+            after_cell=lambda *_: scheduler.kill(),
+            **options,
+        )
+    before = {
+        (c, s): (tmp_path / f"s/runs.zarr/{c}/{s}/zarr.json").read_bytes()
+        for c in ("bp", "sg")
+        for s in range(3)
+        if is_complete(tmp_path / "s/runs.zarr", c, s)
+    }
+    assert before
+    there = run_study(out=tmp_path / "s", jobs=1, **options)
+    for (c, s), document in before.items():
+        path = tmp_path / f"s/runs.zarr/{c}/{s}/zarr.json"
+        assert path.read_bytes() == document
+    _same(there, run_study(out=tmp_path / "here", jobs=1, **options))

@@ -41,17 +41,6 @@ for job in sys.argv[1:]:
         pass
 """
 
-SMALL: dict[str, Any] = {
-    "conditions": ["bp", "sg"],
-    "seeds": 1,
-    "lr": 1e-3,
-    "depth": 1,
-    "width": 8,
-    "steps": 6,
-    "examples": 20,
-    "progress": False,
-}
-
 
 @pytest.fixture
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -72,10 +61,9 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_jobs_of_a_queue_train_the_study_that_one_process_trains(
-    tmp_path: Path, jobs: Path
+    tmp_path: Path, jobs: Path, tiny: dict[str, Any], alone: xr.DataTree
 ) -> None:
     jobqueue = pytest.importorskip("dask_jobqueue")
-    here = repsim.run_study(out=tmp_path / "here", jobs=1, **SMALL)
     with jobqueue.SLURMCluster(
         cores=1,
         processes=1,
@@ -89,13 +77,13 @@ def test_jobs_of_a_queue_train_the_study_that_one_process_trains(
         cluster.scale(jobs=2)
         cluster.wait_for_workers(2, timeout=900)
         there = repsim.run_study(
-            out=tmp_path / "there", scheduler=cluster.scheduler_address, **SMALL
+            out=tmp_path / "there", scheduler=cluster.scheduler_address, **tiny
         )
         stored = networks(there)
         run = stored[next(iter(stored))]
         measured = repsim.compare(run, scheduler=cluster.scheduler_address)
     assert len([job for job in jobs.glob("*") if job.name.isdigit()]) == 2
-    assert list(stored) == list(networks(here))
-    for key, expected in networks(here).items():
+    assert list(stored) == list(networks(alone))
+    for key, expected in networks(alone).items():
         xr.testing.assert_equal(stored[key].load(), expected.load())
     xr.testing.assert_allclose(measured, repsim.compare(run.load()), rtol=1e-6)

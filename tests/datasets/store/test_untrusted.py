@@ -83,7 +83,7 @@ NEIGHBOURS: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "another group": (
         _foreign,
         ValueError,
-        "x/zarr.json to describe an array of a recording, .* names None .*; if this is",
+        "x/zarr.json to describe an array of a recording, .* names None .*; if it is",
     ),
     "an empty group": (
         lambda p: zarr.open_group(p, mode="w"),
