@@ -187,7 +187,8 @@ class NoLock(Lock):
 def refused(error: OSError, path: Path, state: str) -> OSError:
     """Return the sentence for what the system refused, of the error's own class."""
     # What is below 0 is none of the system's: a name that is not found on the net.
-    reason = os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)
+    number = error.errno or 0
+    reason = os.strerror(number) if number > 0 else str(error)
     if error.errno and error.filename is not None and str(error.filename) != str(path):
         reason = f"{reason}: {error.filename}"
     msg = (

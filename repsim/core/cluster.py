@@ -92,7 +92,7 @@ def _to_the_end(address: str) -> Iterator[None]:
     try:
         yield
     except (OSError, CancelledError) as error:
-        from distributed.comm import CommClosedError
+        from distributed.comm.core import CommClosedError
 
         lost = isinstance(error, CommClosedError)
         if not (lost or getattr(error, "reason", "") == "scheduler-connection-lost"):
