@@ -12,8 +12,9 @@ import queue
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 from threading import Event, Thread
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
@@ -158,8 +159,11 @@ class Machines:
         self.parts, self.rule, self.interrupts = parts, parts[0].rule, interrupts
         self.rank = int(distributed.get_rank())
         # Groups of their own: gloo whatever the default, and no thread in the other's.
-        self.control: Any = distributed.new_group(backend="gloo")
-        self.group: Any = distributed.new_group(backend="gloo")
+        self.control: Any
+        self.group: Any
+        self.control, self.group = (
+            distributed.new_group(backend="gloo", timeout=_timeout()) for _ in range(2)
+        )
         self._check_alike(n, start)
         self.ends: list[Sender | Receiver] = []
         self.worker = Worker(parts[self.rank], self._lines(n), start, self._pause)
@@ -294,6 +298,20 @@ class Machines:
         if not any(end.is_alive() for end in self.ends):
             for group in (self.group, self.control):
                 distributed.destroy_process_group(group)
+
+
+def _timeout() -> timedelta | None:
+    """Return how long the processes wait for each other, as they were joined with.
+
+    A new group has half an hour, whatever was given; where torch does not tell what
+    was, that stays.
+    """
+    joined: Any = distributed.group.WORLD
+    with suppress(AttributeError, RuntimeError):  # told by no public name
+        return cast(
+            timedelta, joined._get_backend(torch.device("cpu")).options._timeout
+        )
+    return None
 
 
 class _Lost(ValueError):

@@ -107,3 +107,48 @@ def test_ctrl_c_is_one_sentence_in_each_and_training_goes_on(folder: Path) -> No
     data = repsim.datasets.load("digits")
     log = repsim.train(rule, data, later + 20, start=later, progress=False)
     assert rule.steps == later + 20 and float(log.accuracy[-1]) > 0.4
+
+
+SILENT = """
+import os, signal, sys
+from datetime import timedelta
+import torch, repsim
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2,
+    timeout=timedelta(seconds=15),
+)
+rule = repsim.learning.make("sg", repsim.networks.mlp(64, [32] * 4, seed=0), lr=3e-3)
+
+def hold(step, losses):
+    if rank == 1 and step == 40:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+try:
+    repsim.train(
+        rule, repsim.datasets.load("digits"), 10**6, workers=2, progress=False,
+        diagnostics=False, eval_every=range(0, 10**6, 20), callbacks=[hold],
+    )
+except ValueError as error:
+    print(error)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_a_silent_process_is_told_after_the_timeout_of_the_group(
+    tmp_path: Path,
+) -> None:
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", SILENT, str(rank), str(tmp_path)],
+            stdout=subprocess.PIPE, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    said = both[0].communicate(timeout=900)[0]
+    both[1].kill()
+    both[1].communicate()
+    assert "Expected all workers to live, but another process, has ended or" in said
+    assert "the rule is as after step 40, from where train(start=40) goes on" in said
