@@ -20,7 +20,7 @@ import torch
 import xarray as xr
 
 import repsim
-from repsim.core.devices import multiplying
+from repsim.core.devices import device_named, multiplying
 from repsim.measures.kernels.hsic_sums import operations
 from repsim.probes.linear import LinearProbe
 
@@ -125,6 +125,10 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    try:
+        device_named(options.device)
+    except ValueError as error:
+        parser.error(str(error))
     device, repeats, cut = options.device, options.repeats, 20 if options.small else 1
     size = 512 if options.small else 8192
     with multiplying("float32", device):
