@@ -78,7 +78,7 @@ def open_recording(
         msg = f"Expected a recording at {folder}, but found a single array of one."
         raise ValueError(msg)
     run = opened(folder, chunks)
-    if not run.data_vars and (inner := _inner(folder)):
+    if not run.data_vars and (inner := recordings_in(folder)):
         shown = ", ".join(inner[:6]) + (", …" if len(inner) > 6 else "")
         msg = (
             f"Expected a recording at {folder}, but got a group of {len(inner)}; name "
@@ -88,7 +88,7 @@ def open_recording(
     return validate(run, str(folder))
 
 
-def _inner(folder: Path) -> list[str]:
+def recordings_in(folder: Path) -> list[str]:
     """Return the recordings in a group: of a condition, or of a study."""
     if not folder.is_dir():
         return []

@@ -55,10 +55,11 @@ def _refuse_study(path: Path) -> None:
     except (OSError, ValueError, KeyError):
         return  # open_recording says what is wrong
     if "repsim_study" in attributes:
-        there = ", ".join(sorted(str(p.parent) for p in root.glob("*/*/zarr.json")))
+        there = sorted(str(p.parent) for p in root.glob("*/*/zarr.json"))
+        shown = ", ".join(there[:6]) + (", …" if len(there) > 6 else "")
         msg = (
             f"Expected a recording, but got {path}, which is a study of several; name "
-            f"one of {there or 'its recordings, of which it has none yet'}."
+            f"one of {shown or 'its recordings, of which it has none yet'}."
         )
         raise ValueError(msg)
 

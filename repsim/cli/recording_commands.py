@@ -297,16 +297,25 @@ def export(
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="A recording.", parser=as_place)],
+    run: Annotated[
+        Path,
+        typer.Argument(help="A recording, or a store of several.", parser=as_place),
+    ],
     as_json: Json = False,
 ) -> None:
     """Tell what is in a recording: layers, shapes, steps, attributes, size.
+
+    Of a store of several: each recording in a line.
 
     Example: repsim show study/runs.zarr/bp/0
     """
     from repsim.core.files import NOT_FINITE
     from repsim.datasets.recordings import layers
+    from repsim.datasets.store import recordings_in
 
+    if several := recordings_in(run / "runs.zarr") or recordings_in(run):
+        _show_several(several, as_json)
+        return
     record = open_run(run)
     shapes = {name: dict(record[name].sizes) for name in layers(record)}
     steps = record["step"].values.tolist() if "step" in record.dims else []
@@ -328,3 +337,11 @@ def show(
     content = {"layers": shapes, "steps": steps, "attrs": attrs, "bytes": size}
     content |= {NOT_FINITE: odd} if odd else {}
     say(content, as_json, lines)
+
+
+def _show_several(places: list[str], as_json: bool) -> None:
+    """Tell what each recording of a store is."""
+    from repsim.inference.summaries import summary
+
+    said = {place: summary(open_run(Path(place))) for place in places}
+    say(said, as_json, [f"{place}: {sentence}" for place, sentence in said.items()])

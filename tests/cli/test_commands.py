@@ -64,6 +64,19 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert "torch" in json.loads(capsys.readouterr().out)
 
 
+def test_show_of_a_store_says_a_sentence_a_recording(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = folder / "runs.zarr"
+    assert _run("show", str(folder), "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert list(said) == [str(store / r / s) for r in ("bp", "sg") for s in "01"]
+    assert _run("show", str(store / "sg")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = str(store / "sg" / "0")
+    assert lines[0] == f"{place}: {said[place]}" and len(lines) == 2
+
+
 def test_zsh_completes_from_the_first_tab(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
