@@ -39,7 +39,7 @@ run, other = train(0), train(1)
 run.repsim
 
 # %%
-# The recording itself is an :class:`xarray.Dataset`: a variable a layer.
+# The recording itself is an ``xarray.Dataset``: a variable a layer.
 
 run
 

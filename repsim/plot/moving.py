@@ -1,5 +1,6 @@
 """Pictures whose moment is chosen by hand, or that move by themselves."""
 
+from base64 import b64encode
 from io import BytesIO
 from typing import Any
 
@@ -123,7 +124,7 @@ def slider(cells: xr.DataArray, *, along: str = "step", **kwargs: Any) -> Any:
 
         def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
             bundle: dict[str, Any] = super()._repr_mimebundle_(**options)
-            return bundle | {"image/png": picture.value}
+            return bundle | {"image/png": b64encode(picture.value).decode()}
 
     limits = shared_limits(cells, bool(kwargs.get("difference"))) | kwargs
     names = [str(v) for v in cells[along].values]
