@@ -33,7 +33,7 @@ import clock
 
 FOLDER = Path(__file__).parent
 OUT = "OUT"
-"""Stands for a file that the script may keep its rounds in."""
+"""Stands for a file or folder that the script may keep what it needs in."""
 
 TABLES: dict[str, list[str]] = {
     "cka": ["cka_pairs.py", "2000x50", "5000x512", "10000x512", "2000x4096",
@@ -44,13 +44,14 @@ TABLES: dict[str, list[str]] = {
     "rdm sizes": ["rdm_speed.py", "--only", "sizes"],
     "rdm comparisons": ["rdm_speed.py", "--only", "comparisons", "--tau", "2"],
     "sketch": ["sketched.py"],
+    "overlap": ["overlap.py", "--folder", OUT],
     "probes": ["probes.py", "--repeats", "3"],
     "steps": ["learning_steps.py"],
 }  # fmt: skip
 """Name of a table -> the script that makes it at any number of threads."""
 
 ONCE: dict[str, list[str]] = {
-    "threads": ["threads.py"],
+    "threads": ["threads.py", "--rounds", "9"],
     "recording": ["capture.py", "overhead"],
     "tokens": ["capture.py", "tokens"],
     "asynchronous": ["asynchronous.py"],

@@ -1,6 +1,6 @@
 """What else costs: opening, intervals, tests, pictures, a report.
 
-    python -P tests/benchmarks/costs.py --into docs/performance.md
+    python -P tests/benchmarks/costs.py
 
 CPU seconds of one thread, the median of `--rounds`; each is what one call takes after
 the libraries are loaded and warmed up on something small. No peer does these.
@@ -24,7 +24,6 @@ from matplotlib import pyplot as plt
 from scipy.spatial.distance import pdist
 
 import repsim
-from repsim.claims.render import replaced
 from repsim.studies.report import write_report
 
 # Beside this file, also where Python is told not to look there.
@@ -120,11 +119,10 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="What else costs.")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--into", type=Path, help="a page with marks for the table")
     given = parser.parse_args()
     mpl.use("agg")
     clock.use(1)
-    lines = [f"| what | {clock.words()} |", "| --- | --- |"]
+    print(f"| what | {clock.words()} |\n| --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for _, task in tasks(Path(folder), small=True):
             task()
@@ -134,12 +132,8 @@ def main() -> None:
                 began = time.process_time()
                 task()
                 spent.append(time.process_time() - began)
-            lines.append(f"| {name} | {statistics.median(spent):.3g} |")
-            print(lines[-1], flush=True)
-    lines += ["", f"{clock.processor()}; medians of {given.rounds}."]
-    if given.into:
-        page = given.into.read_text()
-        given.into.write_text(replaced(page, "costs", "\n".join(lines)))
+            print(f"| {name} | {statistics.median(spent):.3g} |", flush=True)
+    print(f"\n{clock.processor()}; medians of {given.rounds}.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Wall time of public computations with the default threads and with one.
 
-    python -P tests/benchmarks/threads.py [--rounds 7] [--only cka rdms] [--into PAGE]
+    python -P tests/benchmarks/threads.py [--rounds 7] [--only cka rdms]
 
 One process; the thread count of torch and of every BLAS changes between calls, which
 take turns in an order that rotates. The ratio is one thread's median time divided by
@@ -27,7 +27,6 @@ from scipy.spatial.distance import pdist
 from threadpoolctl import threadpool_limits
 
 import repsim
-from repsim.claims.render import replaced
 
 # Beside this file, also where Python is told not to look there.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -117,16 +116,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="+", default=[""])
-    parser.add_argument("--into", type=Path)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     most = torch.get_num_threads()
     if most < 2:
         parser.error("expected more than one thread; unset OMP_NUM_THREADS")
-    lines = [
-        f"| work | one thread | {most} threads | ratio |",
-        "| --- | --- | --- | --- |",
-    ]
+    print(f"| work | one thread | {most} threads | ratio |")
+    print("| --- | --- | --- | --- |")
     for name, task in tasks():
         if not any(part in name for part in asked.only):
             continue
@@ -137,20 +133,15 @@ def main() -> None:
                 times[count].append(seconds(task, count))
         alone, all_of = (statistics.median(times[count]) for count in (1, most))
         sign = "✓" if alone / all_of >= 0.95 else "✗"
-        lines.append(
+        print(
             f"| {name} | {1e3 * alone:.1f} ms | {1e3 * all_of:.1f} ms "
-            f"| {alone / all_of:.2f} {sign} |"
+            f"| {alone / all_of:.2f} {sign} |",
+            flush=True,
         )
-        print(lines[-1], flush=True)
-    load = os.getloadavg()[0]
-    lines.append(
+    print(
         f"\ntorch {torch.__version__}, numpy {np.__version__}; {asked.rounds} rounds; "
-        f"load {load:.1f}. ✗: more than 5 % slower with all threads."
+        f"load {os.getloadavg()[0]:.1f}. ✗: more than 5 % slower with all threads."
     )
-    print(lines[-1])
-    if asked.into:
-        page = asked.into.read_text()
-        asked.into.write_text(replaced(page, "threads", "\n".join(lines)))
 
 
 if __name__ == "__main__":
