@@ -252,10 +252,11 @@ class Recorder:
         """Return network, layers, updates and whether it is open, in a line."""
         state = "open" if self._open else "closed" if self._closed else "not started"
         last = "" if self._recorded is None else f", last recorded {self._recorded}"
+        n, done = len(self._session.choices), self._count
         return (
-            f"<repsim.Recorder of {type(self._network).__name__}: "
-            f"{len(self._session.choices)} layers, {state} after {self._count} "
-            f"updates{last}>"
+            f"<repsim.Recorder of {type(self._network).__name__}: {n} "
+            f"layer{'s' * (n != 1)}, {state} after {done} update{'s' * (done != 1)}"
+            f"{last}>"
         )
 
     def __enter__(self) -> Self:

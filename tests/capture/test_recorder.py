@@ -742,8 +742,9 @@ def test_a_recorder_starts_and_closes_without_a_block() -> None:
         "<repsim.Recorder of Sequential: 13 layers, not started after 0 updates>"
     )
     assert recorder.start() is recorder
-    for _ in range(3):
-        recorder.step()
+    recorder.step()
+    assert "open after 1 update, last recorded 0>" in repr(recorder)
+    recorder.advance(2)
     assert "open after 3 updates, last recorded 2>" in repr(recorder)
     recorder.close()
     recorder.close()
