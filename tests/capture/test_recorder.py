@@ -744,7 +744,8 @@ def test_a_recorder_starts_and_closes_without_a_block() -> None:
     assert recorder.start() is recorder
     recorder.step()
     assert "open after 1 update, last recorded 0>" in repr(recorder)
-    recorder.advance(2)
+    recorder.step()
+    recorder.step()
     assert "open after 3 updates, last recorded 2>" in repr(recorder)
     recorder.close()
     recorder.close()
