@@ -55,25 +55,29 @@ def stripes(split: str, root: object) -> xr.Dataset:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_stranger_s_network_and_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+def test_a_stranger_s_network_and_data_is_the_same_in_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A module of the user's own: workers begin anew and find it on the path.
     (tmp_path / "strangers.py").write_text(Path(__file__).read_text())
     monkeypatch.syspath_prepend(tmp_path)
     get_reusable_executor().shutdown()
     mine = importlib.import_module("strangers")
-    out = tmp_path / "study"
-    study = run_study(
-        ["bp"], mine.stripes, out=out, network=mine.tiny, jobs=jobs, **SMALL
-    )
+    study, there = (
+        run_study(["bp", "sg"], mine.stripes, out=tmp_path / f"{jobs}", jobs=jobs,
+                  network=mine.tiny, **SMALL)
+        for jobs in (1, 2)
+    )  # fmt: skip
     monkeypatch.delitem(sys.modules, "strangers")
+    for path in ("bp/0", "sg/0", "bp/0/training", "sg/0/training"):
+        xr.testing.assert_equal(
+            study[path].to_dataset().load(), there[path].to_dataset().load()
+        )
     run = networks(study)["bp", "0"]
     assert repsim.layers(run) == ["maps", "out"]
     assert run["maps"].dims == ("step", "example", "maps_unit")  # the mean over space
     assert run.attrs["reduce"] == "mean"
-    spec = json.loads((out / "study.json").read_text())["spec"]
+    spec = json.loads((tmp_path / "2" / "study.json").read_text())["spec"]
     assert spec["network"].endswith(":tiny") and spec["dataset"].endswith(":stripes")
     assert study["input"].shape == (12, 36)
 

@@ -69,13 +69,6 @@ def test_a_shared_initialisation_is_the_same_network(tmp_path: Path) -> None:
     assert not np.array_equal(bp["hidden_2"][-1].values, sg["hidden_2"][-1].values)
 
 
-def test_numbers_do_not_depend_on_workers(undisturbed: Path, tmp_path: Path) -> None:
-    study = run_study(
-        ["bp", "sg"], seeds=2, out=tmp_path / "s", lr=1e-3, jobs=2, **SMALL
-    )
-    _same(open_study(undisturbed / "runs.zarr"), study)
-
-
 def test_a_finished_study_repeats_nothing(undisturbed: Path) -> None:
     before = {
         key: run.attrs["created"]
