@@ -10,9 +10,9 @@ STATED: dict[str, tuple[float, float, dict[str, Any]]] = {
     "bp": (0.9, 1e-3, {}),
     "sg": (0.9, 1e-3, {}),
     "dni": (0.9, 1e-3, {}),
-    "fa": (0.9, 2e-3, {}),
+    "fa": (0.9, 2e-3, {"steps": 250}),
     "dfa": (0.9, 2e-3, {}),
-    "kickback": (0.9, 2e-3, {}),
+    "kickback": (0.9, 2e-3, {"steps": 250}),
     "noise": (0.2, 2e-3, {}),
     "local": (0.9, 2e-3, {}),
     "signsym": (0.9, 2e-3, {}),
@@ -20,7 +20,7 @@ STATED: dict[str, tuple[float, float, dict[str, Any]]] = {
     "weight_mirrors": (0.9, 2e-3, {}),
     "drtp": (0.9, 2e-3, {}),
     "dtp": (0.9, 2e-3, {}),
-    "pepita": (0.75, 5e-3, {}),
+    "pepita": (0.75, 5e-3, {"steps": 250}),
     "forward_forward": (0.85, 1e-2, {}),
     "predictive_coding": (0.9, 5e-3, {"steps": 60, "iterations": 8}),
     "equilibrium": (0.9, 5e-3, {"steps": 60, "iterations": 8}),
@@ -44,7 +44,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 def test_every_rule_learns(name: str, options: dict[str, Any]) -> None:
     least, lr, own = STATED[name]
     own = {**own, **options}
-    steps = own.pop("steps", 250)
+    steps = own.pop("steps", 150)
     net = repsim.networks.mlp(64, [64] * 5, seed=1)
     rule = repsim.learning.make(name, net, lr=lr, **own)
     log = repsim.train(
