@@ -103,13 +103,19 @@ def plan(
     only: list[str], threads: list[int]
 ) -> list[tuple[str, list[str], int | None]]:
     """Return the runs that are asked for: title, script with options, threads."""
+    asked = {
+        name
+        for name in [*TABLES, *ONCE]
+        if not only or any(part in name for part in only)
+    }
     runs: list[tuple[str, list[str], int | None]] = []
     for name, words in TABLES.items():
+        if name not in asked:
+            continue
         for count in threads:
             kind = "one thread" if count == 1 else "default threads"
             runs.append((f"{name}, {kind}", words, count))
-    runs += [(name, words, None) for name, words in ONCE.items()]
-    return [r for r in runs if not only or any(part in r[0] for part in only)]
+    return runs + [(name, words, None) for name, words in ONCE.items() if name in asked]
 
 
 def main() -> None:
