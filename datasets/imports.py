@@ -186,6 +186,8 @@ def _pt(file: Path) -> dict[str, Any]:
         _expect_zip(file)
     try:
         kept = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:  # the system's words say what to do
+        raise
     except Exception as error:  # torch's own words tell how to run what is in there
         msg = (
             "PyTorch finds no tensors in it, or more than tensors; save a tensor or a "

@@ -159,11 +159,9 @@ class Machines:
         self.parts, self.rule, self.interrupts = parts, parts[0].rule, interrupts
         self.rank = int(distributed.get_rank())
         # Groups of their own: gloo whatever the default, and no thread in the other's.
-        self.control: Any
-        self.group: Any
-        self.control, self.group = (
-            distributed.new_group(backend="gloo", timeout=_timeout()) for _ in range(2)
-        )
+        timeout = _timeout()
+        self.control: Any = distributed.new_group(backend="gloo", timeout=timeout)
+        self.group: Any = distributed.new_group(backend="gloo", timeout=timeout)
         self._check_alike(n, start)
         self.ends: list[Sender | Receiver] = []
         self.worker = Worker(parts[self.rank], self._lines(n), start, self._pause)

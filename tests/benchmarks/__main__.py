@@ -103,19 +103,20 @@ def plan(
     only: list[str], threads: list[int]
 ) -> list[tuple[str, list[str], int | None]]:
     """Return the runs that are asked for: title, script with options, threads."""
-    asked = {
-        name
-        for name in [*TABLES, *ONCE]
-        if not only or any(part in name for part in only)
-    }
-    runs: list[tuple[str, list[str], int | None]] = []
-    for name, words in TABLES.items():
-        if name not in asked:
-            continue
-        for count in threads:
-            kind = "one thread" if count == 1 else "default threads"
-            runs.append((f"{name}, {kind}", words, count))
-    return runs + [(name, words, None) for name, words in ONCE.items() if name in asked]
+
+    def asked(name: str) -> bool:
+        return not only or any(part in name for part in only)
+
+    kinds = [(n, "one thread" if n == 1 else "default threads") for n in threads]
+    several = [
+        (f"{name}, {kind}", words, count)
+        for name, words in TABLES.items()
+        if asked(name)
+        for count, kind in kinds
+    ]
+    return several + [
+        (name, words, None) for name, words in ONCE.items() if asked(name)
+    ]
 
 
 def main() -> None:

@@ -213,3 +213,15 @@ def test_nothing_is_packed_tighter_than_the_ratio() -> None:
 
 def test_memory_is_looked_at_when_a_file_is_read() -> None:
     assert untrusted.available_memory is free_memory.available_memory
+
+
+def test_what_the_system_refuses_of_a_pt_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    torch.save(torch.zeros(2), tmp_path / "a.pt")
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(ValueError, match="cannot be read: .*Permission denied"):
+        read_activations(tmp_path / "a.pt")
