@@ -68,6 +68,13 @@ class LeftFactor:
             return torch.mm(self._x, y.T, out=out)
         return torch.addmm(offsets, self._x, y.T, out=out)
 
+    def add_to(self, total: torch.Tensor, y: torch.Tensor) -> None:
+        """Add x yᵀ to a total, without another matrix as large where that can be."""
+        if self._able or total.dtype != self._x.dtype:
+            total += self.times(y)
+        else:
+            total.addmm_(self._x, y.T)
+
 
 @dataclass(frozen=True)
 class Sums:

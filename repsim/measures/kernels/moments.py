@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from repsim.core.threads import shared
 from repsim.measures.kernels.centred import (
+    STRIP,
     WIDE,
     cached_rows,
     grouped,
@@ -57,7 +59,7 @@ class Moments:
         # Kept from one update to the next: fresh memory costs as much as what is done.
         self._units = torch.empty(total, 0, dtype=dtype, device=device)
         kept = torch.float32 if dtype == torch.bfloat16 else dtype
-        self._tiles = _tiles(self.widths, split)
+        self._tiles = _tiles(self.widths, split, on_cpu=self.device.type == "cpu")
         self._products = [
             torch.zeros(
                 self._width(rows), self._width(columns), dtype=kept, device=device
@@ -82,12 +84,14 @@ class Moments:
             self._origin = (first + (x - x[:1]).double().mean(dim=0)).flatten()
         self.examples += len(x)
         units = self._by_unit(x)
-        for (rows, columns), product in zip(self._tiles, self._products, strict=True):
+
+        def multiply(job: tuple[tuple[slice, slice], torch.Tensor]) -> None:
+            (rows, columns), product = job
             a, b = units[self._columns(rows)], units[self._columns(columns)]
-            if self._dtype == torch.float64:
-                product.addmm_(a, b.T)
-            else:
-                product += LeftFactor(a).times(b)
+            LeftFactor(a).add_to(product, b)
+
+        jobs = zip(self._tiles, self._products, strict=True)
+        shared(multiply, jobs, x.numel() if x.device.type == "cpu" else 0)
 
     def _by_unit(self, x: torch.Tensor) -> torch.Tensor:
         """Take the origin off, add up all but products, return (units, examples)."""
@@ -96,14 +100,22 @@ class Moments:
             self._units = torch.empty(shape, dtype=self._dtype, device=x.device)
         units = self._units
         origin, inside = self._origin.to(x.dtype), self._inside.to(x.dtype)
-        for span in cached_rows(x):
-            part = rounded(x[span] - origin, self._precision)
-            units[:, span] = part.T
+        spans = cached_rows(x)
+        found: list[tuple[torch.Tensor, ...]] = [()] * len(spans)
+
+        def add_up(i: int) -> None:
+            part = rounded(x[spans[i]] - origin, self._precision)
+            units[:, spans[i]] = part.T
             norm = part.square() @ inside
-            self._sum += part.sum(dim=0)
-            self._norm += norm.sum(dim=0)
-            self._sum_norm += part.T @ norm
-            self._norm_norm += norm.double().T @ norm.double()
+            wide = norm.double()
+            found[i] = (part.sum(dim=0), norm.sum(dim=0), part.T @ norm, wide.T @ wide)
+
+        shared(add_up, range(len(spans)), x.numel() if x.device.type == "cpu" else 0)
+        for sums in found:  # in their order, whichever thread came first
+            self._sum += sums[0]
+            self._norm += sums[1]
+            self._sum_norm += sums[2]
+            self._norm_norm += sums[3]
         return units
 
     def rescale(self, exponents: np.ndarray) -> None:
@@ -218,9 +230,10 @@ class Moments:
         for (rows, columns), product in zip(self._tiles, self._products, strict=True):
             ends = (self._local_ends(rows), self._local_ends(columns))
             part = block_squares(product, *ends)
-            part = (part + part.T) / 2 if rows == columns else part
             squares[rows, columns] = part
             squares[columns, rows] = part.T
+        # A strip's own square was multiplied twice.
+        squares = (squares + squares.T) / 2
         diagonal = self._norm_norm.cpu().numpy()
         off = squares.cpu().numpy() - diagonal
         return Sums.centred(self.examples, off, diagonal, self._norm.cpu().numpy())
@@ -239,11 +252,20 @@ class Moments:
         return slice(stop - self._width(layers), stop)
 
 
-def _tiles(widths: Sequence[int], split: int | None) -> list[tuple[slice, slice]]:
+def _tiles(
+    widths: Sequence[int], split: int | None, on_cpu: bool
+) -> list[tuple[slice, slice]]:
     """Return the runs of layers whose products are kept."""
     runs = grouped(widths, split, WIDE)
     if split is None:
-        return [(a, b) for i, a in enumerate(runs) for b in runs[i:]]
+        # One triangle: each strip with itself and all after it, run by run.
+        strips = grouped(widths, None, STRIP) if on_cpu else runs
+        return [
+            (strip, slice(max(run.start, strip.start), run.stop))
+            for strip in strips
+            for run in runs
+            if run.stop > strip.start
+        ]
     left = [run for run in runs if run.start < split]
     right = [run for run in runs if run.start >= split]
     own = [(slice(i, i + 1), slice(i, i + 1)) for i in range(len(widths))]

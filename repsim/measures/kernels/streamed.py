@@ -1,11 +1,13 @@
 """Layers that are read block by block, in memory that does not grow with n."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ import torch
 from repsim.core import cluster
 from repsim.core.devices import devices_of, free_on
 from repsim.core.free_memory import available_memory
+from repsim.core.threads import shared
 from repsim.measures.kernels.centred import at_least, working_dtype
 from repsim.measures.kernels.hsic_sums import Advance, Sums
 from repsim.measures.kernels.moments import Moments
@@ -210,7 +213,9 @@ def span_moments(
         device,
         precision=precision,
     )
-    blocks = Blocks(sources, precision, device, span=span, firsts=firsts)
+    # Of workers each has its core, and room for one chunk.
+    far = firsts is None
+    blocks = Blocks(sources, precision, device, span=span, firsts=firsts, far=far)
     for block in blocks:
         moments.rescale(blocks.exponents)
         moments.update(block)
@@ -289,8 +294,10 @@ class Blocks:
         edges: Sequence[int] | None = None,
         span: tuple[int, int] | None = None,
         firsts: Sequence[torch.Tensor] | None = None,
+        far: bool = True,
     ) -> None:
         self._firsts = firsts
+        self._far = far
         self._sources = sources
         self._precision = precision
         self._device = device
@@ -318,23 +325,32 @@ class Blocks:
             x if x.dtype.itemsize >= kind.itemsize else x.to(kind) for x in firsts
         ]
         spans = list(zip(edges, edges[1:], strict=False))
+        starts = np.cumsum([0, *(int(source.shape[1]) for source in self._sources)])
+
+        def differ(job: tuple[int, torch.Tensor, torch.Tensor]) -> None:
+            # Differences from the first row are exact for near numbers, and exactly
+            # 0 for a constant layer.
+            i, into, part = job
+            wider = part if part.dtype.itemsize >= kind.itemsize else part.to(kind)
+            if len(firsts) == i:
+                firsts.append(wider[:1].clone())
+            torch.sub(wider, firsts[i], out=into)
+            self._bring_near_one(i, into, wider, firsts[i])
+
         for (start, stop), parts in zip(spans, self._ahead(spans), strict=True):
-            block, column = out[: stop - start], 0
-            for i, read_part in enumerate(parts):
-                part = read_part.to(self._device, non_blocking=True)
-                into = block[:, column : column + part.shape[1]]
-                column += part.shape[1]
-                # Differences from the first row are exact for near numbers, and
-                # exactly 0 for a constant layer.
-                wider = part if part.dtype.itemsize >= kind.itemsize else part.to(kind)
-                if start == 0:
-                    firsts.append(wider[:1].clone())
-                torch.sub(wider, firsts[i], out=into)
-                self._bring_near_one(i, into, wider, firsts[i])
+            block = out[: stop - start]
+            jobs = [
+                (i, block[:, starts[i] : starts[i + 1]], part)
+                for i, part in enumerate(
+                    part.to(self._device, non_blocking=True) for part in parts
+                )
+            ]
+            on_cpu = block.device.type == "cpu"
+            shared(differ, jobs, block.numel() if on_cpu and firsts else 0)
             yield block
 
     def _ahead(self, spans: list[tuple[int, int]]) -> Iterator[list[torch.Tensor]]:
-        """Yield the parts of each block, while a thread reads those of the next one.
+        """Yield the parts of each block, while a thread reads those of the next ones.
 
         Where the device is another one they lie in pinned memory, from which it takes
         them while the last block is multiplied.
@@ -348,13 +364,32 @@ class Blocks:
         def parts_of(span: tuple[int, int]) -> list[torch.Tensor]:
             return context.run(self._parts, *span)
 
-        with ThreadPoolExecutor(1, thread_name_prefix="repsim-reader") as reader:
-            coming = reader.submit(parts_of, spans[0])
-            for following in spans[1:]:
-                parts = coming.result()
-                coming = reader.submit(parts_of, following)
+        reader = ThreadPoolExecutor(1, thread_name_prefix="repsim-reader")
+        try:
+            later = iter(spans)
+            coming = deque(
+                reader.submit(parts_of, span)
+                for span in islice(later, self._blocks_ahead(spans))
+            )
+            while coming:
+                parts = coming.popleft().result()
+                coming += [reader.submit(parts_of, span) for span in islice(later, 1)]
                 yield parts
-            yield coming.result()
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+    def _blocks_ahead(self, spans: list[tuple[int, int]]) -> int:
+        """Return how many blocks are read ahead: those of a chunk, where they fit.
+
+        A chunk is unpacked at once; were only its first block awaited, the rest of
+        its time would be spent waiting for it. So two chunks of each layer are there.
+        """
+        rows, held = spans[0][1] - spans[0][0], 0
+        chunk = max(max(1, int(getattr(s, "chunk", 1))) for s in self._sources)
+        for source in self._sources:
+            held += int(getattr(source, "chunk", 1)) * int(source.shape[1]) * 4
+        fits = self._far and torch.device(self._device).type == "cpu"
+        return max(1, chunk // rows) if fits and 2 * held <= budget() else 1
 
     def _parts(self, start: int, stop: int) -> list[torch.Tensor]:
         """Read rows of every layer."""

@@ -96,7 +96,8 @@ class _Watched:
 
     stored, chunk, dtype = True, 1, np.dtype(np.float64)
 
-    def __init__(self, n: int = 1000) -> None:
+    def __init__(self, n: int = 1000, awaited: int = 256) -> None:
+        self.awaited = awaited
         self.values = np.random.default_rng(0).normal(size=(n, 2))
         self.shape = self.values.shape
         self.read: list[tuple[int, str]] = []
@@ -104,7 +105,7 @@ class _Watched:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         self.read.append((rows.start, threading.current_thread().name))
-        if rows.start == 256:
+        if rows.start == self.awaited:
             self.second.set()
         if rows.start == 768 and len(self.values) == 1001:
             raise ValueError("Expected a file, but got none.")
@@ -165,6 +166,51 @@ def test_the_next_block_is_read_while_the_last_one_is_multiplied() -> None:
     np.testing.assert_allclose(joined, layer.values - layer.values[0], atol=1e-12)
     assert {name.rpartition("_")[0] for _, name in layer.read} == {"repsim-reader"}
     assert _readers() <= before
+
+
+def test_the_next_chunk_is_read_while_the_last_one_is_multiplied() -> None:
+    layer = _Watched(awaited=512)
+    layer.chunk = 512
+    edges = [0, 128, 256, 384, 512, 640, 768, 896, 1000]
+    blocks = iter(streamed.Blocks([layer], "float64", "cpu", edges))
+    joined = [next(blocks).clone()]
+    # Three blocks of the first chunk are still to be multiplied.
+    assert layer.second.wait(60)
+    joined += [block.clone() for block in blocks]
+    rows = torch.cat(joined).numpy()
+    np.testing.assert_allclose(rows, layer.values - layer.values[0], atol=1e-12)
+    assert [start for start, _ in layer.read] == [0, 512]
+
+
+@pytest.mark.parametrize(
+    ("far", "memory", "ahead"),
+    [(True, 2**20, 4), (True, 2**13, 1), (False, 2**20, 1)],
+)
+def test_two_chunks_are_held_only_where_there_is_room(
+    far: bool, memory: int, ahead: int
+) -> None:
+    layer = _Watched()
+    layer.chunk = 1024  # of two units, 8 KiB in float32
+    blocks = streamed.Blocks([layer], "float32", "cpu", far=far)
+    with streamed.within(memory):
+        assert blocks._blocks_ahead([(0, 256), (256, 512)]) == ahead
+
+
+def test_streams_give_the_same_bits_on_any_number_of_threads() -> None:
+    sources = [v.values for v in _run(3000, layers=9, units=64).data_vars.values()]
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            for how in ((torch.float32, "float32"), (torch.float64, "float64")):
+                asked = (None, *how, "cpu", (0, 3000), sources)
+                found.append(streamed.span_moments(*asked).sums())
+        finally:
+            torch.set_num_threads(before)
+    for other in (2, 4):
+        for i in (0, 1):
+            np.testing.assert_array_equal(found[i].off, found[i + other].off)
+            np.testing.assert_array_equal(found[i].totals, found[i + other].totals)
 
 
 def test_what_the_thread_raises_is_raised_here() -> None:
