@@ -96,9 +96,7 @@ def main() -> None:
             f"| {least:.3g} | {both:.3g} | {both / larger:.2f} | {both / least:.2f} |",
             flush=True,
         )
-    print(
-        f"\nn = {given.n:,}; {given.threads} of {cores} cores compute, one thread reads."
-    )
+    print(f"\nn = {given.n:,}; {given.threads} threads compute, {cores} cores.")
 
 
 if __name__ == "__main__":
