@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=50_000)
     parser.add_argument("--units", type=int, default=4096)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--sketch", type=int, nargs="+", default=[256, 512, 1024])
+    parser.add_argument("--sketch", type=int, nargs="+", default=[256, 384, 512, 1024])
     parser.add_argument("--rounds", type=int, default=1)
     clock.add_option(parser)
     given = parser.parse_args()

@@ -6,15 +6,19 @@ import numpy as np
 import torch
 
 from repsim.core.messages import flag, seed_number, whole
+from repsim.core.threads import shared
 from repsim.measures.kernels import hsic_matrix
 from repsim.measures.magnitudes import exponent, near_one, shifted
-from repsim.measures.matrices import Matrix, note_constant, read
+from repsim.measures.matrices import Matrix, check_finite, note_constant, read
 
 GROUPS = 8
 """Independent parts of a sketch; their spread gives the standard error."""
 
 BLOCK = 1 << 26
 """Numbers of a layer that are read at once."""
+
+CACHED = 1 << 19
+"""Numbers that a thread projects at once: a product large enough, near the cache."""
 
 
 def sketched_cka(
@@ -92,21 +96,33 @@ def _parts(
     """Return the independent projections of one layer, read block by block."""
     n, units = int(source.shape[0]), int(source.shape[1])
     directions = torch.as_tensor(rng.normal(size=(units, GROUPS * width)))
-    wide = read(source, 0, 1).dtype == torch.float64
-    dtype = torch.float64 if wide else torch.float32
-    directions = directions.to(device, dtype)
+    first = read(source, 0, 1).to(device)
+    dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+    first, directions = first.to(dtype), directions.to(device, dtype)
+    made = torch.empty(n, directions.shape[1], dtype=dtype, device=device)
     rows = max(1, BLOCK // units)
-    first: torch.Tensor | None = None
-    made, flat, by = [], True, 0
+    flat, by = True, 0
     for start in range(0, n, rows):
-        block = read(source, start, min(n, start + rows)).to(device)
-        block = block if block.dtype == torch.float64 else block.to(dtype)
-        first = block[:1].clone() if first is None else first
-        block = block - first
-        by = exponent(block) if start == 0 else by
-        block = shifted(block, by)
-        flat = flat and not bool(block.any())
-        made.append(block @ directions)
+        raw = read(source, start, min(n, start + rows), check=False)
+        block, out = raw.to(device).to(dtype), made[start : start + rows]
+        by = exponent(block - first) if start == 0 else by
+
+        def project(
+            span: slice, block: torch.Tensor = block, out: torch.Tensor = out
+        ) -> None:
+            torch.mm(shifted(block[span] - first, by), directions, out=out[span])
+
+        on_cpu = made.device.type == "cpu"
+        shared(project, _spans(block, on_cpu), block.numel() if on_cpu else 0)
+        if not bool(torch.isfinite(out.sum())):
+            check_finite(raw, getattr(source, "what", "the representation"))
+        flat = flat and not bool(out.any()) and bool((block == first).all())
     note_constant(source, flat)
-    projected = near_one(torch.cat(made), dtype)[0]
+    projected = near_one(made, dtype)[0]
     return list(torch.split(projected, width, dim=1))
+
+
+def _spans(block: torch.Tensor, on_cpu: bool) -> list[slice]:
+    """Return runs of rows whose differences stay in a processor's cache."""
+    step = max(1, CACHED // block.shape[1]) if on_cpu else len(block)
+    return [slice(at, at + step) for at in range(0, len(block), step)]
