@@ -18,7 +18,11 @@ from repsim.training.asynchronous import run_apart
 from repsim.training.log import TrainingLog, due_steps
 from repsim.training.metrics import MetricFunction, resolve
 from repsim.training.order import Data, Order, as_tensors
-from repsim.training.segment_groups import check_unlocked, training_mode
+from repsim.training.segment_groups import (
+    check_unlocked,
+    shared_out,
+    training_mode,
+)
 
 MONITORED, DIAGNOSED = 1000, 128
 """Training examples that are evaluated, and those on which errors are compared."""
@@ -108,8 +112,10 @@ def train(
         `weight_norm`, `update_norm` and with `diagnostics` those of
         `repsim.learning.error_diagnostics` (step, layer). With `workers` also
         `staleness` (worker, update): how many batches a worker had begun after the one
-        whose message arrived, −1 where none was to come; it is the log from which
-        `repsim.training.replay` repeats the run bit for bit.
+        whose message arrived, −1 where none was to come; the coordinate `segments`
+        names those it holds, of which the last one hears (all, where the error at the
+        output is what comes). From it `repsim.training.replay` repeats the run bit for
+        bit.
 
     Raises
     ------
@@ -182,7 +188,11 @@ def train(
     if staleness is not None:
         record["staleness"] = (("worker", "update"), staleness)
         record["staleness"].attrs["description"] = STALENESS
-        record = record.assign_coords(update=np.arange(start + 1, steps + 1))
+        parts = shared_out(rule.segments, len(staleness))
+        held = [", ".join(segment.name for segment in part) for part in parts]
+        record = record.assign_coords(
+            update=np.arange(start + 1, steps + 1), segments=("worker", held)
+        )
         record.attrs["workers"] = len(staleness)
     return record
 

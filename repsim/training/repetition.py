@@ -4,19 +4,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from torch import Tensor
 
 from repsim.core.threads import one_thread
 from repsim.learning import Rule
-from repsim.training.order import Order
+from repsim.training.order import Data, Order, as_tensors
 from repsim.training.segment_groups import make_parts, training_mode
 
 
 @one_thread()
 def replay(
     rule: Rule,
-    data: tuple[Tensor, Tensor],
-    staleness: np.ndarray,
+    data: Data,
+    staleness: xr.DataArray | np.ndarray,
     *,
     batch_size: int = 128,
     seed: int = 0,
@@ -28,18 +29,20 @@ def replay(
     ----------
     rule : Rule
         As it was when the run began.
-    data : pair of Tensor
-        The run's training data.
-    staleness : ndarray, shape (workers, updates)
-        The run's: `log.staleness.values`; the number of batches that each worker had
-        begun after the one whose message came in. −1 where none was to come.
+    data : Dataset or pair of Tensor
+        The run's training data, as `repsim.train` takes them.
+    staleness : DataArray or ndarray, shape (workers, updates)
+        The run's, `log["staleness"]`: the number of batches that each worker had begun
+        after the one whose message came in, −1 where none was to come.
     batch_size, seed, start : int
         The run's.
 
     Raises
     ------
     ValueError
-        If the order of events is impossible.
+        If the order of events is impossible, or it is none of workers and updates.
+    TypeError
+        If `data` is neither a Dataset nor a pair of tensors.
 
     Examples
     --------
@@ -52,9 +55,18 @@ def replay(
     >>> rule.steps
     3
     """
-    workers, updates = np.shape(staleness)
-    parts = make_parts(rule, workers, batches(rule, *data, batch_size, seed))
-    events = [_events(row, start, updates) for row in staleness.tolist()]
+    late = np.asarray(staleness)
+    if late.ndim != 2:
+        msg = (
+            "Expected `staleness` of shape (workers, updates), but got "
+            f'{late.shape}; give log["staleness"] whole.'
+        )
+        raise ValueError(msg)
+    workers, updates = late.shape
+    x, y = as_tensors(data, rule.network)
+    rule.check(x[:2], y[:2])  # so that the rule knows its segments
+    parts = make_parts(rule, workers, batches(rule, x, y, batch_size, seed))
+    events = [_events(row, start, updates) for row in late.tolist()]
     up: dict[tuple[int, int], Tensor] = {}
     down: dict[tuple[int, int], Tensor] = {}
     with training_mode(rule):

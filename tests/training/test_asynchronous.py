@@ -64,9 +64,23 @@ def test_it_learns_and_is_replayed_to_the_last_bit(
     assert (waiting >= 0).all() and (late[-1].values == -1).all()
     # All meet at step 60, so that nothing of the first half is taken in the second.
     assert (waiting[:, :60] + np.arange(60) <= 59).all()
-    data = as_tensors(repsim.datasets.load("digits"), again.network)
-    replay(again, data, late.values)
+    held = [str(segments).split(", ") for segments in late["segments"].values]
+    assert [s for part in held for s in part] == [s.name for s in rule.segments]
+    replay(again, repsim.datasets.load("digits"), late)
     assert again.steps == 120 and _same(rule, again)
+
+
+def test_a_run_on_maps_is_replayed_from_arrays() -> None:
+    rule, again = (
+        repsim.learning.make(
+            "local", repsim.networks.cnn((1, 8, 8), [4, 4], seed=0), lr=3e-3
+        )
+        for _ in "ab"
+    )
+    log = _train(rule, 20, batch_size=32, seed=5)
+    data = as_tensors(repsim.datasets.load("digits"), again.network)
+    replay(again, data, log["staleness"].values, batch_size=32, seed=5)
+    assert _same(rule, again)
 
 
 def test_a_run_goes_on_from_its_state_in_one_process() -> None:
@@ -181,3 +195,5 @@ def test_an_impossible_order_is_refused() -> None:
     ):
         # The lower worker wants a message of a batch which the upper never sends down.
         replay(rule, data, np.array([[-1, -1], [0, 0]]))
+    with pytest.raises(ValueError, match=r"`staleness` of shape \(workers, updates\)"):
+        replay(rule, data, np.array([0, 0]))
