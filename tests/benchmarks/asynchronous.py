@@ -1,6 +1,7 @@
 """Updates a second: segments in processes of their own, one process, a pipeline.
 
     OMP_NUM_THREADS=1 python -P tests/benchmarks/asynchronous.py --page docs/learning.md
+    python -P tests/benchmarks/asynchronous.py --plan docs/scaling.md
 
 `sg` with one synthetic gradient in the middle, in one process and in two that do not
 wait for each other (`repsim.train(workers=2)`), beside backpropagation in one process
@@ -9,6 +10,10 @@ Wall time, because waiting is what is measured: each process has one thread, so 
 machine must have two free cores. The first updates are not timed, so that starting
 processes does not count; methods in turn, medians over the rounds. As it stands it
 takes two to three minutes on two free cores.
+
+`--plan` measures no time: it counts the operations of each worker's part, as the
+package shares them out, and says how many updates a second as many free cores could
+make at most, on a page.
 """
 
 import argparse
@@ -24,12 +29,22 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+from torch.utils.flop_counter import FlopCounterMode
 
 import repsim
 from repsim.claims.render import replaced
+from repsim.training.processes import CAPACITY, shapes_between
+from repsim.training.repetition import batches
+from repsim.training.segment_groups import make_parts
 
 WARM = 5
 """First updates, which are not timed: memory is got, and a pipeline sends shapes."""
+
+MICRO = 4
+"""Micro-batches of a pipeline."""
+
+PLANNED = (1, 2, 4, 8, 16)
+"""Workers of the plan, the last ones as many as it has hidden layers."""
 
 
 def network(width: int, depth: int) -> nn.Sequential:
@@ -93,7 +108,7 @@ def stage(rank: int, place: str, width: int, given: Any, told: Any) -> None:
     optimizer = torch.optim.Adam(own.parameters(), lr=1e-3, fused=True)
     schedule = Schedule1F1B(
         PipelineStage(own, rank, 2, torch.device("cpu")),
-        4,
+        MICRO,
         loss_fn=nn.functional.cross_entropy,
     )
     x, y = data(given.batch_size)
@@ -132,6 +147,54 @@ def pipelined(width: int, given: argparse.Namespace) -> float:
         return float(told.get())
 
 
+def made(name: str, workers: int, width: int, depth: int) -> repsim.learning.Rule:
+    """Return a rule that is cut into as many equal parts as there are workers."""
+    cuts = {"at": [depth * k // workers for k in range(1, workers)]}
+    options = cuts if name == "sg" and workers > 1 else {}
+    return repsim.learning.make(name, network(width, depth), **options)
+
+
+def work_of(rule: repsim.learning.Rule, workers: int, batch: int) -> list[int]:
+    """Return the operations of each worker's part in one update, counted as it runs."""
+    x, y = data(batch)
+    parts = make_parts(rule, workers, batches(rule, x, y, batch, 0))
+    _, hears = shapes_between(parts, batch)
+    counted: list[int] = []
+    h: Tensor | None = None
+    for j, part in enumerate(parts):
+        with FlopCounterMode(display=False) as counter:
+            h, _ = part.forward(1, h)
+            if j in hears:
+                part.message(1, torch.zeros_like(h))
+        counted.append(counter.get_total_flops())
+    return counted
+
+
+def plan(width: int, depth: int, batch: int) -> str:
+    """Return what more workers could give at most, on paper, as Markdown."""
+    with FlopCounterMode(display=False) as counter:
+        x, y = data(batch)
+        made("bp", 1, width, depth).step(x[:batch], y[:batch])
+    alone = counter.get_total_flops()
+    lines = [
+        "| processes | operations of `sg` to bp's | largest part | `sg`, nobody waits: "
+        f"updates to bp's in one process | bp as a pipeline, {MICRO} micro-batches | "
+        "MB an update between neighbours | batches late, at most |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for k in PLANNED:
+        parts = work_of(made("sg", k, width, depth), k, batch)
+        pipeline = k * MICRO / (MICRO + k - 1)
+        sent = 2 * 4 * batch * width / 1e6 if k > 1 else 0.0
+        late = CAPACITY + 1 if k > 1 else 0
+        lines.append(
+            f"| {k} | {sum(parts) / alone:.2f} | {max(parts) / sum(parts):.2f} | "
+            f"{alone / max(parts):.2f} | {pipeline:.2f} | {sent:.2f} | {late} |"
+        )
+    of = f"{depth} hidden layers × {width}, 784 inputs, batches of {batch}."
+    return "\n".join([of, "", *lines])
+
+
 def main() -> None:
     """Run the command of the module's docstring."""
     parser = argparse.ArgumentParser(description="Updates a second, asynchronously.")
@@ -141,8 +204,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--page", type=Path, help="a Markdown page to put it in")
+    parser.add_argument("--plan", type=Path, help="the page of what is only planned")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.plan:
+        text = plan(given.width[-1], PLANNED[-1], given.batch_size)
+        print(text)
+        page = replaced(given.plan.read_text(), "plan of segments", text)
+        given.plan.write_text(page)
+        return
     lines = [
         "| width | method | updates/s: median [lowest, highest] | to bp |",
         "| --- | --- | --- | --- |",
