@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from repsim.geometry.ceilings import noise_ceiling
 from repsim.geometry.regression import partial_rsa
 from repsim.geometry.stacks import rdms
 from repsim.inference import false_discovery, profile_test
+from repsim.inference.nearness import Nearness, difference
 from repsim.measures.dissimilarity.comparators import compare_rdms
 from repsim.plot.style import figure_of, panels, share_legend
 
@@ -33,14 +35,18 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     pixels = _pixels(root)
     near: dict[str, dict[str, xr.DataArray]] = {}
     beyond: dict[str, dict[str, xr.DataArray]] = {}
+    ends: dict[str, Nearness] = {}
+    kinds: set[tuple[str, ...]] = set()
     for (condition, seed), run in networks(study).items():
         stack = rdms(run.load(), layers=_study.spread_out(run))
         near.setdefault(condition, {})[seed] = _against(stack, measured)
+        end = _last(stack)
+        # Tokens of one input are no stimuli of their own.
+        kinds.add(("tokens",) if _study.kin(run) else tuple(end["layer"].values))
+        if len(kinds) == 1:
+            ends.setdefault(condition, Nearness()).add(end.values, measured)
         if pixels is not None:
-            end = stack.isel(step=-1) if "step" in stack.dims else stack
-            mean = xr.DataArray(measured.mean(0), dims="pair")
-            partial = partial_rsa(_bare(end), mean, pixels)
-            beyond.setdefault(condition, {})[seed] = partial
+            beyond.setdefault(condition, {})[seed] = _beyond(stack, measured, pixels)
     result = xr.Dataset({"rsa": _study.stack(near)})
     if beyond:
         result["partial"] = _study.stack(beyond)
@@ -55,6 +61,8 @@ def compute(study: xr.DataTree) -> xr.Dataset:
         result = result.assign(
             {name: tests[name] for name in ("difference", "p_value", "q_value")}
         )
+    if len(kinds) == 1 and ("tokens",) not in kinds:
+        result = _over_both(result, ends)
     return result.assign_attrs(
         _study.provenance(
             analysis="measured_geometry", metric="correlation", method="spearman",
@@ -75,6 +83,23 @@ def _against(stack: xr.DataArray, measured: np.ndarray) -> xr.DataArray:
     shape = [stack.sizes[dim] for dim in lead]
     coords = {dim: stack[dim].values for dim in lead}
     return xr.DataArray(correlations.reshape(shape), coords, lead)
+
+
+def _beyond(
+    stack: xr.DataArray, measured: np.ndarray, pixels: xr.DataArray
+) -> xr.DataArray:
+    """Return the partial correlation with the subjects' mean RDM, a step at a time.
+
+    Pairs without a distance leave all RDMs of one call, so no step decides for others.
+    """
+    mean = xr.DataArray(measured.mean(0), dims="pair")
+    if "step" not in stack.dims:
+        return partial_rsa(_bare(stack), mean, pixels)
+    moments = [
+        partial_rsa(_bare(stack.isel(step=k)), mean, pixels)
+        for k in range(stack.sizes["step"])
+    ]
+    return xr.concat(moments, xr.Variable("step", stack["step"].values))
 
 
 def _pixels(root: xr.Dataset) -> xr.DataArray | None:
@@ -113,6 +138,22 @@ def _tests(study: xr.DataTree, near: xr.DataArray) -> xr.Dataset | None:
     return result.assign(q_value=result["q_value"].copy(data=q))
 
 
+def _over_both(result: xr.Dataset, ends: Mapping[str, Nearness]) -> xr.Dataset:
+    """Add every two rules' differences over networks and stimuli, (rules, layer)."""
+    pairs = [
+        (a, b) for a, b in combinations(ends, 2) if ends[a].enough and ends[b].enough
+    ]
+    if not pairs:
+        return result
+    found = [difference(ends[a], ends[b]) for a, b in pairs]
+    for name in found[0]:
+        rows = np.array([one[name] for one in found])
+        result[f"both_{name}"] = ("rules", "layer"), rows
+    q = false_discovery(result["both_p_value"].values)
+    result["both_q_value"] = ("rules", "layer"), q
+    return result.assign_coords(rules=[f"{b} and {a}" for a, b in pairs])
+
+
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return the curves along depth with the noise ceiling, and over training."""
     names = [name for name in ("rsa", "partial") if name in result]
@@ -121,8 +162,8 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
         words = {"rsa": "rank correlation", "partial": "the same, pixels taken out"}
         curve = _last(result[name]).assign_attrs(long_name=words[name])
         levels = {}
-        if name == "rsa" and "step" in result["rsa"].dims and _starts_untrained(result):
-            start = result["rsa"].isel(step=0, drop=True)
+        if "step" in result["rsa"].dims and _starts_untrained(result):
+            start = result[name].isel(step=0, drop=True)
             levels["untrained"] = start.mean(("condition", "seed"))
         plot.layer_curve(curve, ax=ax, baselines=levels, splits=_study.marks(result))
         if name == "rsa" and "lower" in result:
@@ -195,7 +236,29 @@ def details(result: xr.Dataset) -> str:
                 if at
                 else f"{rule} and {reference}: no layer differs by more than seeds do. "
             )
-    return text
+    return text + "".join(f"{said} " for said in _told(result))
+
+
+def _told(result: xr.Dataset) -> list[str]:
+    """Return what holds for other networks and other stimuli, a sentence two rules."""
+    if "both_q_value" not in result:
+        return []
+    said = []
+    for rules in result["rules"].values:
+        one = result.sel(rules=rules)
+        sure = (one["both_q_value"] <= LEVEL).values
+        sizes = np.where(sure, np.abs(one["both_difference"].values), -1.0)
+        at = int(sizes.argmax())
+        names = [str(v) for v in result["layer"].values[sure]]
+        low, high = (float(one[f"both_{k}"][at]) for k in ("low", "high"))
+        said.append(
+            f"Over networks and stimuli, {rules} differ in {len(names)} of {sure.size} "
+            f"layers ({', '.join(names)}; at {result['layer'].values[at]} "
+            f"{float(one['both_difference'][at]):.3f} [{low:.3f}, {high:.3f}])."
+            if names
+            else f"Over networks and stimuli, no layer of {rules} differs."
+        )
+    return [text.replace(" -", " −").replace("[-", "[−") for text in said]
 
 
 def summary(result: xr.Dataset) -> Mapping[str, Any]:

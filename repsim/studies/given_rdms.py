@@ -154,6 +154,7 @@ def condensed(values: np.ndarray, what: str) -> np.ndarray:
         if not np.allclose(stack, stack.transpose(0, 2, 1), equal_nan=True):
             msg = f"Expected symmetric RDMs in {what}, but got some that are not."
             raise ValueError(msg)
+        _refuse_similarities(stack, what)
         return np.asarray(stack[:, *np.triu_indices(stack.shape[-1], 1)])
     rows = np.squeeze(values)
     rows = rows[None] if rows.ndim == 1 else rows
@@ -165,6 +166,23 @@ def condensed(values: np.ndarray, what: str) -> np.ndarray:
         )
         raise ValueError(msg)
     return rows
+
+
+def _refuse_similarities(stack: np.ndarray, what: str) -> None:
+    """Refuse matrices in which each example is farthest from itself.
+
+    A diagonal that is not zero is no fault: distances between halves of the data have
+    one.
+    """
+    n = stack.shape[-1]
+    own = np.diagonal(stack, axis1=1, axis2=2)
+    rest = np.where(np.eye(n, dtype=bool), -np.inf, np.nan_to_num(stack, nan=-np.inf))
+    if n > 1 and bool((own > rest.max(-1)).all()):
+        msg = (
+            f"Expected dissimilarities in {what}, but got numbers that are largest on "
+            "the diagonal, as similarities are; give 1 - them."
+        )
+        raise ValueError(msg)
 
 
 def _examples(store: Path) -> int:

@@ -7,11 +7,13 @@ import pytest
 import xarray as xr
 from scipy.io import savemat
 from scipy.spatial.distance import pdist, squareform
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from repsim.analyses import NotApplicable, measured_geometry
 from repsim.datasets.recordings import networks
 from repsim.studies.given_rdms import add_rdms, condensed, read
+
+PAIRS = ((0, 1), (0, 2), (1, 2))
 
 
 @pytest.fixture
@@ -56,6 +58,9 @@ def test_what_is_no_rdm_is_refused(tmp_path: Path) -> None:
         condensed(np.arange(9.0).reshape(3, 3), "it")
     with pytest.raises(ValueError, match=r"or condensed \(pair\), .* but got \(4,\)"):
         condensed(np.ones(4), "it")
+    with pytest.raises(ValueError, match="dissimilarities in it, .* give 1 - them"):
+        condensed(np.stack([np.eye(3), np.eye(3) + 0.1]), "it")
+    assert condensed(1 - np.eye(3) * 0.9, "halves").shape == (1, 3)
     savemat(tmp_path / "two.mat", {"a": np.ones(3), "b": np.ones(3)})
     with pytest.raises(ValueError, match="one numeric variable, but got a, b"):
         read(tmp_path / "two.mat")
@@ -89,11 +94,26 @@ def test_every_layer_and_step_is_compared(
     ours = pdist(run["hidden_2"].sel(step=5).values, "correlation")
     expected = np.mean([spearmanr(ours, one).statistic for one in subjects])
     assert float(found["rsa"].sel(where)) == pytest.approx(expected, abs=1e-5)
-    assert found["partial"].dims == ("condition", "seed", "layer")
+    pixels = pdist(measured.to_dataset()["input"].values, "correlation")
+    ranks = [rankdata(v) for v in (ours, subjects.mean(0), pixels)]
+    ab, ap, bp = (np.corrcoef(ranks[i], ranks[j])[0, 1] for i, j in PAIRS)
+    left = (ab - ap * bp) / np.sqrt((1 - ap**2) * (1 - bp**2))
+    assert float(found["partial"].sel(where)) == pytest.approx(left, abs=1e-5)
+    assert found["both_q_value"].sizes == {"rules": 1, "layer": 3}
+    middle = found["rsa"].isel(step=-1).mean("seed")
+    gap = middle.sel(condition="sg") - middle.sel(condition="bp")
+    np.testing.assert_allclose(found["both_difference"][0], gap, atol=1e-5)
+    assert found["rules"].values.tolist() == ["sg and bp"]
     assert float(found["lower"]) <= float(found["upper"]) <= 1
     assert bool(found["q_value"].isnull().all())  # three networks cannot reject
     text = measured_geometry.details(found)
     assert "mean over 3 subject(s)" in text and "too few networks to test" in text
+    assert "Over networks and stimuli, no layer of sg and bp differs." in text
+    sure = found.assign(both_q_value=found["both_q_value"] * 0)
+    assert (
+        "Over networks and stimuli, sg and bp differ in 3 of 3 layers (hidden_1, "
+        in (measured_geometry.details(sure))
+    )
     best = measured_geometry.summary(found)["bp"]["nearest"]
     mean = found["rsa"].isel(step=-1).mean("seed").sel(condition="bp")
     assert best == pytest.approx(float(mean.max()), abs=1e-4)
