@@ -201,12 +201,15 @@ def _together(
             widths.setdefault(x.shape[1], []).append(k)
     for group in widths.values():
         stack = np.stack([layers[k][0].double().numpy() for k in group])
-        rows = np.empty((len(group), out.shape[1]), out.dtype)
+        # Fresh memory costs as much as the distances: of all layers it is there.
+        whole = len(group) == len(out)
+        rows = out if whole else np.empty((len(group), out.shape[1]), out.dtype)
         for k, row, plain in zip(
             group, rows, small_rdms(stack, metric, rows), strict=True
         ):
             if plain:
-                out[k] = row
+                if not whole:
+                    out[k] = row
                 del layers[k]
     return {k for group in widths.values() for k in group if k in layers}
 

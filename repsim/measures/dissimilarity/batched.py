@@ -38,7 +38,8 @@ def small_rdms(x: np.ndarray, metric: str, out: np.ndarray) -> np.ndarray:
     """Write the RDMs of plain layers (layer, example, unit), and say which are plain.
 
     The others, with equal rows, numbers on a grid, ties, or of unusual size, are left
-    to `condensed`, which would give these here the same values up to rounding.
+    to `condensed`, which would give these here the same values up to rounding; what
+    is written for them means nothing.
     """
     step = max(1, _MEMORY // x.shape[1] ** 2)
     if step >= len(x):
@@ -91,7 +92,10 @@ def _small(x: np.ndarray, metric: str, out: np.ndarray) -> np.ndarray:
         right[..., :-2] = rows
         right[..., -2] = squares
         matrices = left @ right.swapaxes(1, 2)
-        values = matrices.reshape(layers, -1).take(upper(n), axis=1)
+        # Clipping looks at no index; of the bounds nobody is in doubt.
+        same = out if out.dtype == matrices.dtype else None
+        flat = matrices.reshape(layers, -1)
+        values = flat.take(upper(n), axis=1, out=same, mode="clip")
         ordered = np.sort(values[:, _probed(n)] if n > PROBE else values, axis=1)
         plain &= ~(ordered[:, 1:] - ordered[:, :-1] <= room).any(1)
         # Rows that nearly coincide are subtracted, elsewhere.
@@ -104,9 +108,7 @@ def _small(x: np.ndarray, metric: str, out: np.ndarray) -> np.ndarray:
         if out.dtype != values.dtype:
             high = np.finfo(out.dtype)
             plain &= (values.max(1) < high.max) & (values.min(1) > high.tiny)
-    if plain.all():
-        out[...] = values
-    else:
+    if values is not out:  # narrower: others may be beyond its range
         out[plain] = values[plain]
     return plain
 
