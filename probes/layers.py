@@ -9,10 +9,10 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import root_mean_squared_error
-from tqdm.auto import tqdm
 
 from repsim.core import cluster
 from repsim.core.messages import seed_number, whole
+from repsim.core.progress import progress_bar
 from repsim.datasets.recordings import is_stored, networks
 from repsim.probes import scores
 from repsim.probes.control import control_values
@@ -494,7 +494,7 @@ def _probe(run: xr.Dataset, plan: _Plan) -> xr.Dataset:
     layer = places[0][1][0]
     ratio = len(sides[0][1]) / len(sides[0][0])
     cells: dict[tuple[int, ...], dict[str, Any]] = {}
-    for where, moment in tqdm(places, desc="probes", disable=not plan.progress):
+    for where, moment in progress_bar(places, desc="probes", progress=plan.progress):
         if moment[0] != layer:
             # Afresh, so that no layer's numbers hang on which were probed before it.
             layer = moment[0]

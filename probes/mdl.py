@@ -9,9 +9,9 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
-from tqdm.auto import tqdm
 
 from repsim.core.messages import seed_number
+from repsim.core.progress import progress_bar
 from repsim.probes.estimators import describe, few_examples_each, make
 from repsim.probes.linear import LinearProbe
 from repsim.probes.splits import group_codes
@@ -152,7 +152,7 @@ def _codelengths(
     kin = group_codes(run, groups)
     coder = _Coder(goal, probe, how, None if kin is None else kin[1], seed)
     cells: dict[tuple[int, ...], dict[str, Any]] = {}
-    for place, moment in tqdm(places, desc="code lengths", disable=not progress):
+    for place, moment in progress_bar(places, desc="code lengths", progress=progress):
         length, leader = coder.code(features(run, moment))
         total = float(length.sum())
         cells[place] = {

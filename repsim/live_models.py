@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import nn
-from tqdm.auto import tqdm
 
 from repsim.capture.axes import AxesSaid
 from repsim.capture.batches import Batch, Forward, batches_of, device_of, inputs_axis
@@ -22,6 +21,7 @@ from repsim.capture.session import Session, check_ready, network_of
 from repsim.comparison.all_pairs import compare
 from repsim.comparison.streaming import StreamingCKA
 from repsim.core.devices import device_named
+from repsim.core.progress import progress_bar
 from repsim.datasets.pooling import check_how
 from repsim.datasets.recordings import matrix_layers
 from repsim.measures.catalogue import Measure, named
@@ -128,7 +128,7 @@ def compare_models(
     with ExitStack() as stack:
         for side in sides:
             stack.enter_context(undisturbed(side.network))
-        for i, pair in enumerate(tqdm(pairs, disable=not progress, unit="batch")):
+        for i, pair in enumerate(progress_bar(pairs, progress=progress, unit="batch")):
             seen = [s.rows(batch) for s, batch in zip(sides, pair, strict=True)]
             if i == 0 and chosen.name == "cka" and _fits(seen):
                 streaming = StreamingCKA()

@@ -22,6 +22,7 @@ from repsim.claims.render import number, write_page
 from repsim.claims.settings import about, chosen_claims, make_settings
 from repsim.claims.sources import look_again
 from repsim.core.files import write_whole
+from repsim.core.progress import progress_bar
 from repsim.datasets import load
 from repsim.learning.rule_info import Diverged
 
@@ -193,7 +194,9 @@ def _bar(
     networks, seconds = cost.estimate(lab, claims)
     for line in (*notes, cost.sentence(networks, seconds, lab.jobs)):
         tqdm.write(line, file=sys.stderr)
-    with tqdm(total=networks, unit="network", dynamic_ncols=True) as bar:
+    with progress_bar(
+        progress=True, total=networks, unit="network", dynamic_ncols=True
+    ) as bar:
 
         def count(label: str, number: int) -> None:
             bar.set_postfix_str(label, refresh=False)

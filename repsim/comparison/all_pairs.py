@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 import xarray as xr
-from tqdm.auto import tqdm
 
 from repsim.comparison.naming import names_of
 from repsim.comparison.operands import (
@@ -23,6 +22,7 @@ from repsim.comparison.rows_of_pairs import on_workers
 from repsim.core import cluster
 from repsim.core.devices import device_named
 from repsim.core.messages import unknown, whole
+from repsim.core.progress import progress_bar
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import same_examples
 from repsim.measures.catalogue import Choice, Measure, named
@@ -137,7 +137,7 @@ def compare(
         if device_memory is not None:
             device_memory = whole(device_memory, "device_memory", 2**20)
         with once(), within(memory, on_device(device, device_memory)):
-            for moment in tqdm(moments, disable=not progress or len(moments) == 1):
+            for moment in progress_bar(moments, progress=progress and len(moments) > 1):
                 xs = left.sources(moment)
                 ys = None if right is left else right.sources(moment)
                 if sketch is not None:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import ArrayLike
-from tqdm.auto import tqdm
 
 from repsim.core import cluster
 from repsim.core.devices import device_named, multiplying
 from repsim.core.messages import unknown
+from repsim.core.progress import progress_bar
 from repsim.core.provenance import repsim_version
 from repsim.core.threads import calm
 from repsim.datasets.recordings import is_stored, matrix, matrix_layers, networks
@@ -103,7 +103,7 @@ def rdms(
             runs = networks(run)
             parts = [
                 rdms(part, layers=layers, device=device, **options)  # type: ignore[arg-type]
-                for part in tqdm(runs.values(), desc="RDMs", disable=not progress)
+                for part in progress_bar(runs.values(), desc="RDMs", progress=progress)
             ]
             return _joined(parts, list(runs))
         names = matrix_layers(run, layers)
@@ -131,7 +131,7 @@ def rdms(
         empty: list[str] = []
         where = device_named(device)
         with calm(), multiplying("float32", where):
-            for s in tqdm(range(steps or 1), desc="RDMs", disable=not progress):
+            for s in progress_bar(range(steps or 1), desc="RDMs", progress=progress):
                 layers_now = {}
                 for k, name in enumerate(names):
                     x = as_tensor(matrix(run, name, s if steps else None))

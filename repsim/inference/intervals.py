@@ -55,6 +55,7 @@ def confidence(
     layers: Layers = None,
     layers_b: Layers = None,
     seed: int = 0,
+    progress: bool = False,
     scheduler: Any = None,
     **options: Any,
 ) -> xr.Dataset:
@@ -94,6 +95,8 @@ def confidence(
         of `layers`.
     seed : int
         Of the random parts.
+    progress : bool
+        Whether to show a bar over the parts left out, steps or networks.
     scheduler : distributed.Client, str or None
         Where what lies in a store is read and computed: a client, the address of a
         dask scheduler, or "threads" or "synchronous" for this process. None is the
@@ -163,17 +166,20 @@ def confidence(
                 )
                 if apart is not None:
                     return apart
-        plan = _Plan(chosen, options, layers, layers_b, parts, seed)
+        plan = _Plan(chosen, options, layers, layers_b, parts, seed, progress)
         if factors == ("seed",):
-            labelled, how = over_networks(a, b, chosen, layers, layers_b, options)
+            labelled, how = over_networks(
+                a, b, chosen, layers, layers_b, options, progress
+            )
         elif factors == ("unit",):
             labelled, how = over_units(
                 layer_pair(a, b, "unit", layers, layers_b), chosen, options
             )
         elif len(factors) == 2 and factors[1] == "seed" and factors[0] != "seed":
+            each = replace(plan, progress=False)
             result, how, template = two_factors(
-                a, b, layers, layers_b, lambda x, y: plan.over(x, y, factors[0]),
-                chosen, level,
+                a, b, layers, layers_b, lambda x, y: each.over(x, y, factors[0]),
+                chosen, level, progress,
             )  # fmt: skip
             values = _Numbers(**vars(result)).refused(chosen, 0.5)
             return _result(values, template, how, over=factors, level=level, seed=seed)
@@ -272,6 +278,7 @@ class _Plan:
     layers_b: Layers
     parts: int
     seed: int
+    progress: bool
 
     def over(self, a: object, b: object, factor: str) -> Found:
         """Return values whole and without examples, their labels, and how."""
@@ -292,12 +299,13 @@ class _Plan:
             how = "closed-form jackknife"
             if which is not None:
                 how += f" over {len(parts)} groups of examples, pairs between groups"
-            return (pair.exact(exact), template), how
+            return (pair.exact(exact, self.progress), template), how
         estimates = leave_groups_out(
             lambda k: pair.cells(k, self.measure, self.options).values,
             template.values,
             n,
             parts,
+            self.progress,
         )
         if which is not None:
             estimates = replace(estimates, shares=np.bincount(which) / n)

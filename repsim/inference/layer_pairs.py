@@ -9,6 +9,7 @@ import xarray as xr
 
 from repsim.comparison.all_pairs import compare
 from repsim.core import cluster
+from repsim.core.progress import progress_bar
 from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference.common_steps import Layers, as_list
 from repsim.inference.jackknife import Estimates
@@ -67,11 +68,15 @@ class LayerPair:
             **options,
         )
 
-    def exact(self, form: Callable[..., Estimates]) -> Estimates:
+    def exact(
+        self, form: Callable[..., Estimates], progress: bool = False
+    ) -> Estimates:
         """Return a closed form at every step of either side."""
         steps = max(side.sizes.get("step", 0) for side in (self.a, self.b))
+        moments = range(steps) if steps else [None]
         estimates = [
-            form(*self.matrices(step)) for step in (range(steps) if steps else [None])
+            form(*self.matrices(step))
+            for step in progress_bar(moments, desc="steps", progress=progress)
         ]
         if not steps:
             return estimates[0]

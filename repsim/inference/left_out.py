@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from repsim.core.messages import unknown
+from repsim.core.progress import progress_bar
 from repsim.inference import closed_forms as alignment
 from repsim.inference import rsa_influence as geometry
 from repsim.inference.jackknife import Estimates
@@ -67,6 +68,7 @@ def leave_groups_out(
     value: np.ndarray,
     n: int,
     groups: list[np.ndarray],
+    progress: bool = False,
 ) -> Estimates:
     """Return a measure of all but each group of examples."""
     everything = np.arange(n)
@@ -74,6 +76,6 @@ def leave_groups_out(
     with warnings.catch_warnings():
         # What the measure warns of on all examples it would say again of each part.
         warnings.simplefilter("ignore", UserWarning)
-        for group in groups:
+        for group in progress_bar(groups, desc="parts", progress=progress):
             without.append(measure(np.delete(everything, group)))
     return Estimates(value, np.stack(without))

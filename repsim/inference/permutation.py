@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
-from tqdm.auto import tqdm
 
 from repsim.comparison.all_pairs import compare
 from repsim.core.messages import unknown
+from repsim.core.progress import progress_bar
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference.common_steps import Layers, as_list, directed
@@ -197,7 +197,7 @@ def _null(
     """Return p-values and the mean under the null, of all pairs of layers."""
     observed = sign * shuffled(np.arange(len(orders[0])))
     count, total = np.ones(observed.shape), np.zeros(observed.shape)
-    for order in tqdm(orders, desc="orders", disable=not progress):
+    for order in progress_bar(orders, desc="orders", progress=progress):
         value = sign * shuffled(order)
         count += reached(value, observed)
         total += value

@@ -9,6 +9,7 @@ import xarray as xr
 from scipy import stats
 
 from repsim.comparison.all_pairs import compare
+from repsim.core.progress import progress_bar
 from repsim.inference.common_steps import Layers, as_list
 from repsim.inference.jackknife import (
     Estimates,
@@ -30,6 +31,7 @@ def over_networks(
     layers: Layers,
     layers_b: Layers,
     options: dict[str, Any],
+    progress: bool,
 ) -> tuple[tuple[Estimates, xr.DataArray], str]:
     """Return the mean over pairs of networks, whole and without each network."""
     left = _networks(a, "a")
@@ -42,6 +44,7 @@ def over_networks(
         layers=listed,
         layers_b=listed if layers_b is None else layers_b,
         precision="float64",
+        progress=progress,
         **options,
     )
     values = cells.transpose("network_a", "network_b", ...)
@@ -144,6 +147,7 @@ def two_factors(
     over: Over,
     measure: Measure,
     level: float,
+    progress: bool,
 ) -> tuple[TwoFactors, str, xr.DataArray]:
     r"""Return the mean over pairs of networks, drawn anew as examples are.
 
@@ -158,15 +162,12 @@ def two_factors(
     same = b is None
     apart = _apart(left, right, same=same)
     cells, how, template = {}, "", None
-    for i, x in enumerate(left.values()):
-        for j, y in enumerate(right.values()):
-            if not apart[i, j]:
-                continue
-            if same and (j, i) in cells:
-                continue
-            (estimates, labels), how = over(x, y)
-            template = labels if template is None else template
-            cells[i, j] = estimates
+    rows, columns = list(left.values()), list(right.values())
+    met = [(i, j) for i, j in np.argwhere(apart).tolist() if i <= j or not same]
+    for i, j in progress_bar(met, desc="pairs of networks", progress=progress):
+        (estimates, labels), how = over(rows[i], columns[j])
+        template = labels if template is None else template
+        cells[i, j] = estimates
     assert template is not None
     whole = _Means.of(cells, apart, same=same)
     keep = whole.mean()

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
-from tqdm.auto import tqdm
+
+from repsim.core.progress import progress_bar
 
 SHIFTED = 256
 """Examples from which turning circles repays."""
@@ -88,7 +89,7 @@ class Shifts:
         sums = np.zeros((len(self.starts), n // 2 + 1, *shape), dtype=complex)
         step = max(1, _CELLS // (2 * n * sum(shape)))
         blocks = range(0, n // 2 + 1, step)
-        for first in tqdm(blocks, desc="diagonals", disable=not progress):
+        for first in progress_bar(blocks, desc="diagonals", progress=progress):
             diagonals = np.arange(first, min(first + step, n // 2 + 1))
             # The others are these, turned.
             twice = np.where((diagonals == 0) | (2 * diagonals == n), 1.0, 2.0)

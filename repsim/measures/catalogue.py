@@ -7,9 +7,9 @@ from inspect import Parameter, signature
 from typing import Any, TypeAlias
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from repsim.core.messages import unknown
+from repsim.core.progress import progress_bar
 from repsim.core.registry import Registry
 from repsim.measures.matrices import (
     Matrix,
@@ -205,7 +205,7 @@ class Measure:
             for j in range(i if half else 0, len(right))
             if not (left[i][1] or right[j][1])
         ]
-        for i, j in tqdm(cells, desc=self.name, disable=not progress):
+        for i, j in progress_bar(cells, desc=self.name, progress=progress):
             values[i, j] = self._number(
                 self.function(left[i][0], right[j][0], **options)
             )

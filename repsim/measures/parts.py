@@ -5,8 +5,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
+from repsim.core.progress import progress_bar
 from repsim.measures.magnitudes import Rounding, near_one
 from repsim.measures.matrices import (
     DTYPES,
@@ -93,7 +93,7 @@ class ByParts(Generic[Part]):
         right = left if ys is None else [part(y) for y in ys]
         half = ys is None and self._symmetric
         values = np.full((len(left), len(right)), np.nan)
-        for i, a in enumerate(tqdm(left, disable=not progress)):
+        for i, a in enumerate(progress_bar(left, progress=progress)):
             if a is None:
                 continue
             there = [

@@ -8,7 +8,7 @@ from threading import Event, Thread
 from typing import Any
 from zlib import crc32
 
-from tqdm.auto import tqdm
+from repsim.core.progress import progress_bar
 
 
 class ProgressFiles:
@@ -45,8 +45,8 @@ def study_bar(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     stop = Event()
-    with tqdm(
-        total=cells * size, unit="update", disable=not progress or not cells
+    with progress_bar(
+        total=cells * size, unit="update", progress=progress and cells > 0
     ) as bar:
         files = ProgressFiles(folder, size, bar)
 

@@ -16,11 +16,11 @@ import xarray as xr
 import zarr
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
 
 from repsim.analyses import Analysis, NotApplicable, collect
 from repsim.core.files import NOT_FINITE, write_whole
 from repsim.core.messages import unknown, whole
+from repsim.core.progress import progress_bar
 from repsim.core.reductions import HOWS
 from repsim.core.threads import one_thread
 from repsim.datasets.pooling import How
@@ -123,7 +123,7 @@ def write_report(
         todo = [name for name, section in held.items() if section is None]
         with (
             workers(jobs, out) as run,
-            tqdm(total=len(todo), desc="analyses", disable=not progress) as bar,
+            progress_bar(total=len(todo), desc="analyses", progress=progress) as bar,
         ):
             calls = [
                 joblib.delayed(_section)(out, facts, name, marks[name]) for name in todo

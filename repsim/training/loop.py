@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
+from repsim.core.progress import progress_bar
 from repsim.learning import Rule
 from repsim.learning.stacked import StackedRules, can_stack
 from repsim.training.asynchronous import run_apart
@@ -413,12 +414,12 @@ def _bar(
     rule: Rule, start: int, steps: int, progress: bool, score: str
 ) -> Iterator[_Bar]:
     """Open the bar on stderr."""
-    with tqdm(
+    with progress_bar(
         total=steps,
         initial=start,
         desc=rule.name,
         unit="step",
-        disable=not progress,
+        progress=progress,
         dynamic_ncols=True,
     ) as bar:
         yield _Bar(bar, score)

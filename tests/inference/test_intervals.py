@@ -487,6 +487,32 @@ def test_a_measure_with_an_upper_bound_only_has_an_interval(
     assert low < value - error < value + error < high < 1
 
 
+@pytest.mark.parametrize(
+    ("over", "measure", "said"),
+    [
+        ("example", "procrustes_distance", "parts: 100%"),
+        ("example", "cka", "steps: 100%"),
+        ("seed", "cka", "HSIC"),
+        (("example", "seed"), "cka", "pairs of networks: 100%"),
+    ],
+)
+def test_progress_is_a_bar(
+    over: Any,
+    measure: str,
+    said: str,
+    rng: np.random.Generator,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one = tree("a", networks(rng, 3, rng.normal(size=(25, 4))))["a"]
+    a = one["0"].to_dataset() if over == "example" else one
+    quiet = confidence(a, None, measure, over=over)
+    assert capsys.readouterr().err == ""
+    xr.testing.assert_identical(
+        confidence(a, None, measure, over=over, progress=True), quiet
+    )
+    assert said in capsys.readouterr().err
+
+
 def test_refusals(rng: np.random.Generator) -> None:
     a = as_run(rng.normal(size=(20, 3)))
     study = tree("bp", networks(rng, 2, np.ones((20, 3))))

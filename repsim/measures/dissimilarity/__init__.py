@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from tqdm.auto import tqdm
 
 from repsim.core.devices import multiplying
 from repsim.core.messages import unknown
+from repsim.core.progress import progress_bar
 from repsim.core.threads import calm
 from repsim.measures import catalogue as registry
 from repsim.measures.dissimilarity.comparators import METHODS, Method, similarities
@@ -236,7 +236,7 @@ def rsa_pairs(
     total = len(xs) + (0 if ys is None else len(ys))
     with (
         calm(),
-        tqdm(total=total, desc="RDMs", disable=not progress) as bar,
+        progress_bar(total=total, desc="RDMs", progress=progress) as bar,
         multiplying("float32", device),
     ):
         both = [

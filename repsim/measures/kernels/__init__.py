@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from repsim.core import cluster
 from repsim.core.devices import multiplying
 from repsim.core.messages import unknown
+from repsim.core.progress import progress_bar
 from repsim.core.threads import calm
 from repsim.measures.catalogue import register
 from repsim.measures.kernels import grams, hsic_sums, streamed, streamed_grams
@@ -273,7 +273,7 @@ def hsic_matrix(
     if batch is not None:
         check_batch(batch, int(xs[0].shape[0]), kernel)
         with (
-            tqdm(desc="HSIC, batches", disable=not progress) as bar,
+            progress_bar(desc="HSIC, batches", progress=progress) as bar,
             multiplying(precision, device),
         ):
             return batch_hsic(
@@ -283,8 +283,8 @@ def hsic_matrix(
     p, q = ([int(x.shape[1]) for x in side] for side in (xs, ys or []))
     work = hsic_sums.operations(int(xs[0].shape[0]), p, q or None, chosen.space)
     with (
-        tqdm(
-            desc=f"HSIC, {chosen.space} space{chosen.told}", disable=not progress
+        progress_bar(
+            desc=f"HSIC, {chosen.space} space{chosen.told}", progress=progress
         ) as bar,
         calm(int(work), ALONE),
         multiplying(precision, device),
