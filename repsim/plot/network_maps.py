@@ -12,7 +12,7 @@ from repsim.core.messages import unknown
 from repsim.geometry.between_networks import items_of
 from repsim.geometry.embedding import Scaling, embed
 from repsim.geometry.profiles import expect_pairs
-from repsim.plot.style import canvas, draws, palette
+from repsim.plot.style import canvas, draws, name_points, palette
 
 _MARKERS = "osD^vP*Xh"
 
@@ -66,6 +66,7 @@ def mds(
     colours = palette(conditions)
     markers = {c: _MARKERS[k % 9] for k, c in enumerate(dict.fromkeys(conditions))}
     named: set[str] = set()
+    told: list[int] = []
     for network in dict.fromkeys(networks):
         at = np.flatnonzero(networks == network)
         condition, path = str(conditions[at[0]]), points.values[at]
@@ -76,9 +77,8 @@ def mds(
         label = condition if condition and condition not in named else None
         if len(at) > 1 and "layer" in points.coords:
             _path(axes, path, style | {"label": label}, kwargs)
-            names = points["layer"].values[at].astype(str)
-            ends = ([] if named else [0]) + ([-1] if label else [])
-            _name(axes, path, list(names), ends)
+            ends = ([] if named else [at[0]]) + ([at[-1]] if label else [])
+            told += ends
         else:
             single: dict[str, Any] = {"s": 40, "label": label} | style
             axes.scatter(*path.T, **(single | kwargs))
@@ -90,6 +90,10 @@ def mds(
         axes.legend(
             frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1)
         )
+    if told:
+        names = [str(name) for name in points["layer"].values[told]]
+        grey = dict.fromkeys(names, "0.45")
+        name_points(axes, names, points.values[told], points.values, grey)
     return axes
 
 
@@ -111,18 +115,6 @@ def _text(points: xr.DataArray, name: str) -> np.ndarray:
     if name in points.coords:
         return points[name].values.astype(str)
     return np.full(points.sizes["item"], "")
-
-
-def _name(axes: Axes, path: np.ndarray, names: list[str], which: list[int]) -> None:
-    for k in which:
-        axes.annotate(
-            names[k],
-            path[k],
-            xytext=(6, 4),
-            textcoords="offset points",
-            fontsize="x-small",
-            color="0.25",
-        )
 
 
 def _fit(points: xr.DataArray) -> str:

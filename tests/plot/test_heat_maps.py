@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
+from scipy.spatial.distance import pdist
 
 import repsim
 from repsim import plot
@@ -347,6 +348,20 @@ def test_mds_tells_rules_by_shape_as_well() -> None:
     axes = plot.mds(network_rdm())
     shapes = [len(c.get_paths()[0].vertices) for c in axes.collections]
     assert shapes[0] != shapes[-1]
+
+
+def test_mds_writes_no_name_over_a_point() -> None:
+    places = np.random.default_rng(0).normal(size=(12, 2))
+    rdm = network_rdm().copy(data=pdist(places))
+    axes = plot.mds(rdm, figsize=(5, 4))
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    dots = axes.transData.transform(repsim.embed(rdm).values)
+    assert [text.get_text() for text in axes.texts] == [
+        "hidden_1", "hidden_3", "hidden_3"
+    ]  # fmt: skip
+    for text in axes.texts:
+        box = text.get_window_extent()
+        assert not any(box.contains(*dot) for dot in dots)
 
 
 def test_dynamics_along_depth() -> None:
