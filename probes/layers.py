@@ -11,8 +11,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import root_mean_squared_error
 
 from repsim.core import cluster
+from repsim.core.bars import progress_bar
 from repsim.core.messages import seed_number, whole
-from repsim.core.progress import progress_bar
 from repsim.datasets.recordings import is_stored, networks
 from repsim.probes import scores
 from repsim.probes.control import control_values

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 
+from repsim.core.bars import progress_bar
 from repsim.core.messages import seed_number
-from repsim.core.progress import progress_bar
 from repsim.probes.estimators import describe, few_examples_each, make
 from repsim.probes.linear import LinearProbe
 from repsim.probes.splits import group_codes

@@ -20,8 +20,8 @@ from repsim.capture.selection import Layers, select, unwrap
 from repsim.capture.session import Session, check_ready, network_of
 from repsim.comparison.all_pairs import compare
 from repsim.comparison.streaming import StreamingCKA
+from repsim.core.bars import progress_bar
 from repsim.core.devices import device_named
-from repsim.core.progress import progress_bar
 from repsim.datasets.pooling import check_how
 from repsim.datasets.recordings import matrix_layers
 from repsim.measures.catalogue import Measure, named

@@ -21,8 +21,8 @@ from repsim.claims.lab import Lab
 from repsim.claims.render import number, write_page
 from repsim.claims.settings import about, chosen_claims, make_settings
 from repsim.claims.sources import look_again
+from repsim.core.bars import progress_bar
 from repsim.core.files import write_whole
-from repsim.core.progress import progress_bar
 from repsim.datasets import load
 from repsim.learning.rule_info import Diverged
 

@@ -20,9 +20,9 @@ from repsim.comparison.operands import (
 )
 from repsim.comparison.rows_of_pairs import on_workers
 from repsim.core import cluster
+from repsim.core.bars import progress_bar
 from repsim.core.devices import device_named
 from repsim.core.messages import unknown, whole
-from repsim.core.progress import progress_bar
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import same_examples
 from repsim.measures.catalogue import Choice, Measure, named

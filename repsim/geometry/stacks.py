@@ -10,9 +10,9 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from repsim.core import cluster
+from repsim.core.bars import progress_bar
 from repsim.core.devices import device_named, multiplying
 from repsim.core.messages import unknown
-from repsim.core.progress import progress_bar
 from repsim.core.provenance import repsim_version
 from repsim.core.threads import calm
 from repsim.datasets.recordings import is_stored, matrix, matrix_layers, networks

@@ -9,7 +9,7 @@ import xarray as xr
 
 from repsim.comparison.all_pairs import compare
 from repsim.core import cluster
-from repsim.core.progress import progress_bar
+from repsim.core.bars import progress_bar
 from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference.common_steps import Layers, as_list
 from repsim.inference.jackknife import Estimates

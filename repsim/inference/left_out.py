@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from repsim.core.bars import progress_bar
 from repsim.core.messages import unknown
-from repsim.core.progress import progress_bar
 from repsim.inference import closed_forms as alignment
 from repsim.inference import rsa_influence as geometry
 from repsim.inference.jackknife import Estimates

@@ -11,8 +11,8 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from repsim.comparison.all_pairs import compare
+from repsim.core.bars import progress_bar
 from repsim.core.messages import unknown
-from repsim.core.progress import progress_bar
 from repsim.core.provenance import repsim_version
 from repsim.datasets.recordings import matrix, matrix_layers
 from repsim.inference.common_steps import Layers, as_list, directed

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from repsim.core.progress import progress_bar
+from repsim.core.bars import progress_bar
 
 SHIFTED = 256
 """Examples from which turning circles repays."""

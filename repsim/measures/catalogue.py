@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from repsim.core.bars import progress_bar
 from repsim.core.messages import unknown
-from repsim.core.progress import progress_bar
 from repsim.core.registry import Registry
 from repsim.measures.matrices import (
     Matrix,

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
-from repsim.core.progress import progress_bar
+from repsim.core.bars import progress_bar
 from repsim.measures.magnitudes import Rounding, near_one
 from repsim.measures.matrices import (
     DTYPES,

@@ -8,7 +8,7 @@ from threading import Event, Thread
 from typing import Any
 from zlib import crc32
 
-from repsim.core.progress import progress_bar
+from repsim.core.bars import progress_bar
 
 
 class ProgressFiles:

@@ -18,9 +18,9 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from repsim.analyses import Analysis, NotApplicable, collect
+from repsim.core.bars import progress_bar
 from repsim.core.files import NOT_FINITE, write_whole
 from repsim.core.messages import unknown, whole
-from repsim.core.progress import progress_bar
 from repsim.core.reductions import HOWS
 from repsim.core.threads import one_thread
 from repsim.datasets.pooling import How

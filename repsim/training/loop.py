@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from repsim.core.progress import progress_bar
+from repsim.core.bars import progress_bar
 from repsim.learning import Rule
 from repsim.learning.stacked import StackedRules, can_stack
 from repsim.training.asynchronous import run_apart

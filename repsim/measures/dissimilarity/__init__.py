@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from repsim.core.bars import progress_bar
 from repsim.core.devices import multiplying
 from repsim.core.messages import unknown
-from repsim.core.progress import progress_bar
 from repsim.core.threads import calm
 from repsim.measures import catalogue as registry
 from repsim.measures.dissimilarity.comparators import METHODS, Method, similarities

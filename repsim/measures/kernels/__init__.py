@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from repsim.core import cluster
+from repsim.core.bars import progress_bar
 from repsim.core.devices import multiplying
 from repsim.core.messages import unknown
-from repsim.core.progress import progress_bar
 from repsim.core.threads import calm
 from repsim.measures.catalogue import register
 from repsim.measures.kernels import grams, hsic_sums, streamed, streamed_grams

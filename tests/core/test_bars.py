@@ -5,7 +5,7 @@ import io
 import pytest
 from tqdm.auto import tqdm
 
-from repsim.core.progress import progress_bar
+from repsim.core.bars import progress_bar
 
 
 class _Stream(io.StringIO):
@@ -80,7 +80,7 @@ def test_a_widget_ends_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
         return Handle()
 
     monkeypatch.setattr("IPython.display.display", display)
-    monkeypatch.setattr("repsim.core.progress.tqdm", notebook)
+    monkeypatch.setattr("repsim.core.bars.tqdm", notebook)
     for _ in progress_bar(range(4), progress=True, desc="parts"):
         pass
     assert "0/4" in shown[0] and "4/4" in shown[-1] and len(shown) == 2
