@@ -179,10 +179,15 @@ def common_layers(runs: Runs, layers: Layers = None, what: str = "layers") -> li
             odd += [n for n in select_layers(run, asked, what) if n not in listed]
         if odd:
             common = [name for name in listed if name in theirs]
+            advice = (
+                f"name common ones, as in layers={common!r}"
+                if common
+                else "none is in both, so record them under the same names"
+            )
             msg = (
                 "Expected all networks to have the same layers, but "
                 f"{'/'.join(first)} and {'/'.join(key)} differ in {', '.join(odd)}; "
-                f"name common ones, as in layers={common!r}."
+                f"{advice}."
             )
             raise ValueError(msg)
         matrix_layers(run, listed, what)

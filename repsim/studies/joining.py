@@ -1,10 +1,12 @@
 """A study of recordings that were made elsewhere."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import xarray as xr
 import zarr
 
 from repsim.core.files import DOCUMENT, local_folder, write_whole
@@ -13,6 +15,7 @@ from repsim.datasets.pooling import How
 from repsim.datasets.reduction import reduce as reduce_recording
 from repsim.datasets.store import open_recording, save_recording
 from repsim.studies.completeness import RUNS, SUMMARY
+from repsim.studies.facts import attributes
 from repsim.studies.workers import occupied
 
 
@@ -24,7 +27,9 @@ def join_recordings(
     The condition of a recording is its attribute `condition`, else `rule`, else the
     group above it, else the store's name; networks of one condition are numbered in
     the order given. Training records beside recordings come along. Run again, what is
-    there stays, and further recordings are added.
+    there stays, and further recordings are added. Where a network lies inside of
+    another module, as in most Lightning modules, its layers (``net.0``) take the names
+    of the first recording's (``0``), if they are the same but for that.
 
     Parameters
     ----------
@@ -61,6 +66,7 @@ def join_recordings(
     with occupied(out):
         known = json.loads(summary.read_text()) if summary.is_file() else {}
         joined: dict[str, str] = known.get("joined", {})
+        like = next((_layers(out / RUNS / place) for place in joined.values()), [])
         for label, group in groups:
             source = str(group.resolve())
             if source in joined:
@@ -71,7 +77,8 @@ def join_recordings(
             # Beside first, then moved: a copy cut short is never taken for whole.
             part = out / f".joining-{len(joined)}"
             shutil.rmtree(part, ignore_errors=True)
-            _copy(group, part, reduce)
+            like = like or _layers(group)
+            _copy(group, part, reduce, like)
             shutil.rmtree(out / RUNS / place, ignore_errors=True)
             part.rename(out / RUNS / place)
             joined[source] = place
@@ -83,15 +90,62 @@ def join_recordings(
     return out
 
 
-def _copy(group: Path, part: Path, how: How | None) -> None:
+def _copy(group: Path, part: Path, how: How | None, like: Sequence[str]) -> None:
     """Copy a recording and the records beside it, its maps and tokens as units."""
-    if how is None:
+    moved = _moved(_layers(group), like)
+    if how is None and moved is None:
         shutil.copytree(group, part)
         return
-    save_recording(reduce_recording(open_recording(group), how), part)
+    run = open_recording(group)
+    if moved is not None:
+        run = _renamed(run, *moved)
+    save_recording(run if how is None else reduce_recording(run, how), part)
     for document in group.glob(f"*/{DOCUMENT}"):
         if json.loads(document.read_text())["node_type"] == "group":
             shutil.copytree(document.parent, part / document.parent.name)
+
+
+def _layers(group: Path) -> list[str]:
+    """Return the layers that a recording says it has."""
+    return [str(name) for name in attributes(group).get("layers", ())]
+
+
+def _inside_of(layers: Sequence[str]) -> str:
+    """Return the module that all layers lie in, with its dot; "" for none."""
+    parts = [name.split(".")[:-1] for name in layers]
+    return "".join(f"{part}." for part in os.path.commonprefix(parts))
+
+
+def _moved(layers: Sequence[str], like: Sequence[str]) -> tuple[str, str] | None:
+    """Return which prefix becomes which, where that alone parts two recordings."""
+    old, new = _inside_of(layers), _inside_of(like)
+    if old == new:
+        return None
+    bare = {name.removeprefix(old) for name in layers}
+    return (old, new) if bare == {name.removeprefix(new) for name in like} else None
+
+
+def _renamed(run: xr.Dataset, old: str, new: str) -> xr.Dataset:
+    """Return a recording whose layers lie in another module, by name."""
+
+    def name(one: object) -> str:
+        text = str(one)
+        return new + text.removeprefix(old) if text.startswith(old) else text
+
+    held = set(map(str, run.variables)) | set(map(str, run.dims))
+    if not old:  # no prefix tells what belongs to a layer
+        layers = [str(layer) for layer in run.attrs["layers"]]
+        held = {
+            one
+            for one in held
+            if any(one == x or one.startswith((f"{x}_", f"{x}@")) for x in layers)
+        }
+    attrs = {
+        key: [name(one) for one in run.attrs[key]]
+        for key in ("layers", "splits")
+        if isinstance(run.attrs.get(key), list)
+    }
+    return run.rename({one: name(one) for one in held}).assign_attrs(attrs)
 
 
 def _recordings(store: Path) -> Iterator[tuple[str, Path]]:

@@ -34,9 +34,10 @@ def check_unlocked(rule: Rule, workers: int, x: Tensor, y: Tensor) -> None:
     if joined() > 1:
         check_joined(workers)
     if workers > len(rule.segments):
+        more = "cut at more layers with at=" if "at" in rule.options else "take fewer"
         msg = (
             f"Expected `workers` up to the {len(rule.segments)} segments of rule "
-            f"{rule.name!r}, but got {workers}; cut at more layers with at=."
+            f"{rule.name!r}, but got {workers}; {more}."
         )
         raise ValueError(msg)
     if joined() == 1 and "fork" not in mp.get_all_start_methods():

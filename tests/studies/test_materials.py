@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,51 @@ def test_recordings_made_elsewhere_join_into_a_study(tmp_path: Path) -> None:
     assert "loss" in repsim.open_study(out)["mine/0/training"]
     with pytest.raises(FileNotFoundError, match="but found none; a store is what"):
         join_recordings([tmp_path / "nothing"], out)
+
+
+class Inside(nn.Module):
+    """A network inside of another module, as Lightning's are."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run it."""
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+def test_a_network_inside_of_a_module_joins_under_the_first_one_s_names(
+    tmp_path: Path,
+) -> None:
+    x, y = torch.rand(12, 1, 5, 5), torch.arange(12) % 3
+    for number in range(3):
+        torch.manual_seed(number)
+        net = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(32, 3))
+        model, layers = (net, "*") if number < 2 else (Inside(net), "net.*")
+        with repsim.Recorder(
+            model, x, layers=layers, labels=y, store=tmp_path / f"{number}.zarr",
+            group="one/0", errors=nn.functional.cross_entropy,
+            attrs={"condition": f"c{number}"},
+        ):  # fmt: skip
+            pass
+    plain, other, inside = (tmp_path / f"{number}.zarr" for number in range(3))
+    out = join_recordings([plain], tmp_path / "s")
+    join_recordings([other, inside], out)
+    joined = networks(repsim.open_study(out))
+    run, there = joined["c2", "0"].load(), repsim.open_recording(inside / "one/0")
+    assert repsim.layers(run) == repsim.layers(joined["c0", "0"]) == ["0", "1", "2"]
+    assert run["0"].dims == ("step", "example", "0_channel", "0_y", "0_x")
+    assert set(run.variables) == set(joined["c0", "0"].variables)
+    np.testing.assert_array_equal(run["2@error"], there["net.2@error"])
+    np.testing.assert_array_equal(run["0"], there["net.0"])
+    flat = join_recordings([inside, plain], tmp_path / "flat", reduce="flatten")
+    layers = [repsim.layers(one) for one in networks(repsim.open_study(flat)).values()]
+    assert layers == [["net.0", "net.1", "net.2"]] * 2
+    odd = nn.Sequential(OrderedDict(a=nn.Flatten(), b=nn.Linear(25, 3)))
+    repsim.record(odd, x, store=tmp_path / "odd.zarr", group="odd/0")
+    paths = [plain, tmp_path / "odd.zarr"]
+    out = join_recordings(paths, tmp_path / "t", reduce="flatten")
+    assert repsim.layers(networks(repsim.open_study(out))["odd", "0"]) == ["a", "b"]
+    with pytest.raises(ValueError, match="none is in both, so record them under the s"):
+        repsim.compare(repsim.open_study(out))

@@ -122,8 +122,9 @@ def test_locked_rules_are_refused(name: str) -> None:
 
 
 def test_no_more_workers_than_segments() -> None:
-    with pytest.raises(ValueError, match="Expected `workers` up to the 2 segments of"):
-        _train(_rule("sg"), workers=3)
+    for name, advice in (("sg", "cut at more layers with at="), ("none", "take fewer")):
+        with pytest.raises(ValueError, match=f"up to the 2 segments of .*; {advice}"):
+            _train(_rule(name), workers=3)
     with pytest.raises(ValueError, match="`workers`"):
         _train(_rule("sg"), workers=0)
 
