@@ -181,7 +181,12 @@ def claim(result: xr.Dataset) -> str:
     """Return in how many of the numbers each rule differs from the reference."""
     reference, total = result.attrs["reference"], result.sizes["statistic"]
     parts = []
-    for rule in result["rule"].values:
+    for rule, smallest in zip(
+        result["rule"].values, result.attrs["smallest_p"], strict=True
+    ):
+        if smallest > LEVEL:
+            parts.append(f"{rule}: cannot be tested")
+            continue
         some = (result["q_value"].sel(rule=rule) <= LEVEL).any("layer").values
         names = [WORDS.get(str(n), str(n)) for n in result["statistic"].values[some]]
         where = f"{len(names)} of {total} ({', '.join(names)})" if names else "none"
@@ -191,9 +196,20 @@ def claim(result: xr.Dataset) -> str:
 
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
+    reference = result.attrs["reference"]
+    if min(result.attrs["smallest_p"]) > LEVEL:
+        return (
+            f"Line: mean over networks, band: one sd. Too few networks to test which "
+            f"layers differ from {reference}'s."
+        )
+    if not bool((result["q_value"] <= LEVEL).any()):
+        return (
+            "Line: mean over networks, band: one sd. No layer differs from "
+            f"{reference}'s by more than seeds do (q ≤ {LEVEL:g})."
+        )
     return (
         "Squares at the bottom: layers where a rule differs from "
-        f"{result.attrs['reference']} by more than seeds do (q ≤ {LEVEL:g})."
+        f"{reference} by more than seeds do (q ≤ {LEVEL:g})."
     )
 
 

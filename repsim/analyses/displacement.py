@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import xarray as xr
 from matplotlib.figure import Figure
 
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
-from repsim.plot.style import share_legend
+from repsim.plot.style import panels, share_legend
 
 TITLE = "Where the weights move"
 ORDER = 70
@@ -33,7 +32,7 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     norm = final["weight_norm"] ** 2
     norm = (norm / norm.mean("layer")).assign_attrs(long_name="‖W‖² / mean over layers")
     moved = final["displacement"].assign_attrs(long_name="‖W − W₀‖ / ‖W₀‖")
-    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+    figure, axes = panels(2, width=5.5, height=3.8)
     plot.layer_curve(moved, ax=axes[0], splits=_study.marks(result))
     axes[0].set_title("displacement of the weights")
     plot.layer_curve(norm, ax=axes[1], splits=_study.marks(result))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import networks
 from repsim.geometry.profiles import rdm_distance
 from repsim.geometry.stacks import rdms, squareform
-from repsim.plot.style import share_legend
+from repsim.plot.style import panels, share_legend
 
 TITLE = "Dissimilarity matrices layer by layer (the paper's Figure 4)"
 ORDER = 45
@@ -76,7 +75,7 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     splits = _all_splits(result)
     grid = result["rdm"].assign_attrs(measure="rdm", metric="correlation")
     drawn = plot.rdm_grid(grid, splits=splits)
-    figure, axes = plt.subplots(1, 3, figsize=(16, 4.2), layout="constrained")
+    figure, axes = panels(3, width=4.6, height=3.8)
     for ax, (name, options) in zip(axes, _LINES.items(), strict=True):
         lines = result[name].assign_attrs(
             measure="rdm_distance",

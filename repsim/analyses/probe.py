@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import networks
-from repsim.plot.style import share_legend
+from repsim.plot.style import panels, share_legend
 from repsim.probes import probe_input, probe_layers
 
 TITLE = "Linear probes"
@@ -65,7 +64,7 @@ def _panels(result: xr.Dataset) -> tuple[str, str]:
 
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return one figure: held-out score and error along depth by condition."""
-    figure, axes = plt.subplots(1, 2, figsize=(11.0, 4.2), layout="constrained")
+    figure, axes = panels(2, width=5.5, height=4.2)
     score, error = _panels(result)
     references: dict[str, dict[str, float | xr.DataArray]] = {
         score: {"best constant": float(result["chance"])},

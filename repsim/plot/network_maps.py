@@ -93,7 +93,7 @@ def mds(
     if told:
         names = [str(name) for name in points["layer"].values[told]]
         grey = dict.fromkeys(names, "0.45")
-        name_points(axes, names, points.values[told], points.values, grey)
+        name_points(axes, names, points.values[told], points.values, grey, half=6)
     return axes
 
 
@@ -122,7 +122,8 @@ def _fit(points: xr.DataArray) -> str:
     text = f"{kind} MDS · stress {stress:.2f}"
     if kind == "classical":
         text += f" · {points.attrs['explained']:.0%} of variance"
-    return text
+    # Kruskal's rule: beyond it, distances on the map are no longer those of the RDM.
+    return f"{text}: neighbourhoods only" if stress > 0.2 else text
 
 
 @draws

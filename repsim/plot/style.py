@@ -187,10 +187,12 @@ def name_points(
     at: np.ndarray,
     points: np.ndarray,
     colours: Mapping[str, Any],
+    half: float = 4,
 ) -> None:
     """Write each name beside its place, clear of all points and of the names before.
 
-    Limits and aspect must be set; the same points give the same places.
+    Limits and aspect must be set; the same points give the same places. `half` a marker
+    in typographic points is left free.
     """
     figure = figure_of([axes])
     figure.draw_without_rendering()
@@ -205,12 +207,12 @@ def name_points(
         box = text.get_window_extent()
         size = np.array([box.width, box.height])
         best = (np.inf, np.zeros(2), taken[:0])
-        for far, side in product((4, 9, 15), _SIDES):
+        for far, side in product((half, half + 5, half + 11), _SIDES):
             # From the point to the text's lower left corner.
             move = np.array(side) * (far * pixel + size / 2) - size / 2
             low = to_pixels(place) + move
             here = np.concatenate([low, low + size])
-            ink = 4 * pixel  # half a marker
+            ink = half * pixel
             on = (dots > here[:2] - ink).all(1) & (dots < here[2:] + ink).all(1)
             over = (taken[:, :2] < here[2:] + ink) & (here[:2] < taken[:, 2:] + ink)
             cost = 3 * int(over.all(1).sum()) + int(on.sum()) + far / 100

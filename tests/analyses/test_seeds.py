@@ -138,6 +138,8 @@ def test_too_few_seeds_are_a_sentence_and_no_number(study: xr.DataTree) -> None:
     assert seeds.summary(found)["bp–sg, equal steps"]["smallest_q"] is None
     profiles = depth_profiles.compute(study)
     assert depth_profiles.details(profiles).startswith(sentence)
+    assert depth_profiles.claim(profiles).endswith("bp's. sg: cannot be tested")
+    assert "Too few networks to test" in depth_profiles.caption(profiles)
 
 
 def test_five_shared_beginnings_cannot_reject(study: xr.DataTree) -> None:
@@ -164,6 +166,9 @@ def test_profiles_are_tested_as_profiles(study: xr.DataTree) -> None:
     assert depth_profiles.summary(found)["displacement, sg"]["layers_that_differ"] == 3
     figure = depth_profiles.figures(found)["depth_profiles"]
     assert len(figure.axes) == 4
+    assert depth_profiles.caption(found).startswith("Squares at the bottom")
+    found["q_value"] = xr.ones_like(found["q_value"])
+    assert "No layer differs from bp's" in depth_profiles.caption(found)
 
 
 def test_one_condition_or_one_seed_is_not_enough(study: xr.DataTree) -> None:

@@ -328,6 +328,7 @@ def test_mds_draws_paths_of_layers(method: str) -> None:
     assert legend is not None
     assert [t.get_text() for t in legend.get_texts()] == ["bp", "sg"]
     assert axes.get_title().startswith(f"{method} MDS · stress")
+    assert axes.get_title().endswith(": neighbourhoods only")
     assert axes.get_aspect() == 1
 
 
@@ -359,6 +360,7 @@ def test_mds_writes_no_name_over_a_point() -> None:
     assert [text.get_text() for text in axes.texts] == [
         "hidden_1", "hidden_3", "hidden_3"
     ]  # fmt: skip
+    assert not axes.get_title().endswith("only")  # no distance is bent
     for text in axes.texts:
         box = text.get_window_extent()
         assert not any(box.contains(*dot) for dot in dots)
