@@ -5,8 +5,9 @@
 
 Runs `repsim study --preset atlas` at a size that one evening's spare minutes allow,
 writes its page, and puts the numbers and maps of all studies of the folder into a page
-of the docs. What is finished is kept: it may be stopped and run again, and a second
-command adds networks, data or rules.
+of the docs, with what is left of all rules, networks and data and what that would take.
+What is finished is kept: it may be stopped and run again, and a second command adds
+networks, data or rules.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import xarray as xr
 
 from repsim import learning
 from repsim.claims.render import replaced
-from repsim.studies.atlas import plan_atlas, run_atlas
+from repsim.studies.atlas import SIZES, plan_atlas, run_atlas
 from repsim.studies.atlas_page import STORE
 from repsim.studies.completeness import SUMMARY
 
@@ -84,6 +85,22 @@ def made(out: Path, kept: dict[str, xr.Dataset]) -> str:
     return "\n".join(lines)
 
 
+def left(given: argparse.Namespace) -> str:
+    """Return what all rules would still take, in the words of the command itself."""
+    plan = plan_atlas(
+        given.out, networks=list(SIZES), datasets=["digits", "mnist"],
+        seeds=given.seeds, steps=given.steps, root=given.root, grid=GRID,
+    )  # fmt: skip
+    said = plan.lines(1)
+    places = [line.strip() for line in said[1:] if not line.startswith("   ")]
+    of = "; ".join(place.split("; ")[0] for place in places)
+    total = said[0].split(", about ")[1].split(" of one core")[0]
+    return (
+        f"Not run: all rules on {', '.join(SIZES)}, digits and MNIST at this size "
+        f"would take about {total} of one core more, and the reports ({of})."
+    )
+
+
 def main() -> None:
     """Run the command of the module's docstring."""
     parser = argparse.ArgumentParser(description="The atlas in small.")
@@ -112,7 +129,7 @@ def main() -> None:
         for name in sorted(path.parent.name for path in given.out.glob(f"*/{SUMMARY}"))
         if (given.out / STORE / name).is_dir()
     }
-    text = f"{made(given.out, kept)}\n\n{found(kept)}"
+    text = f"{made(given.out, kept)}\n\n{left(given)}\n\n{found(kept)}"
     print(text, f"\nreport: {page}")
     if given.page:
         whole = replaced(given.page.read_text(), "atlas", text)
