@@ -114,18 +114,33 @@ def doctor(as_json: Json = False) -> None:
 
     from repsim.core.devices import device_named
     from repsim.datasets import names
+    from repsim.datasets.inputs.fetching import at_hand, data_root, registry
 
+    here: dict[str, Any]
+    try:
+        folder = data_root()
+        fetched = [name for name in registry() if not at_hand(name)]
+        here = {
+            "data sets at hand": [name for name in names() if name not in fetched],
+            "data sets to be fetched": fetched,
+            "data folder": str(folder),
+        }
+    except FileNotFoundError as error:
+        here = {"data folder": str(error)}
     facts: dict[str, Any] = {
         **versions(),
         "device": str(device_named("auto")),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
-        "data sets": names(),
-        "REPSIM_DATA": os.environ.get("REPSIM_DATA", "not set"),
+        **here,
         "this folder writable": os.access(Path.cwd(), os.W_OK),
         "temporary folder writable": os.access(tempfile.gettempdir(), os.W_OK),
     }
-    say(facts, as_json, [f"{name}: {value}" for name, value in facts.items()])
+    lines = [
+        f"{name}: {', '.join(value) if isinstance(value, list) else value}"
+        for name, value in facts.items()
+    ]
+    say(facts, as_json, lines)
 
 
 for _command in (

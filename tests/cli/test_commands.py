@@ -17,6 +17,7 @@ import xarray as xr
 import repsim
 from repsim.analyses import sources
 from repsim.cli.commands import main
+from repsim.datasets.inputs import fetching
 from repsim.probes import LinearProbe, probe_layers
 from repsim.studies import fingerprints
 
@@ -109,6 +110,27 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert f"Example: repsim {command}" in said
     assert "--json" in said
+
+
+def test_the_doctor_tells_which_data_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REPSIM_DATA", str(tmp_path))
+    known = fetching.registry()["mnist"]
+    for name in known["files"]:
+        file = tmp_path / known["folder"] / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert _run("doctor", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"digits", "mnist"} <= set(found["data sets at hand"])
+    assert "kmnist" in found["data sets to be fetched"]
+    assert "mnist" not in found["data sets to be fetched"]
+    assert found["data folder"] == str(tmp_path)
+    assert found["this folder writable"] is True and found["threads"] > 0
+    monkeypatch.setenv("REPSIM_DATA", str(tmp_path / "none"))
+    assert _run("doctor") == 0
+    assert "to exist, but it does not; create it" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("undrawn")
