@@ -108,7 +108,10 @@ def _parts(
         by = exponent(block - first) if start == 0 else by
 
         def project(
-            span: slice, block: torch.Tensor = block, out: torch.Tensor = out
+            span: slice,
+            block: torch.Tensor = block,
+            out: torch.Tensor = out,
+            by: int = by,
         ) -> None:
             torch.mm(shifted(block[span] - first, by), directions, out=out[span])
 
