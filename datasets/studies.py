@@ -9,8 +9,7 @@ import xarray as xr
 
 from repsim.core.files import DOCUMENT
 from repsim.datasets.store import Chunks, opened
-from repsim.datasets.store.elsewhere import is_file
-from repsim.datasets.store.places import place_of
+from repsim.datasets.store.places import study_at
 from repsim.datasets.store.reader import read
 from repsim.datasets.store.zarr_format import read_document
 from repsim.datasets.validation import validate
@@ -27,8 +26,8 @@ def open_study(
     Parameters
     ----------
     path : str, Path or zarr store
-        The store, also elsewhere ("s3://…", "gs://…"), or the folder of a study that
-        holds `runs.zarr`.
+        The store, also elsewhere ("s3://…", "gs://…"), or the folder of a study,
+        wherever it keeps its recordings.
     chunks : int, dict, "auto" or None
         Given to xarray: None reads lazily without dask.
     storage_options : mapping or None
@@ -47,9 +46,7 @@ def open_study(
         If a recording in it is damaged: what is wrong, where, and whether it can
         be repaired.
     """
-    root = place_of(path, storage_options)
-    if not is_file(root / DOCUMENT) and (root / "runs.zarr" / DOCUMENT).is_file():
-        root = root / "runs.zarr"
+    root = study_at(path, storage_options)
     if not (root / DOCUMENT).is_file():
         msg = f"Expected a study at {root}, but found none."
         raise FileNotFoundError(msg)

@@ -1,7 +1,9 @@
 """What every test has: seeded generators, a quiet backend, closed figures."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -56,6 +58,23 @@ def undrawn() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, Any]]:
+    """Return what fsspec needs for a bucket on a server of this machine."""
+    pytest.importorskip("s3fs")
+    from repsim.datasets.store.places import place_of
+
+    server = pytest.importorskip("moto.server")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    running.start()
+    host, port = running.get_host_and_port()
+    options = {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}"}
+    place_of("s3://bucket", options).fs.mkdir("bucket")  # type: ignore[attr-defined]
+    yield options
+    running.stop()
 
 
 def pytest_collection_modifyitems(

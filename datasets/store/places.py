@@ -12,9 +12,10 @@ from urllib.parse import unquote
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
-from repsim.core.files import DOCUMENT
+from repsim.core.files import DOCUMENT, RUNS, address_of_runs
 from repsim.datasets.store.elsewhere import (
     is_elsewhere,
+    is_file,
     make_folder,
     place_elsewhere,
     reaching,
@@ -68,6 +69,18 @@ def place_of(store: Any, options: Mapping[str, Any] | None = None) -> Path:
     return Path(store)
 
 
+def study_at(path: Any, options: Mapping[str, Any] | None = None) -> Path:
+    """Return the store of a study: itself, or where its folder keeps the recordings."""
+    if not (isinstance(path, str) and "://" in path and path[:5] != "file:"):
+        folder = place_of(path)  # `options` may be for what its study.json names
+        if not is_elsewhere(folder) and (address := address_of_runs(folder)):
+            return place_of(address, options)
+    root = place_of(path, options)
+    inner = root / RUNS
+    whole = not is_file(root / DOCUMENT) and (inner / DOCUMENT).is_file()
+    return inner if whole else root
+
+
 _FORGOTTEN = re.compile(r"(s3a?|gs|gcs|az|abfs|https?|memory|file):")
 
 
@@ -111,15 +124,9 @@ def locate(
 
 def prepare(path: Path, root: Path) -> None:
     """Make the groups above a recording and refuse a place that is taken."""
-    if root.suffix.lower() in OTHERS or path.suffix.lower() in OTHERS:
-        msg = (
-            f"Expected a place for a zarr folder, such as run.zarr, but got {path}, "
-            "the name of a file; `.nc` alone is written as one, by save_recording, and "
-            "repsim.datasets.exchange.to_dataframe(run) makes a table."
-        )
-        raise ValueError(msg)
-    with reaching(path):
-        taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    for place in (root, path):
+        expect_folder_name(place)
+    taken = is_taken(path)
     try:
         if taken and not only_groups(path):
             msg = (
@@ -136,6 +143,23 @@ def prepare(path: Path, root: Path) -> None:
         raise
     except OSError as error:
         raise refused(error, path, "nothing was written there") from error
+
+
+def expect_folder_name(path: Path) -> None:
+    """Refuse a name that promises a file."""
+    if path.suffix.lower() in OTHERS:
+        msg = (
+            f"Expected a place for a zarr folder, such as run.zarr, but got {path}, "
+            "the name of a file; `.nc` alone is written as one, by save_recording, and "
+            "repsim.datasets.exchange.to_dataframe(run) makes a table."
+        )
+        raise ValueError(msg)
+
+
+def is_taken(path: Path) -> bool:
+    """Whether there is a file, or a folder that is not empty."""
+    with reaching(path):
+        return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 class Lock:
@@ -195,7 +219,7 @@ def refused(error: OSError, path: Path, state: str) -> OSError:
         f"Expected to write the recording at {path}, but the system refused "
         f"({reason}); {state}. Make room or choose another place."
     )
-    return OSError(error.errno or 0, msg)
+    return OSError(error.errno, msg) if error.errno else OSError(msg)
 
 
 def only_groups(path: Path) -> bool:

@@ -15,7 +15,10 @@ def as_place(text: str) -> Path:
         return Path(text)
     from repsim.datasets.store.places import place_of  # slow; not for --help
 
-    return place_of(text)
+    try:
+        return place_of(text)
+    except ValueError as error:  # typer would put words of its own before the sentence
+        raise typer.BadParameter(str(error)) from error
 
 
 Out = Annotated[Path | None, typer.Option(help="File or folder to write.")]

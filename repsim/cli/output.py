@@ -49,10 +49,13 @@ def _open_run(path: Path, step: str) -> Any:
 
 def _refuse_study(path: Path) -> None:
     """Say what to name instead where the path is a whole study."""
-    root = path / "runs.zarr" if (path / "runs.zarr").is_dir() else path
+    from repsim.datasets.store.places import study_at
+    from repsim.datasets.store.zarr_format import read_document
+
+    root = study_at(path)
     try:
-        attributes = json.loads((root / "zarr.json").read_text())["attributes"]
-    except (OSError, ValueError, KeyError):
+        attributes = read_document(root).get("attributes", {})
+    except (OSError, ValueError):
         return  # open_recording says what is wrong
     if "repsim_study" in attributes:
         there = sorted(str(p.parent) for p in root.glob("*/*/zarr.json"))

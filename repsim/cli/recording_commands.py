@@ -312,8 +312,9 @@ def show(
     from repsim.core.files import NOT_FINITE
     from repsim.datasets.recordings import layers
     from repsim.datasets.store import recordings_in
+    from repsim.datasets.store.places import study_at
 
-    if several := recordings_in(run / "runs.zarr") or recordings_in(run):
+    if several := recordings_in(study_at(run)):
         _show_several(several, as_json)
         return
     record = open_run(run)
@@ -343,5 +344,5 @@ def _show_several(places: list[str], as_json: bool) -> None:
     """Tell what each recording of a store is."""
     from repsim.inference.summaries import summary
 
-    said = {place: summary(open_run(Path(place))) for place in places}
+    said = {place: summary(open_run(as_place(place))) for place in places}
     say(said, as_json, [f"{place}: {sentence}" for place, sentence in said.items()])

@@ -10,6 +10,7 @@ import typer
 from repsim.cli.options import (
     Json,
     Reduce,
+    as_place,
     bad_usage,
     continues,
     say,
@@ -128,6 +129,13 @@ def study(
         typer.Option(help="Address of a dask scheduler whose workers do the work."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("study"),
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Address for the recordings, s3://bucket/runs.zarr or gs://…, or "
+            "another folder; all else stays in --out. Keys are the environment's."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -141,6 +149,10 @@ def study(
 
     if cost and preset is None:
         msg = "Expected --cost with --preset, but got it alone; add --preset atlas."
+        raise typer.BadParameter(msg)
+    if store is not None and (preset or recordings):
+        other = "--preset" if preset else "--from"
+        msg = f"Expected --store without {other}, but got both; leave one out."
         raise typer.BadParameter(msg)
     if preset is not None:
         given = {
@@ -186,6 +198,7 @@ def study(
     }
     running: dict[str, Any] = {
         "jobs": jobs,
+        "store": store,
         "progress": not quiet,
         "after_cell": first_plot,
     }
@@ -211,7 +224,9 @@ def study(
                 )
             else:
                 options["depth"] = depths[0] if depths else None
-                page = None if rdm else _made(conditions, dataset, seeds, out, options)
+                page = None
+                if not rdm:
+                    page = _made(conditions, dataset, seeds, out, store, options)
                 if page is None:
                     from repsim.studies.run import run_study
 
@@ -219,7 +234,7 @@ def study(
             if rdm:
                 from repsim.studies.given_rdms import add_rdms
 
-                add_rdms(rdm, out)
+                add_rdms(rdm, out, store=store)
         if page is None and (recordings or len(depths) < 2):
             from repsim.studies.report import write_report
 
@@ -298,21 +313,28 @@ def _made(
     dataset: str,
     seeds: int,
     out: Path,
+    store: str | None,
     options: dict[str, Any],
 ) -> Path | None:
     """Return the page of a study that is whole, told without importing torch."""
-    from repsim.studies.completeness import finished
+    from repsim.studies.completeness import finished, runs_at
     from repsim.studies.fingerprints import current_page
     from repsim.studies.spec import make_spec
 
-    if finished(out, make_spec(conditions, dataset, seeds, **options)):
+    spec = make_spec(conditions, dataset, seeds, **options)
+    if finished(out, spec, runs_at(out, store)):
         return current_page(out)
     return None
 
 
 def report(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A study, or any tree of recordings.")
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="A study, or any tree of recordings.",
+            parser=as_place,
+        ),
     ],
     jobs: Annotated[
         int | None, typer.Option(help="Processes; default: all cores.")

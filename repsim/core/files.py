@@ -1,5 +1,6 @@
 """Files that others see whole or not at all."""
 
+import json
 import os
 import re
 import threading
@@ -7,6 +8,9 @@ from pathlib import Path
 
 DOCUMENT = "zarr.json"
 """The file by which zarr describes a group or an array."""
+
+RUNS, SUMMARY = "runs.zarr", "study.json"
+"""In the folder of a study: its recordings, and what it is."""
 
 NOT_FINITE = "not_finite_since"
 """Attribute of a layer that gave NaN or infinite values: at which step first."""
@@ -23,17 +27,43 @@ def write_whole(path: Path, data: bytes | str) -> None:
         raise
 
 
-def local_folder(path: str | Path, what: str) -> Path:
+def is_address(path: object) -> bool:
+    """Whether an address such as s3://… was given, also as the path made of one."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+]+:/", str(path)))
+
+
+def local_folder(path: str | Path, what: str, instead: str = "") -> Path:
     """Return a path, or say what to do where an address of an object store came."""
-    text = str(path)
-    if re.match(r"[A-Za-z][A-Za-z0-9+]+:/", text):
-        scheme = text.partition(":")[0]
+    if is_address(path):
+        instead = instead or (
+            "name a folder, and give the address as `store` (--store): the recordings "
+            "go there"
+        )
         msg = (
             f"Expected `{what}` to be a folder of this machine, as locks, tables and "
-            f"pages lie there, too, but got {text!r}; work in a folder, and copy the "
-            f'recordings, as by fsspec.filesystem("{scheme}").put("study/runs.zarr", '
-            f'"{scheme}://…/runs.zarr", recursive=True): repsim.open_study reads them '
-            "there."
+            f"pages lie there, but got {str(path)!r}; {instead}."
         )
         raise ValueError(msg)
     return Path(path)
+
+
+def address_of_runs(folder: Path) -> str | None:
+    """Return where a study says that its recordings lie; None: in its own folder."""
+    path = folder / SUMMARY
+    if not path.is_file():
+        return None
+    try:
+        there = json.loads(path.read_text()).get("store")
+    except (ValueError, AttributeError):
+        return None  # whoever needs more of it says what is wrong
+    if there is not None and not (isinstance(there, str) and _is_whole(there)):
+        msg = (
+            f"Expected `store` in {path} to be an address or a whole path, but got "
+            f"{there!r}; write what the study was told."
+        )
+        raise ValueError(msg)
+    return there
+
+
+def _is_whole(text: str) -> bool:
+    return is_address(text) or Path(text).is_absolute()

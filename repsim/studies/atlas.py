@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from repsim import learning
-from repsim.core.files import local_folder, write_whole
+from repsim.core.files import RUNS, SUMMARY, local_folder, write_whole
 from repsim.core.messages import Unknown
 from repsim.core.threads import one_thread
 from repsim.datasets.inputs.fetching import at_hand
 from repsim.studies.cell import build
-from repsim.studies.completeness import RUNS, SUMMARY, is_complete
+from repsim.studies.completeness import is_complete, runs_of
 from repsim.studies.conditions import Condition
 from repsim.studies.materials import classes_of, load, tensors
 from repsim.studies.plugins import import_modules
@@ -209,10 +209,11 @@ def _count(place: Place, folder: Path, seconds: dict[str, float]) -> None:
     for condition, _, _ in trials(spec, spec.parsed, scores):
         place.to_tune += 1
         place.seconds += seconds[condition.label]
+    runs = runs_of(folder)
     units = spec.depth * spec.width + classes_of(load(spec)[0])
     for condition in spec.parsed:
         for seed in spec.seeds:
-            if not is_complete(folder / RUNS, condition.label, seed):
+            if not is_complete(runs, condition.label, seed):
                 place.to_train += 1
                 place.seconds += seconds[condition.label]
                 place.bytes += 4 * len(spec.record) * spec.examples * units

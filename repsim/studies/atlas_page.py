@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 from repsim.analyses.figure4 import hidden
 from repsim.analyses.seeds import LEVEL, STEPS, found
-from repsim.core.files import write_whole
+from repsim.core.files import SUMMARY, write_whole
 from repsim.core.threads import one_thread
 from repsim.datasets.recordings import networks
 from repsim.datasets.results import restored, storable
@@ -26,7 +26,7 @@ from repsim.geometry.embedding import embed
 from repsim.geometry.stacks import rdms
 from repsim.inference import false_discovery, seed_test
 from repsim.plot.style import name_points, palette, panels
-from repsim.studies.completeness import RUNS, SUMMARY
+from repsim.studies.completeness import runs_of
 from repsim.studies.depths import final_scores
 from repsim.studies.facts import attributes, study_facts
 from repsim.studies.fingerprints import PAGE
@@ -150,7 +150,7 @@ def _since(folder: Path, reference: str, rules: list[str]) -> xr.Dataset:
 
 def _place_p(folder: Path, reference: str, rule: str) -> xr.DataArray:
     """Return a rule's p-values by step, kept with what they were computed from."""
-    facts = study_facts(folder / RUNS)
+    facts = study_facts(runs_of(folder))
     cells = [f"{c.seed} {c.mark}" for r in (reference, rule) for c in facts.of(r)]
     mark = hashlib.sha256("\n".join(cells).encode()).hexdigest()
     store, group = folder / RESULTS, f"{SINCE}/{_stem(rule)}"
@@ -158,7 +158,7 @@ def _place_p(folder: Path, reference: str, rule: str) -> xr.DataArray:
         return opened(store / group, None)["place_p"].load().drop_attrs()
     pair = {
         "/".join(key): run.load()
-        for key, run in networks(open_study(folder / RUNS)).items()
+        for key, run in networks(open_study(runs_of(folder))).items()
         if key[0] in (reference, rule)
     }
     with warnings.catch_warnings():
@@ -363,7 +363,7 @@ def _spec(folder: Path) -> dict[str, Any]:
 def _stack(folder: Path, kind: str, rules: list[str]) -> xr.DataArray:
     """Return RDMs of three hidden layers, (network, layer, pair)."""
     moments = {}
-    for (condition, seed), run in networks(open_study(folder / RUNS)).items():
+    for (condition, seed), run in networks(open_study(runs_of(folder))).items():
         if condition not in rules:  # another call is at it
             continue
         names = hidden(run)

@@ -19,6 +19,7 @@ from repsim.core.seeding import derived_seed
 from repsim.core.threads import one_thread
 from repsim.datasets.results import storable
 from repsim.datasets.store import remove_recording
+from repsim.datasets.store.elsewhere import for_zarr, reaching
 from repsim.learning.rule import Rule
 from repsim.learning.rule_info import Diverged
 from repsim.networks.feedforward import BatchNorm
@@ -178,14 +179,17 @@ def train_cell(
         _keep(measured, store, f"{group}/{MEASURED}")
     log.attrs["wall_s"] = round(time.perf_counter() - began, 2)
     _keep(log, store, f"{group}/{TRAINING}")
-    zarr.open_group(store, mode="r+", path=f"{group}/{TRAINING}").attrs["complete"] = 1
+    with reaching(store):
+        record = zarr.open_group(for_zarr(store), mode="r+", path=f"{group}/{TRAINING}")
+        record.attrs["complete"] = 1
     return condition.label, seed
 
 
 def _keep(record: xr.Dataset, store: Path, group: str) -> None:
-    storable(record).to_zarr(
-        store, group=group, mode="w", consolidated=False, zarr_format=3
-    )
+    with reaching(store):
+        storable(record).to_zarr(
+            for_zarr(store), group=group, mode="w", consolidated=False, zarr_format=3
+        )
 
 
 @one_thread()

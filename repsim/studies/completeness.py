@@ -1,27 +1,52 @@
 """Whether a folder already holds a study that is asked for, told from its documents."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from repsim.core.files import RUNS, SUMMARY, address_of_runs
 from repsim.studies.facts import attributes
 from repsim.studies.spec import Spec, spec_from_json
 
-RUNS, SUMMARY, TRAINING = "runs.zarr", "study.json", "training"
+TRAINING = "training"
 TEST_SIZE, TEST_POSITIONS = "test_examples", "test_positions"
 """Attributes of a study's root: of how many test examples which ones are recorded."""
 
 
-def finished(out: Path, spec: Spec) -> bool:
-    """Return whether the folder holds all that is asked for, with these settings."""
+def runs_of(out: Path, storage_options: Mapping[str, Any] | None = None) -> Path:
+    """Return where a study keeps its recordings, as its study.json says."""
+    return runs_at(out, address_of_runs(out), storage_options)
+
+
+def runs_at(
+    out: Path, store: Any, storage_options: Mapping[str, Any] | None = None
+) -> Path:
+    """Return where a study shall keep its recordings; None is beside study.json."""
+    if store is None:
+        return out / RUNS  # most are, and are told without xarray
+    from repsim.datasets.store.places import expect_folder_name, place_of
+
+    place = place_of(store, storage_options)
+    expect_folder_name(place)
+    return place.absolute() if isinstance(place, Path) else place
+
+
+def address_at(out: Path, runs: Path) -> str | None:
+    """Return what study.json says of where the recordings lie."""
+    return None if runs == out / RUNS else str(runs).rstrip("/")
+
+
+def finished(out: Path, spec: Spec, runs: Path) -> bool:
+    """Return whether all that is asked for is there, with these settings."""
     path = out / SUMMARY
     if not path.is_file() or not json.loads(path.read_text()).get("finished"):
         return False
-    whole = merge(out, spec)
+    whole = merge(out, spec, runs)
     there = spec_from_json(path.read_text())
     return (whole.conditions, whole.seeds) == (there.conditions, there.seeds) and all(
-        is_complete(out / RUNS, condition.label, seed)
+        is_complete(runs, condition.label, seed)
         for condition in whole.parsed
         for seed in whole.seeds
     )
@@ -35,17 +60,13 @@ def is_complete(store: Path, condition: str, seed: int) -> bool:
     )
 
 
-def merge(out: Path, spec: Spec) -> Spec:
+def merge(out: Path, spec: Spec, runs: Path) -> Spec:
     """Return the specification with what the folder already holds."""
     path = out / SUMMARY
     if not path.exists():
-        if (out / RUNS).exists():
-            msg = (
-                f"Expected {out} to be a new folder or a study, but it holds "
-                f"{RUNS} without {SUMMARY}; choose another `out`."
-            )
-            raise ValueError(msg)
+        _expect_free(out, runs)
         return spec
+    expect_runs(out, runs)
     there = spec_from_json(path.read_text())
     mine, theirs = spec.as_dict(), there.as_dict()
     for name in mine:
@@ -63,3 +84,38 @@ def merge(out: Path, spec: Spec) -> Spec:
         for name in ("conditions", "seeds")
     }
     return replace(spec, **grown)
+
+
+def expect_runs(out: Path, runs: Path) -> None:
+    """Refuse another store than the one that a study was told.
+
+    It is to be named again, as what writes there: a study.json may be a stranger's.
+    """
+    there = address_of_runs(out)
+    if address_at(out, runs) != there:
+        msg = (
+            f"Expected the store of the study in {out} ({there or out / RUNS}), but "
+            f"got {runs}; choose another `out`, or repeat `store` to continue."
+        )
+        raise ValueError(msg)
+
+
+def _expect_free(out: Path, runs: Path) -> None:
+    """Refuse a place for recordings where something lies of which nothing is known."""
+    if address_at(out, runs) is None:
+        if runs.exists():
+            msg = (
+                f"Expected {out} to be a new folder or a study, but it holds "
+                f"{RUNS} without {SUMMARY}; choose another `out`."
+            )
+            raise ValueError(msg)
+        return
+    from repsim.datasets.store.places import is_taken
+
+    if is_taken(runs):
+        msg = (
+            f"Expected a new place for the recordings of {out}, but {runs} is "
+            f"occupied, and {out} has no {SUMMARY} that names it; choose another "
+            "`store`."
+        )
+        raise ValueError(msg)

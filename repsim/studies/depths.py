@@ -1,7 +1,7 @@
 """Studies of several depths, and what changes from one to the next."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from repsim import plot
-from repsim.core.files import local_folder, write_whole
+from repsim.core.files import SUMMARY, local_folder, write_whole
 from repsim.core.scoring import Score, score_of
 from repsim.datasets.results import storable
 from repsim.datasets.store import opened
-from repsim.studies.completeness import SUMMARY
+from repsim.datasets.store.places import place_of
 from repsim.studies.fingerprints import PAGE
 from repsim.studies.report import (
     RESULTS,
@@ -37,6 +37,8 @@ def run_depths(
     out: str | Path = "study",
     *,
     jobs: int | None = None,
+    store: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: bool = True,
     after_cell: Callable[[Path, str, int], None] | None = None,
     **options: Any,
@@ -44,8 +46,9 @@ def run_depths(
     """Run one study a depth, each with its report, and one page over all.
 
     Networks of different depths have different layers, so each depth is a study of
-    its own, `out/depth_N`, as `run_study` and `write_report` leave it. Run again on
-    the same folder, finished networks are kept, and depths are added to those there.
+    its own, `out/depth_N`, as `run_study` and `write_report` leave it, with its
+    recordings in `store/depth_N.zarr` where there is a `store`. Run again on the same
+    folder, finished networks are kept, and depths are added to those there.
     """
     depths, conditions, out = list(depths), list(conditions), local_folder(out, "out")
     if not depths or len(set(depths)) != len(depths):
@@ -59,6 +62,7 @@ def run_depths(
         raise ValueError(msg)
     for depth in depths:
         check(make_spec(conditions, dataset, seeds, depth=depth, **options), jobs)
+    place = None if store is None else place_of(store, storage_options)
     for depth in depths:
         folder = out / f"depth_{depth}"
         run_study(
@@ -67,12 +71,15 @@ def run_depths(
             seeds,
             folder,
             jobs=jobs,
+            store=None if place is None else place / f"depth_{depth}.zarr",
             progress=progress,
             after_cell=after_cell,
             depth=depth,
             **options,
         )
-        write_report(folder, jobs=jobs, progress=progress)
+        write_report(
+            folder, storage_options=storage_options, jobs=jobs, progress=progress
+        )
     return _overview(out)
 
 

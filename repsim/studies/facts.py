@@ -71,7 +71,7 @@ def study_facts(store: Path, reduce: str | None = None) -> Facts:
     cells, left_out = [], []
     for document in store.glob(f"*/*/{DOCUMENT}"):
         folder = document.parent
-        content = json.loads(document.read_text())
+        content = json.loads(_text(document))
         inner = sorted(folder.glob(f"*/{DOCUMENT}"))
         if content.get("node_type") != "group" or not inner:
             continue
@@ -80,7 +80,7 @@ def study_facts(store: Path, reduce: str | None = None) -> Facts:
             continue
         attrs = content.get("attributes", {})
         # A tree that another program wrote says not when: its file does.
-        made = attrs.get("created") or document.stat().st_mtime_ns
+        made = attrs.get("created") or _changed(document)
         mark = f"{made} {attrs.get('complete')}"
         cells.append(Cell(folder.parent.name, folder.name, attrs, mark))
 
@@ -96,7 +96,7 @@ def not_finite(documents: Iterable[Path]) -> str:
     """Return in which layer NaN or infinite values were recorded first, and when."""
     since = {}
     for document in documents:
-        if NOT_FINITE in document.read_text():
+        if NOT_FINITE in _text(document):
             name = document.parent.name
             since[name] = int(attributes(document.parent).get(NOT_FINITE, 0))
     first = min(since, key=lambda name: since[name], default=None)
@@ -106,7 +106,29 @@ def not_finite(documents: Iterable[Path]) -> str:
 def attributes(folder: Path) -> dict[str, Any]:
     """Return what a zarr group says of itself; nothing where there is none."""
     try:
-        document = json.loads((folder / DOCUMENT).read_text())
-        return dict(document["attributes"])
-    except (OSError, ValueError, KeyError, TypeError):  # none, or one cut short
+        return dict(json.loads(_text(folder / DOCUMENT))["attributes"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # or one cut short
         return {}
+    except OSError:
+        if isinstance(folder, Path):
+            return {}
+        raise  # nobody answers there: whether there is one is not known
+
+
+def _text(path: Path) -> str:
+    """Return what a file holds, or an object elsewhere."""
+    if isinstance(path, Path):
+        return path.read_text()
+    from repsim.datasets.store.elsewhere import fetch, reaching
+
+    with reaching(path):
+        return fetch(path).decode()
+
+
+def _changed(path: Path) -> object:
+    """Return what changes when a file is written anew."""
+    if isinstance(path, Path):
+        return path.stat().st_mtime_ns
+    from repsim.datasets.store.elsewhere import stamp
+
+    return stamp(path)

@@ -2,13 +2,20 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from repsim.analyses import sources
-from repsim.core.files import DOCUMENT, local_folder
+from repsim.core.files import (
+    DOCUMENT,
+    RUNS,
+    SUMMARY,
+    address_of_runs,
+    is_address,
+    local_folder,
+)
 from repsim.core.provenance import repsim_version
-from repsim.studies.completeness import RUNS, SUMMARY
 from repsim.studies.facts import Facts, study_facts
 
 SECTIONS, TABLES, PAGE = "sections", "tables", "report.html"
@@ -33,20 +40,54 @@ def page_mark(out: Path, marks: dict[str, tuple[str, str]]) -> str:
     return _digest(*(m for of in marks.values() for m in of), *_code(), _asked(out))
 
 
-def places(path: Path, out: str | Path | None) -> tuple[Path, Path]:
+def places(
+    path: str | Path,
+    out: str | Path | None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> tuple[Path, Path]:
     """Return the store of recordings, and the folder to write."""
-    path = local_folder(path, "path")
-    inner = path / RUNS
-    store = inner if (inner / DOCUMENT).is_file() else path
-    if not (store / DOCUMENT).is_file():
+    store, own = _store_of(path, storage_options)
+    if out is not None:
+        return store, local_folder(out, "out")
+    if own is None:
+        msg = (
+            f"Expected `out`, a folder of this machine, for the report of {path}, but "
+            "got none; name one (--out)."
+        )
+        raise ValueError(msg)
+    return store, own
+
+
+def _store_of(
+    path: str | Path, storage_options: Mapping[str, Any] | None
+) -> tuple[Path, Path | None]:
+    """Return the store of recordings, and the folder that its report belongs into."""
+    if is_address(path):
+        from repsim.datasets.store.places import place_of
+
+        path = place_of(str(path), storage_options)
+        storage_options = None if not isinstance(path, Path) else storage_options
+    elif isinstance(path, str):
+        path = Path(path)
+    own: Path | None = path if isinstance(path, Path) else None
+    if own is None or storage_options or address_of_runs(own):
+        from repsim.datasets.store.elsewhere import is_file
+        from repsim.datasets.store.places import study_at
+
+        store = study_at(path, storage_options)
+        found = is_file(store / DOCUMENT)
+    else:  # told without xarray
+        inner = path / RUNS
+        store = inner if (inner / DOCUMENT).is_file() else path
+        found = (store / DOCUMENT).is_file()
+        own = path if store == inner else path.with_name(f"{path.stem}_report")
+    if not found:
         msg = (
             f"Expected a study at {path}, but found none; run `repsim study`, or name "
             "a store with recordings at /<condition>/<seed>."
         )
         raise FileNotFoundError(msg)
-    if out is not None:
-        return store, local_folder(out, "out")
-    return store, path if store == inner else path.with_name(f"{path.stem}_report")
+    return store, own
 
 
 def _digest(*parts: str | bytes) -> str:

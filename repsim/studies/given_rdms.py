@@ -1,8 +1,9 @@
 """Measured dissimilarities, such as a brain's, put beside a study's recordings."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,7 +12,13 @@ import zarr
 from repsim.core.files import DOCUMENT
 from repsim.datasets.exchange import from_other
 from repsim.datasets.imports import read_file
-from repsim.studies.completeness import RUNS, TEST_POSITIONS, TEST_SIZE
+from repsim.datasets.store.elsewhere import for_zarr, reaching
+from repsim.studies.completeness import (
+    TEST_POSITIONS,
+    TEST_SIZE,
+    expect_runs,
+    runs_at,
+)
 from repsim.studies.facts import attributes
 from repsim.studies.materials import load
 from repsim.studies.plugins import import_modules
@@ -20,7 +27,13 @@ from repsim.studies.spec import Spec
 NAME, MARK = "measured_rdm", "measured_rdm_sha256"
 
 
-def add_rdms(paths: Sequence[str | Path], out: str | Path) -> xr.DataArray:
+def add_rdms(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    store: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.DataArray:
     """Put measured RDMs into a study, for its report, and return them.
 
     Parameters
@@ -33,6 +46,8 @@ def add_rdms(paths: Sequence[str | Path], out: str | Path) -> xr.DataArray:
         Folder of the study. Its test data are the stimuli, in their order, of which
         those that were recorded are taken; RDMs of fewer, and those of recordings made
         elsewhere, are of the recorded examples, in their order.
+    store, storage_options
+        As the study was told by `run_study`.
 
     Returns
     -------
@@ -53,20 +68,25 @@ def add_rdms(paths: Sequence[str | Path], out: str | Path) -> xr.DataArray:
     ValueError: Expected measured RDMs in .npy, .mat or .nc, but got brain.txt.
     """
     rows = _rows(paths)
-    store = Path(out) / RUNS
-    held = attributes(store)
+    runs = runs_at(Path(out), store, storage_options)
+    expect_runs(Path(out), runs)
+    held = attributes(runs)
     at = held.get(TEST_POSITIONS)
-    _expect_of(rows, _examples(store), held.get(TEST_SIZE))
+    _expect_of(rows, _examples(runs), held.get(TEST_SIZE))
     if at is not None and _count(rows) == held[TEST_SIZE]:
         rows = _taken(rows, at)
     rdms = xr.DataArray(rows, dims=("subject", "measured_pair"), name=NAME)
     mark = hashlib.sha256(rows.tobytes()).hexdigest()
-    root = zarr.open_group(store, mode="r+")
-    if root.attrs.get(MARK) != mark:
-        if NAME in root:
-            del root[NAME]
-        rdms.to_dataset().to_zarr(store, mode="a", consolidated=False, zarr_format=3)
-        root.attrs[MARK] = mark
+    if held.get(MARK) != mark:
+        with reaching(runs):
+            place = for_zarr(runs)
+            root = zarr.open_group(place, mode="r+")
+            if NAME in root:
+                del root[NAME]
+            rdms.to_dataset().to_zarr(
+                place, mode="a", consolidated=False, zarr_format=3
+            )
+            root.attrs[MARK] = mark
     return rdms
 
 
@@ -188,6 +208,6 @@ def _refuse_similarities(stack: np.ndarray, what: str) -> None:
 def _examples(store: Path) -> int:
     """Return how many examples the study recorded."""
     for document in sorted(store.glob(f"*/*/example/{DOCUMENT}")):
-        return int(zarr.open_array(document.parent, mode="r").shape[0])
+        return int(zarr.open_array(for_zarr(document.parent), mode="r").shape[0])
     msg = f"Expected recordings in {store}, but found none."
     raise FileNotFoundError(msg)

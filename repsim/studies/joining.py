@@ -9,12 +9,20 @@ from pathlib import Path
 import xarray as xr
 import zarr
 
-from repsim.core.files import DOCUMENT, local_folder, write_whole
+from repsim.core.files import (
+    DOCUMENT,
+    RUNS,
+    SUMMARY,
+    is_address,
+    local_folder,
+    write_whole,
+)
 from repsim.core.provenance import versions
 from repsim.datasets.pooling import How
 from repsim.datasets.reduction import reduce as reduce_recording
 from repsim.datasets.store import open_recording, save_recording
-from repsim.studies.completeness import RUNS, SUMMARY
+from repsim.datasets.store.places import study_at
+from repsim.studies.completeness import expect_runs
 from repsim.studies.facts import attributes
 from repsim.studies.workers import occupied
 
@@ -59,7 +67,8 @@ def join_recordings(
     FileNotFoundError: Expected recordings in nothing.zarr, but found none...
     """
     out = local_folder(out, "out")
-    places = [local_folder(path, "paths") for path in paths]
+    expect_runs(out, out / RUNS)
+    places = [_here(path) for path in paths]
     groups = [group for place in places for group in _recordings(place)]
     out.mkdir(parents=True, exist_ok=True)
     summary = out / SUMMARY
@@ -148,10 +157,14 @@ def _renamed(run: xr.Dataset, old: str, new: str) -> xr.Dataset:
     return run.rename({one: name(one) for one in held}).assign_attrs(attrs)
 
 
+def _here(path: str | Path) -> Path:
+    """Return the folder of a store, which must be one of this machine."""
+    store = path if is_address(path) else study_at(path)
+    return local_folder(store, "paths", "copy what lies there to this machine first")
+
+
 def _recordings(store: Path) -> Iterator[tuple[str, Path]]:
     """Yield label and folder of every recording in a store."""
-    if (store / RUNS / DOCUMENT).is_file():
-        store = store / RUNS
     recorded = False
     for document in sorted(store.rglob(DOCUMENT)):
         folder = document.parent

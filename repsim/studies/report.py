@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from repsim.analyses import Analysis, NotApplicable, collect
 from repsim.core.bars import progress_bar
-from repsim.core.files import NOT_FINITE, write_whole
+from repsim.core.files import NOT_FINITE, SUMMARY, write_whole
 from repsim.core.messages import unknown, whole
 from repsim.core.reductions import HOWS
 from repsim.core.threads import one_thread
@@ -30,7 +30,7 @@ from repsim.datasets.results import restored, storable
 from repsim.datasets.store import opened
 from repsim.datasets.studies import open_study
 from repsim.inference.summaries import table
-from repsim.studies.completeness import RUNS, SUMMARY
+from repsim.studies.completeness import runs_of
 from repsim.studies.facts import Facts, study_facts
 from repsim.studies.fingerprints import (
     PAGE,
@@ -44,7 +44,7 @@ from repsim.studies.fingerprints import (
     section_marks,
 )
 from repsim.studies.pages import as_text, page
-from repsim.studies.workers import occupied, workers
+from repsim.studies.workers import jobs_at, occupied, workers
 
 RESULTS = "results.zarr"
 HERO = "seeds"
@@ -59,6 +59,7 @@ def write_report(
     out: str | Path | None = None,
     *,
     reduce: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -71,11 +72,14 @@ def write_report(
     ----------
     path : path
         Folder of a study, as `run_study` leaves it, or any store that holds
-        recordings at ``/<condition>/<seed>``.
+        recordings at ``/<condition>/<seed>``, also elsewhere ("s3://…").
     out : path or None
         Folder to write; None takes the study's own, ``<name>_report`` beside a store.
+        Of a store elsewhere it must be named.
     reduce : {"mean", "flatten", "last", "first", "tokens"} or None
         What becomes of stored maps and tokens, as in `repsim.reduce`.
+    storage_options : mapping or None
+        What fsspec needs for recordings elsewhere: keys, an endpoint.
     jobs : int or None
         Processes; None takes the processor's cores.
     progress : bool
@@ -100,7 +104,8 @@ def write_report(
     Traceback (most recent call last):
     FileNotFoundError: Expected a study at no/such/folder, but found none; run ...
     """
-    store, out = places(Path(path), out)
+    store, out = places(path, out, storage_options)
+    jobs = jobs_at(store, jobs)
     if jobs is not None:
         whole(jobs, "jobs", 1)
     if reduce not in (None, *HOWS):
@@ -144,7 +149,7 @@ def preview(out: str | Path, name: str = "layer_similarity") -> list[Path]:
     analysis = collect()[name]
     whole = {
         "/".join(key): run
-        for key, run in networks(open_study(out / RUNS)).items()
+        for key, run in networks(open_study(runs_of(out))).items()
         if run.attrs.get("complete") == 1
     }
     result = analysis.compute(xr.DataTree.from_dict(whole))

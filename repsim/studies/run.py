@@ -4,7 +4,8 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ import xarray as xr
 import zarr
 
 from repsim import datasets
-from repsim.core.files import local_folder, write_whole
+from repsim.core.files import SUMMARY, local_folder, write_whole
 from repsim.core.messages import whole
 from repsim.core.provenance import versions
+from repsim.datasets.store.elsewhere import for_zarr, reaching
+from repsim.datasets.store.places import is_taken, refused
+from repsim.datasets.store.zarr_format import ensure_group
 from repsim.datasets.studies import open_study
 from repsim.learning.rule_info import Diverged
 from repsim.studies.cell import (
@@ -25,15 +29,17 @@ from repsim.studies.cell import (
     train_cell,
 )
 from repsim.studies.completeness import (
-    RUNS,
-    SUMMARY,
     TEST_POSITIONS,
     TEST_SIZE,
+    TRAINING,
+    address_at,
     finished,
     is_complete,
     merge,
+    runs_at,
 )
 from repsim.studies.conditions import Condition
+from repsim.studies.facts import attributes
 from repsim.studies.materials import (
     carried,
     check_data,
@@ -58,6 +64,7 @@ from repsim.studies.workers import (
     CLAIMS,
     Run,
     claimed,
+    jobs_at,
     occupied,
     on_scheduler,
     workers,
@@ -72,6 +79,8 @@ def run_study(
     *,
     jobs: int | None = None,
     scheduler: str | None = None,
+    store: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: bool = True,
     after_cell: Callable[[Path, str, int], None] | None = None,
     **options: Any,
@@ -105,6 +114,14 @@ def run_study(
     scheduler : str or None
         Address of a dask scheduler, ``"tcp://host:8786"``, whose workers train the
         networks; they must see `out` under the same path.
+    store : str, Path, zarr store or None
+        Where the recordings go instead of `out`'s `runs.zarr`: "s3://…", "gs://…", or
+        another folder. It must be new, and given again to continue; locks and all
+        else stay in `out`, so that two studies in two folders must not share one.
+        "memory://…" is seen by this process alone (jobs=1).
+    storage_options : mapping or None
+        What fsspec needs for it: keys, an endpoint. They are sent to workers, and
+        written nowhere; without them those of the environment are taken.
     progress : bool
         Whether to show a bar on standard error.
     after_cell : callable or None
@@ -129,11 +146,12 @@ def run_study(
     Raises
     ------
     ValueError
-        If an option does not fit, or the folder holds a study with other settings.
+        If an option does not fit, the folder holds a study with other settings, or
+        something else lies in `store`.
     FileExistsError
         If `out` is a file.
     OSError
-        If the folder cannot be made.
+        If the folder cannot be made, or the store not be reached.
     BlockingIOError
         If another process works in the folder.
 
@@ -149,27 +167,39 @@ def run_study(
     if options.get("root") is not None:
         options["root"] = Path(options["root"]).absolute()
     spec = make_spec(conditions, dataset, seeds, **options)
-    if finished(out, spec):
-        return open_study(out / RUNS)
+    runs = runs_at(out, store, storage_options)
+    if finished(out, spec, runs):
+        return open_study(runs)
     check(spec, jobs)
+    jobs = jobs_at(runs, jobs, scheduler)
     spec = carried(spec)
-    merge(out, spec)
+    merge(out, spec, runs)
     began = time.perf_counter()
     _make(out)
-    store = out / RUNS
+    places = out, runs
+    beginning: dict[str, Any] = {"finished": False}
+    if (address := address_at(out, runs)) is not None:
+        beginning["store"] = address
     with occupied(out), on_scheduler(scheduler):
-        spec = merge(out, spec)
-        _write_summary(out, spec, {"finished": False})
-        _write_root(store, spec)
+        spec = merge(out, spec, runs)
+        fresh = not (out / SUMMARY).exists()
+        _write_summary(out, spec, beginning)
+        try:
+            _write_root(runs, spec)
+        except OSError:
+            with suppress(OSError):
+                if fresh and not is_taken(runs):  # another store may be tried
+                    (out / SUMMARY).unlink()
+            raise
         scores = Scores(out / TUNING)
-        rates = _train_all(out, spec, scores, jobs, progress, after_cell)
+        rates = _train_all(places, spec, scores, jobs, progress, after_cell)
         if repeated := at_common_rate(spec, rates, scores):
             spec = replace(spec, conditions=[*spec.conditions, *repeated])
-            _write_summary(out, spec, {"finished": False})
-            _write_root(store, spec)
-            rates = _train_all(out, spec, scores, jobs, progress, after_cell)
+            _write_summary(out, spec, beginning)
+            _write_root(runs, spec)
+            rates = _train_all(places, spec, scores, jobs, progress, after_cell)
         shutil.rmtree(out / CLAIMS, ignore_errors=True)
-    walls = _walls(store, spec)
+    walls = _walls(runs, spec)
     _write_summary(
         out,
         spec,
@@ -184,7 +214,7 @@ def run_study(
             },
         },
     )
-    return open_study(store)
+    return open_study(runs)
 
 
 def check(spec: Spec, jobs: int | None = None) -> None:
@@ -218,9 +248,20 @@ def _make(out: Path) -> None:
         raise type(error)(msg) from error
 
 
-def _write_root(store: Path, spec: Spec) -> None:
-    """Write the recorded inputs at the root, and every condition's group."""
+def _write_root(runs: Path, spec: Spec) -> None:
+    """Write the recorded inputs at the root, or say that it cannot be."""
+    try:
+        with reaching(runs):
+            _put_root(runs, spec)
+            for condition in spec.parsed:
+                ensure_group(runs / condition.label)
+    except FileNotFoundError as error:  # no such bucket
+        raise refused(error, runs, "nothing was trained") from error
+
+
+def _put_root(runs: Path, spec: Spec) -> None:
     conditions = [condition.label for condition in spec.parsed]
+    store = for_zarr(runs)
     try:
         group = zarr.open_group(store, mode="r+")
         if "repsim_study" in group.attrs:
@@ -252,7 +293,7 @@ def _write_root(store: Path, spec: Spec) -> None:
 
 
 def _train_all(
-    out: Path,
+    places: tuple[Path, Path],
     spec: Spec,
     scores: Scores,
     jobs: int | None,
@@ -261,17 +302,16 @@ def _train_all(
 ) -> dict[str, float]:
     """Tune and train what is missing, under one bar; return the learning rates.
 
-    The first network of the first two conditions comes before everything else, so
-    that there is soon something to look at.
+    `places` are the study's folder and the store of its recordings. The first network
+    of the first two conditions comes before everything else, so that there is soon
+    something to look at.
     """
-    conditions, store = spec.parsed, out / RUNS
-    for condition in conditions:
-        zarr.open_group(store, mode="a", path=condition.label, zarr_format=3)
+    conditions, (out, runs) = spec.parsed, places
     cells = [
         (condition, seed)
         for seed in spec.seeds
         for condition in conditions
-        if not is_complete(store, condition.label, seed)
+        if not is_complete(runs, condition.label, seed)
     ]
     early = [cell for cell in cells[:2] if cell[0] in conditions[:2]]
     todo = trials(spec, conditions, scores)
@@ -285,12 +325,12 @@ def _train_all(
         for of, part in ((soon, early), (conditions, rest)):
             tune(spec, trials(spec, of, scores), scores, run, files)
             rates = choose_rates(spec, of, scores)
-            _train(store, spec, part, rates, run, files, after_cell)
+            _train(places, spec, part, rates, run, files, after_cell)
     return choose_rates(spec, conditions, scores)
 
 
 def _train(
-    store: Path,
+    places: tuple[Path, Path],
     spec: Spec,
     cells: list[tuple[Condition, int]],
     rates: dict[str, float],
@@ -306,7 +346,7 @@ def _train(
             condition,
             seed,
             rates[condition.label],
-            store,
+            places,
             files(f"{condition.label}-{seed}"),
         )
         for condition, seed in cells
@@ -314,7 +354,7 @@ def _train(
     for label, seed in run(calls) if calls else ():
         files.finished(f"{label}-{seed}")
         if after_cell is not None:
-            after_cell(store.parent, label, seed)
+            after_cell(places[0], label, seed)
 
 
 def _train_once(
@@ -322,32 +362,24 @@ def _train_once(
     condition: Condition,
     seed: int,
     lr: float,
-    store: Path,
+    places: tuple[Path, Path],
     tell: Path | None,
 ) -> tuple[str, int]:
     """Train a cell, unless another worker that was given it has done so meanwhile."""
-    with claimed(store, f"{condition.label}/{seed}"):
-        if is_complete(store, condition.label, seed):
+    out, runs = places
+    with claimed(out, f"{condition.label}/{seed}"):
+        if is_complete(runs, condition.label, seed):
             return condition.label, seed
         try:
-            return train_cell(spec, condition, seed, lr, store, tell)
+            return train_cell(spec, condition, seed, lr, runs, tell)
         except Diverged as error:
             raise Untrainable(condition.label, str(error)) from error
 
 
-def _walls(store: Path, spec: Spec) -> dict[str, float]:
+def _walls(runs: Path, spec: Spec) -> dict[str, float]:
     """Return the seconds each network took, as its training record says."""
-    return {
-        f"{condition.label}/{seed}": float(
-            str(
-                zarr.open_group(
-                    store, mode="r", path=f"{condition.label}/{seed}/training"
-                ).attrs["wall_s"]
-            )
-        )
-        for condition in spec.parsed
-        for seed in spec.seeds
-    }
+    names = [f"{c.label}/{seed}" for c in spec.parsed for seed in spec.seeds]
+    return {name: float(attributes(runs / name / TRAINING)["wall_s"]) for name in names}
 
 
 def _write_summary(out: Path, spec: Spec, extra: dict[str, Any]) -> None:

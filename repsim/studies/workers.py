@@ -25,6 +25,9 @@ Run = Callable[[list[Any]], Iterator[Any]]
 CLAIMS = ".claims"
 """Folder of a study in which workers hold the cells that they train."""
 
+WORKERS = ".workers"
+"""Folder of a study on which its workers hold a lock, all of them together."""
+
 WAIT = 60.0
 """Seconds to wait for workers whose leader died; they look every half second."""
 
@@ -38,16 +41,10 @@ def occupied(out: Path, wait: float = WAIT) -> Iterator[None]:
     )
     with _lock(out, shared=False, wait=0, msg=msg):
         # Nobody leads this study; what its late leader's workers do ends first.
-        if _worker_lock(out).is_dir():
-            with _lock(_worker_lock(out), shared=False, wait=wait, msg=msg):
+        if (out / WORKERS).is_dir():
+            with _lock(out / WORKERS, shared=False, wait=wait, msg=msg):
                 pass
         yield
-
-
-def _worker_lock(out: Path) -> Path:
-    """Return the folder on which workers hold a lock; a report alone has no runs."""
-    runs = out / "runs.zarr"
-    return runs if runs.is_dir() else out / "results.zarr"
 
 
 @contextmanager
@@ -86,6 +83,7 @@ def workers(jobs: int | None, out: Path) -> Iterator[Run]:
     if jobs == 1:
         yield lambda calls: (f(*a, **k) for f, a, k in calls)
         return
+    (out / WORKERS).mkdir(exist_ok=True)
     context = joblib.parallel.get_active_backend()[1]
     number = jobs or (None if context not in (None, 1) else joblib.cpu_count())
     leader = os.getpid()
@@ -97,6 +95,22 @@ def workers(jobs: int | None, out: Path) -> Iterator[Run]:
                 return iter(parallel(jobs))
 
         yield run
+
+
+def jobs_at(store: Path, jobs: int | None, scheduler: str | None = None) -> int | None:
+    """Return how many processes may work: one where no other one sees the store."""
+    if not str(store).startswith("memory:"):
+        return jobs
+    elsewhere = joblib.parallel.get_active_backend()[1] not in (None, 1)
+    if scheduler is not None or (elsewhere if jobs is None else jobs > 1):
+        got = f"jobs={jobs}" if jobs is not None else "workers elsewhere"
+        msg = (
+            f"Expected jobs=1 for recordings at {store}, which this process alone "
+            f"sees, but got {got}; give a store that others see, such as s3://…, or "
+            "none."
+        )
+        raise ValueError(msg)
+    return 1
 
 
 @contextmanager
@@ -113,13 +127,13 @@ def on_scheduler(address: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def claimed(store: Path, cell: str) -> Iterator[None]:
+def claimed(out: Path, cell: str) -> Iterator[None]:
     """Hold one cell of a study, which another worker may have been given, too.
 
     A scheduler gives a task to a second worker when it has lost sight of the first one,
     which may still be at it: the second one waits here, and finds the cell complete.
     """
-    folder = store.parent / CLAIMS
+    folder = out / CLAIMS
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{cell.replace('/', '-')}-{crc32(cell.encode()):08x}"
     handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
@@ -142,7 +156,7 @@ def _in_worker(
     """Run a call in a worker that ends with its leader."""
     _end_with(leader)
     msg = f"Expected {out} to be free for a worker, but another study writes to it."
-    with _lock(_worker_lock(out), shared=True, wait=WAIT, msg=msg):
+    with _lock(out / WORKERS, shared=True, wait=WAIT, msg=msg):
         return call(*args, **kwargs)
 
 

@@ -153,10 +153,10 @@ def test_a_scheduler_that_never_answers_is_told(
 
 def test_two_workers_never_write_one_cell(tmp_path: Path) -> None:
     """The second one waits until the first is done, or has died."""
-    store, order = tmp_path / "runs.zarr", []
+    order = []
 
     def first() -> None:
-        with claimed(store, "bp/0"):
+        with claimed(tmp_path, "bp/0"):
             inside.set()
             time.sleep(0.2)
             order.append("first")
@@ -165,9 +165,9 @@ def test_two_workers_never_write_one_cell(tmp_path: Path) -> None:
     thread = threading.Thread(target=first)
     thread.start()
     inside.wait(10)
-    with claimed(store, "bp/1"):
+    with claimed(tmp_path, "bp/1"):
         order.append("other cell")
-    with claimed(store, "bp/0"):
+    with claimed(tmp_path, "bp/0"):
         order.append("second")
     thread.join()
     assert order == ["other cell", "first", "second"]
@@ -177,7 +177,7 @@ def test_a_cell_whose_worker_died_is_free(tmp_path: Path) -> None:
     code = (
         "import time\nfrom pathlib import Path\n"
         "from repsim.studies.workers import claimed\n"
-        f"with claimed(Path({str(tmp_path / 'runs.zarr')!r}), 'bp/0'):\n"
+        f"with claimed(Path({str(tmp_path)!r}), 'bp/0'):\n"
         "    print('in', flush=True)\n    time.sleep(600)\n"
     )
     with subprocess.Popen(
@@ -186,7 +186,7 @@ def test_a_cell_whose_worker_died_is_free(tmp_path: Path) -> None:
         assert child.stdout is not None
         child.stdout.readline()
         child.send_signal(signal.SIGKILL)
-    with claimed(tmp_path / "runs.zarr", "bp/0"):
+    with claimed(tmp_path, "bp/0"):
         pass
 
 

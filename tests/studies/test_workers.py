@@ -26,7 +26,6 @@ def test_a_folder_has_one_leader(tmp_path: Path) -> None:
 
 
 def test_workers_end_with_a_killed_leader(tmp_path: Path) -> None:
-    (tmp_path / "runs.zarr").mkdir()
     (tmp_path / "job.py").write_text(
         "import os, signal, time\n"
         "from pathlib import Path\n"

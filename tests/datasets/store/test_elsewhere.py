@@ -34,21 +34,6 @@ X = torch.linspace(-1, 1, 60).reshape(12, 5)
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, Any]]:
-    """Return what fsspec needs for a bucket on a server of this machine."""
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    running.start()
-    host, port = running.get_host_and_port()
-    options = {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}"}
-    place_of("s3://bucket", options).fs.mkdir("bucket")  # type: ignore[attr-defined]
-    yield options
-    running.stop()
-
-
-@pytest.fixture(scope="module")
 def gs() -> Iterator[dict[str, Any]]:
     """Return what fsspec needs for a bucket on an emulator of Google's on this machine.
 
