@@ -321,7 +321,8 @@ def _recording(run: xr.Dataset) -> str:
     parts = [f"{run.sizes.get('example', 0)} examples", f"{len(layers(run))} layers"]
     if "step" in run.dims:
         steps = run["step"].values
-        parts.append(f"{len(steps)} moments (steps {steps[0]} to {steps[-1]})")
+        several = f"{len(steps)} moments (steps {steps[0]} to {steps[-1]})"
+        parts.append(several if len(steps) > 1 else f"1 moment (step {steps[0]})")
     who = run.attrs.get("network", "a network")
     rule = f" under {run.attrs['rule']}" if "rule" in run.attrs else ""
     open_ = "" if run.attrs.get("complete", 1) else "; not complete"

@@ -96,6 +96,7 @@ def test_networks_with_themselves_do_not_count(study: xr.DataTree) -> None:
             "are alike within 2 at",
         ),
         (lambda a, b, s: a, "24 examples, 3 layers, 2 moments (steps 0 to 10)"),
+        (lambda a, b, s: a.isel(step=[1]), "3 layers, 1 moment (step 10)."),
         (lambda a, b, s: s, "6 networks: bp (3), sg (3). The first: A recording"),
     ],
 )

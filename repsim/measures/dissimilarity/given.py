@@ -1,5 +1,6 @@
 """What comes as RDMs: vectors, stacks and squares, with labels and without."""
 
+import os
 from math import isqrt
 from typing import Any
 
@@ -35,7 +36,21 @@ def as_pairs(rdms: Any, name: str) -> xr.DataArray | np.ndarray:
     ------
     ValueError
         If a square is not symmetric or not zero on its diagonal.
+    TypeError
+        If a file's name or a recording came instead.
     """
+    if isinstance(rdms, str | os.PathLike):
+        msg = (
+            f"Expected `{name}` to be RDMs, but got the path {str(rdms)!r}; read it "
+            f"first, as in np.load({str(rdms)!r})."
+        )
+        raise TypeError(msg)
+    if isinstance(rdms, xr.Dataset):
+        msg = (
+            f"Expected `{name}` to be RDMs, but got a Dataset; take repsim.rdms of a "
+            "recording first."
+        )
+        raise TypeError(msg)
     if isinstance(rdms, xr.DataArray):
         if {"example_a", "example_b"} <= set(rdms.dims):
             return _labelled(rdms, name)

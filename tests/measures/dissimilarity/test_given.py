@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -260,3 +261,14 @@ def test_order_of_pairs_is_scipys_or_refused() -> None:
     assert isinstance(as_pairs(rdm, "rdms"), xr.DataArray)
     with pytest.raises(ValueError, match="keep missing pairs as NaN"):
         in_order(rdm.isel(pair=[0, 0, 1]))
+
+
+def test_a_files_name_or_a_recording_is_no_rdm() -> None:
+    said = r"Expected `a` to be RDMs, but got the path 'brain.npy'; read it first"
+    for given in ("brain.npy", Path("brain.npy")):
+        with pytest.raises(TypeError, match=said):
+            repsim.compare_rdms(given, np.ones(3))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"models\['v'\]` to be RDMs, but got the path"):
+        repsim.inference.model_test(np.ones((5, 3)), {"v": "v.npy"})
+    with pytest.raises(TypeError, match=r"got a Dataset; take repsim\.rdms"):
+        repsim.noise_ceiling(xr.Dataset({"a": ("x", [1.0])}))  # type: ignore[arg-type]
