@@ -128,7 +128,9 @@ def write_report(
         todo = [name for name, section in held.items() if section is None]
         with (
             workers(jobs, out) as run,
-            progress_bar(total=len(todo), desc="analyses", progress=progress) as bar,
+            progress_bar(
+                total=len(todo), desc="analyses", progress=progress and bool(todo)
+            ) as bar,
         ):
             calls = [
                 joblib.delayed(_section)(out, facts, name, marks[name]) for name in todo

@@ -52,7 +52,7 @@ def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_results_are_read_back_not_computed_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_report(folder, jobs=1, progress=False)
     first = json.loads((folder / "study.json").read_text())["summary"]
@@ -63,13 +63,17 @@ def test_results_are_read_back_not_computed_again(
     # Drawn again where its section is lost; then neither drawn nor written.
     monkeypatch.setattr(layer_similarity, "compute", refuse)
     (folder / "sections" / "layer_similarity.json").unlink()
-    write_report(folder, jobs=1, progress=False)
+    write_report(folder, jobs=1)
+    assert "analyses: 100%" in capsys.readouterr().err
     assert json.loads((folder / "study.json").read_text())["summary"] == first
     monkeypatch.setattr(report, "save", refuse)
     monkeypatch.setattr(report, "_opened", refuse)
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     write_report(folder, jobs=1, progress=False)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == made
+    (folder / "report.html").unlink()  # the page alone is no analysis
+    write_report(folder, jobs=1)
+    assert capsys.readouterr().err == ""
 
 
 def test_the_page_answers_first_and_stands_alone(folder: Path) -> None:
