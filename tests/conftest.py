@@ -1,8 +1,10 @@
 """What every test has: seeded generators, a quiet backend, closed figures."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -53,6 +55,35 @@ def undrawn() -> Iterator[None]:
     """Run a test without drawing what it saves."""
     with _blank_figures():
         yield
+
+
+@contextmanager
+def _growth() -> Iterator[Callable[[], int]]:
+    # Not tracemalloc: to stop it while a thread allocates ends the process (Python
+    # 3.11; https://github.com/python/cpython/issues/128679).
+    status, least = Path("/proc/self/status"), 0
+
+    def told(name: str) -> int:
+        found = re.search(rf"{name}:\s+(\d+) kB", status.read_text())
+        assert found is not None
+        return 1024 * int(found[1])
+
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        least = told("VmHWM")
+    except OSError:
+        yield lambda: 0
+    else:
+        yield lambda: told("VmHWM") - least
+
+
+@pytest.fixture(scope="session")
+def growth() -> Callable[[], AbstractContextManager[Callable[[], int]]]:
+    """In its context is told by how many bytes the process grew at most.
+
+    Zero where the system does not tell. Warm up first: libraries count, too.
+    """
+    return _growth
 
 
 @pytest.fixture(autouse=True)
