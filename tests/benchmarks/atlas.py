@@ -20,9 +20,9 @@ import xarray as xr
 
 from repsim import learning
 from repsim.claims.render import replaced
+from repsim.core.files import SUMMARY
 from repsim.studies.atlas import SIZES, plan_atlas, run_atlas
 from repsim.studies.atlas_page import STORE
-from repsim.studies.completeness import SUMMARY
 
 RULES = ["bp", "sg", "fa", "dfa", "local", "none"]
 GRID = (1e-3, 3e-3)

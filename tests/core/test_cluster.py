@@ -415,15 +415,29 @@ def test_code_lengths_do_not_mind(
     xr.testing.assert_allclose(there, here)
 
 
+KILLED: dict[str, Callable[[xr.Dataset], Any]] = {
+    "compare": lambda a: repsim.compare(a),
+    "rdms": lambda a: repsim.rdms(a.isel(example=slice(400))),
+    "dimension": lambda a: effective_dimension(a),
+    "probes": lambda a: probe_layers(a.isel(example=slice(2000)), repeats=2),
+    "intervals": lambda a: repsim.inference.confidence(
+        a.isel(example=slice(2000)), layers="l[02]"
+    ),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [1, 2, 4])
-def test_processes_one_of_them_killed(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("compare", 1), ("compare", 4), *((name, 2) for name in KILLED)],
+)
+def test_processes_one_of_them_killed(name: str, number: int, tmp_path: Path) -> None:
     memory = _run(0, 20_000)
     before, zarr_format.CHUNK_BYTES = zarr_format.CHUNK_BYTES, 7 * 8 * 400
     repsim.save_recording(memory, tmp_path / "a.zarr")
     zarr_format.CHUNK_BYTES = before
     stored = repsim.open_recording(tmp_path / "a.zarr")
-    expected = repsim.compare(memory)
+    expected = KILLED[name](memory)
     with (
         distributed.LocalCluster(
             n_workers=number, threads_per_worker=1, dashboard_address=":0"
@@ -431,11 +445,22 @@ def test_processes_one_of_them_killed(number: int, tmp_path: Path) -> None:
         distributed.Client(local) as client,
     ):
         client.wait_for_workers(number)
-        victim = next(iter(local.workers.values())).pid
-        killed = threading.Timer(0.3, lambda: os.kill(victim, signal.SIGKILL))
-        killed.start()
-        began = time.monotonic()
-        while killed.is_alive() or time.monotonic() - began < 2:
-            measured = repsim.compare(stored)
-            xr.testing.assert_allclose(measured, expected, rtol=1e-10, atol=1e-12)
-        assert victim not in {nanny.pid for nanny in local.workers.values()}
+        began: list[int] = []
+
+        def kill() -> None:
+            while True:
+                for worker in list(local.scheduler.workers.values()):
+                    if worker.processing:  # at work for the call below
+                        began.append(local.workers[worker.name].pid)
+                        os.kill(began[0], signal.SIGKILL)
+                        return
+                time.sleep(0.001)
+
+        killing = threading.Thread(target=kill, daemon=True)
+        killing.start()
+        measured = KILLED[name](stored)
+        assert began
+        killing.join()
+        xr.testing.assert_allclose(measured, expected, rtol=1e-10, atol=1e-12)
+        client.wait_for_workers(number)
+        assert began[0] not in {nanny.pid for nanny in local.workers.values()}
