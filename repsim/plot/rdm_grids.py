@@ -117,6 +117,8 @@ def rdm_grid(
                 if names[k] in (splits or {}).get(row, ()):
                     axes.spines["right"].set(color=UNDER, linewidth=1.5)
             lead = row if part == 0 and row else ""
+            if lead and down == "step":
+                lead = f"step {row}"
             grid.axes[r * parts + part, 0].set_ylabel(lead, fontweight="bold")
     _finish(grid, image, stack, options)
     return grid
@@ -127,7 +129,8 @@ def _stack(rdms: xr.DataArray) -> tuple[xr.DataArray, str]:
     if not isinstance(rdms, xr.DataArray):
         msg = (
             "Expected `rdms` to be a DataArray from repsim.rdms, but got "
-            f"{type(rdms).__name__}."
+            f"{type(rdms).__name__}; name the dims of measured ones, as in "
+            "xarray.DataArray(rdms, dims=('subject', 'pair'))."
         )
         raise TypeError(msg)
     dims = [str(d) for d in rdms.dims]

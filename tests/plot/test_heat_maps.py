@@ -297,7 +297,11 @@ def test_rdm_grid_of_subjects_goes_across() -> None:
 
 
 def test_rdm_grid_says_what_is_wrong() -> None:
-    with pytest.raises(TypeError, match="DataArray from repsim.rdms, but got ndarray"):
+    steps = stack(2).rename(condition="step").assign_coords(step=[0, 40])
+    grid = plot.rdm_grid(steps, splits={"40": ["hidden_1"]})
+    assert [a.get_ylabel() for a in grid.axes[:, 0]] == ["step 0", "step 40"]
+    assert grid.axes[1, 0].spines["right"].get_edgecolor() == to_rgba(UNDER)
+    with pytest.raises(TypeError, match="from repsim.rdms, but got ndarray; name the"):
         plot.rdm_grid(np.ones(3))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="select one moment and seed first"):
         plot.rdm_grid(stack().expand_dims(step=2))
