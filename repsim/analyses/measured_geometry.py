@@ -240,25 +240,32 @@ def details(result: xr.Dataset) -> str:
 
 
 def _told(result: xr.Dataset) -> list[str]:
-    """Return what holds for other networks and other stimuli, a sentence two rules."""
+    """Return what holds for other networks and stimuli: a sentence a finding."""
     if "both_q_value" not in result:
         return []
-    said = []
+    said, alike = [], []
     for rules in result["rules"].values:
         one = result.sel(rules=rules)
         sure = (one["both_q_value"] <= LEVEL).values
+        if not sure.any():
+            alike.append(str(rules))
+            continue
         sizes = np.where(sure, np.abs(one["both_difference"].values), -1.0)
         at = int(sizes.argmax())
         names = [str(v) for v in result["layer"].values[sure]]
-        low, high = (float(one[f"both_{k}"][at]) for k in ("low", "high"))
+        middle, low, high = (
+            f"{float(one[f'both_{k}'][at]):.3f}".replace("-", "−")
+            for k in ("difference", "low", "high")
+        )
         said.append(
             f"Over networks and stimuli, {rules} differ in {len(names)} of {sure.size} "
-            f"layers ({', '.join(names)}; at {result['layer'].values[at]} "
-            f"{float(one['both_difference'][at]):.3f} [{low:.3f}, {high:.3f}])."
-            if names
-            else f"Over networks and stimuli, no layer of {rules} differs."
+            f"layers ({', '.join(names)}; at {result['layer'].values[at]} {middle} "
+            f"[{low}, {high}])."
         )
-    return [text.replace(" -", " −").replace("[-", "[−") for text in said]
+    if alike:
+        pairs = ", ".join(alike)
+        said.append(f"Over networks and stimuli, no layer differs between {pairs}.")
+    return said
 
 
 def summary(result: xr.Dataset) -> Mapping[str, Any]:

@@ -108,7 +108,7 @@ def test_every_layer_and_step_is_compared(
     assert bool(found["q_value"].isnull().all())  # three networks cannot reject
     text = measured_geometry.details(found)
     assert "mean over 3 subject(s)" in text and "too few networks to test" in text
-    assert "Over networks and stimuli, no layer of sg and bp differs." in text
+    assert "Over networks and stimuli, no layer differs between sg and bp." in text
     sure = found.assign(both_q_value=found["both_q_value"] * 0)
     assert (
         "Over networks and stimuli, sg and bp differ in 3 of 3 layers (hidden_1, "
