@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Callable
@@ -118,6 +119,54 @@ def test_two_processes_on_a_server(
 ) -> None:
     where = {"store": f"s3://bucket/{uuid.uuid4().hex}", "storage_options": s3}
     _same(run_study(out=tmp_path / "s", jobs=2, **where, **tiny), alone)
+
+
+def test_workers_of_a_scheduler_write_elsewhere(
+    tmp_path: Path, tiny: dict[str, Any], alone: xr.DataTree
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=":0",
+        worker_dashboard_address=None,
+    ) as local:
+        where = {"store": tmp_path / "far", "scheduler": local.scheduler_address}
+        _same(run_study(out=tmp_path / "s", **where, **tiny), alone)
+    assert not (tmp_path / "s" / "runs.zarr").exists()
+
+
+@pytest.mark.slow
+def test_processes_on_a_server_one_of_them_killed(
+    s3: dict[str, Any], tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    options = {**tiny, "seeds": 2}
+    store = f"s3://bucket/{uuid.uuid4().hex}"
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0"
+    ) as local:
+        told: list[tuple[str, int]] = []
+
+        def kill(_: Path, label: str, seed: int) -> None:
+            if not told:
+                for worker in local.scheduler.workers.values():
+                    if worker.processing:
+                        os.kill(local.workers[worker.name].pid, signal.SIGKILL)
+                        break
+            told.append((label, seed))
+
+        there = run_study(
+            out=tmp_path / "there",
+            store=store,
+            storage_options=s3,
+            scheduler=local.scheduler_address,
+            after_cell=kill,
+            **options,
+        )
+    assert sorted(told) == [(label, seed) for label in ("bp", "sg") for seed in (0, 1)]
+    _same(there, run_study(out=tmp_path / "here", jobs=1, **options))
 
 
 def test_a_study_elsewhere_that_ended_early_goes_on(
