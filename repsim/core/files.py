@@ -12,6 +12,9 @@ DOCUMENT = "zarr.json"
 RUNS, SUMMARY = "runs.zarr", "study.json"
 """In the folder of a study: its recordings, and what it is."""
 
+SUMMARY_BYTES = 2**24
+"""What a study is never takes more; to read on might take all memory."""
+
 NOT_FINITE = "not_finite_since"
 """Attribute of a layer that gave NaN or infinite values: at which step first."""
 
@@ -52,9 +55,15 @@ def address_of_runs(folder: Path) -> str | None:
     path = folder / SUMMARY
     if not path.is_file():
         return None
+    if (size := path.stat().st_size) > SUMMARY_BYTES:  # a stranger's, perhaps
+        msg = (
+            f"Expected {path} to be what a study is, but got {size} bytes; copy it "
+            "from a backup, or name the store of recordings itself."
+        )
+        raise ValueError(msg)
     try:
         there = json.loads(path.read_text()).get("store")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None  # whoever needs more of it says what is wrong
     if there is not None and not (isinstance(there, str) and _is_whole(there)):
         msg = (

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 import repsim
 from repsim import run_study
@@ -331,6 +332,30 @@ def test_a_store_that_is_no_address_is_told(store: Any, tmp_path: Path) -> None:
     for use in (repsim.open_study, write_report):
         with pytest.raises(ValueError, match="^Expected `store` in .*study.json to be"):
             use(tmp_path)
+
+
+def test_a_summary_that_is_none_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    for text in ("[" * 100_000, "[]", "7", "{"):
+        path.write_text(text)
+        with pytest.raises(FileNotFoundError, match="^Expected a study at "):
+            repsim.open_study(tmp_path)
+    with path.open("wb") as opened:
+        opened.truncate(2**40)
+    with pytest.raises(ValueError, match=r"^Expected .*, but got 1099511627776 bytes;"):
+        repsim.open_study(tmp_path)
+
+
+def test_stores_of_zarr_hold_studies(
+    tmp_path: Path, tiny: dict[str, Any], alone: xr.DataTree
+) -> None:
+    for store in (
+        zarr.storage.LocalStore(tmp_path / "far.zarr"),
+        zarr.storage.FsspecStore.from_url(f"memory://{uuid.uuid4().hex}/s.zarr"),
+    ):
+        out = tmp_path / type(store).__name__
+        for _ in range(2):
+            _same(run_study(out=out, store=store, jobs=1, **tiny), alone)
 
 
 def test_a_store_that_may_not_be_read_is_not_taken_for_empty(
