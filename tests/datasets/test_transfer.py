@@ -250,7 +250,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         np.testing.assert_array_equal(back["fc"], np.eye(4))
     capsys.readouterr()
     assert _run("doctor", "--json") == 0
-    assert "digits" in json.loads(capsys.readouterr().out)["data sets"]
+    assert "digits" in json.loads(capsys.readouterr().out)["data sets at hand"]
     assert _run("import", str(tmp_path / "none.npz"), "--out", store) == 1
     assert "there is nothing" in capsys.readouterr().err
     np.savez(tmp_path / "brain.npz", V1=np.ones((2, 4, 3)))
