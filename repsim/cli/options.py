@@ -4,12 +4,19 @@ import json
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    Place = Path
+else:
 
-def as_place(text: str) -> Path:
+    class Place:
+        """A path, or one elsewhere: of a Path typer before 0.29 makes a local one."""
+
+
+def as_place(text: str) -> Place:
     """Return a path, or the place that an address such as s3://… names."""
     if "://" not in text:
         return Path(text)

@@ -10,6 +10,7 @@ from repsim.cli.options import (
     Json,
     Layers,
     Out,
+    Place,
     Reduce,
     Step,
     as_place,
@@ -28,10 +29,10 @@ from repsim.core.messages import unknown
 
 def compare(
     a: Annotated[
-        Path, typer.Argument(metavar="A", help="A recording.", parser=as_place)
+        Place, typer.Argument(metavar="A", help="A recording.", parser=as_place)
     ],
     b: Annotated[
-        Path | None,
+        Place | None,
         typer.Argument(
             metavar="[B]", help="Another; default: A itself.", parser=as_place
         ),
@@ -89,7 +90,7 @@ def compare(
 
 def rdm(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A recording.", parser=as_place)
+        Place, typer.Argument(metavar="RUN", help="A recording.", parser=as_place)
     ],
     metric: Annotated[str, typer.Option(help="Dissimilarity.")] = "correlation",
     layers: Layers = None,
@@ -133,7 +134,7 @@ def rdm(
 
 def probe(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A recording.", parser=as_place)
+        Place, typer.Argument(metavar="RUN", help="A recording.", parser=as_place)
     ],
     target: Annotated[str, typer.Option(help="Coordinate to read out.")] = "label",
     control: Annotated[
@@ -280,7 +281,7 @@ def _axes_of(layer: Any) -> str:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A recording.", parser=as_place)],
+    run: Annotated[Place, typer.Argument(help="A recording.", parser=as_place)],
     out: Annotated[Path, typer.Option(help="A new .npz, .mat, .csv, .nc or .zarr.")],
     step: Step = "all",
     reduce: Reduce = None,
@@ -298,7 +299,7 @@ def export(
 
 def show(
     run: Annotated[
-        Path,
+        Place,
         typer.Argument(help="A recording, or a store of several.", parser=as_place),
     ],
     as_json: Json = False,

@@ -9,6 +9,7 @@ import typer
 
 from repsim.cli.options import (
     Json,
+    Place,
     Reduce,
     as_place,
     bad_usage,
@@ -329,7 +330,7 @@ def _made(
 
 def report(
     path: Annotated[
-        Path,
+        Place,
         typer.Argument(
             metavar="PATH",
             help="A study, or any tree of recordings.",
