@@ -74,10 +74,26 @@ def _explained(rdm: xr.DataArray, inits: np.ndarray) -> xr.DataArray | None:
 
 
 def _neighbours(rdm: xr.DataArray) -> np.ndarray:
+    """Return whose nearest network follows its rule; NaN where none can be compared."""
     square = np.array(squareform(rdm.values))
+    square[np.isnan(square)] = np.inf
     np.fill_diagonal(square, np.inf)
     conditions = items_of(rdm)["condition"]
-    return np.asarray(conditions[square.argmin(1)] == conditions)
+    same = conditions[square.argmin(1)] == conditions
+    return np.where(np.isfinite(square.min(1)), same, np.nan)
+
+
+def _comparable(rdm: xr.DataArray) -> xr.DataArray:
+    """Return the RDM without the fewest items that leave no pair NaN.
+
+    Layers that are dead for most examples may have no pair of examples in common.
+    """
+    missing = np.isnan(squareform(rdm.values))
+    kept = np.arange(len(missing))
+    while (lost := missing[np.ix_(kept, kept)].sum(1)).any():
+        kept = np.delete(kept, lost.argmax())
+    i, j = np.triu_indices(len(missing), 1)
+    return rdm.isel(pair=np.isin(i, kept) & np.isin(j, kept))
 
 
 def _renamed(rdm: xr.DataArray, dim: str) -> xr.DataArray:
@@ -93,8 +109,8 @@ def _restored(rdm: xr.DataArray, dim: str) -> xr.DataArray:
 
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return MDS of layers, and MDS and dendrogram of networks."""
-    of_layers = _restored(result["layers"], "layer_pair")
-    of_networks = _restored(result["networks"], "network_pair")
+    of_layers = _comparable(_restored(result["layers"], "layer_pair"))
+    of_networks = _comparable(_restored(result["networks"], "network_pair"))
     figure, axes = panels(1, width=7.5, height=5.6)
     plot.mds(of_layers, ax=axes[0], method="metric")
     tall = max(3.2, 0.24 * len(result["network"]) + 1.2)
@@ -127,10 +143,13 @@ def claim(result: xr.Dataset) -> str:
 
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
-    return (
+    text = (
         "Above: layers as points, open to filled from first to last; below: whole "
         "networks. Near means alike (1 − Spearman correlation of their RDMs)."
     )
+    if bool(result["networks"].isnull().any() | result["layers"].isnull().any()):
+        text += " Not drawn: what has no examples in common with others."
+    return text
 
 
 def details(result: xr.Dataset) -> str:

@@ -88,7 +88,7 @@ def test_the_break_is_measured_where_the_split_is() -> None:
 def test_networks_of_one_rule_are_neighbours() -> None:
     result = second_level.compute(study())
     assert result.sizes["network"] == 6
-    assert result["neighbour"].dtype == bool
+    assert set(result["neighbour"].values.tolist()) <= {0.0, 1.0}
     assert result["model"].values.tolist() == ["condition"]
     figures = second_level.figures(result)
     assert list(figures) == ["second_level_layers", "second_level_networks"]
@@ -97,6 +97,27 @@ def test_networks_of_one_rule_are_neighbours() -> None:
         float(result["neighbour"].mean()), abs=1e-4
     )
     assert "explained only by condition" in second_level.details(result)
+
+
+@pytest.mark.filterwarnings("ignore:Some examples have no correlation")
+@pytest.mark.filterwarnings("ignore:.* pairs are NaN")
+@pytest.mark.filterwarnings("ignore:An RDM is constant")
+def test_networks_without_examples_in_common_are_left_out() -> None:
+    tree = study()
+    names = ("hidden_1", "hidden_2", "hidden_3", "hidden_4")
+    half = tree["bp/0"].sizes["example"] // 2
+    for node, dead in (("bp/2", slice(half)), ("sg/2", slice(half, None))):
+        for name in names:
+            tree[node][name][..., dead, :] = 0.0
+    result = second_level.compute(tree)
+    assert int(result["networks"].isnull().sum()) == 1
+    figures = second_level.figures(result)
+    points = figures["second_level_networks"].axes[1].collections
+    assert sum(len(p.get_offsets()) for p in points) == 5
+    assert "Not drawn" in second_level.caption(result)
+    assert "Not drawn" not in second_level.caption(second_level.compute(study()))
+    # Nobody is its own nearest, nor that of one it cannot be compared with.
+    assert result["neighbour"].notnull().all()
 
 
 def test_shared_initialisations_are_a_model_of_their_own() -> None:
