@@ -38,6 +38,9 @@ def compute(study: xr.DataTree) -> xr.Dataset:
     stack = rdms(xr.DataTree.from_dict(moments), layers=names)
     of_layers = network_rdm(stack)
     of_networks = network_rdm(stack, items="networks")
+    if min(_comparable(rdm).sizes["pair"] for rdm in (of_layers, of_networks)) < 3:
+        msg = "Expected at least three networks with examples in common."
+        raise NotApplicable(msg)
     inits = np.array([str(_study.initialisation(run)) for run in runs.values()])
     fit = _explained(of_networks, inits)
     result = xr.Dataset(

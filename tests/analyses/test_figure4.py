@@ -118,6 +118,9 @@ def test_networks_without_examples_in_common_are_left_out() -> None:
     assert "Not drawn" not in second_level.caption(second_level.compute(study()))
     # Nobody is its own nearest, nor that of one it cannot be compared with.
     assert result["neighbour"].notnull().all()
+    few = {name: tree[name].to_dataset() for name in ("bp/0", "bp/2", "sg/2")}
+    with pytest.raises(NotApplicable, match="three networks with examples in common"):
+        second_level.compute(xr.DataTree.from_dict(few))
 
 
 def test_shared_initialisations_are_a_model_of_their_own() -> None:

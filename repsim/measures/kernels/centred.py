@@ -184,9 +184,9 @@ def membership(ends: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     return inside
 
 
-def cached_rows(x: torch.Tensor) -> list[slice]:
+def cached_rows(x: torch.Tensor, numbers: int = CACHED) -> list[slice]:
     """Return runs of rows that stay in a processor's cache; elsewhere all of them."""
-    step = max(1, CACHED // x.shape[1]) if x.device.type == "cpu" else len(x)
+    step = max(1, numbers // x.shape[1]) if x.device.type == "cpu" else len(x)
     return [slice(at, at + step) for at in range(0, len(x), step)]
 
 

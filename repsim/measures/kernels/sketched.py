@@ -8,6 +8,7 @@ import torch
 from repsim.core.messages import flag, seed_number, whole
 from repsim.core.threads import shared
 from repsim.measures.kernels import hsic_matrix
+from repsim.measures.kernels.centred import cached_rows
 from repsim.measures.magnitudes import exponent, near_one, shifted
 from repsim.measures.matrices import Matrix, check_finite, note_constant, read
 
@@ -17,7 +18,7 @@ GROUPS = 8
 BLOCK = 1 << 26
 """Numbers of a layer that are read at once."""
 
-CACHED = 1 << 19
+PROJECTED = 1 << 19
 """Numbers that a thread projects at once: a product large enough, near the cache."""
 
 
@@ -116,16 +117,10 @@ def _parts(
             torch.mm(shifted(block[span] - first, by), directions, out=out[span])
 
         on_cpu = made.device.type == "cpu"
-        shared(project, _spans(block, on_cpu), block.numel() if on_cpu else 0)
+        shared(project, cached_rows(block, PROJECTED), block.numel() if on_cpu else 0)
         if not bool(torch.isfinite(out.sum())):
             check_finite(raw, getattr(source, "what", "the representation"))
         flat = flat and not bool(out.any()) and bool((block == first).all())
     note_constant(source, flat)
     projected = near_one(made, dtype)[0]
     return list(torch.split(projected, width, dim=1))
-
-
-def _spans(block: torch.Tensor, on_cpu: bool) -> list[slice]:
-    """Return runs of rows whose differences stay in a processor's cache."""
-    step = max(1, CACHED // block.shape[1]) if on_cpu else len(block)
-    return [slice(at, at + step) for at in range(0, len(block), step)]

@@ -239,6 +239,11 @@ def can_spread(sources: Sequence[Matrix]) -> bool:
     return all(getattr(source, "stored", False) for source in sources)
 
 
+def chunk_rows(source: Matrix) -> int:
+    """Return how many rows are unpacked at once."""
+    return max(1, int(getattr(source, "chunk", 1)))
+
+
 def number_of_spans(n: int, widths: Sequence[int], split: int | None) -> int:
     """Return into how many runs to cut examples: each has sums to send and to merge.
 
@@ -253,7 +258,7 @@ def spans_of(sources: Sequence[Matrix], split: int | None) -> list[tuple[int, in
     """Cut the examples into runs of whole chunks."""
     n = int(sources[0].shape[0])
     number = number_of_spans(n, [int(s.shape[1]) for s in sources], split)
-    chunk = max(max(1, int(getattr(source, "chunk", 1))) for source in sources)
+    chunk = max(map(chunk_rows, sources))
     if chunk > n // 2:  # each run unpacks all of its chunk
         number = SPANS[0]
         chunk = min(chunk, max(1, n // number))
@@ -384,10 +389,9 @@ class Blocks:
         A chunk is unpacked at once; were only its first block awaited, the rest of
         its time would be spent waiting for it. So two chunks of each layer are there.
         """
-        rows, held = spans[0][1] - spans[0][0], 0
-        chunk = max(max(1, int(getattr(s, "chunk", 1))) for s in self._sources)
-        for source in self._sources:
-            held += int(getattr(source, "chunk", 1)) * int(source.shape[1]) * 4
+        rows = spans[0][1] - spans[0][0]
+        chunk = max(map(chunk_rows, self._sources))
+        held = sum(chunk_rows(s) * int(s.shape[1]) * 8 for s in self._sources)
         fits = self._far and torch.device(self._device).type == "cpu"
         return max(1, chunk // rows) if fits and 2 * held <= budget() else 1
 
@@ -423,7 +427,7 @@ class Blocks:
         source, rest = self._sources[i], self._rests[i]
         known = 0 if rest is None else len(rest)
         if known < stop - start:
-            chunk = max(1, int(getattr(source, "chunk", 1)))
+            chunk = chunk_rows(source)
             end = min(self._span[1], -(-stop // chunk) * chunk)
             fresh = read(source, start + known, end)
             rest = fresh if rest is None or not known else torch.cat([rest, fresh])

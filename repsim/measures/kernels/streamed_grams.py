@@ -14,7 +14,7 @@ import torch
 
 from repsim.measures.kernels.centred import CACHED, at_least
 from repsim.measures.kernels.hsic_sums import Advance, Sums, pair_products
-from repsim.measures.kernels.streamed import BLOCK, Blocks
+from repsim.measures.kernels.streamed import BLOCK, Blocks, chunk_rows
 from repsim.measures.magnitudes import shifted
 from repsim.measures.matrices import Matrix
 
@@ -67,7 +67,7 @@ class _Layer:
 
     def __init__(self, source: Matrix, precision: str, device: str) -> None:
         self._source, self._precision, self._device = source, precision, device
-        chunk = max(1, int(getattr(source, "chunk", 1)))
+        chunk = chunk_rows(source)
         rows = max(1, BLOCK // (8 * int(source.shape[1])))
         self._rows = max(1, rows // chunk) * chunk if rows > chunk else rows
         self._mean: torch.Tensor | None = None

@@ -190,7 +190,7 @@ def test_two_chunks_are_held_only_where_there_is_room(
     far: bool, memory: int, ahead: int
 ) -> None:
     layer = _Watched()
-    layer.chunk = 1024  # of two units, 8 KiB in float32
+    layer.chunk = 1024  # of two units, 16 KiB
     blocks = streamed.Blocks([layer], "float32", "cpu", far=far)
     with streamed.within(memory):
         assert blocks._blocks_ahead([(0, 256), (256, 512)]) == ahead
