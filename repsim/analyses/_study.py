@@ -179,10 +179,12 @@ def view(
     high: float,
     what: str = "layer",
 ) -> dict[str, Any]:
-    """Return one kind of heat maps for the page: numbers as far as they are shown."""
-    rounded = np.round(cells.transpose(..., f"{what}_a", f"{what}_b").values, 3)
-    values = rounded.astype(object)
-    values[~np.isfinite(rounded)] = None  # JSON knows no NaN
+    """Return one kind of heat maps for the page: thousandths, as far as is shown."""
+    scaled = 1000 * cells.transpose(..., f"{what}_a", f"{what}_b").values
+    values = (
+        np.where(np.isfinite(scaled), np.rint(scaled), 0).astype(int).astype(object)
+    )
+    values[~np.isfinite(scaled)] = None  # JSON knows no NaN
     return {"name": name, "low": low, "high": high, "values": values.tolist()}
 
 

@@ -180,18 +180,21 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
 def claim(result: xr.Dataset) -> str:
     """Return in how many of the numbers each rule differs from the reference."""
     reference, total = result.attrs["reference"], result.sizes["statistic"]
-    parts = []
+    alike: dict[str, list[str]] = {}
     for rule, smallest in zip(
         result["rule"].values, result.attrs["smallest_p"], strict=True
     ):
         if smallest > LEVEL:
-            parts.append(f"{rule}: cannot be tested")
+            alike.setdefault("cannot be tested", []).append(str(rule))
             continue
         some = (result["q_value"].sel(rule=rule) <= LEVEL).any("layer").values
         names = [WORDS.get(str(n), str(n)) for n in result["statistic"].values[some]]
-        where = f"{len(names)} of {total} ({', '.join(names)})" if names else "none"
-        parts.append(f"{rule}: {where}")
-    return f"Numbers along depth that differ from {reference}'s. {'; '.join(parts)}"
+        where = f"{len(names)} of {total} ({_study.listed(names)})"
+        if len(names) in (0, total):
+            where = f"all {total}" if names else "none"
+        alike.setdefault(where, []).append(str(rule))
+    parts = [f"{_study.listed(rules)} {where}" for where, rules in alike.items()]
+    return f"Numbers along depth that differ from {reference}'s: {'; '.join(parts)}"
 
 
 def caption(result: xr.Dataset) -> str:

@@ -53,14 +53,14 @@ def claim(result: xr.Dataset) -> str:
 
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
-    return "Left: ‖W − W₀‖ / ‖W₀‖; right: ‖W‖² over its mean across layers."
+    return "a: ‖W − W₀‖ / ‖W₀‖; b: ‖W‖² over its mean across layers."
 
 
 def details(result: xr.Dataset) -> str:
     """Return how to read it."""
     return (
-        "Left: how far each layer's weights end from their initial values, relative to "
-        "their initial norm; right: squared norm of the final weights over its mean "
+        "a: how far each layer's weights end from their initial values, relative to "
+        "their initial norm; b: squared norm of the final weights over its mean "
         "across layers. Line: mean over seeds, band: one standard deviation. Under a "
         "synthetic gradient the layers just below the split do more of the moving "
         "than those just above it, if the paper's account holds here. Dotted: splits."

@@ -18,6 +18,8 @@ TITLE = "Dissimilarity matrices layer by layer (the paper's Figure 4)"
 ORDER = 45
 SHOWN = 40
 """Examples of the matrices to choose from: some of each class, cells large enough."""
+_CELLS = 120_000
+"""Cells of all of them: five bytes each, and a page of many rules has to be sent."""
 
 _LINES = {
     "euclidean": {"metric": "euclidean"},
@@ -122,7 +124,7 @@ def details(result: xr.Dataset) -> str:
         "dark blocks on the diagonal are classes; a thick right edge marks a layer "
         "after which the gradient is synthesised. Below: distance of each layer's "
         f"dissimilarities to those of {reference}, as the Euclidean norm over pairs "
-        "and as one minus their correlation, which ignores their scale; right: to "
+        "and as one minus their correlation, which ignores their scale; c: to "
         "those of the layer before, where a break would be a peak; line: mean over "
         "seeds, band: one standard deviation; dotted: splits (ticks where there is one "
         "after every layer)."
@@ -137,7 +139,9 @@ def interactive(result: xr.Dataset) -> Mapping[str, Any] | None:
     order = np.arange(square.sizes["example_a"])
     if "label_a" in square.coords:
         order = np.argsort(square["label_a"].values, kind="stable")
-    few = order[np.linspace(0, len(order) - 1, min(SHOWN, len(order))).astype(int)]
+    matrices = square.sizes["condition"] * square.sizes["layer"]
+    shown = min(SHOWN, len(order), max(8, int((_CELLS / 2 / matrices) ** 0.5)))
+    few = order[np.linspace(0, len(order) - 1, shown).astype(int)]
     square = square.isel(example_a=few, example_b=few)
     names = [str(k) for k in square["example_a"].values]
     if "label_a" in square.coords:

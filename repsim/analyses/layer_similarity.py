@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -13,7 +12,7 @@ from repsim import plot
 from repsim.analyses import _study
 from repsim.comparison.all_pairs import compare
 from repsim.datasets.recordings import networks
-from repsim.plot.style import figure_of, split_positions
+from repsim.plot.style import figure_of, panels, split_positions
 
 TITLE = "Which layers are alike"
 ORDER = 30
@@ -161,7 +160,7 @@ def _shared(result: xr.Dataset, names: list[str]) -> Figure:
         [line.drop_vars(["layer_a", "layer_b"]) for line in lines],
         xr.Variable("condition", labels),
     ).assign_coords(layer=result["layer_a"].values)
-    figure, ax = plt.subplots(figsize=(8.5, 4.2), layout="constrained")
+    figure, (ax,) = panels(1, width=8.5, height=4.2)
     plot.layer_curve(curves.assign_attrs(long_name="debiased CKA"), ax=ax)
     ax.set(ylim=(0, 1.02), title="CKA of matching layers")
     return figure
@@ -237,7 +236,7 @@ def summary(result: xr.Dataset) -> Mapping[str, Any]:
     return numbers
 
 
-def interactive(result: xr.Dataset) -> Mapping[str, Any]:
+def interactive(result: xr.Dataset) -> Mapping[str, Any] | None:
     """Return the heat maps that the page lets its reader choose from."""
     reference = str(result["condition_a"].values[0])
     cka = result["cka"].sel(condition_a=reference)
@@ -246,6 +245,8 @@ def interactive(result: xr.Dataset) -> Mapping[str, Any]:
         for name in result["condition_b"].values
         if bool(cka.sel(condition_b=name).notnull().any())
     ]
+    if not names:
+        return None
     cka = cka.sel(condition_b=names)
     views = [_study.view("debiased CKA", cka, 0.0, 1.0)]
     if reference in names and len(names) > 1:

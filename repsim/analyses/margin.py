@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -12,6 +11,7 @@ from repsim import plot
 from repsim.analyses import NotApplicable, _study
 from repsim.datasets.recordings import networks
 from repsim.geometry.stacks import class_margin, rdms
+from repsim.plot.style import panels
 
 TITLE = "Class margin"
 ORDER = 50
@@ -48,7 +48,7 @@ def _margin(run: xr.Dataset) -> xr.DataArray:
 
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     """Return one figure: class margin along depth by condition."""
-    figure, ax = plt.subplots(figsize=(7.5, 4.0), layout="constrained")
+    figure, (ax,) = panels(1, width=7.5, height=4.0)
     margin = result["margin"].assign_attrs(long_name="class margin (1 − r)")
     plot.layer_curve(margin, ax=ax, splits=_study.marks(result))
     return {"class_margin": figure}

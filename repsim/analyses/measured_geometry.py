@@ -205,7 +205,7 @@ def caption(result: xr.Dataset) -> str:
     """Return the caption."""
     return (
         "Spearman correlation of each layer's RDM with the measured one; grey: noise "
-        "ceiling; right: partial correlation given the pixels."
+        "ceiling; b: partial correlation given the pixels."
     )
 
 

@@ -101,8 +101,8 @@ def claim(result: xr.Dataset) -> str:
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
     if "accuracy" in result:
-        return "Left: held-out accuracy; right: held-out log loss, logarithmic."
-    return "Left: held-out R² (higher is better); right: held-out RMSE (lower is)."
+        return "a: held-out accuracy; b: held-out log loss, logarithmic."
+    return "a: held-out R² (higher is better); b: held-out RMSE (lower is)."
 
 
 def details(result: xr.Dataset) -> str:
@@ -124,16 +124,16 @@ def details(result: xr.Dataset) -> str:
         return (
             "Linear probes: what a ridge regression (its penalty chosen by leaving one "
             "out, one scale for each layer) reads of the target of held-out inputs "
-            "from a layer's activations, by layer, at the last recorded step. Left: "
+            "from a layer's activations, by layer, at the last recorded step. a: "
             "the share of the target's variance that it explains, R², below 0 where "
-            "it is worse than the mean. Right: its root mean squared error, in the "
+            "it is worse than the mean. b: its root mean squared error, in the "
             f"target's unit. {after}{reads}"
         )
     error = 0.5 / np.sqrt(held)
     return (
         "Linear probes: what a logistic regression (C = 1, one scale for each layer) "
         "reads of the class of held-out inputs from a layer's activations, by layer, "
-        "at the last recorded step. Left: the share it names rightly. Right, on a "
+        "at the last recorded step. a: the share it names rightly. b, on a "
         "logarithmic axis: its log loss, which still tells layers apart where "
         f"accuracies are saturated. {after}, so "
         f"one accuracy carries a sampling error of up to {error:.3f}{reads}"

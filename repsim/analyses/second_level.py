@@ -22,7 +22,7 @@ ORDER = 47
 
 
 def compute(study: xr.DataTree) -> xr.Dataset:
-    """Return the RDMs of all layers and of all networks, and what explains them."""
+    """Return the RDM of all networks, and what explains it."""
     runs = networks(study)
     if len(runs) < 3:
         msg = "Expected at least three networks to compare."
@@ -36,17 +36,15 @@ def compute(study: xr.DataTree) -> xr.Dataset:
         f"{c}/{s}": _study.last(run)[names].load() for (c, s), run in runs.items()
     }
     stack = rdms(xr.DataTree.from_dict(moments), layers=names)
-    of_layers = network_rdm(stack)
     of_networks = network_rdm(stack, items="networks")
-    if min(_comparable(rdm).sizes["pair"] for rdm in (of_layers, of_networks)) < 3:
+    if _comparable(of_networks).sizes["pair"] < 3:
         msg = "Expected at least three networks with examples in common."
         raise NotApplicable(msg)
     inits = np.array([str(_study.initialisation(run)) for run in runs.values()])
     fit = _explained(of_networks, inits)
     result = xr.Dataset(
         {
-            "layers": _renamed(of_layers, "layer_pair"),
-            "networks": _renamed(of_networks, "network_pair"),
+            "networks": of_networks.drop_attrs(),
             "neighbour": ("network", _neighbours(of_networks)),
         },
         coords={"network": list(moments)},
@@ -89,7 +87,8 @@ def _neighbours(rdm: xr.DataArray) -> np.ndarray:
 def _comparable(rdm: xr.DataArray) -> xr.DataArray:
     """Return the RDM without the fewest items that leave no pair NaN.
 
-    Layers that are dead for most examples may have no pair of examples in common.
+    Networks whose layers are dead for most examples may have no pair of examples in
+    common.
     """
     missing = np.isnan(squareform(rdm.values))
     kept = np.arange(len(missing))
@@ -99,28 +98,14 @@ def _comparable(rdm: xr.DataArray) -> xr.DataArray:
     return rdm.isel(pair=np.isin(i, kept) & np.isin(j, kept))
 
 
-def _renamed(rdm: xr.DataArray, dim: str) -> xr.DataArray:
-    """Return an RDM whose pairs are told from another's in one Dataset."""
-    names = {k: f"{dim}_{k}" for k in rdm.coords}
-    return rdm.rename({"pair": dim, **names}).drop_attrs()
-
-
-def _restored(rdm: xr.DataArray, dim: str) -> xr.DataArray:
-    names = {k: str(k).removeprefix(f"{dim}_") for k in rdm.coords if k != dim}
-    return rdm.rename({dim: "pair", **names})
-
-
 def figures(result: xr.Dataset) -> Mapping[str, Figure]:
-    """Return MDS of layers, and MDS and dendrogram of networks."""
-    of_layers = _comparable(_restored(result["layers"], "layer_pair"))
-    of_networks = _comparable(_restored(result["networks"], "network_pair"))
-    figure, axes = panels(1, width=7.5, height=5.6)
-    plot.mds(of_layers, ax=axes[0], method="metric")
+    """Return dendrogram and MDS of networks."""
+    of_networks = _comparable(result["networks"])
     tall = max(3.2, 0.24 * len(result["network"]) + 1.2)
-    second, below = panels(2, width=6.5, height=tall)
-    plot.dendrogram(of_networks, ax=below[0])
-    plot.mds(of_networks, ax=below[1], method="metric")
-    return {"second_level_layers": figure, "second_level_networks": second}
+    figure, axes = panels(2, width=6.5, height=tall)
+    plot.dendrogram(of_networks, ax=axes[0])
+    plot.mds(of_networks, ax=axes[1], method="metric")
+    return {"second_level_networks": figure}
 
 
 def chance(conditions: np.ndarray) -> float:
@@ -147,10 +132,10 @@ def claim(result: xr.Dataset) -> str:
 def caption(result: xr.Dataset) -> str:
     """Return the caption."""
     text = (
-        "Above: layers as points, open to filled from first to last; below: whole "
-        "networks. Near means alike (1 − Spearman correlation of their RDMs)."
+        "Networks as leaves of a tree and as points; near means alike (1 − Spearman "
+        "correlation of their RDMs, mean over matching layers)."
     )
-    if bool(result["networks"].isnull().any() | result["layers"].isnull().any()):
+    if bool(result["networks"].isnull().any()):
         text += " Not drawn: what has no examples in common with others."
     return text
 
@@ -159,14 +144,12 @@ def details(result: xr.Dataset) -> str:
     """Return how to read it."""
     share, by_chance = _shares(result)
     text = (
-        "Above: every layer of every network as a point; the distance of two points "
-        "is one minus the Spearman correlation of their dissimilarity matrices, as "
+        "The distance of two networks is one minus the Spearman correlation of their "
+        "layers' dissimilarity matrices, mean over matching layers; on the right as "
         "nearly as two dimensions can show it (metric MDS, stress in the title; above "
-        "0.2 read neighbourhoods, not distances). Colour and marker: rule, open to "
-        "filled: first to last hidden layer. Below: whole networks, by the mean over "
-        f"matching layers. The nearest network follows the same rule for {share:.0%} "
-        f"of networks; a network drawn at random from the others would for "
-        f"{by_chance:.0%}"
+        "0.2 read neighbourhoods, not distances). Colour and marker: rule. The nearest "
+        f"network follows the same rule for {share:.0%} of networks; one drawn at "
+        f"random from the others would for {by_chance:.0%}"
     )
     if "unique" in result:
         parts = [

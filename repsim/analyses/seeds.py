@@ -15,7 +15,7 @@ from repsim.core.scoring import Score, score_of
 from repsim.datasets.recordings import networks
 from repsim.inference import at_accuracy, describe, false_discovery, findings, seed_test
 from repsim.inference.sentences import ranges
-from repsim.plot.style import layer_axis, panels
+from repsim.plot.style import columns_of, layer_axis, panels
 
 TITLE = "Do rules differ by more than seeds do?"
 ORDER = 1
@@ -174,13 +174,14 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     )  # fmt: skip
     able = dict(zip(rules, result.attrs["smallest_p"], strict=True))
     places = [(rule, moment) for rule in rules for moment in moments]
+    columns = columns_of(axes)
     for k, (ax, (rule, moment)) in enumerate(zip(axes, places, strict=True)):
         _panel(ax, result, rule, moment)
         title = f"{result.attrs['reference']} and {rule}, {moment}"
         ax.set_title(title + ": too few to test" * (able[rule] > LEVEL), fontsize=10)
-        if k % len(moments) == 0:
+        if k % columns == 0:
             ax.set_ylabel("CKA: within rules\nminus between them")
-        if k < len(places) - len(moments):
+        if k < len(places) - columns:
             ax.set_xlabel("")
             ax.tick_params(axis="x", labelbottom=False)
     handles = [
@@ -190,7 +191,10 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
             ("o", _SURE, "place differs"), ("D", _SURE, "place and spread"),
         )
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=2 + 2 * (columns > 1),
+        frameon=False,
+    )  # fmt: skip
     return {"seeds": figure}
 
 

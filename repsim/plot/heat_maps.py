@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from repsim.core.messages import unknown
 from repsim.plot.style import (
     canvas,
+    columns_of,
     draws,
     every_nth,
     expect_array,
@@ -194,13 +195,19 @@ def heatmaps(
     rows = max(1, -(-len(names) // max(1, columns)))
     columns = max(1, -(-len(names) // rows))  # five as 3 + 2, not as 4 + 1
     figure, axes = panels(len(names), width=size, height=1.2 * size, columns=columns)
+    if (columns := columns_of(axes)) == 1 and len(names) > 1:
+        # The bar takes its share of the width, and squares leave what is above them.
+        figure.set_figheight(0.56 * size * len(names) + 0.8)
     # Seaborn draws the figure for each heat map: nothing is laid out until all stand.
     figure.set_layout_engine("none")
     limits = shared_limits(cells, bool(kwargs.get("difference"))) | kwargs
     for k, (ax, name) in enumerate(zip(axes, names, strict=True)):
         dots = None if marked is None else marked.isel({col: k})
         heatmap(cells.isel({col: k}), ax=ax, cbar=False, marked=dots, **limits)
-        ax.set_title(f"step {name}" if col == "step" else name)
+        name = f"step {name}" if col == "step" else name
+        ax.set_title(name)
+        if columns == 1:
+            ax.set_title("", loc="left")  # no room for a letter beside the name
         # What is the same in every panel is said at the edge.
         edge = ax.get_subplotspec()
         if edge is not None and not edge.is_first_col():

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from repsim.geometry.stacks import squareform
-from repsim.plot.style import UNDER, draws, labels, measure_label, scale
+from repsim.plot.style import UNDER, draws, inches, labels, measure_label, scale
 
 
 @draws
@@ -74,7 +74,9 @@ def rdm_grid(
     names = labels(stack, "layer")
     rows = labels(stack, down)
     order, classes = _order(stack)
-    width = min(wrap, len(names))
+    free = inches() - 1.4  # beside names and colour bar
+    width = int(min(wrap, len(names), max(1, free / (0.8 * height))))
+    height = min(height, free / width)
     facets = pd.DataFrame(
         [
             (f"{row} {part}", column)

@@ -1,7 +1,9 @@
 """What the plots share: labels from data, colours for conditions, marks for splits."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from itertools import product
 from string import ascii_lowercase
@@ -32,6 +34,9 @@ _COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9",
 )  # fmt: skip
 """Okabe and Ito's, dark ones first; the yellow, which white swallows, is left out."""
+
+_ROOM: ContextVar[float] = ContextVar("room", default=np.inf)
+"""Inches that a figure of panels may be wide."""
 
 _SIDES = ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, 0), (-1, -1))
 """Where a name may stand beside its point, the first of equally good ones taken."""
@@ -243,11 +248,27 @@ def layer_axis(axes: Axes, names: Sequence[str]) -> None:
     axes.set_xlabel(f"layer of {lead}" if lead else "layer")
 
 
+@contextmanager
+def room(inches: float) -> Iterator[None]:
+    """Keep figures of panels inside to a width: the panels stack, as on a phone."""
+    token = _ROOM.set(inches)
+    try:
+        yield
+    finally:
+        _ROOM.reset(token)
+
+
+def inches() -> float:
+    """Return how wide a figure may be: without bounds outside of `room`."""
+    return _ROOM.get()
+
+
 def panels(
     n: int, *, width: float = 4.4, height: float = 3.6, columns: int = 3, **kwargs: Any
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of n panels in rows of at most `columns`, sizes in inches."""
-    columns = max(1, min(n, columns))
+    width = min(width, inches())
+    columns = int(max(1, min(n, columns, inches() / width)))
     rows = max(1, -(-n // columns))
     figure, axes = plt.subplots(
         rows,
@@ -265,6 +286,12 @@ def panels(
     return figure, list(axes.flat[:n])
 
 
+def columns_of(axes: Sequence[Axes]) -> int:
+    """Return in how many columns panels stand."""
+    place = axes[0].get_subplotspec()
+    return 1 if place is None else int(place.get_gridspec().ncols)
+
+
 def figure_of(axes: Sequence[Axes]) -> Figure:
     """Return the figure that holds some axes."""
     figure = axes[0].get_figure(root=True)
@@ -278,8 +305,9 @@ def share_legend(figure: Figure) -> None:
     handles, names = drawn[0].get_legend_handles_labels()
     for ax in drawn:
         ax.get_legend().remove()  # type: ignore[union-attr]
+    ncols = min(len(names), max(1, int(figure.get_figwidth() / 1.5)))
     figure.legend(
-        handles, names, loc="outside upper center", ncols=len(names), frameon=False
+        handles, names, loc="outside upper center", ncols=ncols, frameon=False
     )
 
 

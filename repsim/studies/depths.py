@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from repsim import plot
@@ -15,6 +14,7 @@ from repsim.core.scoring import Score, score_of
 from repsim.datasets.results import storable
 from repsim.datasets.store import opened
 from repsim.datasets.store.places import place_of
+from repsim.plot.style import panels
 from repsim.studies.fingerprints import PAGE
 from repsim.studies.report import (
     RESULTS,
@@ -162,7 +162,7 @@ def final_scores(folder: Path) -> tuple[xr.DataArray, Score]:
 
 
 def _figure(reached: xr.DataArray, score: Score) -> Figure:
-    figure, ax = plt.subplots(figsize=(7.5, 4), layout="constrained")
+    figure, (ax,) = panels(1, width=7.5, height=4)
     curve = reached.rename(depth="layer").assign_coords(
         layer=[str(v) for v in reached["depth"].values]
     )

@@ -6,7 +6,14 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-_KINDS = {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/csv"}
+from repsim.studies.choosing import chart, vega
+
+_KINDS = {
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".csv": "text/csv",
+}
 _EMBEDDED = 60_000
 """Bytes of a table up to which it travels in the page."""
 
@@ -15,8 +22,9 @@ def page(template: str, *, package: str = "repsim.studies", **content: Any) -> s
     """Return a page from a template in `templates/` of a package.
 
     The template extends ``frame.html``, which is found whatever the package, and has
-    the filters ``picture`` (a path as a data URI), ``small`` (so, if it is small) and
-    ``text`` (a value as words).
+    the filters ``picture`` (a path as a data URI), ``small`` (so, if it is small),
+    ``text`` (a value as words) and ``chart`` (heat maps to choose from, drawn by what
+    ``vega()`` returns).
     """
     environment = Environment(
         autoescape=True,
@@ -28,6 +36,8 @@ def page(template: str, *, package: str = "repsim.studies", **content: Any) -> s
         ),
     )
     environment.filters |= {"picture": picture, "text": as_text, "small": small}
+    environment.filters["chart"] = chart
+    environment.globals["vega"] = vega
     return environment.get_template(template).render(**content)
 
 

@@ -16,6 +16,7 @@ import xarray as xr
 import zarr
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image
 
 from repsim.analyses import Analysis, NotApplicable, collect
 from repsim.core.bars import progress_bar
@@ -30,6 +31,7 @@ from repsim.datasets.results import restored, storable
 from repsim.datasets.store import opened
 from repsim.datasets.studies import open_study
 from repsim.inference.summaries import table
+from repsim.plot.style import room
 from repsim.studies.completeness import runs_of
 from repsim.studies.facts import Facts, study_facts
 from repsim.studies.fingerprints import (
@@ -50,8 +52,11 @@ RESULTS = "results.zarr"
 HERO = "seeds"
 """The section whose figure and verdicts open the page."""
 
-_LARGE = 450_000
+_LARGE = 300_000
 """Bytes from which pixels are embedded instead of a vector picture."""
+
+_PHONE = 4.8
+"""Inches that a picture may be wide where letters must be read on a phone."""
 
 
 def write_report(
@@ -228,11 +233,7 @@ def _section(
         for part in ("verdicts", "cautions"):
             if (say := getattr(analysis, part, None)) is not None:
                 section[part] = list(say(result))
-        with plain_style():
-            for stem, figure in analysis.figures(result).items():
-                section["figures"].append(
-                    _figure(figure, out / "figures", stem, section["claim"])
-                )
+        section["figures"] = _drawn(analysis, result, out / "figures")
     (out / SECTIONS).mkdir(exist_ok=True)
     write_whole(out / SECTIONS / f"{name}.json", json.dumps(section, indent=1).encode())
     return section
@@ -248,12 +249,39 @@ def _numbers(out: Path, name: str, result: xr.Dataset) -> str:
     return path.name
 
 
-def _figure(figure: Figure, folder: Path, stem: str, alt: str) -> dict[str, Any]:
-    """Save a figure and return what the page needs of it."""
-    wide = bool(figure.get_size_inches()[0] > 7)
-    png, svg = save(figure, folder, stem)
-    file = svg if svg.stat().st_size < _LARGE else png
-    return {"stem": stem, "file": file.name, "alt": alt, "wide": wide}
+def _drawn(
+    analysis: Analysis, result: xr.Dataset, folder: Path
+) -> list[dict[str, Any]]:
+    """Draw a section's figures, once more for phones where one is too wide for them."""
+    shown: list[dict[str, Any]] = []
+    with plain_style():
+        for stem, figure in analysis.figures(result).items():
+            wide = bool(figure.get_size_inches()[0] > _PHONE)
+            png, svg = save(figure, folder, stem)
+            file = svg if svg.stat().st_size < _LARGE else pixels(png)
+            alt = analysis.claim(result)
+            shown.append({"stem": stem, "file": file.name, "alt": alt, "wide": wide})
+        if any(one["wide"] for one in shown):
+            with room(_PHONE):
+                stacked = analysis.figures(result)
+            for one in shown:
+                figure = stacked[one["stem"]]
+                if one["wide"] and figure.get_size_inches()[0] <= _PHONE:
+                    png, svg = save(figure, folder, f"{one['stem']}_narrow")
+                    svg.unlink()
+                    one["narrow"] = pixels(png).name
+                    png.unlink()
+                plt.close(figure)
+    return shown
+
+
+def pixels(png: Path) -> Path:
+    """Write a picture once more, several times smaller and as good to the eye."""
+    buffer = io.BytesIO()
+    with Image.open(png) as picture:
+        picture.convert("RGB").save(buffer, "webp", quality=90)
+    write_whole(png.with_suffix(".webp"), buffer.getvalue())
+    return png.with_suffix(".webp")
 
 
 def _result(

@@ -91,7 +91,7 @@ def test_networks_of_one_rule_are_neighbours() -> None:
     assert set(result["neighbour"].values.tolist()) <= {0.0, 1.0}
     assert result["model"].values.tolist() == ["condition"]
     figures = second_level.figures(result)
-    assert list(figures) == ["second_level_layers", "second_level_networks"]
+    assert list(figures) == ["second_level_networks"]
     numbers = second_level.summary(result)
     assert numbers["nearest_follows_same_rule"] == pytest.approx(
         float(result["neighbour"].mean()), abs=1e-4

@@ -138,7 +138,7 @@ def test_too_few_seeds_are_a_sentence_and_no_number(study: xr.DataTree) -> None:
     assert seeds.summary(found)["bp–sg, equal steps"]["smallest_q"] is None
     profiles = depth_profiles.compute(study)
     assert depth_profiles.details(profiles).startswith(sentence)
-    assert depth_profiles.claim(profiles).endswith("bp's. sg: cannot be tested")
+    assert depth_profiles.claim(profiles).endswith("bp's: sg cannot be tested")
     assert "Too few networks to test" in depth_profiles.caption(profiles)
 
 

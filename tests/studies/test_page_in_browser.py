@@ -43,7 +43,8 @@ def kept(folder: Path, name: str) -> xr.Dataset:
     return restored(xr.open_zarr(store, group=name, consolidated=False).load())
 
 
-def explorer(folder: Path, name: str) -> dict[str, Any]:
+def charted(folder: Path, name: str) -> dict[str, Any]:
+    """Return the Vega-Lite specification that the page holds for a section."""
     page = (folder / "report.html").read_text()
     start = page.index(
         '<script type="application/json">', page.index(f"explore-{name}")
@@ -52,32 +53,60 @@ def explorer(folder: Path, name: str) -> dict[str, Any]:
     return dict(json.loads(page[start : page.index("</script>", start)]))
 
 
+def options(spec: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return what a chart lets its reader choose from."""
+    found = {p["name"]: p["bind"].get("options") for p in spec["params"] if "bind" in p}
+    steps = {p["name"]: p.get("value") for p in spec["params"]}["steps"]
+    return {name: steps if name == "step" else found[name] for name in found}
+
+
+def cells(spec: dict[str, Any], **chosen: Any) -> np.ndarray:
+    """Return the heat map that a chart shows for a choice, NaN where it has none."""
+    values = {p["name"]: p.get("value") for p in spec["params"]}
+    (one,) = [
+        record
+        for record in spec["data"]["values"]
+        if all(record[name] == value for name, value in chosen.items())
+    ]
+    flat = np.array(one["cells"], dtype=float) / 1000
+    return flat.reshape(len(values["rows"]), len(values["columns"]))
+
+
 def test_the_page_holds_the_results_numbers(folder: Path) -> None:
     result = kept(folder, "over_training")
-    data = explorer(folder, "over_training")
-    assert [choice["name"] for choice in data["choices"]] == ["pair", "step"]
-    assert data["choices"][0]["options"] == ["bp – bp", "bp – sg"]
-    assert data["choices"][1]["options"] == result["step"].values.tolist()
-    held = np.array(data["views"][0]["values"], dtype=float)
-    np.testing.assert_allclose(held, result["cka"].values, atol=5e-4)
-    gap = np.array(data["views"][1]["values"], dtype=float)
-    np.testing.assert_allclose(gap[1], (result["cka"][1] - result["cka"][0]), atol=5e-4)
+    spec = charted(folder, "over_training")
+    steps = result["step"].values.tolist()
+    views = ["debiased CKA", "minus two seeds of bp"]
+    pairs = ["bp – bp", "bp – sg"]
+    assert options(spec) == {"show": views, "pair": pairs, "step": steps}
+    for k, pair in enumerate(pairs):
+        for at, step in enumerate(steps):
+            held = cells(spec, show=views[0], pair=pair, step=step)
+            cka = result["cka"][k, at]
+            np.testing.assert_allclose(held, cka.values, atol=5e-4)
+            held = cells(spec, show=views[1], pair=pair, step=step)
+            gap = (cka - result["cka"][0, at]).values
+            np.testing.assert_allclose(held, gap, atol=5e-4)
 
 
 def test_the_page_holds_rdms_to_choose_from(folder: Path) -> None:
     rdm = kept(folder, "figure4")["rdm"]
-    data = explorer(folder, "figure4")
-    choices = {choice["name"]: choice["options"] for choice in data["choices"]}
-    assert list(choices) == ["rule", "layer"]
+    spec = charted(folder, "figure4")
+    choices = options(spec)
+    assert list(choices) == ["show", "rule", "layer"]
     assert choices["layer"] == rdm["layer"].values.tolist()
-    ids = [int(row.partition(" ")[0]) for row in data["rows"]]
-    labels = [row.partition(" (label ")[2] for row in data["rows"]]
+    rows = {p["name"]: p.get("value") for p in spec["params"]}["rows"]
+    ids = [int(row.partition(" ")[0]) for row in rows]
+    labels = [row.partition(" (label ")[2] for row in rows]
     assert labels == sorted(labels) and len(ids) == 40
-    held = np.array(data["views"][0]["values"], dtype=float)
     square = repsim.squareform(rdm).sel(example_a=ids, example_b=ids)
-    np.testing.assert_allclose(held, square.values, atol=5e-4)
-    gap = np.array(data["views"][1]["values"], dtype=float)
-    np.testing.assert_allclose(gap[1], (square[1] - square[0]).values, atol=5e-4)
+    for k, rule in enumerate(choices["rule"]):
+        for at, layer in enumerate(choices["layer"]):
+            held = cells(spec, show="correlation distance", rule=rule, layer=layer)
+            np.testing.assert_allclose(held, square[k, at].values, atol=5e-4)
+            held = cells(spec, show="minus bp", rule=rule, layer=layer)
+            gap = (square[k, at] - square[0, at]).values
+            np.testing.assert_allclose(held, gap, atol=5e-4)
 
 
 def test_the_mean_is_over_two_pairs_of_networks(folder: Path) -> None:
@@ -131,6 +160,7 @@ def browser() -> Iterator[Any]:
 def test_it_works_in_a_browser(
     folder: Path, browser: Any, width: int, theme: str
 ) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=theme, offline=True
     )
@@ -146,42 +176,58 @@ def test_it_works_in_a_browser(
     seen = "e => [...e].every(i => i.complete && i.naturalWidth && i.clientWidth)"
     assert page.eval_on_selector_all("img", seen)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    hint = "getComputedStyle(e.closest('.scroll'), '::before').content"
-    told = page.locator("img").first.evaluate(f"e => [e.clientWidth, {hint}]")
-    assert (told[0] > width) == ("swipe sideways" in told[1])
-    box = page.locator("#explore-over_training")
-    assert box.is_visible()
+    # On a phone the panels stand one under the other: none has to be swiped.
+    shown = page.eval_on_selector_all("img", "e => e.map(i => i.clientWidth)")
+    assert len(shown) > 12 and max(shown) <= width
+    drawn = page.eval_on_selector_all("img", "e => e.map(i => i.currentSrc)")
+    stacked = [source.startswith("data:image/webp") for source in drawn]
+    assert sum(stacked) > 10 if width == 400 else sum(stacked) < 2
+    box = page.locator("#explore-over_training[data-drawn]")
+    box.wait_for()
     cka = kept(folder, "over_training")["cka"].sel(condition="sg")
-    cells = box.locator("svg rect[role=img]")
+    drawn = box.locator("path[aria-roledescription='rect mark']")
     readout = box.locator("p[aria-live]")
-    cells.nth(1).hover(force=True)
-    expected = f"{cka.isel(step=-1, layer_a=0, layer_b=1):.3f}".replace("-", "−")
+
+    def said(value: xr.DataArray) -> str:
+        return f"{float(value):.3f}".replace("-", "−")
+
+    drawn.nth(1).hover(force=True)
+    expected = said(cka.isel(step=-1, layer_a=0, layer_b=1))
     assert readout.text_content() == f"hidden_1 × hidden_2: {expected}"
-    # By keyboard: one cell to the right, and the first moment.
-    cells.nth(0).focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowUp")
-    expected = f"{cka.isel(step=-1, layer_a=1, layer_b=1):.3f}".replace("-", "−")
-    assert readout.text_content() == f"hidden_2 × hidden_2: {expected}"
-    box.locator("input[type=range]").focus()
+    assert box.locator("svg.marks").bounding_box()["width"] <= width
+    # By keyboard: into the map, one cell to the right and up, and the first moment.
+    box.locator(".chart").focus()
+    last = cka.isel(step=-1)
+    for key, at in (("ArrowUp", (0, 0)), ("ArrowRight", (0, 1)), ("ArrowUp", (1, 1))):
+        page.keyboard.press(key)
+        names = " × ".join(f"hidden_{k + 1}" for k in at)
+        expected = f"{names}: {said(last.isel(layer_a=at[0], layer_b=at[1]))}"
+        expect(readout).to_have_text(expected)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")  # below the lowest row is nothing
+    expected = said(last.isel(layer_a=0, layer_b=1))
+    expect(readout).to_have_text(f"hidden_1 × hidden_2: {expected}")
+    step = box.locator("input[type=range]")
+    step.focus()
     page.keyboard.press("Home")
-    assert box.locator("output").text_content() == "0"
-    label = cells.nth(0).get_attribute("aria-label")
-    expected = f"{cka.isel(step=0, layer_a=0, layer_b=0):.3f}".replace("-", "−")
-    assert label == f"hidden_1 × hidden_1: {expected}"
-    rdms = page.locator("#explore-figure4")
-    rdms.locator("select[name=layer]").select_option("2")
+    expect(step).to_have_attribute("aria-valuetext", "0")
+    expected = said(cka.isel(step=0, layer_a=0, layer_b=1))
+    expect(readout).to_have_text(f"hidden_1 × hidden_2: {expected}")
+    rdms = page.locator("#explore-figure4[data-drawn]")
+    rdms.locator("select[name=layer]").select_option("hidden_3")
     square = repsim.squareform(kept(folder, "figure4")["rdm"])[1, 2]
-    few = explorer(folder, "figure4")["rows"]
+    values = {p["name"]: p.get("value") for p in charted(folder, "figure4")["params"]}
+    few = values["rows"]
     a, b = (int(row.partition(" ")[0]) for row in few[:2])
-    expected = f"{square.sel(example_a=a, example_b=b):.3f}"
-    label = rdms.locator("svg rect[role=img]").nth(1).get_attribute("aria-label")
-    assert label == f"{few[0]} × {few[1]}: {expected}"
-    box.locator("select[name=pair]").select_option("0")
+    expected = said(square.sel(example_a=a, example_b=b))
+    second = rdms.locator("path[aria-roledescription='rect mark']").nth(1)
+    expect(second).to_have_attribute("aria-label", f"{few[0]} × {few[1]}: {expected}")
+    box.locator("select[name=pair]").select_option("bp – bp")
     own = kept(folder, "over_training")["cka"].isel(condition=0, step=0)
-    expected = f"{own.isel(layer_a=0, layer_b=0):.3f}".replace("-", "−")
-    label = cells.nth(0).get_attribute("aria-label")
-    assert label == f"hidden_1 × hidden_1: {expected}"
+    expected = said(own.isel(layer_a=0, layer_b=1))
+    expect(readout).to_have_text(f"hidden_1 × hidden_2: {expected}")
+    assert errors == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
     context.close()
 
 

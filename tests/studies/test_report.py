@@ -78,7 +78,8 @@ def test_results_are_read_back_not_computed_again(
 
 def test_the_page_answers_first_and_stands_alone(folder: Path) -> None:
     page = write_report(folder, jobs=1, progress=False).read_text()
-    body = page[page.index("<body") :]
+    # Vega's own code holds names of namespaces; the browser test counts requests.
+    body = re.sub("<script.*?</script>", "", page[page.index("<body") :], flags=re.S)
     order = ["<h1>", 'class="verdicts"', "<img", "<th>name</th>", "<section"]
     places = [body.index(one) for one in order]
     assert places == sorted(places)
