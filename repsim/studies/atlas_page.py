@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from repsim.analyses.figure4 import hidden
 from repsim.analyses.seeds import LEVEL, STEPS, found
@@ -30,7 +31,7 @@ from repsim.studies.completeness import runs_of
 from repsim.studies.depths import final_scores
 from repsim.studies.facts import attributes, study_facts
 from repsim.studies.fingerprints import PAGE
-from repsim.studies.report import RESULTS, plain_style, render, save
+from repsim.studies.report import RESULTS, drawn, render
 
 STORE = "atlas.zarr"
 SINCE, MAP = "atlas_since", "atlas_map"
@@ -55,13 +56,12 @@ def write_page(out: Path, left_out: Mapping[str, Mapping[str, str]]) -> Path:
             out / STORE, group=name, mode="w", consolidated=False, zarr_format=3
         )
     maps = _maps(out, {name: _scored(result) for name, result in kept.items()})
-    with plain_style():
-        sections = [
-            _differs(out, kept),
-            _where(out, kept),
-            _when(out, kept),
-            *(_map(out, data, points) for data, points in maps.items()),
-        ]
+    sections = [
+        _differs(out, kept),
+        _where(out, kept),
+        _when(out, kept),
+        *(_map(out, data, points) for data, points in maps.items()),
+    ]
     sections[0]["links"] = [(name, f"{name}/{PAGE}") for name in places]
     content = json.loads((out / places[-1] / SUMMARY).read_text())
     text = render(
@@ -171,14 +171,16 @@ def _place_p(folder: Path, reference: str, rule: str) -> xr.DataArray:
     return p
 
 
-def _section(name: str, title: str, claim: str, **parts: Any) -> dict[str, Any]:
+def _section(
+    out: Path, draw: Callable[[], Figure], name: str, title: str, claim: str,
+    **parts: Any,
+) -> dict[str, Any]:  # fmt: skip
     empty: dict[str, Any] = {"summary": {}, "missing": "", "details": ""}
     section = empty | {"name": name, "title": title, "claim": claim} | parts
-    figure = {"stem": name, "file": f"{name}.svg", "alt": claim, "wide": True}
-    return section | {"figures": [figure]}
+    return section | {"figures": drawn(lambda: {name: draw()}, out / "figures", claim)}
 
 
-def _differs(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+def _draw_differs(kept: Mapping[str, xr.Dataset]) -> Figure:
     """Draw in how many layers each rule differs, at equal steps and equal score."""
     moments = [str(m) for m in next(iter(kept.values()))["moment"].values]
     figure, axes = panels(len(moments), width=5.5, height=0.32 * len(_rules(kept)) + 2)
@@ -190,7 +192,11 @@ def _differs(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
         }
         table = _table(shares, _rules(kept))
         _heat(ax, table, f"{moment}: share of layers that differ in place", "rocket_r")
-    save(figure, out / "figures", "differs")
+    return figure
+
+
+def _differs(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Return the section on which rules differ."""
     some = {
         rule: [
             name
@@ -216,6 +222,8 @@ def _differs(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     }
     words = {str(r.attrs["metric_words"]) for r in kept.values()}
     return _section(
+        out,
+        lambda: _draw_differs(kept),
         "differs",
         "Which rules represent the data differently",
         claim,
@@ -253,14 +261,12 @@ def _heat(ax: Axes, table: Any, title: str, colours: str, **options: Any) -> Non
     ax.tick_params(axis="x", rotation=30)
 
 
-def _where(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+def _draw_where(kept: Mapping[str, xr.Dataset]) -> Figure:
     """Draw the differences by layer, those found marked."""
-    moment = [str(m) for m in next(iter(kept.values()))["moment"].values][-1]
     height = 0.3 * max(r.sizes["rule"] for r in kept.values()) + 1.6
     figure, axes = panels(len(kept), width=4.8, height=height, columns=3)
-    parts = []
     for ax, (name, result) in zip(axes, kept.items(), strict=True):
-        at = moment if moment in result["moment"].values else STEPS
+        at = _last_moment(kept, result)
         cells = result["difference"].sel(moment=at).transpose("rule", "layer")
         sure = result["place"].sel(moment=at).transpose("rule", "layer").values
         top = float(np.nanmax(np.abs(cells.values))) or 1.0
@@ -271,13 +277,30 @@ def _where(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
         ax.set(title=f"{name}, {at}", xlabel="", ylabel="")
         ax.tick_params(labelsize=7, rotation=0)
         ax.tick_params(axis="x", rotation=45)
+    return figure
+
+
+def _last_moment(kept: Mapping[str, xr.Dataset], result: xr.Dataset) -> str:
+    """Return the atlas' last moment, or the one that every study has."""
+    moment = str(next(iter(kept.values()))["moment"].values[-1])
+    return moment if moment in result["moment"].values else STEPS
+
+
+def _where(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Return the section on where in depth rules differ."""
+    parts = []
+    for name, result in kept.items():
+        at = _last_moment(kept, result)
+        sure = result["place"].sel(moment=at).transpose("rule", "layer").values
         if sure.any():
             share = sure.mean(0)
             layer = str(result["layer"].values[int(share.argmax())])
             parts.append(f"{name}: {layer} ({share.max():.0%} of rules)")
-    save(figure, out / "figures", "where")
+    moment = str(next(iter(kept.values()))["moment"].values[-1])
     claim = "Layers where the most rules differ: " + ("; ".join(parts) or "none found")
     return _section(
+        out,
+        lambda: _draw_where(kept),
         "where",
         "Where in depth",
         claim,
@@ -286,21 +309,26 @@ def _where(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     )
 
 
-def _when(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+def _draw_when(kept: Mapping[str, xr.Dataset]) -> Figure:
     """Draw the p-values by step."""
     height = 0.3 * max(r.sizes["rule"] for r in kept.values()) + 1.6
     figure, axes = panels(len(kept), width=4.8, height=height, columns=3)
-    summary: dict[str, Any] = {}
     for ax, (name, result) in zip(axes, kept.items(), strict=True):
         p = result["place_p"].transpose("rule", "step").to_pandas()
         _heat(ax, p, f"{name}: p by updates", "rocket", fmt=".3f", vmax=0.2)
+    return figure
+
+
+def _when(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Return the section on since when in training rules differ."""
+    summary: dict[str, Any] = {}
+    for name, result in kept.items():
         summary[name] = {
             str(rule): "not" if np.isnan(since) else f"since update {since:.0f}"
             for rule, since in zip(
                 result["rule"].values, result["since"].values, strict=True
             )
         }
-    save(figure, out / "figures", "when")
     firsts = [v for result in kept.values() for v in result["since"].values]
     early = np.isfinite(firsts)
     claim = (
@@ -311,6 +339,8 @@ def _when(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
         median = np.median(np.array(firsts)[early])
         claim += f", the median one since update {median:.0f}"
     return _section(
+        out,
+        lambda: _draw_when(kept),
         "when",
         "Since when in training",
         claim,
@@ -385,7 +415,7 @@ def _stack(folder: Path, kind: str, rules: list[str]) -> xr.DataArray:
     )
 
 
-def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
+def _draw_map(data: str, points: xr.DataArray) -> Figure:
     """Draw the map of all networks on one data set."""
     rules, kinds = (points[name].values.astype(str) for name in ("condition", "kind"))
     colours = palette(rules)
@@ -411,15 +441,21 @@ def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
     axes[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     names, at = zip(*middles, strict=True)
     name_points(axes[0], names, np.array(at), points.values, colours)
-    stem = _stem(f"map_{data}")
-    save(figure, out / "figures", stem)
+    return figure
+
+
+def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
+    """Return the section with the map of all networks on one data set."""
+    rules, kinds = (points[name].values.astype(str) for name in ("condition", "kind"))
     apart = np.linalg.norm(points.values[:, None] - points.values[None], axis=-1)
     np.fill_diagonal(apart, np.inf)
     nearest = apart.argmin(1)
     same = float((rules[nearest] == rules).mean())
     alike = float((kinds[nearest] == kinds).mean())
     return _section(
-        stem,
+        out,
+        lambda: _draw_map(data, points),
+        _stem(f"map_{data}"),
         f"A map of all networks on {data}",
         f"On the map the nearest network follows the same rule for {same:.0%} and is "
         f"of the same kind for {alike:.0%} of {len(rules)} networks",

@@ -18,9 +18,8 @@ from repsim.plot.style import panels
 from repsim.studies.fingerprints import PAGE
 from repsim.studies.report import (
     RESULTS,
-    plain_style,
+    drawn,
     render,
-    save,
     write_report,
 )
 from repsim.studies.run import check, run_study
@@ -94,8 +93,6 @@ def _overview(out: Path) -> xr.Dataset:
     content = json.loads((folders[-1] / SUMMARY).read_text())
     spec = content["spec"] | {"depth": [int(v) for v in result["depth"].values]}
     reached = result[score.test]
-    with plain_style():
-        save(_figure(reached, score), out / "figures", "depths")
     final = reached.mean("seed")
     deepest = final.isel(depth=-1)
     claim = (
@@ -105,12 +102,12 @@ def _overview(out: Path) -> xr.Dataset:
             for name in deepest["condition"].values
         )
     )
-    figure = {"stem": "depths", "file": "depths.svg", "alt": claim, "wide": True}
+    figures = drawn(lambda: {"depths": _figure(reached, score)}, out / "figures", claim)
     section = {
         "name": "depths",
         "title": "What depth does to each rule",
         "claim": claim,
-        "figures": [figure],
+        "figures": figures,
         "caption": (
             f"Test {score.words} after training ({score.direction}), by number of "
             "hidden layers; line: mean over seeds, band: one standard deviation, faint "

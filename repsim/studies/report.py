@@ -4,7 +4,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -233,7 +233,9 @@ def _section(
         for part in ("verdicts", "cautions"):
             if (say := getattr(analysis, part, None)) is not None:
                 section[part] = list(say(result))
-        section["figures"] = _drawn(analysis, result, out / "figures")
+        section["figures"] = drawn(
+            lambda: analysis.figures(result), out / "figures", section["claim"]
+        )
     (out / SECTIONS).mkdir(exist_ok=True)
     write_whole(out / SECTIONS / f"{name}.json", json.dumps(section, indent=1).encode())
     return section
@@ -249,21 +251,23 @@ def _numbers(out: Path, name: str, result: xr.Dataset) -> str:
     return path.name
 
 
-def _drawn(
-    analysis: Analysis, result: xr.Dataset, folder: Path
+def drawn(
+    make: Callable[[], Mapping[str, Figure]], folder: Path, alt: str
 ) -> list[dict[str, Any]]:
-    """Draw a section's figures, once more for phones where one is too wide for them."""
+    """Draw a section's figures, once more for phones where one is too wide for them.
+
+    Returned is what the page needs of each.
+    """
     shown: list[dict[str, Any]] = []
     with plain_style():
-        for stem, figure in analysis.figures(result).items():
+        for stem, figure in make().items():
             wide = bool(figure.get_size_inches()[0] > _PHONE)
             png, svg = save(figure, folder, stem)
             file = svg if svg.stat().st_size < _LARGE else pixels(png)
-            alt = analysis.claim(result)
             shown.append({"stem": stem, "file": file.name, "alt": alt, "wide": wide})
         if any(one["wide"] for one in shown):
             with room(_PHONE):
-                stacked = analysis.figures(result)
+                stacked = make()
             for one in shown:
                 figure = stacked[one["stem"]]
                 if one["wide"] and figure.get_size_inches()[0] <= _PHONE:
