@@ -1,6 +1,7 @@
 """The options that commands share, and how commands end."""
 
 import json
+import os
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,10 @@ Reduce = Annotated[
 @contextmanager
 def continues() -> Iterator[None]:
     """Say on Ctrl-C that nothing is lost."""
+    # Workers are killed then, and what frees their semaphores would warn after us.
+    given = os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore:resource_tracker"
+    os.environ["PYTHONWARNINGS"] = f"{given},{quiet}" if given else quiet
     try:
         yield
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from repsim.plot.style import (
     every_nth,
     expect_array,
     labels,
+    lay_out,
     measure_label,
     panels,
     scale,
@@ -109,6 +110,8 @@ def heatmap(
         axes.axvline(position + 0.5, color="white", linestyle="--", linewidth=1.1)
     for position in split_positions(whose.get(dims[0], ()), rows):
         axes.axhline(position + 0.5, color="white", linestyle="--", linewidth=1.1)
+    if ax is not None and options.get("cbar", True):
+        lay_out(axes)
     return axes
 
 

@@ -8,7 +8,9 @@ from functools import wraps
 from itertools import product
 from string import ascii_lowercase
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
+import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 import xarray as xr
@@ -19,6 +21,7 @@ from matplotlib.cbook import normalize_kwargs
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import TightLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
@@ -34,6 +37,10 @@ _COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9",
 )  # fmt: skip
 """Okabe and Ito's, dark ones first; the yellow, which white swallows, is left out."""
+
+_MARGINS = ("left", "right", "bottom", "top", "wspace", "hspace")
+_LAID_OUT: WeakKeyDictionary[Figure, tuple[float, ...]] = WeakKeyDictionary()
+"""Margins that we gave a figure, which may be ours to change again."""
 
 _ROOM: ContextVar[float] = ContextVar("room", default=np.inf)
 """Inches that a figure of panels may be wide."""
@@ -131,8 +138,26 @@ def canvas(ax: Axes | None, figsize: tuple[float, float] | None = None) -> Axes:
         return ax
     figure = plt.gcf() if figsize is None else plt.figure(figsize=figsize)
     if not figure.axes and figure.get_layout_engine() is None:
-        figure.set_layout_engine("constrained")
+        # "tight" and not "constrained": a caller's own plt.tight_layout() stays possible.
+        figure.set_layout_engine("tight")
     return plt.gca()
+
+
+def lay_out(axes: Axes) -> None:
+    """Make room between the panels of a figure that nobody has laid out.
+
+    A colour bar's label would run into the next panel.
+    """
+    figure = figure_of([axes])
+    start = tuple(mpl.rcParams[f"figure.subplot.{side}"] for side in _MARGINS)
+    ours = _margins(figure) == _LAID_OUT.get(figure, start)
+    if figure.get_layout_engine() is None and ours:
+        TightLayoutEngine().execute(figure)
+        _LAID_OUT[figure] = _margins(figure)
+
+
+def _margins(figure: Figure) -> tuple[float, ...]:
+    return tuple(getattr(figure.subplotpars, side) for side in _MARGINS)
 
 
 def shortened(names: Sequence[str]) -> tuple[list[str], str]:

@@ -409,3 +409,27 @@ def test_plots_leave_global_style_alone() -> None:
     plot.rdm_grid(stack())
     plot.heatmap(cells(np.eye(3)), ax=plt.figure().gca())
     assert dict(plt.rcParams) == before
+
+
+@pytest.mark.parametrize("how", ["as drawn", "tight_layout"])
+def test_two_heatmaps_side_by_side_do_not_touch(how: str) -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(8, 4))
+    for ax in axes:
+        plot.heatmap(cells(np.eye(3), measure="cka"), ax=ax)
+    if how == "tight_layout":
+        figure.tight_layout()
+    figure.draw_without_rendering()
+    left = figure.axes[2].get_tightbbox()
+    right = axes[1].get_tightbbox()
+    assert left is not None and right is not None and left.x1 < right.x0
+
+
+def test_a_layout_of_ones_own_is_kept() -> None:
+    figure, axes = plt.subplots(1, 2)
+    figure.subplots_adjust(wspace=0.9)
+    for ax in axes:
+        plot.heatmap(cells(np.eye(3), measure="cka"), ax=ax)
+    assert figure.subplotpars.wspace == 0.9 and figure.get_layout_engine() is None
+    plt.figure()
+    plot.heatmap(cells(np.eye(3), measure="cka"))
+    plt.tight_layout()  # a figure of our own can still be laid out otherwise
