@@ -138,7 +138,7 @@ def canvas(ax: Axes | None, figsize: tuple[float, float] | None = None) -> Axes:
         return ax
     figure = plt.gcf() if figsize is None else plt.figure(figsize=figsize)
     if not figure.axes and figure.get_layout_engine() is None:
-        # "tight" and not "constrained": a caller's own plt.tight_layout() stays possible.
+        # Not "constrained", after which a caller's plt.tight_layout() is an error.
         figure.set_layout_engine("tight")
     return plt.gca()
 
