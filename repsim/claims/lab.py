@@ -16,7 +16,7 @@ from torch import nn
 
 from repsim import learning
 from repsim.claims.settings import IN_DETAIL, RULE, Settings, conditions
-from repsim.claims.sources import code, rule_code
+from repsim.claims.sources import code, data_code, rule_code
 from repsim.claims.trained import (
     Cell,
     is_kept,
@@ -244,6 +244,7 @@ class Lab:
             asdict(self.settings),
             rule_code(self.rule),
             code(sys.modules[module], sys.modules[__name__]),
+            data_code(self.settings.dataset),
         )
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

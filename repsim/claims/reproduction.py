@@ -12,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xarray as xr
 from tqdm import tqdm
 
 from repsim.claims import cost
@@ -24,9 +26,14 @@ from repsim.claims.sources import look_again
 from repsim.core.bars import progress_bar
 from repsim.core.files import write_whole
 from repsim.datasets import load
+from repsim.datasets.inputs.loading import own_names
 from repsim.learning.rule_info import Diverged
+from repsim.studies.materials import forget
 
 Result = dict[str, Any]
+
+CLASSES = 10
+"""Outputs of the networks that the claims are about."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,9 @@ def reproduce(
     quick : bool
         Smaller networks and fewer updates; `notes` says what was cut.
     dataset : str or None
-        digits or an image set. None is MNIST where its files are found and the run
-        is not quick, and digits otherwise; `notes` says which.
+        digits, an image set, or ten classes of one's own that
+        `repsim.datasets.register` has given a name. None is MNIST where its files are
+        found and the run is not quick, and digits otherwise; `notes` says which.
     root : path or None
         Folder of the data, as in `repsim.datasets.load`.
     seeds : int or None
@@ -112,8 +120,8 @@ def reproduce(
         Otherwise than the full or quick form, fields of `repsim.claims.settings.Size`:
         ``{"width": 256, "steps": 3000}``; `about.json` keeps them.
     jobs : int or None
-        Processes that train at once; None is one for each core, 1 for a rule that
-        is not ours (it is registered in this process alone).
+        Processes that train at once; None is one for each core, 1 for a rule or data
+        that are not ours (they are registered in this process alone).
     progress : bool
         Whether to show a bar and state the cost on stderr.
 
@@ -125,7 +133,8 @@ def reproduce(
     Raises
     ------
     ValueError
-        If a claim, data set, rule or size does not exist, or a number is out of range.
+        If a claim, data set, rule or size does not exist, or a number is out of range;
+        if data of one's own are not ten classes.
     TypeError
         If a size is no number.
     OSError
@@ -142,7 +151,11 @@ def reproduce(
     if any(claim.uses for claim in chosen):
         # Missing or damaged data are found before anything is written.
         load(settings.dataset, "train", root=root, limit=1)
-    processes = _jobs(jobs) if rule == "sg" else 1
+    own = settings.dataset in own_names()
+    if own:
+        forget()
+        _check_classes(load(settings.dataset, "train", root=root), settings.dataset)
+    processes = _jobs(jobs) if rule == "sg" and not own else 1
     folder = _folder(out)
     look_again()
     lab = Lab(settings, folder, root, processes)
@@ -156,6 +169,20 @@ def reproduce(
     write_whole(folder / "about.json", text + "\n")
     write_page(page, results, content, folder / "figures")
     return Reproduction(results, path, page, notes)
+
+
+def _check_classes(data: xr.Dataset, name: str) -> None:
+    """Refuse data of one's own that the claims' networks have no outputs for."""
+    label = data["label"].values
+    classes = np.unique(label)
+    if classes.dtype.kind not in "iu" or classes.tolist() != list(range(CLASSES)):
+        shown = ", ".join(map(str, classes[:6])) + ", …" * (len(classes) > 6)
+        msg = (
+            f"Expected {name!r} to hold the {CLASSES} classes 0 to {CLASSES - 1} that "
+            f"the paper's experiments tell apart, but its labels are {shown}; "
+            "`repsim study` takes any data."
+        )
+        raise ValueError(msg)
 
 
 def _folder(out: str | os.PathLike[str]) -> Path:

@@ -19,6 +19,7 @@ from repsim.claims.base import Claim, registered
 from repsim.core.messages import number, unknown, whole
 from repsim.core.provenance import DISTRIBUTION, repsim_version
 from repsim.datasets.inputs.fetching import data_root
+from repsim.datasets.inputs.loading import own_names
 from repsim.learning import names
 
 IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10")
@@ -84,7 +85,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Choose the scale for the data, with what the caller wants otherwise."""
-        kind = "digits" if self.dataset not in IMAGES else "images"
+        kind = "digits" if self.dataset == "digits" else "images"
         scale = replace(SCALES[kind, self.quick], **dict(self.size))
         object.__setattr__(self, "scale", scale)
 
@@ -214,8 +215,8 @@ def make_settings(
                 f"MNIST was not found{_below(root)}, so the networks learn digits; "
                 "name its folder with root= (--root) or REPSIM_DATA."
             )
-    if dataset not in ("digits", *IMAGES):
-        raise ValueError(unknown("dataset", dataset, ("digits", *IMAGES)))
+    if dataset not in (known := ("digits", *IMAGES, *own_names())):
+        raise ValueError(unknown("dataset", dataset, known))
     settings = Settings(dataset, quick, seeds, seed, rule, chosen_size(size or {}))
     notes += [f"Data: {dataset}, {seeds} seeds from {seed}, rule under test {rule}."]
     if quick:

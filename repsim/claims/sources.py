@@ -17,6 +17,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from repsim import learning, networks, training
+from repsim.datasets.inputs.loading import own_loader, own_names
 from repsim.learning.factory import rules
 
 OURS = "repsim"
@@ -51,6 +52,16 @@ def _rule_code(name: str, registered: Any) -> str:
         if _is_users(module_name) and module_name in sys.modules:
             parts += [path, *_loaded(sys.modules[module_name], seen)]
     return sha256("\n".join([*parts, code(*modules)]).encode()).hexdigest()[:12]
+
+
+def data_code(name: str) -> str:
+    """Return a hash of what a user's data set is loaded by; nothing of what ships."""
+    if name not in own_names():
+        return ""
+    loader = own_loader(name)
+    home = sys.modules.get(loader.__module__)
+    parts = [*_loaded(loader, set()), code(home) if home is not None else ""]
+    return sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 @cache
@@ -159,6 +170,8 @@ def _loaded(kind: Any, seen: set[int]) -> Iterator[str]:
     if isinstance(kind, FunctionType):
         yield from _compiled(kind.__code__)
         yield repr(kind.__defaults__)
+        for cell in kind.__closure__ or ():
+            yield from _named(cell.cell_contents, seen)
         for name in kind.__code__.co_names:
             yield from _named(kind.__globals__.get(name), seen)
     elif inspect.isclass(kind) or isinstance(kind, ModuleType):

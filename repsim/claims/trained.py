@@ -16,7 +16,7 @@ import xarray as xr
 from sklearn.linear_model import RidgeClassifier
 
 from repsim.capture.single import record
-from repsim.claims.sources import code, rule_code
+from repsim.claims.sources import code, data_code, rule_code
 from repsim.core.files import write_whole
 from repsim.datasets import to_tensors
 from repsim.datasets.recordings import layers
@@ -73,7 +73,12 @@ class Cell:
     @property
     def key(self) -> str:
         """A name for what is kept: everything that decides the numbers, code too."""
-        content = asdict(self), rule_code(self.rule), code(sys.modules[__name__])
+        content = (
+            asdict(self),
+            rule_code(self.rule),
+            code(sys.modules[__name__]),
+            data_code(self.dataset),
+        )
         text = json.dumps(content, sort_keys=True)
         return f"{self.label}-{self.seed}-{sha256(text.encode()).hexdigest()[:12]}"
 

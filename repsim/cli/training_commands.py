@@ -372,7 +372,10 @@ def reproduce(
     ] = False,
     dataset: Annotated[
         str | None,
-        typer.Option(help="digits or mnist; default: mnist where it is at hand."),
+        typer.Option(
+            help="digits, an image set, or a name of --plugin; default: mnist where it "
+            "is at hand."
+        ),
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of its files.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Networks a condition.")] = None,
@@ -381,7 +384,8 @@ def reproduce(
         str, typer.Option(help="Rule under test; takes the options of sg.")
     ] = "sg",
     plugin: Annotated[
-        list[str] | None, typer.Option(help="Module to import first, with your rule.")
+        list[str] | None,
+        typer.Option(help="Module to import first, with your rule or data."),
     ] = None,
     size: Annotated[
         list[str] | None,

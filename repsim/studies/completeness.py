@@ -72,6 +72,14 @@ def merge(out: Path, spec: Spec, runs: Path) -> Spec:
     for name in mine:
         if name in ("conditions", "seeds", "device", "root"):
             continue
+        if name == "data" and theirs[name] is None:
+            continue  # an earlier version's, which did not ask
+        if name == "data" and mine[name] != theirs[name]:
+            msg = (
+                f"Expected the data of the study in {out}, but {spec.dataset!r} now "
+                "gives others; choose another `out`."
+            )
+            raise ValueError(msg)
         if mine[name] != theirs[name]:
             msg = (
                 f"Expected the settings of the study in {out} ({name} = "

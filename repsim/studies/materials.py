@@ -7,6 +7,7 @@ from importlib import import_module
 from math import prod
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 import xarray as xr
@@ -23,7 +24,7 @@ from repsim.training.metrics import Metric
 from repsim.training.metrics import resolve as resolve_metric
 
 Pair = tuple[xr.Dataset, xr.Dataset]
-_READ: dict[tuple[str, str | None], Pair] = {}
+_READ: dict[tuple[str, str | None, str | None], Pair] = {}
 
 
 def imported(text: str, what: str) -> Any:
@@ -58,11 +59,38 @@ def load(spec: Spec) -> Pair:
 
 
 def _loaded(loader: Callable[..., xr.Dataset], spec: Spec) -> Pair:
-    key = (spec.dataset, spec.root)
+    key = (spec.dataset, spec.root, spec.data)
     if key not in _READ:
-        _READ.clear()  # one study's data at a time
+        forget()  # one study's data at a time
         _READ[key] = loader("train", spec.root), loader("test", spec.root)
     return _READ[key]
+
+
+def forget() -> None:
+    """Forget what was read: a name may stand for other data than before."""
+    _READ.clear()
+
+
+def marked(spec: Spec) -> Spec:
+    """Return the study with a hash of its data, where a user's code makes them.
+
+    The same name stands for other data once the code is mended, and what was trained
+    on the old ones is not what is asked for.
+    """
+    import_modules(spec.plugins)
+    ships = spec.dataset in datasets.names() and spec.dataset not in own_names()
+    if ships and "dataset" not in spec.objects:
+        return spec
+    forget()
+    pair = load(spec)
+    check_data(pair)
+    held = [
+        {str(name): (v.dims, v.values) for name, v in data.variables.items()}
+        for data in pair
+    ]
+    spec = replace(spec, data=joblib.hash(held))
+    _READ[spec.dataset, spec.root, spec.data] = pair
+    return spec
 
 
 def carried(spec: Spec) -> Spec:

@@ -45,6 +45,7 @@ from repsim.studies.materials import (
     check_data,
     classes_of,
     load,
+    marked,
     metric_of,
     tensors,
 )
@@ -166,7 +167,7 @@ def run_study(
     _refuse_file(out)
     if options.get("root") is not None:
         options["root"] = Path(options["root"]).absolute()
-    spec = make_spec(conditions, dataset, seeds, **options)
+    spec = marked(make_spec(conditions, dataset, seeds, **options))
     runs = runs_at(out, store, storage_options)
     if finished(out, spec, runs):
         return open_study(runs)

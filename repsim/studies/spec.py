@@ -52,6 +52,8 @@ class Spec:
     metric: str | None = None
     objects: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """A network's factory, data, loss or metric given as they are, not by name."""
+    data: str | None = None
+    """A hash of data that do not ship: of them a name says nothing."""
 
     @cached_property
     def parsed(self) -> list[Condition]:

@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import xarray as xr
 
 import repsim
 from repsim import learning
@@ -40,6 +42,7 @@ TINY = Size(
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(settings.SCALES, ("digits", True), TINY)
+    monkeypatch.setitem(settings.SCALES, ("images", True), TINY)
 
 
 @pytest.fixture
@@ -153,6 +156,44 @@ def test_a_trained_claim_is_kept(
         path.unlink()
     again = reproduce(["C10"], progress=False, **options)
     assert found.results[0]["measured"] == again.results[0]["measured"]
+
+
+def blobs(shift: float, classes: int = 10) -> Callable[..., xr.Dataset]:
+    def load(split: str, root: object) -> xr.Dataset:
+        rng = np.random.default_rng(split == "test")
+        label = np.arange(400) % classes
+        features = 3 * np.eye(classes)[label] + rng.normal(shift, 1, (400, classes))
+        return xr.Dataset(
+            {
+                "features": (("example", "feature"), features.astype("float32")),
+                "label": ("example", label),
+            }
+        )
+
+    return load
+
+
+@pytest.mark.usefixtures("undrawn", "tiny")
+def test_claims_are_asked_of_data_of_ones_own(tmp_path: Path) -> None:
+    def run(loader: Callable[..., xr.Dataset]) -> tuple[dict[str, Any], list[str]]:
+        repsim.datasets.register("blobs", loader)
+        try:
+            options: dict[str, Any] = {"dataset": "blobs", "quick": True, "seeds": 2}
+            found = reproduce(["C10"], out=tmp_path, progress=False, **options)
+        finally:
+            repsim.datasets.unregister("blobs")
+        kept = sorted(path.name for path in (tmp_path / "networks").glob("*.zarr"))
+        return found.results[0], kept
+
+    first, kept = run(blobs(0.0))
+    assert first["dataset"] == "blobs"
+    assert run(blobs(0.0)) == (first, kept)
+    # Other data under the same name are judged anew.
+    second, more = run(blobs(5.0))
+    assert second["measured"] != first["measured"] and set(kept) < set(more)
+    sentence = "'blobs' to hold the 10 classes 0 to 9 .* its labels are 0, 1, 2;"
+    with pytest.raises(ValueError, match=sentence):
+        run(blobs(0.0, classes=3))
 
 
 def test_code_changed_while_networks_are_trained_is_told(

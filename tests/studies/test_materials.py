@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,56 @@ def test_a_network_inside_of_a_module_joins_under_the_first_one_s_names(
     assert repsim.layers(networks(repsim.open_study(out))["odd", "0"]) == ["a", "b"]
     with pytest.raises(ValueError, match="none is in both, so record them under the s"):
         repsim.compare(repsim.open_study(out))
+
+
+def test_other_data_under_the_same_name_are_no_longer_the_study_s(
+    tmp_path: Path,
+) -> None:
+    def data(shift: float) -> Callable[..., xr.Dataset]:
+        def load(split: str, root: object) -> xr.Dataset:
+            rng = np.random.default_rng(split == "test")
+            label = np.arange(90) % 3
+            rows = np.eye(3)[label] + rng.normal(shift, 0.3, (90, 3))
+            return xr.Dataset(
+                {
+                    "features": (("example", "feature"), rows.astype("float32")),
+                    "label": ("example", label),
+                }
+            )
+
+        return load
+
+    def run(loader: Any, out: str, **options: Any) -> xr.DataTree:
+        if not isinstance(loader, tuple):
+            repsim.datasets.register("mine", loader)
+        try:
+            return repsim.run_study(
+                ["bp"], "mine" if not isinstance(loader, tuple) else loader,
+                seeds=options.pop("seeds", 1), out=tmp_path / out, depth=1, width=4,
+                steps=3, examples=20, lr=1e-2, progress=False, **options,
+            )  # fmt: skip
+        finally:
+            if not isinstance(loader, tuple):
+                repsim.datasets.unregister("mine")
+
+    def recorded(study: xr.DataTree) -> np.ndarray:
+        return np.asarray(study["bp/0/hidden_1"].isel(step=0).values)
+
+    first = recorded(run(data(0.0), "a", jobs=1))
+    np.testing.assert_array_equal(recorded(run(data(0.0), "a", jobs=1)), first)
+    # Mended in the same process, under the same name: neither what was read nor what
+    # was trained is taken for it, in workers that know the old one neither.
+    sentence = r"Expected the data of the study in .*a, but 'mine' now gives others"
+    for seeds in (1, 2):
+        with pytest.raises(ValueError, match=sentence):
+            run(data(2.0), "a", jobs=1, seeds=seeds)
+    second = recorded(run(data(2.0), "b", jobs=1))
+    assert abs(second - first).max() > 0.1
+    for shift, expected in ((0.0, first), (2.0, second)):
+        found = recorded(run(data(shift), f"workers{shift}", jobs=2))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    pair = tuple(data(0.0)(split, None) for split in ("train", "test"))
+    run(pair, "c", jobs=1)
+    other = tuple(data(2.0)(split, None) for split in ("train", "test"))
+    with pytest.raises(ValueError, match="but 'given' now gives others"):
+        run(other, "c", jobs=1)
