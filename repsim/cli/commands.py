@@ -12,11 +12,13 @@ import repsim
 from repsim.cli import recording_commands as on
 from repsim.cli import training_commands as train
 from repsim.cli.options import Json, say
+from repsim.cli.suggestions import Command, Group
 from repsim.core.messages import Misuse
 from repsim.core.provenance import versions
 
 app = typer.Typer(
     name="repsim",
+    cls=Group,
     help="Where, and when in training, two ways of learning differ inside a network.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -156,4 +158,4 @@ for _command in (
     doctor,
     version,
 ):
-    app.command(_command.__name__.rstrip("_"))(_command)
+    app.command(_command.__name__.rstrip("_"), cls=Command)(_command)

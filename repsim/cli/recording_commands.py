@@ -34,7 +34,7 @@ def compare(
     b: Annotated[
         Place | None,
         typer.Argument(
-            metavar="[B]", help="Another; default: A itself.", parser=as_place
+            metavar="B", help="Another; default: A itself.", parser=as_place
         ),
     ] = None,
     measure: Annotated[str, typer.Option(help="Name of the measure.")] = "cka",

@@ -379,7 +379,7 @@ def test_a_study_is_not_a_recording(
         (["study", "--rules", "bp,sgg"], 2, "Did you mean 'sg'?"),
         (["study", "--rules", "sg:at=99"], 2, "99"),
         (["study", "--depth", "-1"], 2, "`depth` to be at least 1, but got -1"),
-        (["study", "--colour"], 2, "No such option"),
+        (["study", "--colour"], 2, "Expected an option of repsim study, one of --"),
         (["study", "--plugin", "no_such_module"], 2, "no_such_module"),
         (["study", "--device", "foo"], 2, "`device` to work here, but got 'foo'"),
         (["study", "--dataset", "mnist", "--root", "nowhere"], 1, "nowhere"),
