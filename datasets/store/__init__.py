@@ -1,6 +1,7 @@
 """Recordings on the disk: open, save, tell what is complete, remove."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ def open_recording(
     if folder.suffix == ".nc" and folder.is_file():
         return from_netcdf(folder, chunks=chunks)
     if not is_file(folder / DOCUMENT):
-        msg = f"Expected a recording at {folder}, but found none{_hint(folder)}."
+        said = _what_is_there(folder)
+        end = "" if said.endswith("?") else "."
+        msg = f"Expected a recording at {folder}, but {said}{end}"
         raise FileNotFoundError(msg)
     if read_document(folder)["node_type"] != "group":
         msg = f"Expected a recording at {folder}, but found a single array of one."
@@ -107,17 +110,44 @@ def opened(folder: Path, chunks: Chunks) -> xr.Dataset:
     return read_foreign(folder, chunks=chunks)
 
 
-def _hint(folder: Path) -> str:
+def _what_is_there(folder: Path) -> str:
+    """Say what was found in place of a recording, and what to do."""
     if folder.is_file():
-        reader = (
-            "repsim import" if folder.suffix.lower() in OTHERS else "its own reader"
+        if folder.suffix.lower() not in OTHERS:
+            return "got a file of another kind; read it with its own reader"
+        return (
+            "got a file of another kind; `repsim import` makes a recording of "
+            "activations, and measured RDMs are given as arrays, as in "
+            "repsim.inference.model_test"
         )
-        return f" but a file of another kind (make a recording of it with {reader})"
     if is_aborted(folder) and any(folder.iterdir()):
-        return "; a recorder died here before its first step was complete"
+        return "found none; a recorder died here before its first step was complete"
     if (folder / ".zgroup").exists():
-        return "; it is zarr v2: open it with xarray, then use repsim.save_recording"
-    return ""
+        return (
+            "found none; it is zarr v2: open it with xarray, then use "
+            "repsim.save_recording"
+        )
+    return f"found none{_beside(folder)}"
+
+
+def _beside(folder: Path) -> str:
+    """Say which recording may have been meant, or what lies where the path ends."""
+    if is_elsewhere(folder):
+        return ""
+    above = next((p for p in folder.parents if p.is_dir()), folder)
+    try:
+        known = sorted(p.parent.name for p in above.glob(f"*/{DOCUMENT}"))
+    except OSError:
+        return ""
+    wrong, *rest = folder.relative_to(above).parts or [""]
+    stems = {Path(name).stem: name for name in known}  # all end alike
+    for stem in get_close_matches(Path(wrong).stem, stems, n=1):
+        if is_file((meant := above.joinpath(stems[stem], *rest)) / DOCUMENT):
+            return f"; did you mean {meant}?"
+    if not (known and is_file(above / DOCUMENT)):
+        return ""  # a folder of anything
+    shown = ", ".join(known[:6]) + (", …" if len(known) > 6 else "")
+    return f"; {above} holds {shown}"
 
 
 def save_recording(

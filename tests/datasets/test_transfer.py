@@ -231,7 +231,9 @@ def test_unknown_addresses_and_files_of_other_kinds_are_refused(tmp_path: Path) 
     repsim.save_recording(run, f"file://{tmp_path}/run.zarr")
     assert repsim.layers(repsim.open_recording(tmp_path / "run.zarr")) == ["fc"]
     np.save(tmp_path / "brain.npy", np.eye(3))
-    with pytest.raises(FileNotFoundError, match="but a file of another kind"):
+    with pytest.raises(
+        FileNotFoundError, match="got a file of another kind; `repsim imp"
+    ):
         repsim.open_recording(tmp_path / "brain.npy")
 
 

@@ -917,3 +917,25 @@ def test_one_killed_while_its_document_was_put_in_place_is_cleared(
     (tmp_path / "other" / ".zarr.jsonx").touch()
     with pytest.raises(ValueError, match="but found other files"):
         remove_recording(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("runs.zarr/plan/0", "found none; did you mean {}/runs.zarr/plain/0?"),
+        ("run.zarr/plain/0", "found none; did you mean {}/runs.zarr/plain/0?"),
+        ("runs.zarr/plain/9", "found none; {}/runs.zarr/plain holds 0, 1."),
+        ("nowhere.zarr", "found none."),
+        ("nowhere/plain/0", "found none."),
+        ("runs.zarr/plain/0/fc/x", "found none."),
+    ],
+)
+def test_a_wrong_path_is_told_what_lies_beside_it(
+    asked: str, answer: str, tmp_path: Path
+) -> None:
+    run = repsim.from_arrays({"fc": np.eye(3)})
+    for seed in "01":
+        repsim.save_recording(run, tmp_path / "runs.zarr" / "plain" / seed)
+    with pytest.raises(FileNotFoundError) as caught:
+        repsim.open_recording(tmp_path / asked)
+    assert str(caught.value).endswith(answer.format(tmp_path))
