@@ -1,5 +1,7 @@
 """Record while a Hugging Face `Trainer` trains."""
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -11,6 +13,22 @@ from transformers import (
 )
 
 from repsim.callbacks.attached import Attached
+
+
+def _expect_their_datasets() -> None:
+    """Refuse a folder of ours that a Trainer would take for Hugging Face's package."""
+    import repsim.datasets
+
+    found = find_spec("datasets")
+    places = [] if found is None else list(found.submodule_search_locations or [])
+    ours = [Path(place).resolve() for place in repsim.datasets.__path__]
+    if any(Path(place).resolve() in ours for place in places):
+        msg = (
+            "Expected Hugging Face's `datasets`, which a Trainer looks for, or none, "
+            f"but got the folder {places[0]} of repsim's checkout; start Python in "
+            "another folder, or with -P."
+        )
+        raise ImportError(msg)
 
 
 class TransformersRecorder(TrainerCallback):  # type: ignore[misc]
@@ -27,6 +45,12 @@ class TransformersRecorder(TrainerCallback):  # type: ignore[misc]
     **options
         Those of `repsim.Recorder`: `layers`, `every`, `store`, …
 
+    Raises
+    ------
+    ImportError
+        If Python was started in repsim's checkout, whose folder `datasets` hides
+        Hugging Face's package.
+
     Examples
     --------
     >>> import torch
@@ -35,6 +59,7 @@ class TransformersRecorder(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, inputs: Any, **options: Any) -> None:
+        _expect_their_datasets()
         self._attached = Attached(inputs, **options)
 
     def on_train_begin(
