@@ -27,8 +27,7 @@ brain = truth + 0.25 * rng.normal(size=(6, truth.size))  # (subject, pair)
 models = {str(name): rdms.sel(layer=name) for name in rdms["layer"].values}
 models |= {"class": repsim.model_rdms(rdms, same=["label"]).isel(model=0)}
 test = repsim.inference.model_test(brain, models, over=("rdm", "example"))
-axes = repsim.plot.models(test, figsize=(6, 3.8))
-_ = axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+_ = repsim.plot.models(test, figsize=(6, 3.8))
 
 # %%
 print(repsim.summary(test))

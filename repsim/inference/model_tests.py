@@ -129,25 +129,22 @@ def model_test(
 
 def _given(rdms: Any, models: Any) -> tuple[xr.DataArray, xr.DataArray]:
     """Return data (rdm, pair) and models (model, pair), over the same pairs."""
-    data = in_order(as_rdms(rdms, "rdms"), "rdms")
+    data = _without_single(in_order(as_rdms(rdms, "rdms"), "rdms"))
     others = [str(d) for d in data.dims if d != "pair"]
     if len(others) > 1:
-        msg = (
-            "Expected `rdms` to have one dim besides `pair`, but got "
-            f"({', '.join(str(d) for d in data.dims)}); select a layer and a step, or "
-            "stack the dims."
-        )
-        raise ValueError(msg)
+        raise ValueError(_too_many("rdms", "one dim besides `pair`", data))
     data = data if others else data.expand_dims("rdm")
     if isinstance(models, Mapping):
-        parts = [as_rdms(part, f"models[{name!r}]") for name, part in models.items()]
+        parts = [_one(part, f"models[{str(name)!r}]") for name, part in models.items()]
         # Where a model was taken from (a layer, a step) is not the same in all.
         parts = [
             part.drop_vars([c for c in part.coords if "pair" not in part[c].dims])
             for part in parts
         ]
         models = xr.concat(parts, xr.Variable("model", list(models)))
-    stack = as_rdms(models, "models")
+    stack = _without_single(as_rdms(models, "models"))
+    if stack.ndim > 2:
+        raise ValueError(_too_many("models", "one dim besides `pair`", stack))
     stack = stack if stack.ndim == 2 else stack.expand_dims("model")
     stack = stack.rename({str(stack.dims[0]): "model"}).transpose("model", "pair")
     if "model" not in stack.coords:
@@ -160,6 +157,33 @@ def _given(rdms: Any, models: Any) -> tuple[xr.DataArray, xr.DataArray]:
         )
         raise ValueError(msg)
     return data, stack
+
+
+def _one(model: Any, name: str) -> xr.DataArray:
+    """Return a single model's RDM, dims (pair)."""
+    found = _without_single(as_rdms(model, name), 0)
+    if found.ndim > 1:
+        raise ValueError(_too_many(name, "`pair` alone", found))
+    return found
+
+
+def _without_single(rdms: xr.DataArray, least: int = 1) -> xr.DataArray:
+    """Leave out dims of length one, as of the only layer, beyond `least` besides."""
+    single = [d for d in rdms.dims if d != "pair" and rdms.sizes[d] == 1]
+    others = rdms.ndim - 1 - len(single)
+    return rdms.squeeze(single[max(0, least - others) :])
+
+
+def _too_many(name: str, expected: str, rdms: xr.DataArray) -> str:
+    """Return the sentence for RDMs of which it is open which are meant."""
+    moments = "layer" in rdms.dims or "step" in rdms.dims
+    do = (
+        "select a layer and a step, as in rdms.sel(layer=...).isel(step=-1)"
+        if moments
+        else "select one, or stack the dims"
+    )
+    dims = ", ".join(str(d) for d in rdms.dims)
+    return f"Expected `{name}` to have {expected}, but got ({dims}); {do}."
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def models(
     level : float
         Level of the marks: a filled dot under a bar explains more than nothing, an
         open triangle above it stays below the noise ceiling, and a line joins two
-        bars that differ.
+        bars that differ. A legend above the axes names those that are drawn.
     figsize : (float, float), optional
         Of a figure of its own, in inches, in place of `ax`.
     **kwargs
@@ -60,20 +60,28 @@ def models(
     style: dict[str, Any] = {"color": "C0", "capsize": 3} | kwargs
     ax.bar(x, value, yerr=ends, **style)
     sure = x[result["p_value"].values <= level]
-    ax.plot(sure, np.zeros(len(sure)), "o", color="k", ms=4, label="more than nothing")
+    if len(sure):
+        at = np.zeros(len(sure))
+        ax.plot(sure, at, "o", color="k", ms=4, label="more than nothing")
     top = max(float(np.nanmax(result["high"].values)), high if high == high else 0.0)
     left = x[result["p_ceiling"].values <= level]
     heights = result["high"].values[left] + 0.03 * top
-    ax.plot(left, heights, "v", color="k", mfc="none", ms=5, label="below the ceiling")
+    if len(left):
+        style = {"color": "k", "mfc": "none", "ms": 5}
+        ax.plot(left, heights, "v", label="below the ceiling", **style)
     lines = 0
     for i, j in zip(*np.triu_indices(len(x), 1), strict=True):
         if result["p_difference"].values[i, j] <= level:
             lines += 1
             height = top * (1.08 + 0.04 * lines)
-            ax.plot([i, j], [height, height], "-", color="0.3", lw=1)
+            name = "differ" if lines == 1 else None
+            ax.plot([i, j], [height, height], "-", color="0.3", lw=1, label=name)
     ax.axhline(0, color="k", lw=0.8)
     if lines:  # which are no values: a correlation ends at 1
         ax.set_yticks([t for t in ax.get_yticks() if t <= max(1, top)], minor=False)
     ax.set_xticks(x, [str(name) for name in result["model"].values])
     ax.set_ylabel(f"RSA ({result.attrs['method']})")
+    if ax.get_legend_handles_labels()[0]:
+        above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+        ax.legend(**above, ncols=4, frameon=False, fontsize="small", borderpad=0.1)
     return ax

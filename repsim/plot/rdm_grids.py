@@ -10,12 +10,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from repsim.geometry.stacks import squareform
+from repsim.measures.dissimilarity.given import as_rdms
 from repsim.plot.style import UNDER, draws, inches, labels, measure_label, scale
 
 
 @draws
 def rdm_grid(
-    rdms: xr.DataArray,
+    rdms: xr.DataArray | np.ndarray,
     *,
     wrap: int = 10,
     height: float = 1.3,
@@ -30,10 +31,11 @@ def rdm_grid(
 
     Parameters
     ----------
-    rdms : DataArray, dims ([condition,] layer, pair)
+    rdms : DataArray, dims ([condition,] layer, pair), or ndarray
         From `repsim.rdms`; any one dim beside `layer` and `pair` makes the rows.
         Without `layer`, the one other dim (subject, model) goes across.
-        Select or average seeds and steps first.
+        Select or average seeds and steps first. Measured ones may be an array,
+        (subject, pair) or (subject, n, n).
     wrap : int
         Layers in one row of the grid; more go on in a further row of their
         condition.
@@ -126,8 +128,11 @@ def rdm_grid(
     return grid
 
 
-def _stack(rdms: xr.DataArray) -> tuple[xr.DataArray, str]:
+def _stack(rdms: Any) -> tuple[xr.DataArray, str]:
     """Return the RDMs with exactly three dims, and the name of the first."""
+    if isinstance(rdms, np.ndarray):
+        rdms = as_rdms(rdms, "rdms")
+        return _stack(rdms if rdms.ndim > 1 else rdms.expand_dims("rdm"))
     if not isinstance(rdms, xr.DataArray):
         msg = (
             "Expected `rdms` to be a DataArray from repsim.rdms, but got "
@@ -135,6 +140,7 @@ def _stack(rdms: xr.DataArray) -> tuple[xr.DataArray, str]:
             "xarray.DataArray(rdms, dims=('subject', 'pair'))."
         )
         raise TypeError(msg)
+    rdms = rdms if "pair" in rdms.dims else as_rdms(rdms, "rdms")  # square ones
     dims = [str(d) for d in rdms.dims]
     further = [d for d in dims if d not in ("layer", "pair")]
     if "pair" in dims and "layer" not in dims and len(further) == 1:

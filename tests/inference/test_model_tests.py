@@ -136,9 +136,32 @@ def test_refusals(rng: np.random.Generator) -> None:
         ((data[:, :10], data[0, :10]), {}, "at least 6 examples, but got 10 pairs"),
         ((data, data[0, :21]), {}, "same pairs"),
         (
-            (xr.DataArray(data[None], dims=("step", "rdm", "pair")), data[0]), {},
-            "one dim besides `pair`",
+            (xr.DataArray([data] * 2, dims=("step", "rdm", "pair")), data[0]), {},
+            r"one dim besides `pair`, but got \(step, rdm, pair\); select a layer and",
         ),
+        (
+            (data, {"fc": xr.DataArray(data, dims=("step", "pair"))}), {},
+            r"`models\['fc'\]` to have `pair` alone, but got \(step, pair\)",
+        ),
+        (
+            (data, xr.DataArray([data] * 2, dims=("step", "layer", "pair"))), {},
+            "`models` to have one dim besides `pair`",
+        ),
+        ((np.ones((3, 8, 5)), data[0]), {}, "RDMs of responses first, with repsim.rd"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             model_test(*args, **kwargs)  # type: ignore[arg-type]
+
+
+def test_the_only_layer_and_the_only_moment_need_no_choice(
+    rng: np.random.Generator,
+) -> None:
+    data = subjects(rng, 4, rng.normal(size=(8, 3)))
+    dims = ("network", "layer", "pair")
+    plain = model_test(data, {"a": data[0], "b": data[1]})
+    kept = xr.DataArray(data[:, None], dims=dims)
+    models = {k: xr.DataArray(data[None, [i]], dims=("step", "layer", "pair"))
+              for i, k in enumerate("ab")}  # fmt: skip
+    xr.testing.assert_equal(model_test(kept, models), plain)
+    single = model_test(data[:1], data[[1]], over="example")
+    assert single.sizes["model"] == 1

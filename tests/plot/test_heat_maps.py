@@ -296,13 +296,26 @@ def test_rdm_grid_of_subjects_goes_across() -> None:
     assert [a.get_title() for a in grid.axes.flat] == ["bp", "sg"]
 
 
+def test_rdm_grid_takes_measured_ones_as_they_are(rng: np.random.Generator) -> None:
+    pairs = rng.random((2, 6))
+    square = repsim.squareform(pairs)
+    named = xr.DataArray(square, dims=("subject", "example_a", "example_b"))
+    for given in (pairs, square, named):
+        shown = list(plot.rdm_grid(given).axes.flat)
+        assert [a.get_title() for a in shown] == ["0", "1"]
+        drawn = [a.images[0].get_array() for a in shown]
+        np.testing.assert_allclose(drawn, square)
+    with pytest.raises(ValueError, match="a dim `pair`, or example_a and example_b"):
+        plot.rdm_grid(named.rename(example_a="x", example_b="y"))
+
+
 def test_rdm_grid_says_what_is_wrong() -> None:
     steps = stack(2).rename(condition="step").assign_coords(step=[0, 40])
     grid = plot.rdm_grid(steps, splits={"40": ["hidden_1"]})
     assert [a.get_ylabel() for a in grid.axes[:, 0]] == ["step 0", "step 40"]
     assert grid.axes[1, 0].spines["right"].get_edgecolor() == to_rgba(UNDER)
-    with pytest.raises(TypeError, match="from repsim.rdms, but got ndarray; name the"):
-        plot.rdm_grid(np.ones(3))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="from repsim.rdms, but got list; name the"):
+        plot.rdm_grid([1.0, 2.0, 3.0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="select one moment and seed first"):
         plot.rdm_grid(stack().expand_dims(step=2))
 

@@ -21,6 +21,10 @@ def test_bars_ceiling_and_marks_are_the_result(rng: np.random.Generator) -> None
     assert np.asarray(lines["more than nothing"].get_xdata()).tolist() == [0]
     below = np.flatnonzero(found["p_ceiling"].values <= 0.05)
     np.testing.assert_array_equal(lines["below the ceiling"].get_xdata(), below)
+    legend = ax.get_legend()
+    assert legend is not None
+    named = {text.get_text() for text in legend.get_texts()}
+    assert {"noise ceiling", "more than nothing", "below the ceiling"} <= named
     labels = [patch.get_label() for patch in ax.patches]
     assert "noise ceiling" in labels
     assert ax.get_ylabel() == "RSA (spearman)"

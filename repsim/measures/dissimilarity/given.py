@@ -96,7 +96,8 @@ def as_rdms(rdms: Any, name: str = "rdms") -> xr.DataArray:
         msg = (
             f"Expected `{name}` to be RDMs with a dim `pair`, but got shape "
             f"{pairs.shape}; name the dims, as in xr.DataArray(x, dims=('subject', "
-            "'pair'))."
+            "'pair')), or make RDMs of responses first, with "
+            "repsim.rdms(repsim.datasets.from_responses(x, axes=...))."
         )
         raise ValueError(msg)
     return xr.DataArray(pairs, dims=("rdm", "pair")[2 - pairs.ndim :])
