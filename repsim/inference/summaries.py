@@ -279,11 +279,12 @@ def _interval(result: xr.Dataset) -> str:
         one = last.isel(at)
         pair = " – ".join(str(last[d].values[i]) for d, i in at.items())
         said.append(
-            f"{pair} {_text(one['estimate'])} "
-            f"[{_text(one['low'])}, {_text(one['high'])}]"
+            f"{_text(one['estimate'])} [{_text(one['low'])}, "
+            f"{_text(one['high'])}] ({pair})"
         )
     joined = " down to ".join(said)
-    return f"{name}{when} with {level:.0%} intervals over {over}: {joined}."
+    lead = "from " if len(said) > 1 else ""
+    return f"{name}{when} with {level:.0%} intervals over {over}: {lead}{joined}."
 
 
 def _permutation(result: xr.Dataset) -> str:
@@ -318,7 +319,8 @@ def _models(result: xr.Dataset) -> str:
 
 
 def _recording(run: xr.Dataset) -> str:
-    parts = [f"{run.sizes.get('example', 0)} examples", f"{len(layers(run))} layers"]
+    count = {"example": run.sizes.get("example", 0), "layer": len(layers(run))}
+    parts = [f"{n} {what}{'' if n == 1 else 's'}" for what, n in count.items()]
     if "step" in run.dims:
         steps = run["step"].values
         several = f"{len(steps)} moments (steps {steps[0]} to {steps[-1]})"

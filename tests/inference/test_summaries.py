@@ -63,6 +63,11 @@ def test_a_recording_with_itself_tells_other_layers() -> None:
     assert f"down to {number(others.min())}" in said
 
 
+def test_one_of_a_kind_is_no_plural() -> None:
+    said = repsim.summary(repsim.from_arrays({"fc": np.eye(4)}))
+    assert "4 examples, 1 layer." in said
+
+
 def test_networks_with_themselves_do_not_count(study: xr.DataTree) -> None:
     cells = repsim.compare(study)
     mean = np.mean([np.diagonal(c) for c in (
