@@ -355,7 +355,7 @@ def from_responses(
             "Expected `axes` to name each axis, condition and channel among them "
             f"(besides: repeat, subject), but got {axes!r} for shape {array.shape}."
         )
-        raise ValueError(msg)
+        raise ValueError(Misuse(msg))
     data = xr.DataArray(array, dims=words)
     if "subject" not in words:
         return _responses(data, name, conditions, labels, attrs)

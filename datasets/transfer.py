@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from repsim.core.messages import unknown
+from repsim.core.files import DOCUMENT
+from repsim.core.messages import Misuse, unknown
 from repsim.datasets.arrays import from_arrays, from_responses
 from repsim.datasets.exchange import from_dataframe, from_netcdf, to_dataframe
 from repsim.datasets.imports import READERS, read_file
@@ -78,6 +79,12 @@ def read_activations(
     if not source.exists():
         msg = f"Expected activations at {source}, but there is nothing."
         raise FileNotFoundError(msg)
+    if (source / DOCUMENT).is_file():
+        msg = (
+            f"Expected activations of another tool, but {source} is zarr already; "
+            "open it as it is, as in repsim.open_recording."
+        )
+        raise ValueError(msg)
     if source.suffix == ".nc":
         return from_netcdf(source).load().assign_attrs(attrs)
     if source.suffix == ".csv" and source.is_file():
@@ -176,7 +183,7 @@ def _check_told(name: str, values: Any, coords: Mapping[str, Any]) -> None:
             f"shape {shape} may be of tokens, subjects or repeats; say them in order: "
             f"--axes {said} (axes= in Python)."
         )
-        raise ValueError(msg)
+        raise ValueError(Misuse(msg))
 
 
 def _are_rdms(values: Any) -> bool:

@@ -460,6 +460,12 @@ def test_a_file_where_the_folder_should_be(
         (["import", "bad.csv", "--out", "n.zarr"], 1, "bad.csv to be a table, but"),
         (["import", "three.npy", "--out", "n.zarr"], 1, "--axes 'example token unit'"),
         (["import", "three.npy", "--out", "n.zarr", "--axes", "a"], 2, "and axes 'a'"),
+        (["import", "three.npy", "--out", "n.zarr"], 2, "to be told what the 3 axes"),
+        (
+            ["import", "three.npy", "--out", "n.zarr", "--axes", "subject a channel"],
+            2,
+            "to name each axis, condition and channel",
+        ),
         (["report", "run.zarr", "--jobs", "0"], 2, "`jobs` to be at least 1"),
         (["export", "run.zarr", "--out", "text.txt/x.npz"], 1, "to read or write text"),
     ],

@@ -235,6 +235,8 @@ def test_unknown_addresses_and_files_of_other_kinds_are_refused(tmp_path: Path) 
         FileNotFoundError, match="got a file of another kind; `repsim imp"
     ):
         repsim.open_recording(tmp_path / "brain.npy")
+    with pytest.raises(ValueError, match="zarr already; open it as it is"):
+        read_activations(tmp_path / "run.zarr")
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
