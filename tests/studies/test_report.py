@@ -76,6 +76,12 @@ def test_results_are_read_back_not_computed_again(
     assert capsys.readouterr().err == ""
 
 
+def test_the_table_names_scores_and_rates_where_they_are_known(folder: Path) -> None:
+    text = write_report(folder, jobs=1, progress=False).read_text()
+    assert "<th>learning rate</th>" in text
+    assert "mean ± sd over networks</th>" in text
+
+
 def test_the_page_answers_first_and_stands_alone(folder: Path) -> None:
     page = write_report(folder, jobs=1, progress=False).read_text()
     # Vega's own code holds names of namespaces; the browser test counts requests.
@@ -135,6 +141,9 @@ def test_any_tree_of_recordings_has_a_report(tmp_path: Path) -> None:
     assert "Do the layers of mine and yours represent the data differently?" in text
     assert "<strong>mine and yours</strong>: no conclusion, too few networks" in text
     assert "Learning curves: not shown." in text
+    # Nobody said what they were trained with or reach: no columns of dashes.
+    assert "<th>networks</th>" in text and "<th>learning" not in text
+    assert "mean ± sd over networks</th>" not in text
     assert "they hold NaN or infinite values: mine/2 (a since step 200)." in text
     shutil.rmtree(store)
     alone = xr.DataTree.from_dict({"mine/2": diverged})
