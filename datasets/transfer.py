@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from repsim.core.files import DOCUMENT
-from repsim.core.messages import Misuse, unknown
+from repsim.core.messages import unknown
 from repsim.datasets.arrays import from_arrays, from_responses
 from repsim.datasets.exchange import from_dataframe, from_netcdf, to_dataframe
 from repsim.datasets.imports import READERS, read_file
@@ -183,7 +183,7 @@ def _check_told(name: str, values: Any, coords: Mapping[str, Any]) -> None:
             f"shape {shape} may be of tokens, subjects or repeats; say them in order: "
             f"--axes {said} (axes= in Python)."
         )
-        raise ValueError(Misuse(msg))
+        raise ValueError(msg)
 
 
 def _are_rdms(values: Any) -> bool:
