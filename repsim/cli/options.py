@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperArgument
 
 if TYPE_CHECKING:
     Place = Path
@@ -27,6 +28,12 @@ def as_place(text: str) -> Place:
         return place_of(text)
     except ValueError as error:  # typer would put words of its own before the sentence
         raise typer.BadParameter(str(error)) from error
+
+
+def left_out(name: str) -> str:
+    """Return how usage calls an argument that may be left out; typer 0.29 marks it."""
+    marks = hasattr(TyperArgument, "_usage_display_name")
+    return name if marks else f"[{name}]"
 
 
 Out = Annotated[Path | None, typer.Option(help="File or folder to write.")]

@@ -14,6 +14,7 @@ from repsim.cli.options import (
     Reduce,
     Step,
     as_place,
+    left_out,
     say,
 )
 from repsim.cli.output import (
@@ -34,7 +35,7 @@ def compare(
     b: Annotated[
         Place | None,
         typer.Argument(
-            metavar="B", help="Another; default: A itself.", parser=as_place
+            metavar=left_out("B"), help="Another; default: A itself.", parser=as_place
         ),
     ] = None,
     measure: Annotated[str, typer.Option(help="Name of the measure.")] = "cka",
