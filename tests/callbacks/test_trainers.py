@@ -1,6 +1,7 @@
 """Real, small runs of both trainers: steps are updates, weights are untouched."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +359,15 @@ def test_a_trainer_that_is_missing_names_its_extra(
         getattr(repsim.callbacks, f"{home.capitalize()}Recorder")
     with pytest.raises(ModuleNotFoundError):  # of something else: its own error
         repsim.callbacks.TextLog()
+
+
+def test_a_checkout_that_hides_their_datasets_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("transformers")
+    checkout = Path(repsim.datasets.__path__[0]).parent
+    # As Python does where it is started in that folder without -P.
+    monkeypatch.syspath_prepend(str(checkout))
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
+    with pytest.raises(ImportError, match="start Python in another folder, or with -P"):
+        repsim.callbacks.TransformersRecorder(torch.ones(2, 4).long())
