@@ -149,7 +149,8 @@ def lay_out(axes: Axes) -> None:
     A colour bar's label would run into the next panel.
     """
     figure = figure_of([axes])
-    start = tuple(mpl.rcParams[f"figure.subplot.{side}"] for side in _MARGINS)
+    given: Mapping[str, Any] = dict(mpl.rcParams)
+    start = tuple(given[f"figure.subplot.{side}"] for side in _MARGINS)
     ours = _margins(figure) == _LAID_OUT.get(figure, start)
     if figure.get_layout_engine() is None and ours:
         TightLayoutEngine().execute(figure)
