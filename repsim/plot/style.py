@@ -10,7 +10,6 @@ from string import ascii_lowercase
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
-import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 import xarray as xr
@@ -21,6 +20,7 @@ from matplotlib.cbook import normalize_kwargs
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotParams
 from matplotlib.layout_engine import TightLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -149,16 +149,14 @@ def lay_out(axes: Axes) -> None:
     A colour bar's label would run into the next panel.
     """
     figure = figure_of([axes])
-    given: Mapping[str, Any] = dict(mpl.rcParams)
-    start = tuple(given[f"figure.subplot.{side}"] for side in _MARGINS)
-    ours = _margins(figure) == _LAID_OUT.get(figure, start)
-    if figure.get_layout_engine() is None and ours:
+    ours = _LAID_OUT.get(figure, _margins(SubplotParams()))
+    if figure.get_layout_engine() is None and _margins(figure.subplotpars) == ours:
         TightLayoutEngine().execute(figure)
-        _LAID_OUT[figure] = _margins(figure)
+        _LAID_OUT[figure] = _margins(figure.subplotpars)
 
 
-def _margins(figure: Figure) -> tuple[float, ...]:
-    return tuple(getattr(figure.subplotpars, side) for side in _MARGINS)
+def _margins(given: SubplotParams) -> tuple[float, ...]:
+    return tuple(getattr(given, side) for side in _MARGINS)
 
 
 def shortened(names: Sequence[str]) -> tuple[list[str], str]:
