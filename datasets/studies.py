@@ -45,6 +45,15 @@ def open_study(
     ValueError
         If a recording in it is damaged: what is wrong, where, and whether it can
         be repaired.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> run = repsim.from_arrays({"h": np.eye(4)})
+    >>> for group in ("bp/0", "bp/1", "sg/0"):
+    ...     repsim.save_recording(run, f"mine.zarr/{group}")
+    >>> open_study("mine.zarr").repsim.conditions
+    {'bp': ['0', '1'], 'sg': ['0']}
     """
     root = study_at(path, storage_options)
     if not (root / DOCUMENT).is_file():

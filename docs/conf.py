@@ -1,9 +1,12 @@
 """The documentation site: `tox -e docs`, warnings as errors."""
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
+from sphinx.application import Sphinx
 
 import repsim
 
@@ -45,6 +48,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+html_sidebars = {"start": [], "index": []}  # no pages lie beneath them
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
@@ -80,3 +84,29 @@ sphinx_gallery_conf = {
 mpl.use("agg")
 
 write_reference(HERE / "generated")
+
+# Films name a style sheet elsewhere for their buttons; the theme has the same letters.
+SHEET = re.compile(r'<link rel="stylesheet"\s+href="https://[^"]*font-awesome[^"]*">')
+PAPER = re.compile(r"(?<![/`:])\barXiv:(\d{4}\.\d{4,5})\b")
+
+
+def without_elsewhere(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], tree: object
+) -> None:
+    """Take out what a page would fetch from a third place."""
+    if "body" in context:
+        context["body"] = SHEET.sub("", context["body"])
+
+
+def with_papers(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Make references to arXiv links, as DOIs are."""
+    link = r"`arXiv:\1 <https://arxiv.org/abs/\1>`__"
+    lines[:] = [PAPER.sub(link, line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Connect both."""
+    app.connect("html-page-context", without_elsewhere)
+    app.connect("autodoc-process-docstring", with_papers)

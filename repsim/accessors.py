@@ -10,6 +10,14 @@ import xarray as xr
 
 from repsim.core.messages import unknown
 
+__all__ = [
+    "ArrayAccessor",
+    "RecordingAccessor",
+    "RecordingPlots",
+    "ResultPlots",
+    "StudyAccessor",
+]
+
 
 def _only(value: Any, kind: str) -> Any:
     """Return one moment of what has steps: the last, or the named one."""
@@ -31,7 +39,15 @@ class _Plots:
 
 
 class RecordingPlots(_Plots):
-    """Plots of a recording."""
+    """Plots of a recording: `run.repsim.plot`.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> run = repsim.from_arrays({"h": np.random.default_rng(0).normal(size=(9, 2))})
+    >>> run.repsim.plot.heatmap().get_title()
+    'CKA'
+    """
 
     def heatmap(
         self,
@@ -78,7 +94,14 @@ class RecordingPlots(_Plots):
 
 
 class ResultPlots(_Plots):
-    """Plots of a result; each takes what the function of its name takes."""
+    """Plots of a result; each takes what the function of its name takes.
+
+    Examples
+    --------
+    >>> cells = xr.DataArray([[1.0]], dims=("layer_a", "layer_b"), name="cka")
+    >>> cells.repsim.plot.heatmap().get_title()
+    'CKA'
+    """
 
     def heatmap(self, **kwargs: Any) -> Any:
         """Draw `repsim.plot.heatmap`."""
@@ -133,7 +156,15 @@ class _Result:
 
 
 class ArrayAccessor(_Result):
-    """`cells.repsim`: a result as a sentence, a table and a picture."""
+    """`cells.repsim`: a result as a sentence, a table and a picture.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> run = repsim.from_arrays({"h": np.random.default_rng(0).normal(size=(9, 2))})
+    >>> repsim.compare(run).repsim.table().columns.tolist()
+    ['layer_a', 'layer_b', 'cka']
+    """
 
     def table(self) -> Any:
         """Return a tidy DataFrame, a row a cell."""
@@ -148,7 +179,15 @@ class ArrayAccessor(_Result):
 
 
 class RecordingAccessor(_Result):
-    """`run.repsim`: a recording (or a result of several variables) in a notebook."""
+    """`run.repsim`: a recording (or a result of several variables) in a notebook.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> run = repsim.from_arrays({"h": np.random.default_rng(0).normal(size=(9, 2))})
+    >>> run.repsim.layers, run.repsim.matrix("h").shape
+    (['h'], (9, 2))
+    """
 
     def table(self) -> Any:
         """Return a tidy DataFrame of a result, a row a cell."""
@@ -208,7 +247,15 @@ class RecordingAccessor(_Result):
 
 
 class StudyAccessor(_Result):
-    """`study.repsim`: a tree of recordings in a notebook."""
+    """`study.repsim`: a tree of recordings in a notebook.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> run = repsim.from_arrays({"h": np.random.default_rng(0).normal(size=(9, 2))})
+    >>> xr.DataTree.from_dict({"bp/0": run, "sg/0": run}).repsim.conditions
+    {'bp': ['0'], 'sg': ['0']}
+    """
 
     @property
     def conditions(self) -> dict[str, list[str]]:

@@ -184,6 +184,13 @@ def save_recording(
         If the Dataset is no recording, or a coordinate would be lost.
     TypeError
         If attributes or coordinates are nothing that can be kept.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> repsim.save_recording(repsim.from_arrays({"h": np.eye(4)}), "mine.zarr")
+    >>> repsim.open_recording("mine.zarr").repsim.layers
+    ['h']
     """
     listed = layers(run)
     names = [str(n) for n, v in run.data_vars.items() if "example" in v.dims]

@@ -26,16 +26,15 @@ cluster = np.repeat(np.eye(2), n // 2, 0) @ rng.normal(size=(2, d)) * 6
 changed = {
     "rotated": x @ rotation,
     "units rescaled": x * stretch,
-    "half of it (the quiet units) replaced": noisy,
-    "unrelated, but one huge example on both sides": outlier,
-    "unrelated, but two classes on both sides": cluster + rng.normal(size=(n, d)),
+    "quiet half replaced": noisy,
+    "unrelated, one huge example": outlier,
+    "unrelated, two classes": cluster + rng.normal(size=(n, d)),
 }
 partner = {
-    "unrelated, but one huge example on both sides": np.concatenate(
+    "unrelated, one huge example": np.concatenate(
         [outlier[:1], rng.normal(size=(n - 1, d))]
     ),
-    "unrelated, but two classes on both sides": cluster[:, ::-1]
-    + rng.normal(size=(n, d)),
+    "unrelated, two classes": cluster[:, ::-1] + rng.normal(size=(n, d)),
 }
 
 measures = {

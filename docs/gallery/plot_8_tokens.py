@@ -56,3 +56,4 @@ for ax, scores, title in zip(axes, (word, place), ("which word?", "which positio
     chance = {"most frequent": scores["chance"]}
     repsim.plot.layer_curve(scores["accuracy"], ax=ax, baselines=chance)
     ax.set(title=title, ylim=(0, 1.02))
+    ax.legend(loc="center right", fontsize="small", frameon=False)

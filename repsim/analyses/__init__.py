@@ -36,11 +36,24 @@ def __dir__() -> list[str]:
 
 
 class NotApplicable(ValueError):
-    """The study lacks what this analysis needs; the message says what."""
+    """The study lacks what this analysis needs; the message says what.
+
+    Examples
+    --------
+    >>> raise NotApplicable("Expected two conditions, but got one.")
+    Traceback (most recent call last):
+    repsim.analyses.NotApplicable: Expected two conditions, but got one.
+    """
 
 
 class Analysis(Protocol):
-    """What every module of this package defines."""
+    """What every module of this package defines.
+
+    Examples
+    --------
+    >>> collect()["probe"].TITLE
+    'Linear probes'
+    """
 
     __name__: str
     __file__: str | None
@@ -67,7 +80,18 @@ class Analysis(Protocol):
 
 
 def sources() -> dict[str, Path]:
-    """Return the analyses' files by name, without importing them."""
+    """Return the analyses' files by name, without importing them.
+
+    Returns
+    -------
+    dict
+        Name -> path.
+
+    Examples
+    --------
+    >>> sources()["probe"].name
+    'probe.py'
+    """
     here = Path(__file__).parent
     return {p.stem: p for p in sorted(here.glob("*.py")) if not p.stem.startswith("_")}
 

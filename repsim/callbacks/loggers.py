@@ -230,7 +230,9 @@ class WandbLog(Log):
 
     Examples
     --------
-    >>> # run = wandb.init(mode="offline"); Recorder(model, inputs, log=WandbLog(run))
+    >>> import wandb  # doctest: +SKIP
+    >>> log = WandbLog(wandb.init(mode="offline"))  # doctest: +SKIP
+    >>> recorder = repsim.Recorder(model, inputs, log=log)  # doctest: +SKIP
     """
 
     def __init__(self, run: Any = None, **options: Any) -> None:

@@ -39,6 +39,11 @@ class Effect:
         The difference.
     low, high : float
         Its two-sided 90 % interval, so that either end is a one-sided 95 % bound.
+
+    Examples
+    --------
+    >>> Gate("gap", ">", 0, "the paper", of="low").kept(Effect(0.3, -0.1, 0.7))
+    False
     """
 
     estimate: float
@@ -68,6 +73,12 @@ class Gate:
         interval of an `Effect`.
     seeds : int
         Networks a condition without which the quantity cannot be judged.
+
+    Examples
+    --------
+    >>> gate = Gate("gap", "<", 1, "the paper")
+    >>> gate.kept([0.5, 0.9]), gate.kept([0.5, 2.0])
+    (True, False)
     """
 
     quantity: str
@@ -117,6 +128,11 @@ class Evidence:
         JSON-able tables behind the numbers, by name.
     note : str
         What a reader must know to read the numbers.
+
+    Examples
+    --------
+    >>> Evidence({"gap": [0.5, 0.9]}).note
+    ''
     """
 
     measured: Mapping[str, Values]
@@ -154,6 +170,12 @@ class Claim:
     holds_for : mapping of str to str
         Ways of being broken (of `tests/benchmarks/broken_rules.py`) under which the
         claim holds all the same -> why it must.
+
+    Examples
+    --------
+    >>> import repsim
+    >>> [str(gate) for gate in repsim.claims.registered()["T5"].gates][0]
+    'unlabelled step / true, bottleneck < 1e-08'
     """
 
     id: str
@@ -245,7 +267,19 @@ def claim(
 
 
 def registered() -> dict[str, Claim]:
-    """Return the claims by id, in their order."""
+    """Return the claims by id, in their order.
+
+    Returns
+    -------
+    dict
+        Id -> `Claim`.
+
+    Examples
+    --------
+    >>> import repsim
+    >>> repsim.claims.registered()["C1"].source
+    'Czarnecki et al. 2017, Proposition 1'
+    """
     return dict(sorted(_CLAIMS.items(), key=lambda item: item[1].order))
 
 

@@ -96,7 +96,7 @@ def against_bounds(claim: Claim, measured: Mapping[str, Values]) -> Figure:
     """
     names = list(measured)
     drawn, grid = figure(
-        max(len(names), 1), 1, figsize=(6.2, 0.7 + 0.75 * max(len(names), 1))
+        max(len(names), 1), 1, figsize=(4.8, 0.7 + 0.75 * max(len(names), 1))
     )
     for axes, name in zip(grid[:, 0], names, strict=False):
         value = measured[name]

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
 from repsim.claims.base import registered
 from repsim.core.files import write_whole
 from repsim.studies.pages import page as html
 
 Result = Mapping[str, Any]
+_PHONE = 900
+"""Pixels of a picture, at 130 an inch, whose letters a phone shows; more are swiped."""
 _CLASS = {"holds": "holds", "does not hold": "fails", "reported": "reported"}
 
 
@@ -27,7 +30,11 @@ def write_page(
     path: Path, results: Sequence[Result], about: Mapping[str, Any], figures: Path
 ) -> None:
     """Write the HTML page; it holds its pictures and opens offline."""
-    shown = [r | {"path": figures / f"{r['id']}.png"} for r in map(dict, results)]
+    shown = []
+    for r in results:
+        file = figures / f"{r['id']}.png"
+        with Image.open(file) as drawn:
+            shown.append({**r, "path": file, "wide": drawn.width > _PHONE})
     text = html(
         "claims.html",
         package="repsim.claims",

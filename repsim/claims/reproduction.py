@@ -51,6 +51,12 @@ class Reproduction:
         claims.html, one file that opens offline.
     notes : list of str
         What was chosen or cut, in plain sentences.
+
+    Examples
+    --------
+    >>> found = reproduce(["C2"], quick=True, progress=False)
+    >>> found.holds, found.page.name
+    (True, 'claims.html')
     """
 
     results: list[Result]

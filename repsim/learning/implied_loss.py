@@ -23,6 +23,14 @@ class ReconstructedLoss:
     path_difference : float
         Root mean squared difference of the values along two paths, over the standard
         deviation of the values; 0 if there is such a loss.
+
+    Examples
+    --------
+    >>> s = LinearPredictor(2, 0).double()
+    >>> _ = s.A.data.copy_(torch.eye(2))
+    >>> h = torch.ones(3, 2, dtype=torch.float64)
+    >>> reconstructed_loss(s, h).curl
+    0.0
     """
 
     values: Tensor

@@ -143,6 +143,21 @@ class Cut:
         The error used here, a predictor's part in it and what it is trained towards.
     message : Tensor or None
         What has arrived from above, where segments work on their own (see `Segment`).
+
+    Examples
+    --------
+    A rule whose error is half of what comes from above sees one at every cut.
+
+    >>> import repsim
+    >>> class Half(repsim.learning.Rule):
+    ...     name = "half"
+    ...     cuts = property(lambda self: self.hidden)
+    ...     def error(self, cut):
+    ...         print(cut.name, tuple(cut.h.shape))
+    ...         return cut.incoming / 2
+    >>> rule = Half(repsim.networks.mlp(4, hidden=[3], classes=2, seed=0))
+    >>> _ = rule.step(torch.rand(8, 4), torch.arange(8) % 2)
+    hidden_1 (8, 3)
     """
 
     name: str

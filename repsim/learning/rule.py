@@ -71,6 +71,14 @@ class Rule(Definition):
     ------
     ValueError
         If the network is no sequence of blocks, or an option has a wrong value.
+
+    Examples
+    --------
+    >>> import repsim
+    >>> rule = Rule(repsim.networks.mlp(4, hidden=[3], classes=2, seed=0), lr=1e-3)
+    >>> losses = rule.step(torch.rand(8, 4), torch.arange(8) % 2)
+    >>> rule.steps, sorted(losses)
+    (1, ['loss'])
     """
 
     schedule: Schedule | None = None

@@ -31,6 +31,13 @@ class Info:
         Whether the error at the output is used directly.
     source : str
         Where the rule comes from.
+
+    Examples
+    --------
+    >>> import repsim
+    >>> net = repsim.networks.mlp(4, hidden=[3], classes=2, seed=0)
+    >>> repsim.learning.make("sg", net).info.learned
+    'S, on what the blocks above send back'
     """
 
     method: str
@@ -43,7 +50,18 @@ class Info:
 
 
 class Diverged(ValueError):
-    """A loss has become NaN or infinite, and training has stopped."""
+    """A loss has become NaN or infinite, and training has stopped.
+
+    Examples
+    --------
+    >>> import repsim, torch
+    >>> net = repsim.networks.mlp(4, hidden=[3], classes=2, seed=0)
+    >>> rule = repsim.learning.make("bp", net, lr=1e30, loss="mse")
+    >>> data = torch.rand(8, 4), torch.arange(8) % 2
+    >>> repsim.train(rule, data, steps=5, progress=False)
+    Traceback (most recent call last):
+    repsim.learning.rule_info.Diverged: ...
+    """
 
 
 class Common(TypedDict, total=False):

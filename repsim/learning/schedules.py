@@ -17,6 +17,15 @@ from repsim.learning.segments import Segment, forget
 if TYPE_CHECKING:
     from repsim.learning.rule import Rule
 
+__all__ = [
+    "Delayed",
+    "Reversed",
+    "Schedule",
+    "Stochastic",
+    "Unlocked",
+    "UpdateUnlocked",
+]
+
 Losses = dict[str, Tensor]
 
 
@@ -112,6 +121,16 @@ class Reversed(Schedule):
     """Updates from the input up: an upper error may not be waited for.
 
     Messages of this step reach predictors after all segments have been updated.
+
+    Examples
+    --------
+    >>> import repsim
+    >>> net = repsim.networks.mlp(4, hidden=[3, 3], classes=2, seed=0)
+    >>> rule = repsim.learning.make("sg", net)
+    >>> rule.schedule = Reversed()
+    >>> losses = rule.step(torch.rand(8, 4), torch.arange(8) % 2)
+    >>> rule.steps
+    1
     """
 
     name = "reversed"
@@ -140,6 +159,16 @@ class UpdateUnlocked(Schedule):
     """Every segment is updated before the next one has run forward.
 
     What is handed on was computed before the update; messages come back afterwards.
+
+    Examples
+    --------
+    >>> import repsim
+    >>> net = repsim.networks.mlp(4, hidden=[3, 3], classes=2, seed=0)
+    >>> rule = repsim.learning.make("sg", net)
+    >>> rule.schedule = UpdateUnlocked()
+    >>> losses = rule.step(torch.rand(8, 4), torch.arange(8) % 2)
+    >>> rule.steps
+    1
     """
 
     name = "update_unlocked"
@@ -176,6 +205,16 @@ class Stochastic(UpdateUnlocked):
     References
     ----------
     Jaderberg et al. 2017, arXiv:1608.05343, section 3.2.
+
+    Examples
+    --------
+    >>> import repsim
+    >>> net = repsim.networks.mlp(4, hidden=[3, 3], classes=2, seed=0)
+    >>> rule = repsim.learning.make("sg", net)
+    >>> rule.schedule = Stochastic(0.2)
+    >>> losses = rule.step(torch.rand(8, 4), torch.arange(8) % 2)
+    >>> rule.steps
+    1
     """
 
     name = "stochastic"
@@ -212,6 +251,16 @@ class Delayed(UpdateUnlocked):
     ----------
     delay : int
         Steps, at least 0.
+
+    Examples
+    --------
+    >>> import repsim
+    >>> net = repsim.networks.mlp(4, hidden=[3, 3], classes=2, seed=0)
+    >>> rule = repsim.learning.make("sg", net)
+    >>> rule.schedule = Delayed(4)
+    >>> losses = rule.step(torch.rand(8, 4), torch.arange(8) % 2)
+    >>> rule.steps
+    1
     """
 
     name = "delayed"
@@ -253,6 +302,16 @@ class Unlocked(Schedule):
     References
     ----------
     Jaderberg et al. 2017, arXiv:1608.05343, section 2.1 (synthetic inputs).
+
+    Examples
+    --------
+    >>> import repsim
+    >>> net = repsim.networks.mlp(4, hidden=[3, 3], classes=2, seed=0)
+    >>> rule = repsim.learning.make("sg", net)
+    >>> rule.schedule = Unlocked()
+    >>> losses = rule.step(torch.rand(8, 4), torch.arange(8) % 2)
+    >>> rule.steps
+    1
     """
 
     name = "unlocked"

@@ -28,6 +28,7 @@ INVARIANCES = {
     "invertible_linear": "any invertible linear map of either side, x → xA",
     "translation": "adding one vector to all examples of a side, x → x + 1bᵀ",
 }
+"""Maps that may leave a measure as it is, in words; see `Measure.invariances`."""
 """The maps of a representation that a measure may ignore, in the words of the table."""
 
 
@@ -70,6 +71,13 @@ class Measure:
         part once; None calls `function` for every pair.
     describe : callable or None
         What a result's attributes say of how the pairs were computed.
+
+    Examples
+    --------
+    >>> import repsim
+    >>> cka = repsim.measures.get("cka")
+    >>> cka.larger_is_more_similar, cka.bounds
+    (True, (-1.0, 1.0))
     """
 
     name: str

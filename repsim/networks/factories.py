@@ -11,6 +11,7 @@ from repsim.networks.feedforward import cnn, mlp
 from repsim.networks.residual import resnet
 
 NetworkFactory = Callable[..., nn.Module]
+"""What `register` takes: ``f(shape, classes, **options)`` that returns a network."""
 """f(shape, classes, *, depth, width, activation, seed) → Module of named blocks."""
 
 networks: Registry[NetworkFactory] = Registry("network")

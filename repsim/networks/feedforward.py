@@ -20,6 +20,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 """Names that `activation` takes."""
 
 BatchNorm = bool | Literal["before", "after"]
+"""Whether, and on which side of the activation, units are normalised over a batch."""
 
 
 def mlp(

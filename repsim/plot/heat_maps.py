@@ -16,6 +16,7 @@ from repsim.plot.style import (
     draws,
     every_nth,
     expect_array,
+    inches,
     labels,
     lay_out,
     measure_label,
@@ -198,6 +199,8 @@ def heatmaps(
     rows = max(1, -(-len(names) // max(1, columns)))
     columns = max(1, -(-len(names) // rows))  # five as 3 + 2, not as 4 + 1
     figure, axes = panels(len(names), width=size, height=1.2 * size, columns=columns)
+    if len(names) == 1:  # beside one square stands a bar, above and below it nothing
+        figure.set_figwidth(min(1.4 * size, inches()))
     if (columns := columns_of(axes)) == 1 and len(names) > 1:
         # The bar takes its share of the width, and squares leave what is above them.
         figure.set_figheight(0.56 * size * len(names) + 0.8)

@@ -60,10 +60,12 @@ def models(
     style: dict[str, Any] = {"color": "C0", "capsize": 3} | kwargs
     ax.bar(x, value, yerr=ends, **style)
     sure = x[result["p_value"].values <= level]
-    if len(sure):
-        at = np.zeros(len(sure))
-        ax.plot(sure, at, "o", color="k", ms=4, label="more than nothing")
     top = max(float(np.nanmax(result["high"].values)), high if high == high else 0.0)
+    # Inside the bars' feet, whole: on the axis one half would lie under it.
+    foot: dict[str, Any] = {"mfc": "w", "mec": "k", "ms": 5, "zorder": 3}
+    if len(sure):
+        feet = np.full(len(sure), 0.03 * top)
+        ax.plot(sure, feet, "o", **foot, label="more than nothing")
     left = x[result["p_ceiling"].values <= level]
     heights = result["high"].values[left] + 0.03 * top
     if len(left):

@@ -18,7 +18,7 @@ def chart(shown: Mapping[str, Any]) -> dict[str, Any]:
     """
     rows, columns, views = shown["rows"], shown["columns"], shown["views"]
     choices = {choice["name"]: choice["options"] for choice in shown["choices"]}
-    side = max(4, min(36, 380 / max(len(rows), len(columns))))
+    side = max(4, min(60, 420 / max(len(rows), len(columns))))
     chosen = [f"datum.{name} == {_at(name)}" for name in choices]
     chosen += ["datum.show == show"] * (len(views) > 1)
     bounds = {view["name"]: [view["low"], view["high"]] for view in views}
@@ -28,6 +28,7 @@ def chart(shown: Mapping[str, Any]) -> dict[str, Any]:
         "width": side * len(columns),
         "height": side * len(rows),
         "background": "transparent",
+        "config": {"view": {"stroke": None}},
         "params": [
             *_inputs(choices, [view["name"] for view in views]),
             {"name": "steps", "value": choices.get("step", [])},

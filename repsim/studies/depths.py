@@ -133,6 +133,9 @@ def _overview(out: Path) -> xr.Dataset:
     text = render(
         question=f"What does depth do to each rule on {spec['dataset']}?",
         setting=f"{len(folders)} studies, a page each",
+        verdicts=_verdicts(final, score),
+        hero=figures[0],
+        hero_caption=section["caption"],
         sections=[section],
         settings=spec | content["versions"],
         folder=out / "figures",
@@ -156,6 +159,19 @@ def final_scores(folder: Path) -> tuple[xr.DataArray, Score]:
     store = opened(folder / RESULTS / "learning_curves", None)
     score = score_of(store.attrs)
     return store[score.test].isel(step=-1, drop=True).load(), score
+
+
+def _verdicts(final: xr.DataArray, score: Score) -> list[str]:
+    """Return what each rule reached at each depth it was trained at, in a sentence."""
+    said = []
+    for name, of in final.groupby("condition"):
+        reached = of.squeeze("condition").dropna("depth").sortby("depth")
+        parts = [f"{float(v):.3f} with {int(v['depth'])}" for v in reached]
+        parts[0] += (
+            " hidden layers" if int(reached["depth"][0]) > 1 else " hidden layer"
+        )
+        said.append(f"{name}: test {score.words} {', '.join(parts)}.")
+    return said
 
 
 def _figure(reached: xr.DataArray, score: Score) -> Figure:

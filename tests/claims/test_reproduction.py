@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from PIL import Image
 
 import repsim
 from repsim import learning
@@ -29,7 +30,7 @@ from repsim.claims import (
     trained,
 )
 from repsim.claims.lab import Lab
-from repsim.claims.render import main, replaced, write_markdown
+from repsim.claims.render import main, replaced, write_markdown, write_page
 from repsim.claims.settings import Settings, Size
 from repsim.learning.schedules import Stochastic
 
@@ -83,7 +84,13 @@ def test_what_is_written(tmp_path: Path) -> None:
     page = found.page.read_text()
     assert page.count("data:image/png;base64,") == 2 and "http-equiv" not in page
     assert "C2  holds" in found.table()
-    assert (tmp_path / "out/figures/C3.png").read_bytes()[:4] == b"\x89PNG"
+    picture = tmp_path / "out/figures/C3.png"
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert 'class="wide"' not in page  # a phone shows their letters
+    Image.new("RGB", (1400, 400)).save(picture)
+    about = json.loads((tmp_path / "out/about.json").read_text())
+    write_page(found.page, results, about, picture.parent)
+    assert found.page.read_text().count('class="wide"') == 1  # which is swiped
 
 
 def test_a_finished_claim_is_not_repeated(tmp_path: Path, counted: list[str]) -> None:

@@ -195,6 +195,16 @@ def test_heatmaps_fill_their_rows_and_names_do_not_run_together() -> None:
     assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
 
 
+def test_one_heat_map_fills_its_figure() -> None:
+    cells = xr.DataArray(
+        np.ones((1, 5, 5)), dims=("step", "layer_a", "layer_b"), name="cka",
+        coords={"step": [3], "layer_a": list("abcde"), "layer_b": list("abcde")},
+    )  # fmt: skip
+    (ax,) = plot.heatmaps(cells, col="step")
+    ax.figure.canvas.draw()
+    assert ax.get_position().height > 0.7
+
+
 def test_heatmaps_say_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="`col` to be one of layer_a, layer_b"):
         plot.heatmaps(cells(np.eye(3)), col="step")

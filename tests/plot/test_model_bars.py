@@ -18,7 +18,9 @@ def test_bars_ceiling_and_marks_are_the_result(rng: np.random.Generator) -> None
     heights = [bar.get_height() for bar in bars]
     np.testing.assert_allclose(heights, found["estimate"])
     lines = {str(line.get_label()): line for line in ax.get_lines()}
-    assert np.asarray(lines["more than nothing"].get_xdata()).tolist() == [0]
+    dots = lines["more than nothing"]
+    assert np.asarray(dots.get_xdata()).tolist() == [0]
+    assert 0 < np.asarray(dots.get_ydata())[0] < heights[0]  # whole, inside the bar
     below = np.flatnonzero(found["p_ceiling"].values <= 0.05)
     np.testing.assert_array_equal(lines["below the ceiling"].get_xdata(), below)
     legend = ax.get_legend()

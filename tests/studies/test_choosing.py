@@ -58,6 +58,12 @@ def test_the_last_step_of_the_second_pair_is_drawn_first() -> None:
     assert found['b × s "t": −0.250'] == UNDER
 
 
+def test_few_layers_make_large_cells() -> None:
+    spec = chart(shown())
+    assert spec["width"] == 4 * 60
+    assert spec["height"] == 2 * 60
+
+
 def test_a_view_a_pair_and_a_step_are_chosen() -> None:
     data = shown()
     own = drawn(chart(data), pair="bp – bp", step=1)

@@ -1,6 +1,7 @@
 """One study a depth, and the page over all."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ def test_depths_are_added_and_finished_ones_kept(
     assert float(accuracy.sel(depth=1, condition="sg").mean()) == pytest.approx(told)
     page = (tmp_path / "report.html").read_text()
     assert 'href="depth_1/report.html"' in page
+    assert "<th>learning rule</th>" not in page  # no table without rows
+    said = re.findall(r"<li><strong>(\w+)</strong>: ([^<]*)</li>", page)
+    one, two = accuracy.sel(condition="bp").mean("seed").values
+    assert dict(said) == {
+        "bp": f"test accuracy {one:.3f} with 1 hidden layer, {two:.3f} with 2.",
+        "sg": f"test accuracy {told:.3f} with 1 hidden layer.",
+    }
     assert (tmp_path / "figures" / "depths.png").exists()
 
 
