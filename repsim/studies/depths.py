@@ -103,7 +103,7 @@ def _overview(out: Path) -> xr.Dataset:
         )
     )
     figures = drawn(lambda: {"depths": _figure(reached, score)}, out / "figures", claim)
-    section = {
+    section: dict[str, Any] = {
         "name": "depths",
         "title": "What depth does to each rule",
         "claim": claim,
