@@ -145,7 +145,7 @@ def details(result: xr.Dataset) -> str:
     share, by_chance = _shares(result)
     text = (
         "The distance of two networks is one minus the Spearman correlation of their "
-        "layers' dissimilarity matrices, mean over matching layers; on the right as "
+        "layers' dissimilarity matrices, mean over matching layers; in b as "
         "nearly as two dimensions can show it (metric MDS, stress in the title; above "
         "0.2 read neighbourhoods, not distances). Colour and marker: rule. The nearest "
         f"network follows the same rule for {share:.0%} of networks; one drawn at "

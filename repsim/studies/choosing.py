@@ -5,9 +5,9 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from repsim.plot.style import UNDER
+from matplotlib.colors import to_hex
 
-_MISSING = "#d9d9d9"
+from repsim.plot.style import MISSING, UNDER
 
 
 def chart(shown: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def chart(shown: Mapping[str, Any]) -> dict[str, Any]:
             "y": _axis("row", rows[::-1], 0),
             "color": {
                 "condition": [
-                    {"test": "!isValid(datum.value)", "value": _MISSING},
+                    {"test": "!isValid(datum.value)", "value": to_hex(MISSING)},
                     {"test": "low == 0 && datum.value < 0", "value": UNDER},
                 ],
                 "field": "value",

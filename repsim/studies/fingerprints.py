@@ -134,7 +134,10 @@ def kept(out: Path, name: str, mark: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     section: dict[str, Any] = json.loads(path.read_text())
-    there = all((out / "figures" / f["file"]).is_file() for f in section["figures"])
+    files = [
+        f[kind] for f in section["figures"] for kind in ("file", "narrow") if kind in f
+    ]
+    there = all((out / "figures" / file).is_file() for file in files)
     return section if section["fingerprint"] == mark and there else None
 
 

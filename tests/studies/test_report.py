@@ -66,6 +66,13 @@ def test_results_are_read_back_not_computed_again(
     write_report(folder, jobs=1)
     assert "analyses: 100%" in capsys.readouterr().err
     assert json.loads((folder / "study.json").read_text())["summary"] == first
+    # So is a picture that somebody removed, the phone's too.
+    lost = min((folder / "figures").glob("*_narrow.webp"))
+    lost.unlink()
+    (folder / "report.html").unlink()
+    write_report(folder, jobs=1, progress=False)
+    assert lost.is_file()
+    capsys.readouterr()
     monkeypatch.setattr(report, "save", refuse)
     monkeypatch.setattr(report, "_opened", refuse)
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
