@@ -74,6 +74,12 @@ def open_study(
             f"from the one above it in its steps or examples: {error}"
         )
         raise ValueError(msg) from error
+    except KeyError as error:
+        msg = (
+            f"Expected the groups in {root} to fit into one tree, but a group has the "
+            f"name of a variable of the one above it: {error.args[0]}."
+        )
+        raise ValueError(msg) from error
 
 
 def _nodes(root: Path, chunks: Chunks) -> Iterator[tuple[str, xr.Dataset]]:

@@ -527,3 +527,15 @@ def test_nothing_rests_on_the_clock(store: Path) -> None:
     for number, path in enumerate(sorted(store.rglob("*"))):
         os.utime(path, (number, 0))
     xr.testing.assert_identical(repsim.open_recording(store).load(), before)
+
+
+def test_a_condition_that_says_it_is_an_array_is_told(tmp_path: Path) -> None:
+    run = repsim.from_arrays({"h": np.eye(4)})
+    for group in ("bp/0", "sg/0"):
+        repsim.save_recording(run, tmp_path / group)
+    array = (tmp_path / "bp" / "0" / "h" / "zarr.json").read_text()
+    (tmp_path / "bp" / "zarr.json").write_text(array)
+    with pytest.raises(
+        ValueError, match=r"Expected the groups in .* variable named bp"
+    ):
+        repsim.open_study(tmp_path)
