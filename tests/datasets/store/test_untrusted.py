@@ -530,12 +530,12 @@ def test_nothing_rests_on_the_clock(store: Path) -> None:
 
 
 def test_a_condition_that_says_it_is_an_array_is_told(tmp_path: Path) -> None:
-    run = repsim.from_arrays({"h": np.eye(4)})
+    run, store = repsim.from_arrays({"h": np.eye(4)}), tmp_path / "s.zarr"
     for group in ("bp/0", "sg/0"):
-        repsim.save_recording(run, tmp_path / group)
-    array = (tmp_path / "bp" / "0" / "h" / "zarr.json").read_text()
-    (tmp_path / "bp" / "zarr.json").write_text(array)
+        repsim.save_recording(run, store / group)
+    array = (store / "bp" / "0" / "h" / "zarr.json").read_text()
+    (store / "bp" / "zarr.json").write_text(array)
     with pytest.raises(
         ValueError, match=r"Expected the groups in .* variable named bp"
     ):
-        repsim.open_study(tmp_path)
+        repsim.open_study(store)
