@@ -24,8 +24,8 @@ LOOKING = 3.0
 OWN, FEEDS = "curves", "feeds"
 """In a claim's `uses`: networks of other depths, which only it needs."""
 
-BESIDE = {"C10b": 2, "C10c": 2, "C12": 1, "C14": 1}
-"""Claims that train conditions once more, at another rate or for fewer updates."""
+BESIDE = {"C10b": 2, "C10c": 2, "C12": 2, "C14": 2}
+"""Times that claims train a condition more, at another rate or for fewer updates."""
 
 
 def estimate(lab: Lab, claims: Sequence[Claim]) -> tuple[int, float]:

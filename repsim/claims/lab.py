@@ -251,7 +251,7 @@ class Lab:
     def matched(self, first: str, second: str) -> dict[str, list[Cell]]:
         """Return the networks of two conditions at equal test accuracy.
 
-        The better one is stopped at the first evaluation at which its mean test
+        The better one is stopped at the first update after which its mean test
         accuracy has reached the other's final one.
         """
         both = self.study([first, second])
@@ -261,11 +261,26 @@ class Lab:
             for label, results in both.items()
         }
         better, worse = sorted(final, key=lambda label: -final[label])
-        curve = np.mean([n["test_accuracy"] for n in both[better]], axis=0)
-        at = int(np.flatnonzero(curve >= final[worse])[0])
-        steps = max(int(both[better][0]["step"][at]), 1)
+        earlier, stopped = _reached(both[better], final[worse])
+        if between := tuple(range(earlier + 1, stopped)):
+            finer = [
+                replace(cell, steps=stopped, evaluated=between, measured=False)
+                for cell in cells[better]
+            ]
+            _, stopped = _reached(self.numbers(finer), final[worse])
+        # A rule that has learned nothing is reached at the start: after one update.
+        steps = max(stopped, 1)
         cells[better] = [replace(cell, steps=steps) for cell in cells[better]]
         return cells
+
+
+def _reached(runs: Sequence[Numbers], accuracy: float) -> tuple[int, int]:
+    """Return the evaluated updates before and after mean test accuracy is reached."""
+    step = runs[0]["step"]
+    enough = np.mean([n["test_accuracy"] for n in runs], axis=0) >= accuracy
+    enough[-1] = True  # Reached there; another machine may fall a last bit short.
+    at = int(enough.argmax())
+    return step[max(at - 1, 0)], step[at]
 
 
 def further(row: Mapping[float, float]) -> list[float]:

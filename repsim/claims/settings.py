@@ -39,10 +39,13 @@ class Size:
     grid: tuple[float, ...]
     depths: tuple[int, ...]
     curve_steps: int
-    toy_steps: tuple[int, int, int] = (3000, 3000, 3000)
+    toy_steps: tuple[int, int, int] = (3000, 3000, 6000)
     surface_steps: int = 3000
     learned_steps: int = 2000
     toy_seeds: tuple[int, int] = (5, 1)
+    toy_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    toy_deep_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    """Rates to choose from on the artificial sets; one alone is taken as it is."""
     small_rate: float = 3e-5
     long_steps: int = 20_000
     feed_steps: int = 2000
@@ -60,13 +63,15 @@ _DEPTHS = (3, 10, 20, 50)
 SCALES = {
     ("digits", False): Size(20, 64, 500, 128, _WIDE, _DEPTHS, 200),
     ("digits", True): Size(
-        8, 64, 400, 128, _HIGH, (3, 8), 100, (3000, 400, 3000), small_rate=1e-4,
-        long_steps=0, feed_steps=200, toy_seeds=(1, 1), few_seeds=3,
+        8, 64, 400, 128, _HIGH, (3, 8), 100, (3000, 400, 6000), small_rate=1e-4,
+        long_steps=0, feed_steps=200, toy_seeds=(1, 1), toy_rates=(3e-2,),
+        toy_deep_rates=(1e-3,), few_seeds=3,
     ),
     ("images", False): Size(20, 128, 1500, 128, _WIDE, _DEPTHS, 200),
     ("images", True): Size(
-        10, 64, 400, 128, _GRID, (3, 10), 200, (3000, 400, 3000), small_rate=1e-4,
-        long_steps=0, feed_steps=400, toy_seeds=(1, 1), few_seeds=3,
+        10, 64, 400, 128, _GRID, (3, 10), 200, (3000, 400, 6000), small_rate=1e-4,
+        long_steps=0, feed_steps=400, toy_seeds=(1, 1), toy_rates=(3e-2,),
+        toy_deep_rates=(1e-3,), few_seeds=3,
     ),
 }  # fmt: skip
 
@@ -111,6 +116,9 @@ class Settings:
             f"artificial sets for {_of(now.toy_steps)} updates (linear, deep, deep "
             f"under the log loss of separable data) instead of {_of(then.toy_steps)}",
             f"{_many(now.toy_seeds[0], 'seed')} of them instead of {then.toy_seeds[0]}",
+            f"learning rates of {_of(now.toy_rates)} (linear) and "
+            f"{_of(now.toy_deep_rates)} (deep) for them instead of a choice of "
+            f"{len(then.toy_rates)} and of {len(then.toy_deep_rates)}",
         ]
         if self.few < self.seeds:
             few = f"{_many(self.few, 'seed')} in C5, D1, E3 and E7"
@@ -126,8 +134,8 @@ def _many(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _of(steps: Iterable[int]) -> str:
-    return ", ".join(map(str, steps))
+def _of(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 IN_DETAIL = ("untrained", "bp", "sg", "sg_shared", "sg_2", "sg_4", "sg_every", "dfa")
@@ -238,6 +246,9 @@ def chosen_size(size: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
             raise ValueError(unknown("size", name, like))
         one, many = like[name], isinstance(like[name], tuple)
         values = tuple(value) if many and isinstance(value, Iterable) else (value,)
+        if not values:
+            msg = f"Expected at least one number for the size {name!r}, but got none."
+            raise ValueError(msg)
         whole_number = isinstance(one[0] if many else one, int)
         checked = tuple(
             whole(v, name, 0) if whole_number else number(v, name) for v in values

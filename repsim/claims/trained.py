@@ -52,6 +52,8 @@ class Cell:
     whose initial weights are taken; `measured` says whether layers are measured, and
     not only the learning curve. `decay` are the shares of training after which rates
     are divided by ten; `p_update` is the probability with which a segment is updated.
+    `evaluated` are the updates after which the curve has a point besides its start and
+    its end, each twentieth of training unless some are given.
     """
 
     label: str
@@ -69,6 +71,7 @@ class Cell:
     measured: bool = True
     decay: tuple[float, ...] = ()
     p_update: float = 1.0
+    evaluated: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
@@ -138,7 +141,8 @@ def train_missing(cell: Cell, root: str | None, folder: Path, key: str) -> Cell:
     if is_kept(cell, folder):
         return cell
     folder.mkdir(parents=True, exist_ok=True)
-    store, evaluated = cell.store(folder), max(cell.steps // 20, 1)
+    store = cell.store(folder)
+    between = cell.evaluated or range(0, cell.steps, max(cell.steps // 20, 1))
     try:
         with warnings.catch_warnings():
             # A segment may rest at the first update; its rate falls later all the same.
@@ -150,7 +154,7 @@ def train_missing(cell: Cell, root: str | None, folder: Path, key: str) -> Cell:
                 cell.lr if cell.steps else STILL,
                 store,
                 batch_norm="after",
-                evaluate=[*range(0, cell.steps, evaluated), cell.steps],
+                evaluate=sorted({0, *between, cell.steps}),
                 prepared=cell.prepared,
                 finish=_measure if cell.measured else None,
             )

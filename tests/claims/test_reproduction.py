@@ -36,8 +36,9 @@ from repsim.learning.schedules import Stochastic
 
 KEYS = {"id", "statement", "source", "measured", "threshold", "verdict"}
 TINY = Size(
-    4, 8, 12, 32, (1e-3, 1e-2), (2, 3), 4, (10, 4, 4), 30, 10, (1, 1), 1e-4, 15, 12
-)
+    4, 8, 12, 32, (1e-3, 1e-2), (2, 3), 4, (10, 4, 4), 30, 10, (1, 1),
+    small_rate=1e-4, long_steps=15, feed_steps=12,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -257,6 +258,36 @@ def test_a_grid_grows_until_the_best_rate_is_inside(
     assert lab.further({1e-3: 2.0, 1e-2: 1.0}) == []  # Two are a choice.
 
 
+def test_equal_accuracy_is_looked_for_at_every_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = {"bp": 1.0, "sg_every": 6.3}
+
+    def numbers(self: Lab, cells: list[trained.Cell]) -> list[dict[str, Any]]:
+        found = []
+        for cell in cells:
+            between = cell.evaluated or range(0, cell.steps, cell.steps // 20)
+            step = sorted({0, *between, cell.steps})
+            curve = [t / (t + 20 * slow[cell.label] + cell.seed) for t in step]
+            found.append({"step": step, "test_accuracy": curve})
+        return found
+
+    monkeypatch.setattr(Lab, "numbers", numbers)
+    monkeypatch.setattr(Lab, "rate", lambda self, label: 1e-3)
+    monkeypatch.setattr(Lab, "tuned", lambda self, labels: dict.fromkeys(labels, 1e-3))
+    work = Lab(Settings(quick=True, size=(("steps", 500),)), tmp_path)
+    cells = work.matched("bp", "sg_every")
+    assert {cell.steps for cell in cells["sg_every"]} == {500}
+    (stopped,) = {cell.steps for cell in cells["bp"]}
+
+    def mean(label: str, t: int) -> float:
+        return float(np.mean([t / (t + 20 * slow[label] + seed) for seed in range(5)]))
+
+    assert mean("bp", stopped - 1) < mean("sg_every", 500) <= mean("bp", stopped)
+    assert stopped % (500 // 20)  # Not one of the long run's evaluations.
+    assert all(cell.measured for cell in cells["bp"])
+
+
 def test_initial_weights_are_shared_only_where_asked(tiny: None) -> None:
     work = Lab(Settings(quick=True), Path())
     assert work.cell("bp", 1e-3, 0).init != work.cell("sg", 1e-3, 0).init
@@ -387,8 +418,24 @@ def test_what_is_kept_is_told_by_code_and_all_settings(
     assert Lab(Settings(quick=True), tmp_path).key(module) == key
     monkeypatch.setattr(lab, "code", lambda *m: str(len(m)))
     assert Lab(Settings(quick=True), tmp_path).key(module) != key
-    for changed_cell in ({"steps": 3}, {"decay": (0.5,)}, {"p_update": 0.5}):
+    for changed_cell in (
+        {"steps": 3},
+        {"decay": (0.5,)},
+        {"p_update": 0.5},
+        {"evaluated": (1, 2)},
+    ):
         assert replace(work.cell("bp", 1e-3, 0), **changed_cell).key != cell
+
+
+def test_a_shorter_run_is_the_longer_ones_beginning(tiny: None, tmp_path: Path) -> None:
+    work = Lab(Settings(quick=True), tmp_path)
+    long = work.cell("bp", 1e-3, 0, steps=9, measured=False)
+    short = replace(long, steps=6, evaluated=(2, 5))
+    whole, part = work.numbers([long, short])
+    assert part["step"] == [0, 2, 5, 6]
+    assert whole["step"] == list(range(10))
+    for name in ("accuracy", "test_accuracy"):
+        assert part[name] == [whole[name][t] for t in part["step"]]
 
 
 def test_rates_fall_and_segments_rest(tiny: None, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import torch
 
 from repsim import learning
 from repsim.claims.base import FAILS, HOLDS, registered
+from repsim.claims.experiments import artificial
+from repsim.claims.experiments.artificial import chosen_rate
 from repsim.claims.experiments.linear_regression import ROUNDING, Regression
 from repsim.claims.experiments.representations import omnibus
 from repsim.claims.lab import Lab
@@ -125,6 +127,39 @@ def test_the_omnibus_test_is_exact() -> None:
     # 20 ways to choose three of six; the observed one and its complement are extreme.
     assert omnibus(distances, groups) == pytest.approx(2 / 20)
     assert omnibus(distances, np.array([True, False] * 3)) > 0.5
+
+
+def test_of_rates_that_end_alike_the_smallest_is_chosen() -> None:
+    assert chosen_rate({1e-3: 0.25003, 3e-3: 0.25, 1e-2: 0.24998}) == 1e-3
+    assert chosen_rate({1e-3: 0.26, 3e-3: 0.25, 1e-2: 0.24998}) == 3e-3
+    assert chosen_rate({1e-3: 0.26, 3e-3: np.nan, 1e-2: np.inf}) == 1e-3
+    assert chosen_rate({1e-3: np.nan, 3e-3: np.nan}) == 1e-3
+
+
+def test_final_losses_are_of_the_chosen_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Backpropagation's best rate is the middle one here, the other rule's the last."""
+
+    def each(self: Lab, function: object, calls: list[tuple[Any, ...]]) -> list[float]:
+        best = {"bp": 3e-3, "sg": 1e-2}
+        return [
+            (call[0] == "sg") + abs(call[-2] - best[call[0]]) + call[-1]
+            for call in calls
+        ]
+
+    monkeypatch.setattr(Lab, "each", each)
+    size = {"toy_rates": (1e-3, 3e-3, 1e-2), "toy_deep_rates": (2e-3,)}
+    work = Lab(Settings(seeds=2, size=tuple(size.items())), tmp_path)
+    table, rates = artificial._table(work)
+    assert len(table) == 32
+    for title, ends in table.items():
+        if title.endswith("linear"):
+            assert rates[title] == {"bp": 3e-3, "sg": 1e-2}
+            assert ends == {"bp": [0, 1], "sg": [1, 2]}
+        else:
+            assert rates[title] == {"bp": 2e-3, "sg": 2e-3}
+            assert ends["bp"] == pytest.approx([1e-3])
 
 
 @pytest.mark.slow
