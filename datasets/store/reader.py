@@ -341,6 +341,8 @@ def _committed(
     step = StoredArray(folder)
     if len(step.shape) != 1:
         raise ValueError(_no_array(folder, f"{len(step.shape)} axes of commit marks"))
+    if step.dtype.kind != "i":
+        raise ValueError(_no_array(folder, f"commit marks of data type {step.dtype}"))
     # Read by what lies there, not by what the document claims.
     size = step._array.chunks[0]
     marks_files = [f.name.removeprefix("c.") for f in folder.glob("c.*")]

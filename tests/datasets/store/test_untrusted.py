@@ -10,6 +10,7 @@ On a disk removing folders takes most of the time, in memory none.
 
 import collections
 import contextlib
+import copy
 import json
 import os
 import resource
@@ -143,10 +144,19 @@ def test_what_is_no_recording_is_one_sentence(kind: str, tmp_path: Path) -> None
         repsim.open_study(path)
 
 
+TEXTS = {
+    "data_type": "string",
+    "codecs": [{"name": "vlen-utf8"}, {"name": "zstd", "configuration": {"level": 0}}],
+}
+
+
 @pytest.mark.parametrize(
     ("array", "changes", "message"),
     [
         ("step", {}, "3 axes of commit marks"),
+        ("step", {"data_type": "float64"}, "commit marks of data type float64"),
+        ("step", {"data_type": "bool", "fill_value": False}, "data type bool"),
+        ("step", {**TEXTS, "fill_value": ""}, "commit marks of data type"),
         ("label", {"shape": [0]}, "do not fit together .*'example': length 0 on"),
         ("a", {"shape": [3, -6, 4]}, "got the shape"),
         ("a", {"shape": [3, 6, 2**62]}, "got the shape"),
@@ -312,7 +322,8 @@ def _mutate_document(tree: Tree, rng: np.random.Generator) -> None:
             if not document:
                 break
         else:
-            place[key] = _pick(rng, NASTY)
+            # A copy: what one trial puts into a list, no other finds there.
+            place[key] = copy.deepcopy(_pick(rng, NASTY))
     tree[name] = json.dumps(document).encode()
 
 
