@@ -18,7 +18,7 @@ from repsim import datasets
 from repsim.core.files import SUMMARY, local_folder, write_whole
 from repsim.core.messages import whole
 from repsim.core.provenance import versions
-from repsim.datasets.store.elsewhere import for_zarr, reaching
+from repsim.datasets.store.elsewhere import for_zarr, reaching, remove_tree
 from repsim.datasets.store.places import is_taken, refused
 from repsim.datasets.store.zarr_format import ensure_group
 from repsim.datasets.studies import open_study
@@ -288,6 +288,9 @@ def _put_root(runs: Path, spec: Spec) -> None:
     else:
         root.attrs = {TEST_SIZE: test.sizes["example"], TEST_POSITIONS: at.tolist()}
     root.attrs |= {"dataset": spec.dataset, "conditions": conditions}
+    for name in root.variables:
+        # Of an array that a killed writer left xarray would not write the attributes.
+        remove_tree(runs / str(name), missing_ok=True)
     root.to_zarr(store, mode="a", consolidated=False, zarr_format=3)
     # Written last: without it the root was cut short and is written again.
     zarr.open_group(store, mode="r+").attrs["repsim_study"] = 1

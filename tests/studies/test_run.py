@@ -7,16 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from zarr.storage import LocalStore
 
 from repsim import run_study
 from repsim.datasets.recordings import networks
+from repsim.datasets.store import opened
 from repsim.datasets.studies import open_study
 from repsim.studies.completeness import is_complete
+from repsim.studies.run import _write_root
+from repsim.studies.spec import make_spec
 
 SMALL = {"depth": 2, "width": 8, "steps": 12, "examples": 40, "progress": False}
 
@@ -191,3 +197,32 @@ def test_a_killed_study_continues_to_the_same_numbers(
     assert not all(done)
     study = run_study(["bp", "sg"], seeds=2, out=out, lr=1e-3, jobs=1, **SMALL)
     _same(open_study(undisturbed / "runs.zarr"), study)
+
+
+def test_a_root_that_was_cut_short_anywhere_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(["bp"], "digits", [0], depth=2, width=8, examples=20, lr=1e-3)
+    _write_root(tmp_path / "whole", spec)
+    whole = opened(tmp_path / "whole", None).load()
+    assert "label" in whole.coords
+    whole_set, left = LocalStore.set, 0
+
+    async def dying(self: LocalStore, *given: Any, **named: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise InterruptedError
+        await whole_set(self, *given, **named)
+
+    for number in range(99):
+        left, runs = number, tmp_path / str(number)
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "set", dying)
+            with suppress(InterruptedError):
+                _write_root(runs, spec)
+        if left >= 0:
+            break
+        _write_root(runs, spec)
+        xr.testing.assert_identical(opened(runs, None).load(), whole)
+    assert 5 < number < 99
