@@ -264,7 +264,7 @@ def test_stores_of_zarr_name_a_place(tmp_path: Path) -> None:
 
 def test_a_store_that_is_read_only_is_not_written(tmp_path: Path) -> None:
     store = zarr.storage.LocalStore(tmp_path / "s.zarr", read_only=True)
-    with pytest.raises(ValueError, match="may be written, but got .*s.zarr'?\\)?, which"):
+    with pytest.raises(ValueError, match="may be written, but got .*s.zarr"):
         _train(store, 1)
     assert not (tmp_path / "s.zarr").exists()
     run = _train(tmp_path / "s.zarr", 1)
