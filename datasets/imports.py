@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from repsim.core.messages import unknown
+from repsim.datasets.store.elsewhere import expect_file
 from repsim.datasets.store.untrusted import (
     OBJECT_BYTES,
     SMALL,
@@ -39,6 +40,7 @@ def read_file(file: Path) -> dict[str, Any]:
         known = [*READERS, ".nc", ".csv"]
         raise ValueError(unknown("file's ending", file.suffix, known))
     try:
+        expect_file(file)  # a pipe would be waited for without end
         return READERS[file.suffix](file)
     except Exception as error:  # whatever a reader makes of a stranger's bytes
         said = " ".join(str(error).split())[:200]

@@ -39,8 +39,6 @@ RESERVED = ("step", "example", "label")
 
 def place_of(store: Any, options: Mapping[str, Any] | None = None) -> Path:
     """Return a place: of a path, an address, or a store of zarr that lies at one."""
-    if isinstance(store, Store):
-        return _place_of_zarr(store)
     text = store if isinstance(store, str) else ""
     scheme, separator, rest = text.partition("://")
     if separator and scheme != "file":
@@ -51,6 +49,8 @@ def place_of(store: Any, options: Mapping[str, Any] | None = None) -> Path:
             f"s3://bucket/run.zarr, but got {str(store)!r}."
         )
         raise ValueError(msg)
+    if isinstance(store, Store):
+        return _place_of_zarr(store)
     if separator:
         if not rest.startswith("/"):
             msg = (
@@ -106,8 +106,14 @@ def locate(
     group: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Path]:
-    """Return the folder of a recording and of the store that holds it."""
+    """Return the folder of a recording to write and of the store that holds it."""
     given = place_of(store, options)
+    if isinstance(store, Store) and store.read_only:
+        msg = (
+            f"Expected a store that may be written, but got {store}, which is "
+            "read-only; open it with read_only=False."
+        )
+        raise ValueError(msg)
     parts = [] if group is None else [p for p in str(group).split("/") if p]
     if any(p in (".", "..") or p.startswith("__") or "\\" in p for p in parts):
         msg = (

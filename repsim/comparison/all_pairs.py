@@ -18,7 +18,7 @@ from repsim.comparison.operands import (
     as_list,
     same_steps,
 )
-from repsim.comparison.rows_of_pairs import on_workers
+from repsim.comparison.rows_of_pairs import described, on_workers
 from repsim.core import cluster
 from repsim.core.bars import progress_bar
 from repsim.core.devices import device_named
@@ -155,6 +155,9 @@ def compare(
                     continue
                 if chosen.describe is not None and (not values or client is not None):
                     how = chosen.describe(xs, ys, **(chosen.defaults() | options))
+                    by_rows = client is not None and "streamed" not in how
+                    if by_rows:
+                        how |= described(chosen, xs, ys, options)
                     if left.steps is None or right.steps is None:
                         # The single moment is read again for every step.
                         how["reads"] = how.get("reads", 1) * len(moments)

@@ -1,6 +1,7 @@
 """All pairs of stored layers on the workers of a cluster, a row or a pair a task."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,6 +48,39 @@ def on_workers(
         if constant is not None:
             note_constant(source, constant)
     return values
+
+
+def described(
+    measure: Measure,
+    xs: list[LayerSource],
+    ys: list[LayerSource] | None,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """Say how often layers are read, for the attributes of a result.
+
+    A row reads its own layer once with each of the others that are held together.
+    """
+    if options.get("nan") == "omit":
+        return {}
+    half = ys is None and measure.symmetric
+    columns = xs if ys is None else ys
+    own, other = Counter[int](), Counter[int]()
+    for i in range(len(xs)):
+        start = i if half else 0
+        own[i] = len(list(_held_together(columns[start:])))
+        other.update(range(start, len(columns)))
+    if ys is None:
+        reads = own + other
+        most = max(reads.values())
+    else:
+        most = max(*own.values(), *other.values())
+    held = sum(own[i] * _bytes(x) for i, x in enumerate(xs))
+    held += sum(other[j] * _bytes(y) for j, y in enumerate(columns))
+    return {"space": "rows of pairs", "reads": most, "bytes": held}
+
+
+def _bytes(source: LayerSource) -> int:
+    return math.prod(source.shape) * int(source.dtype.itemsize)
 
 
 def _every_pair(_: None, sides: Sides, how: How) -> tuple[np.ndarray, list[Any]]:

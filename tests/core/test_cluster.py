@@ -229,6 +229,63 @@ def test_workers_read_each_example_once_and_the_first_one_once_more(
     assert rows == Counter(range(N)) + Counter([0])
 
 
+@pytest.fixture
+def wide(tmp_path: Path) -> tuple[Any, Any]:
+    """Layers wider than examples are many, two of them narrow, in memory and stored."""
+    rng = np.random.default_rng(2)
+    widths = {"l0": 1500, "l1": 20, "l2": 1200, "l3": 10}
+    run = xr.Dataset(
+        {n: (("example", f"{n}_unit"), rng.random((N, w))) for n, w in widths.items()}
+    )
+    repsim.save_recording(run, tmp_path / "wide.zarr")
+    return run, repsim.open_recording(tmp_path / "wide.zarr")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_gram_matrices_beyond_the_budget_are_made_by_workers(
+    wide: tuple[Any, Any],
+    number: int,
+    workers: Callable[[int], Any],
+    reads: list[str],
+) -> None:
+    run, stored = wide
+    expected = repsim.compare(run)
+    workers(number)
+    measured = repsim.compare(stored, memory=2**20)
+    assert measured.attrs["space"] == "sample"
+    assert measured.attrs["streamed"] == 1
+    assert not reads
+    xr.testing.assert_allclose(measured, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("sides", [{}, {"layers": ["l0", "l2"], "layers_b": "l[13]"}])
+@pytest.mark.parametrize("held", [2**28, 8 * 20 * N])
+def test_rows_of_pairs_say_what_they_read(
+    wide: tuple[Any, Any],
+    sides: dict[str, Any],
+    held: int,
+    workers: Callable[[int], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows: Counter[str] = Counter()
+    plain = reader.StoredArray._read
+
+    def read(self: Any, key: tuple[Any, ...]) -> Any:
+        values = plain(self, key)
+        rows[self._folder.name] += len(values)
+        return values
+
+    workers(1)
+    monkeypatch.setattr(reader.StoredArray, "_read", read)
+    monkeypatch.setattr(rows_of_pairs, "HELD_BYTES", held)
+    run, stored = wide
+    told = repsim.compare(stored, kernel="rbf", **sides).attrs
+    layers = {name: rows[name] for name in run.data_vars}
+    assert told["space"] == "rows of pairs"
+    assert told["reads"] == max(layers.values()) / N
+    assert told["bytes"] == sum(8 * run[n].shape[1] * rows[n] for n in layers)
+
+
 def test_a_row_of_pairs_holds_no_more_layers_than_it_may(
     pair: tuple[list[Any], list[Any]],
     workers: Callable[[int], Any],

@@ -1,7 +1,9 @@
 """Files of other tools that claim, or unpack into, more than memory holds."""
 
 import io
+import os
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -206,6 +208,21 @@ def test_the_same_files_are_read_where_they_are_honest(tmp_path: Path) -> None:
 def test_nothing_is_packed_tighter_than_the_ratio() -> None:
     data = bytes(2**22)
     assert len(data) / RATIO <= len(zlib.compress(data, 9)) < 1.01 * len(data) / RATIO
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz"])
+def test_a_pipe_is_refused_and_not_waited_for(ending: str, tmp_path: Path) -> None:
+    file = tmp_path / f"a{ending}"
+    os.mkfifo(file)
+    # Whoever opens the pipe finds it at its end, and so does not wait.
+    closing = threading.Thread(target=lambda: file.open("wb").close())
+    closing.start()
+    try:
+        with pytest.raises(ValueError, match=f"a{ending} is a pipe or a device"):
+            read_activations(file)
+    finally:
+        os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))
+        closing.join()
 
 
 def test_memory_is_looked_at_when_a_file_is_read() -> None:

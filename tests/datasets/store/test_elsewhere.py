@@ -262,6 +262,21 @@ def test_stores_of_zarr_name_a_place(tmp_path: Path) -> None:
         repsim.open_recording(zarr.storage.MemoryStore())
 
 
+def test_a_store_that_is_read_only_is_not_written(tmp_path: Path) -> None:
+    store = zarr.storage.LocalStore(tmp_path / "s.zarr", read_only=True)
+    with pytest.raises(ValueError, match="may be written, but got .*s.zarr"):
+        _train(store, 1)
+    assert not (tmp_path / "s.zarr").exists()
+    run = _train(tmp_path / "s.zarr", 1)
+    xr.testing.assert_equal(repsim.open_recording(store).load(), run.load())
+
+
+def test_options_beside_a_store_of_zarr_are_refused(tmp_path: Path) -> None:
+    store = zarr.storage.LocalStore(tmp_path / "s.zarr")
+    with pytest.raises(ValueError, match="along with an address .*, but got .*s.zarr"):
+        place_of(store, {"key": "a"})
+
+
 def test_a_file_address_is_a_path(tmp_path: Path) -> None:
     url = f"file://{tmp_path}/a%20b.zarr"
     run = _train(url, 1)
