@@ -203,7 +203,13 @@ def reaching(path: Path) -> Iterator[None]:
     """Say in one sentence that an object store cannot be reached, or may not be."""
     try:
         yield
-    except (FileNotFoundError, FileExistsError, ValueError, TypeError, ImportError):
+    except TypeError as error:
+        # Of some file systems options reach what takes them at the first request.
+        if not is_elsewhere(path) or "unexpected keyword argument" not in str(error):
+            raise
+        msg = f"Expected `storage_options` that {path} takes, but got others ({error})."
+        raise ValueError(msg) from error
+    except (FileNotFoundError, FileExistsError, ValueError, ImportError):
         raise
     except Exception as error:
         # PermissionError, and what botocore, aiohttp and google.auth raise.

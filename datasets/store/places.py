@@ -66,7 +66,25 @@ def place_of(store: Any, options: Mapping[str, Any] | None = None) -> Path:
         if getattr(store, "protocol", "") in ("", "file", "local"):
             return Path(store.path)
         return cast(Path, store)
+    if not isinstance(store, str | os.PathLike):
+        msg = (
+            "Expected a path, an address such as s3://bucket/run.zarr, or a store of "
+            f"zarr, but got a {type(store).__name__}."
+        )
+        raise TypeError(msg)
     return Path(store)
+
+
+def writable_place_of(store: Any, options: Mapping[str, Any] | None = None) -> Path:
+    """Return a place that will be written; ValueError for a store opened to read."""
+    place = place_of(store, options)
+    if isinstance(store, Store) and store.read_only:
+        msg = (
+            f"Expected a store that may be written, but got {store}, which is "
+            "read-only; open it with read_only=False."
+        )
+        raise ValueError(msg)
+    return place
 
 
 def study_at(path: Any, options: Mapping[str, Any] | None = None) -> Path:
@@ -107,13 +125,7 @@ def locate(
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Path]:
     """Return the folder of a recording to write and of the store that holds it."""
-    given = place_of(store, options)
-    if isinstance(store, Store) and store.read_only:
-        msg = (
-            f"Expected a store that may be written, but got {store}, which is "
-            "read-only; open it with read_only=False."
-        )
-        raise ValueError(msg)
+    given = writable_place_of(store, options)
     parts = [] if group is None else [p for p in str(group).split("/") if p]
     if any(p in (".", "..") or p.startswith("__") or "\\" in p for p in parts):
         msg = (

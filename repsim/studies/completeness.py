@@ -26,9 +26,9 @@ def runs_at(
     """Return where a study shall keep its recordings; None is beside study.json."""
     if store is None:
         return out / RUNS  # most are, and are told without xarray
-    from repsim.datasets.store.places import expect_folder_name, place_of
+    from repsim.datasets.store.places import expect_folder_name, writable_place_of
 
-    place = place_of(store, storage_options)
+    place = writable_place_of(store, storage_options)
     expect_folder_name(place)
     return place.absolute() if isinstance(place, Path) else place
 

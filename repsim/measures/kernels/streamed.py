@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from repsim.core import cluster
-from repsim.core.devices import devices_of, free_on
+from repsim.core.devices import devices_of, free_on, multiplying
 from repsim.core.free_memory import available_memory
 from repsim.core.threads import shared
 from repsim.measures.kernels.centred import at_least, working_dtype
@@ -137,7 +137,7 @@ def streamed_sums(
     dtype = working_dtype(precision, device, n, widths)
     client = cluster.active() if can_spread(sources) else None
     for one in passes(widths, split, budget()):
-        sum_up = partial(span_moments, one.split, dtype, precision, device)
+        sum_up = partial(_span_there, one.split, dtype, precision, device)
         read_here = [sources[i] for i in one.layers]
         if client is None:
             moments = on_devices(
@@ -193,6 +193,20 @@ def on_devices(
     for other in rest:
         first.merge(other)
     return first
+
+
+def _span_there(
+    split: int | None,
+    dtype: torch.dtype,
+    precision: str,
+    device: str,
+    span: tuple[int, int],
+    sources: Sequence[Matrix],
+    firsts: Sequence[torch.Tensor],
+) -> Moments:
+    """Return the sums over a run, on a worker: nobody else sets how it multiplies."""
+    with multiplying(precision, device):
+        return span_moments(split, dtype, precision, device, span, sources, firsts)
 
 
 def span_moments(

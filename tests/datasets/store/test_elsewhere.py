@@ -266,7 +266,9 @@ def test_a_store_that_is_read_only_is_not_written(tmp_path: Path) -> None:
     store = zarr.storage.LocalStore(tmp_path / "s.zarr", read_only=True)
     with pytest.raises(ValueError, match="may be written, but got .*s.zarr"):
         _train(store, 1)
-    assert not (tmp_path / "s.zarr").exists()
+    with pytest.raises(ValueError, match="may be written, but got .*s.zarr"):
+        repsim.run_study(["bp"], out=tmp_path / "study", store=store)
+    assert not any(tmp_path.iterdir())
     run = _train(tmp_path / "s.zarr", 1)
     xr.testing.assert_equal(repsim.open_recording(store).load(), run.load())
 
@@ -275,6 +277,22 @@ def test_options_beside_a_store_of_zarr_are_refused(tmp_path: Path) -> None:
     store = zarr.storage.LocalStore(tmp_path / "s.zarr")
     with pytest.raises(ValueError, match="along with an address .*, but got .*s.zarr"):
         place_of(store, {"key": "a"})
+
+
+def test_what_is_no_place_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"^Expected a path, .*, but got a dict\."):
+        repsim.Recorder(nn.Sequential(nn.Linear(5, 4)), X, store={})  # type: ignore[arg-type]
+
+
+def test_an_option_that_a_file_system_hands_on_is_told() -> None:
+    place = place_of("memory://s.zarr")
+    with (
+        pytest.raises(ValueError, match="^Expected `storage_options` .*'endpoint'"),
+        elsewhere.reaching(place),
+    ):
+        (lambda: None)(endpoint="x")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="^ours"), elsewhere.reaching(place):
+        raise TypeError("ours")
 
 
 def test_a_file_address_is_a_path(tmp_path: Path) -> None:
