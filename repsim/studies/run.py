@@ -49,6 +49,7 @@ from repsim.studies.materials import (
     metric_of,
     tensors,
 )
+from repsim.studies.own_code import own_code
 from repsim.studies.plugins import import_modules
 from repsim.studies.progress import ProgressFiles, study_bar
 from repsim.studies.spec import DEFAULT_CONDITIONS, Spec, make_spec
@@ -183,6 +184,7 @@ def run_study(
         beginning["store"] = address
     with occupied(out), on_scheduler(scheduler):
         spec = merge(out, spec, runs)
+        spec = replace(spec, code={**spec.code, **own_code(spec)})
         fresh = not (out / SUMMARY).exists()
         _write_summary(out, spec, beginning)
         try:
