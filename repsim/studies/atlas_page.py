@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from repsim import learning
 from repsim.analyses.figure4 import hidden
 from repsim.analyses.seeds import LEVEL, STEPS, found
 from repsim.core.files import SUMMARY, write_whole
@@ -56,11 +57,12 @@ def write_page(out: Path, left_out: Mapping[str, Mapping[str, str]]) -> Path:
             out / STORE, group=name, mode="w", consolidated=False, zarr_format=3
         )
     maps = _maps(out, {name: _scored(result) for name, result in kept.items()})
+    colours = _colours(kept)
     sections = [
         _differs(out, kept),
         _where(out, kept),
         _when(out, kept),
-        *(_map(out, data, points) for data, points in maps.items()),
+        *(_map(out, data, points, colours) for data, points in maps.items()),
     ]
     sections[0]["links"] = [(name, f"{name}/{PAGE}") for name in places]
     content = json.loads((out / places[-1] / SUMMARY).read_text())
@@ -98,6 +100,13 @@ def _earlier(out: Path, like: str) -> dict[str, dict[str, str]]:
 def _scored(result: xr.Dataset) -> list[str]:
     """Return the rules of a study that its numbers are of, the reference too."""
     return [str(rule) for rule in result["scored"].values]
+
+
+def _colours(kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Return a colour a rule, the same on every map of the page."""
+    met = dict.fromkeys(rule for result in kept.values() for rule in _scored(result))
+    known = [rule for rule in learning.names() if rule in met]
+    return palette([*known, *met])
 
 
 def _reference(kept: Mapping[str, xr.Dataset]) -> str:
@@ -415,10 +424,11 @@ def _stack(folder: Path, kind: str, rules: list[str]) -> xr.DataArray:
     )
 
 
-def _draw_map(data: str, points: xr.DataArray) -> Figure:
+def _draw_map(
+    data: str, points: xr.DataArray, colours: Mapping[str, Any]
+) -> Figure:
     """Draw the map of all networks on one data set."""
     rules, kinds = (points[name].values.astype(str) for name in ("condition", "kind"))
-    colours = palette(rules)
     figure, axes = panels(1, width=8.5, height=6)
     middles = []
     for k, kind in enumerate(dict.fromkeys(kinds)):
@@ -444,7 +454,9 @@ def _draw_map(data: str, points: xr.DataArray) -> Figure:
     return figure
 
 
-def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
+def _map(
+    out: Path, data: str, points: xr.DataArray, colours: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the section with the map of all networks on one data set."""
     rules, kinds = (points[name].values.astype(str) for name in ("condition", "kind"))
     apart = np.linalg.norm(points.values[:, None] - points.values[None], axis=-1)
@@ -454,7 +466,7 @@ def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
     alike = float((kinds[nearest] == kinds).mean())
     return _section(
         out,
-        lambda: _draw_map(data, points),
+        lambda: _draw_map(data, points, colours),
         _stem(f"map_{data}"),
         f"A map of all networks on {data}",
         f"On the map the nearest network follows the same rule for {same:.0%} and is "
