@@ -109,6 +109,16 @@ def _colours(kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     return palette([*known, *met])
 
 
+def _too_few(kept: Mapping[str, xr.Dataset]) -> list[str]:
+    """Return the studies that can find nothing, whatever their networks do."""
+    return [name for name, one in kept.items() if one.attrs["smallest_p"] > LEVEL]
+
+
+def _none(kept: Mapping[str, xr.Dataset]) -> str:
+    few = _too_few(kept) == list(kept)
+    return "no conclusion, too few networks" if few else "none found"
+
+
 def _reference(kept: Mapping[str, xr.Dataset]) -> str:
     return str(next(iter(kept.values())).attrs["reference"])
 
@@ -133,7 +143,11 @@ def _numbers(folder: Path) -> xr.Dataset:
                 name: (("condition", "moment", "layer"), v) for name, v in marks.items()
             },
         },
-        attrs={"reference": tests.attrs["reference"], **score.attrs},
+        attrs={
+            "reference": tests.attrs["reference"],
+            "smallest_p": max(np.atleast_1d(tests.attrs["smallest_p"]).tolist()),
+            **score.attrs,
+        },
     ).rename(condition="rule")
     result["score"] = scores.mean("seed").rename(condition="scored")
     result["score_sd"] = scores.std("seed", ddof=1).rename(condition="scored")
@@ -200,7 +214,7 @@ def _draw_differs(kept: Mapping[str, xr.Dataset]) -> Figure:
             if moment in result["moment"].values
         }
         table = _table(shares, _rules(kept))
-        _heat(ax, table, f"{moment}: share of layers that differ in place", "rocket_r")
+        _heat(ax, table, moment, "rocket_r")
     return figure
 
 
@@ -219,7 +233,7 @@ def _differs(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     ]
     claim = (
         f"Rules that represent differently from {_reference(kept)} beyond seeds (in so "
-        f"many of their studies): {', '.join(those) or 'none found'}"
+        f"many of their studies): {', '.join(those) or _none(kept)}"
     )
     summary = {
         name: {
@@ -306,7 +320,7 @@ def _where(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
             layer = str(result["layer"].values[int(share.argmax())])
             parts.append(f"{name}: {layer} ({share.max():.0%} of rules)")
     moment = str(next(iter(kept.values()))["moment"].values[-1])
-    claim = "Layers where the most rules differ: " + ("; ".join(parts) or "none found")
+    claim = "Layers where the most rules differ: " + ("; ".join(parts) or _none(kept))
     return _section(
         out,
         lambda: _draw_where(kept),
@@ -344,6 +358,8 @@ def _when(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
         f"{int(early.sum())} of {len(firsts)} comparisons differ in place at the end "
         "of training"
     )
+    if _too_few(kept) == list(kept):
+        claim = f"No rule's beginning: {_none(kept)}"
     if early.any():
         median = np.median(np.array(firsts)[early])
         claim += f", the median one since update {median:.0f}"
@@ -424,9 +440,7 @@ def _stack(folder: Path, kind: str, rules: list[str]) -> xr.DataArray:
     )
 
 
-def _draw_map(
-    data: str, points: xr.DataArray, colours: Mapping[str, Any]
-) -> Figure:
+def _draw_map(data: str, points: xr.DataArray, colours: Mapping[str, Any]) -> Figure:
     """Draw the map of all networks on one data set."""
     rules, kinds = (points[name].values.astype(str) for name in ("condition", "kind"))
     figure, axes = panels(1, width=8.5, height=6)
@@ -486,6 +500,11 @@ def _cautions(
         f"{name} without {rule}: {why}"
         for name, of in left_out.items()
         for rule, why in of.items()
+    ]
+    said += [
+        f"{name} has too few networks a rule to tell any apart (the smallest "
+        f"attainable p is {kept[name].attrs['smallest_p']:.2g})"
+        for name in _too_few(kept)
     ]
     return [
         *said,
