@@ -36,18 +36,24 @@ def from_folder(folder: str | Path, split: str = "train") -> xr.Dataset:
     FileNotFoundError
         If the folder holds neither.
     ValueError
-        If sizes differ, or an array lacks `x` or `y`.
+        If images differ in size or some are grey, an array lacks `x` or `y`, or
+        a class that is to be parted has one example.
     """
     folder = Path(folder)
     parted = folder / split if (folder / "train").is_dir() else folder
     files = {split: folder / f"{split}.npz"}
     if files[split].is_file():
-        return _dataset(*_arrays(files[split]), None, folder, split)
+        values, labels = _arrays(files[split])
+        return _dataset(values, labels, _of_both(folder, labels), folder, split)
     single = sorted(folder.glob("*.npz"))
     if len(single) == 1:
-        values, labels, classes = (*_arrays(single[0]), None)
+        values, labels = _arrays(single[0])
+        classes = np.unique(labels)
     elif parted.is_dir() and (images := _classes(parted)):
-        values, labels, classes = _images(images)
+        # A class that one part lacks must not give its number to another one.
+        both = {**images, **_classes(folder / "train"), **_classes(folder / "test")}
+        classes = np.array(sorted(both if parted is not folder else images))
+        values, labels = _images(images)
     else:
         msg = (
             f"Expected {folder} to hold images at <class>/*.png (or train/<class>/, "
@@ -55,6 +61,7 @@ def from_folder(folder: str | Path, split: str = "train") -> xr.Dataset:
         )
         raise FileNotFoundError(msg)
     if parted is folder:
+        _check_two(labels, folder)
         kept = _part(labels, split)
         data = _dataset(values[kept], labels[kept], classes, folder, split)
         return data.assign_coords(example=kept)
@@ -63,6 +70,8 @@ def from_folder(folder: str | Path, split: str = "train") -> xr.Dataset:
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """Return the image files by class, both in order."""
+    if not folder.is_dir():
+        return {}
     images = {
         one.name: sorted(p for p in one.iterdir() if p.suffix.lower() in IMAGES)
         for one in sorted(folder.iterdir())
@@ -71,25 +80,56 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     return {name: files for name, files in images.items() if files}
 
 
-def _images(found: dict[str, list[Path]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return images (example, y, x[, channel]), their labels and the classes' names."""
+def _images(found: dict[str, list[Path]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (example, y, x[, channel]) and the names of their classes."""
     from PIL import Image
 
     values, labels = [], []
-    for number, files in enumerate(found.values()):
+    for name, files in found.items():
         for path in files:
             with Image.open(path) as image:
                 grey = image.mode in ("1", "L", "I", "I;16", "F")
                 values.append(np.asarray(image.convert("L" if grey else "RGB")))
-            labels.append(number)
-            if values[-1].shape != values[0].shape:
+            labels.append(name)
+            if values[-1].ndim != values[0].ndim:
+                kinds = {2: "grey", 3: "in colour"}
                 msg = (
-                    f"Expected images of one size and kind, but {path} has "
-                    f"{values[-1].shape} and the first {values[0].shape}; resize them "
-                    "first."
+                    f"Expected images that are all grey or all in colour, but {path} "
+                    f"is {kinds[values[-1].ndim]} and the first "
+                    f"{kinds[values[0].ndim]}; convert them to one kind first."
                 )
                 raise ValueError(msg)
-    return np.stack(values), np.array(labels), list(found)
+            if values[-1].shape != values[0].shape:
+                msg = (
+                    f"Expected images of one size, but {path} has {values[-1].shape} "
+                    f"and the first {values[0].shape}; resize them first."
+                )
+                raise ValueError(msg)
+    return np.stack(values), np.array(labels)
+
+
+def _of_both(folder: Path, labels: np.ndarray) -> np.ndarray:
+    """Return the classes of both parts, of which each may lack some."""
+    every = [labels]
+    for path in (folder / "train.npz", folder / "test.npz"):
+        if path.is_file():
+            with np.load(path) as held:
+                every += [held["y"]] if "y" in held else []
+    return np.unique(np.concatenate([one.reshape(-1) for one in every]))
+
+
+def _check_two(labels: np.ndarray, folder: Path) -> None:
+    """Refuse a class of one example: it would be tested without being learned."""
+    if _numbers(labels):
+        return
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        msg = (
+            f"Expected two examples or more of each class in {folder}, one of them to "
+            f"test, but got one of {classes[counts.argmin()]!s}; leave the class out, "
+            "or part train and test yourself."
+        )
+        raise ValueError(msg)
 
 
 def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +166,7 @@ def _part(labels: np.ndarray, split: str) -> np.ndarray:
 
 
 def _dataset(
-    x: np.ndarray, y: np.ndarray, classes: list[str] | None, folder: Path, split: str
+    x: np.ndarray, y: np.ndarray, classes: np.ndarray, folder: Path, split: str
 ) -> xr.Dataset:
     scale = 255.0 if x.dtype == np.uint8 else 1.0
     dims = {2: ("example", "feature"), 3: ("example", "y", "x")}
@@ -142,10 +182,9 @@ def _dataset(
     if _numbers(y):
         labels = y.astype(np.float32)
     else:
-        attrs["classes"] = classes or [str(v) for v in np.unique(y)]
+        attrs["classes"] = [str(v) for v in classes]
         # Labels count the classes, whatever numbers stand in the file.
-        labels = np.unique(y, return_inverse=True)[1] if classes is None else y
-        labels = labels.astype(np.int64)
+        labels = np.searchsorted(classes, y).astype(np.int64)
     return xr.Dataset(
         {
             "features" if x.ndim == 2 else "image": (

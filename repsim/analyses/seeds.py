@@ -170,20 +170,25 @@ def figures(result: xr.Dataset) -> Mapping[str, Figure]:
     moments = [str(moment) for moment in result["moment"].values]
     figure, axes = panels(
         len(rules) * len(moments), width=max(4.8, 6.5 / len(moments)), height=2.7,
-        columns=len(moments), sharex=True, sharey=True,
+        columns=len(moments), sharey=True,
     )  # fmt: skip
     able = dict(zip(rules, result.attrs["smallest_p"], strict=True))
     places = [(rule, moment) for rule in rules for moment in moments]
     columns = columns_of(axes)
     for k, (ax, (rule, moment)) in enumerate(zip(axes, places, strict=True)):
         _panel(ax, result, rule, moment)
-        title = f"{result.attrs['reference']} and {rule}, {moment}"
+        # One under the other, on a phone: a long title leaves its letter no room, and
+        # the names of layers would lie screens below.
+        end = ",\n" if columns == 1 else ", "
+        title = f"{result.attrs['reference']} and {rule}{end}{moment}"
         ax.set_title(title + ": too few to test" * (able[rule] > LEVEL), fontsize=10)
         if k % columns == 0:
             ax.set_ylabel("CKA: within rules\nminus between them")
-        if k < len(places) - columns:
+        lowest = k >= len(places) - columns
+        if not lowest:
             ax.set_xlabel("")
-            ax.tick_params(axis="x", labelbottom=False)
+        named = lowest or (columns == 1 and len(places) > 4)
+        ax.tick_params(axis="x", labelbottom=named)
     handles = [
         Line2D([], [], linestyle="", marker=m, color=_SURE, label=label, mfc=face)
         for m, face, label in (

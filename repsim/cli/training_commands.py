@@ -317,12 +317,18 @@ def _made(
     store: str | None,
     options: dict[str, Any],
 ) -> Path | None:
-    """Return the page of a study that is whole, told without importing torch."""
-    from repsim.studies.completeness import finished, runs_at
+    """Return the page of a study that is whole, told without importing torch.
+
+    None also where code or data do not ship: whether they are still the same is not
+    told without.
+    """
+    from repsim.studies.completeness import finished, of_own, runs_at
     from repsim.studies.fingerprints import current_page
     from repsim.studies.spec import make_spec
 
     spec = make_spec(conditions, dataset, seeds, **options)
+    if of_own(out):
+        return None
     if finished(out, spec, runs_at(out, store)):
         return current_page(out)
     return None

@@ -94,7 +94,13 @@ def trace(
             inputs[name], entry, version = h.clone(), h, h._version
             try:
                 h = block(h)
-            except (RuntimeError, ValueError) as error:
+            except Exception as error:  # whatever a user's block raises
+                if isinstance(block, nn.ModuleList | nn.ModuleDict):
+                    msg = (
+                        f"Expected blocks that can be called, but {name!r} is a "
+                        f"{type(block).__name__}; put its modules into nn.Sequential."
+                    )
+                    raise ValueError(msg) from error
                 msg = (
                     f"Expected block {name!r} to take the output of {before}, shape "
                     f"(n, {', '.join(map(str, h.shape[1:]))}), but it raised: {error}"
@@ -142,9 +148,15 @@ def _check_order(
     finally:
         for handle in handles:
             handle.remove()
-    if isinstance(result, Tensor) and _same(result, output):
-        return
     names = list(blocks)
+    if not isinstance(result, Tensor):
+        msg = (
+            f"Expected the network to return one tensor, as its last block "
+            f"{names[-1]!r} does, but got {type(result).__name__}."
+        )
+        raise ValueError(msg)
+    if _same(result, output):
+        return
     wrong = [n for n in names if n in seen and not _same(seen[n], inputs[n])]
     what = f"block {wrong[0]!r} gets something else" if wrong else "the result differs"
     msg = (

@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from repsim import learning
 from repsim.analyses.figure4 import hidden
 from repsim.analyses.seeds import LEVEL, STEPS, found
 from repsim.core.files import SUMMARY, write_whole
@@ -56,11 +57,12 @@ def write_page(out: Path, left_out: Mapping[str, Mapping[str, str]]) -> Path:
             out / STORE, group=name, mode="w", consolidated=False, zarr_format=3
         )
     maps = _maps(out, {name: _scored(result) for name, result in kept.items()})
+    colours = _colours(kept)
     sections = [
         _differs(out, kept),
         _where(out, kept),
         _when(out, kept),
-        *(_map(out, data, points) for data, points in maps.items()),
+        *(_map(out, data, points, colours) for data, points in maps.items()),
     ]
     sections[0]["links"] = [(name, f"{name}/{PAGE}") for name in places]
     content = json.loads((out / places[-1] / SUMMARY).read_text())
@@ -100,6 +102,23 @@ def _scored(result: xr.Dataset) -> list[str]:
     return [str(rule) for rule in result["scored"].values]
 
 
+def _colours(kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Return a colour a rule, the same on every map of the page."""
+    met = dict.fromkeys(rule for result in kept.values() for rule in _scored(result))
+    known = [rule for rule in learning.names() if rule in met]
+    return palette([*known, *met])
+
+
+def _too_few(kept: Mapping[str, xr.Dataset]) -> list[str]:
+    """Return the studies that can find nothing, whatever their networks do."""
+    return [name for name, one in kept.items() if one.attrs["smallest_p"] > LEVEL]
+
+
+def _none(kept: Mapping[str, xr.Dataset]) -> str:
+    few = _too_few(kept) == list(kept)
+    return "no conclusion, too few networks" if few else "none found"
+
+
 def _reference(kept: Mapping[str, xr.Dataset]) -> str:
     return str(next(iter(kept.values())).attrs["reference"])
 
@@ -124,7 +143,11 @@ def _numbers(folder: Path) -> xr.Dataset:
                 name: (("condition", "moment", "layer"), v) for name, v in marks.items()
             },
         },
-        attrs={"reference": tests.attrs["reference"], **score.attrs},
+        attrs={
+            "reference": tests.attrs["reference"],
+            "smallest_p": max(np.atleast_1d(tests.attrs["smallest_p"]).tolist()),
+            **score.attrs,
+        },
     ).rename(condition="rule")
     result["score"] = scores.mean("seed").rename(condition="scored")
     result["score_sd"] = scores.std("seed", ddof=1).rename(condition="scored")
@@ -191,7 +214,7 @@ def _draw_differs(kept: Mapping[str, xr.Dataset]) -> Figure:
             if moment in result["moment"].values
         }
         table = _table(shares, _rules(kept))
-        _heat(ax, table, f"{moment}: share of layers that differ in place", "rocket_r")
+        _heat(ax, table, moment, "rocket_r")
     return figure
 
 
@@ -210,7 +233,7 @@ def _differs(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     ]
     claim = (
         f"Rules that represent differently from {_reference(kept)} beyond seeds (in so "
-        f"many of their studies): {', '.join(those) or 'none found'}"
+        f"many of their studies): {', '.join(those) or _none(kept)}"
     )
     summary = {
         name: {
@@ -297,7 +320,7 @@ def _where(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
             layer = str(result["layer"].values[int(share.argmax())])
             parts.append(f"{name}: {layer} ({share.max():.0%} of rules)")
     moment = str(next(iter(kept.values()))["moment"].values[-1])
-    claim = "Layers where the most rules differ: " + ("; ".join(parts) or "none found")
+    claim = "Layers where the most rules differ: " + ("; ".join(parts) or _none(kept))
     return _section(
         out,
         lambda: _draw_where(kept),
@@ -335,6 +358,8 @@ def _when(out: Path, kept: Mapping[str, xr.Dataset]) -> dict[str, Any]:
         f"{int(early.sum())} of {len(firsts)} comparisons differ in place at the end "
         "of training"
     )
+    if _too_few(kept) == list(kept):
+        claim = f"No rule's beginning: {_none(kept)}"
     if early.any():
         median = np.median(np.array(firsts)[early])
         claim += f", the median one since update {median:.0f}"
@@ -415,10 +440,9 @@ def _stack(folder: Path, kind: str, rules: list[str]) -> xr.DataArray:
     )
 
 
-def _draw_map(data: str, points: xr.DataArray) -> Figure:
+def _draw_map(data: str, points: xr.DataArray, colours: Mapping[str, Any]) -> Figure:
     """Draw the map of all networks on one data set."""
     rules, kinds = (points[name].values.astype(str) for name in ("condition", "kind"))
-    colours = palette(rules)
     figure, axes = panels(1, width=8.5, height=6)
     middles = []
     for k, kind in enumerate(dict.fromkeys(kinds)):
@@ -444,7 +468,9 @@ def _draw_map(data: str, points: xr.DataArray) -> Figure:
     return figure
 
 
-def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
+def _map(
+    out: Path, data: str, points: xr.DataArray, colours: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the section with the map of all networks on one data set."""
     rules, kinds = (points[name].values.astype(str) for name in ("condition", "kind"))
     apart = np.linalg.norm(points.values[:, None] - points.values[None], axis=-1)
@@ -454,7 +480,7 @@ def _map(out: Path, data: str, points: xr.DataArray) -> dict[str, Any]:
     alike = float((kinds[nearest] == kinds).mean())
     return _section(
         out,
-        lambda: _draw_map(data, points),
+        lambda: _draw_map(data, points, colours),
         _stem(f"map_{data}"),
         f"A map of all networks on {data}",
         f"On the map the nearest network follows the same rule for {same:.0%} and is "
@@ -474,6 +500,11 @@ def _cautions(
         f"{name} without {rule}: {why}"
         for name, of in left_out.items()
         for rule, why in of.items()
+    ]
+    said += [
+        f"{name} has too few networks a rule to tell any apart (the smallest "
+        f"attainable p is {kept[name].attrs['smallest_p']:.2g})"
+        for name in _too_few(kept)
     ]
     return [
         *said,

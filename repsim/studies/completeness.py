@@ -52,6 +52,15 @@ def finished(out: Path, spec: Spec, runs: Path) -> bool:
     )
 
 
+def of_own(out: Path) -> bool:
+    """Return whether a study's code or data are said to be other than what ships."""
+    path = out / SUMMARY
+    if not path.is_file():
+        return False
+    spec = json.loads(path.read_text()).get("spec") or {}
+    return bool(spec.get("data") or spec.get("code"))
+
+
 def is_complete(store: Path, condition: str, seed: int) -> bool:
     """Return whether a cell's recording and training record were both closed."""
     cell = store / condition / str(seed)
@@ -70,7 +79,7 @@ def merge(out: Path, spec: Spec, runs: Path) -> Spec:
     there = spec_from_json(path.read_text())
     mine, theirs = spec.as_dict(), there.as_dict()
     for name in mine:
-        if name in ("conditions", "seeds", "device", "root"):
+        if name in ("conditions", "seeds", "device", "root", "code"):
             continue
         if name == "data" and theirs[name] is None:
             continue  # an earlier version's, which did not ask
@@ -91,7 +100,23 @@ def merge(out: Path, spec: Spec, runs: Path) -> Spec:
         name: [*theirs[name], *(v for v in mine[name] if v not in theirs[name])]
         for name in ("conditions", "seeds")
     }
-    return replace(spec, **grown)
+    whole = replace(spec, code=theirs["code"], **grown)
+    if whole.code:
+        _expect_code(out, whole)
+    return whole
+
+
+def _expect_code(out: Path, spec: Spec) -> None:
+    """Refuse what does not ship and does something else than when it was trained."""
+    from repsim.studies.own_code import changed, own_code
+
+    if (name := changed(own_code(spec), spec.code)) is not None:
+        msg = (
+            f"Expected the code of the study in {out}, but its {name} has changed; "
+            "choose another `out`, or undo the change (one that changes no number: "
+            f"delete `code` in {SUMMARY})."
+        )
+        raise ValueError(msg)
 
 
 def expect_runs(out: Path, runs: Path) -> None:

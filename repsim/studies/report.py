@@ -354,13 +354,19 @@ def _write_page(
         score=_scored(said),
         cautions=_of_networks(facts) + _of_grids(said) + cautions,
         sections=sections,
-        settings=said.get("spec", {}) | said.get("versions", {}),
+        settings=_settings(said),
         hero=next(iter(hero["figures"]), None),
         hero_caption=hero.get("caption", ""),
         folder=out / "figures",
     )
     write_whole(out / PAGE, text.encode())
     write_whole(out / SECTIONS / "page.txt", made.encode())
+
+
+def _settings(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a reader is told of how a study was made; hashes tell him nothing."""
+    made = {**said.get("spec", {}), **said.get("versions", {})}
+    return {name: value for name, value in made.items() if name != "code"}
 
 
 def render(

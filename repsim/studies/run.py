@@ -49,6 +49,7 @@ from repsim.studies.materials import (
     metric_of,
     tensors,
 )
+from repsim.studies.own_code import own_code
 from repsim.studies.plugins import import_modules
 from repsim.studies.progress import ProgressFiles, study_bar
 from repsim.studies.spec import DEFAULT_CONDITIONS, Spec, make_spec
@@ -183,6 +184,7 @@ def run_study(
         beginning["store"] = address
     with occupied(out), on_scheduler(scheduler):
         spec = merge(out, spec, runs)
+        spec = replace(spec, code={**spec.code, **own_code(spec)})
         fresh = not (out / SUMMARY).exists()
         _write_summary(out, spec, beginning)
         try:
@@ -225,11 +227,13 @@ def check(spec: Spec, jobs: int | None = None) -> None:
     import_modules(spec.plugins)
     data = load(spec)
     check_data(data)
-    shape = tuple(tensors(spec, data[0].isel(example=[0]))[0].shape[1:])
+    x, y = tensors(spec, data[0].isel(example=slice(2)))
     metric_of(spec, data[0])
     for condition in spec.parsed:
         rate = spec.lr or spec.grid[0]
-        build(spec, condition, 0, 0, rate, shape, classes_of(data[0]))
+        rule = build(spec, condition, 0, 0, rate, x.shape[1:], classes_of(data[0]))
+        device = next(rule.network.parameters()).device
+        rule.check(x.to(device), y.to(device))
 
 
 def _refuse_file(out: Path) -> None:

@@ -54,6 +54,8 @@ class Spec:
     """A network's factory, data, loss or metric given as they are, not by name."""
     data: str | None = None
     """A hash of data that do not ship: of them a name says nothing."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Hashes of networks, rules, losses and metrics that do not ship, by name."""
 
     @cached_property
     def parsed(self) -> list[Condition]:

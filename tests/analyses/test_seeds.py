@@ -7,6 +7,7 @@ import xarray as xr
 import repsim
 from repsim.analyses import NotApplicable, baselines, depth_profiles, seeds
 from repsim.inference import at_accuracy, profile_test, seed_test
+from repsim.plot.style import room
 
 
 def grown(study: xr.DataTree, count: int = 5, *, apart: bool = True) -> xr.DataTree:
@@ -108,6 +109,25 @@ def test_rates_that_differ_are_named(study: xr.DataTree) -> None:
             branch.attrs["rule_options"] = f'{{"lr": {lr}}}'
     (verdict,) = seeds.verdicts(seeds.compute(tree))
     assert verdict.startswith("bp and sg (learning rates 0.001 and 0.0003): at equal")
+
+
+def test_on_a_phone_each_panel_names_its_layers(study: xr.DataTree) -> None:
+    found = seeds.compute(grown(study))
+    many = xr.concat(
+        [found.assign_coords(condition=[name]) for name in "abc"], "condition"
+    ).assign_attrs(found.attrs | {"smallest_p": found.attrs["smallest_p"] * 3})
+
+    def named() -> int:
+        figure = seeds.figures(many)["seeds"]
+        figure.draw_without_rendering()
+        return sum(
+            any(t.get_visible() and t.get_text() for t in ax.get_xticklabels())
+            for ax in figure.axes
+        )
+
+    assert named() == 2  # the lowest row
+    with room(4.8):
+        assert named() == 6
 
 
 def test_the_figure_marks_place_and_spread(study: xr.DataTree) -> None:

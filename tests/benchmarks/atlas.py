@@ -62,6 +62,25 @@ def found(kept: dict[str, xr.Dataset]) -> str:
     return "\n".join([*head, *(r for n, k in kept.items() for r in rows(n, k))])
 
 
+def apart(kept: dict[str, xr.Dataset]) -> str:
+    """Return in how many layers each rule is told apart, a column a study."""
+    head = " | ".join(
+        f"{name.replace('_', ' ')}, of {result.sizes['layer']}"
+        for name, result in kept.items()
+    )
+    lines = [f"| rule | {head} |", f"| --- {'| ---: ' * len(kept)}|"]
+    for rule in learning.names():
+        if any(rule in result["rule"].values for result in kept.values()):
+            cells = [
+                " / ".join(str(int(k)) for k in of["place"].sel(rule=rule).sum("layer"))
+                if rule in of["rule"].values
+                else "–"
+                for of in kept.values()
+            ]
+            lines.append(f"| {rule} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _scored(result: xr.Dataset) -> list[str]:
     return [str(rule) for rule in result["scored"].values]
 
@@ -93,11 +112,12 @@ def left(given: argparse.Namespace) -> str:
     )  # fmt: skip
     said = plan.lines(1)
     places = [line.strip() for line in said[1:] if not line.startswith("   ")]
-    of = "; ".join(place.split("; ")[0] for place in places)
+    costs = [place.split("; ")[0] for place in places]
+    of = "; ".join(cost for cost in costs if not cost.endswith(": 0 s"))
     total = said[0].split(", about ")[1].split(" of one core")[0]
     return (
         f"Not run: all rules on {', '.join(SIZES)}, digits and MNIST at this size "
-        f"would take about {total} of one core more, and the reports ({of})."
+        f"would take about {total} of one core more ({of}), and the reports."
     )
 
 
@@ -132,7 +152,8 @@ def main() -> None:
     text = f"{made(given.out, kept)}\n\n{left(given)}\n\n{found(kept)}"
     print(text, f"\nreport: {page}")
     if given.page:
-        whole = replaced(given.page.read_text(), "atlas", text)
+        whole = replaced(given.page.read_text(), "apart", apart(kept))
+        whole = replaced(whole, "atlas", text)
         given.page.write_text(whole)
         for picture in sorted((given.out / "figures").glob("map_*.png")):
             shown = given.page.with_name(f"atlas_{picture.stem}.png")

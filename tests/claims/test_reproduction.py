@@ -32,6 +32,7 @@ from repsim.claims import (
 from repsim.claims.lab import Lab
 from repsim.claims.render import main, replaced, write_markdown, write_page
 from repsim.claims.settings import Settings, Size
+from repsim.core.code_hashes import source_files
 from repsim.learning.schedules import Stochastic
 
 KEYS = {"id", "statement", "source", "measured", "threshold", "verdict"}
@@ -391,7 +392,7 @@ def test_a_rule_without_a_file_is_told_by_what_it_does() -> None:
 
 
 def test_all_that_measures_a_network_decides_its_name() -> None:
-    followed = set(sources._closure([trained]).values())
+    followed = set(source_files([trained]).values())
     for name in (
         "probes.linear",
         "geometry.stacks",

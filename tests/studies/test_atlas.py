@@ -86,6 +86,9 @@ def test_what_diverges_is_left_out_with_its_reason(made: Path) -> None:
     )
     assert "cnn_digits without refuses: Expected another network." in page
     assert 'href="cnn_digits/report.html"' in page
+    # Two networks a rule can be told apart by no test.
+    assert "no conclusion, too few networks" in page and "none found" not in page
+    assert "mlp_digits has too few networks a rule to tell any apart" in page
     for stem in ("differs", "where", "when", "map_digits"):
         assert (made / "figures" / f"{stem}.png").is_file()
 

@@ -43,6 +43,27 @@ def tiny(
     return blocks
 
 
+def listed(shape: tuple[int, ...], classes: int, **options: Any) -> nn.Module:
+    """Return a network whose own forward calls what lies in a list."""
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ModuleList([nn.Conv2d(2, 2, 3)]))
+
+
+def recurrent(shape: tuple[int, ...], classes: int, **options: Any) -> nn.Module:
+    """Return a network with a block that returns its states, too."""
+    rows = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten(2))
+    return nn.Sequential(rows, nn.GRU(64, 4, batch_first=True), nn.Flatten())
+
+
+def paired(shape: tuple[int, ...], classes: int, **options: Any) -> nn.Module:
+    """Return a network that returns what it computed on the way, too."""
+
+    class Pair(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> Any:
+            return super().forward(x), x
+
+    return Pair(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, classes))
+
+
 def stripes(split: str, root: object) -> xr.Dataset:
     """Return images of horizontal and vertical stripes."""
     rng = np.random.default_rng(split == "train")
@@ -133,6 +154,9 @@ def test_tokens_are_examples_that_probes_keep_together(tmp_path: Path) -> None:
         ({"network": "no_such:net"}, "`network` as module:function, but got 'no_such"),
         ({"network": lambda shape: None}, r"a function f\(shape, classes, \*, depth"),
         ({"dataset": lambda split, root: xr.Dataset()}, "`label`, but got"),
+        ({"network": listed}, "'1' is a ModuleList; put its modules into nn.Seq"),
+        ({"network": recurrent}, "Expected block '1' to return one tensor with a row"),
+        ({"network": paired}, "the network to return one tensor, .* but got tuple"),
         ({"reduce": "max"}, "`reduce` to be one of flatten, mean, last, first, tokens"),
     ],
 )

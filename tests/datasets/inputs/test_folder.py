@@ -64,8 +64,33 @@ def test_folders_that_are_no_data_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(
         tmp_path / "odd" / "train" / "cat" / "zz.png"
     )
-    with pytest.raises(ValueError, match="images of one size and kind"):
+    with pytest.raises(ValueError, match="images of one size, but"):
         datasets.load(str(tmp_path / "odd"))
+
+
+def test_a_class_that_one_part_lacks_keeps_its_number(tmp_path: Path) -> None:
+    for name, classes in (("train", "abc"), ("test", "ac")):
+        for k in classes:
+            (tmp_path / "i" / name / k).mkdir(parents=True)
+            Image.new("L", (3, 3)).save(tmp_path / "i" / name / k / "0.png")
+        y = np.array(list(classes))
+        np.savez(tmp_path / f"{name}.npz", x=np.ones((len(y), 2)), y=y)
+    (tmp_path / "i" / "test" / "d").mkdir()  # no image, and so no class
+    for folder in (tmp_path, tmp_path / "i"):
+        test = datasets.load(str(folder), "test")
+        assert test["label"].values.tolist() == [0, 2]
+        assert test.attrs["classes"] == ["a", "b", "c"]
+        assert datasets.load(str(folder))["label"].values.tolist() == [0, 1, 2]
+
+
+def test_what_cannot_be_parted_or_stacked_is_refused(tmp_path: Path) -> None:
+    images(tmp_path / "one", 1)
+    with pytest.raises(ValueError, match="two examples or more of each .* one of cat"):
+        datasets.load(str(tmp_path / "one"))
+    images(tmp_path / "mixed", 2)
+    Image.new("RGB", (4, 5)).save(tmp_path / "mixed" / "dog" / "9.png")
+    with pytest.raises(ValueError, match="9.png is in colour and the first grey"):
+        datasets.load(str(tmp_path / "mixed"))
 
 
 def test_names_of_ones_own(tmp_path: Path) -> None:
