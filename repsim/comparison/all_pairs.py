@@ -155,8 +155,7 @@ def compare(
                     continue
                 if chosen.describe is not None and (not values or client is not None):
                     how = chosen.describe(xs, ys, **(chosen.defaults() | options))
-                    by_rows = client is not None and "streamed" not in how
-                    if by_rows:
+                    if client is not None and "streamed" not in how:
                         how |= described(chosen, xs, ys, options)
                     if left.steps is None or right.steps is None:
                         # The single moment is read again for every step.

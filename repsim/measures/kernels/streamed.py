@@ -8,6 +8,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -196,17 +197,11 @@ def on_devices(
 
 
 def _span_there(
-    split: int | None,
-    dtype: torch.dtype,
-    precision: str,
-    device: str,
-    span: tuple[int, int],
-    sources: Sequence[Matrix],
-    firsts: Sequence[torch.Tensor],
+    split: int | None, dtype: torch.dtype, precision: str, device: str, *rest: Any
 ) -> Moments:
-    """Return the sums over a run, on a worker: nobody else sets how it multiplies."""
+    """Return `span_moments` on a worker, where nobody else says how it multiplies."""
     with multiplying(precision, device):
-        return span_moments(split, dtype, precision, device, span, sources, firsts)
+        return span_moments(split, dtype, precision, device, *rest)
 
 
 def span_moments(
